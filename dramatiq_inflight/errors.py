@@ -1,0 +1,36 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The errors of this package: one tree, under Dramatiq's own."""
+
+from __future__ import annotations
+
+from dramatiq.errors import DramatiqError
+from dramatiq.middleware import MiddlewareError, SkipMessage
+
+__all__ = ["ConfigurationError", "InFlightError", "MessageSkipped", "PoisonMessage"]
+
+
+class InFlightError(DramatiqError):
+    """Base class of all errors that this package raises."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)  # type: ignore[no-untyped-call]
+
+
+class ConfigurationError(InFlightError, MiddlewareError, ValueError):
+    """A setting or an actor option is wrong; the text names it, its value and what would be right.
+
+    It is a ``MiddlewareError`` because Dramatiq logs and swallows every other exception of a ``before_`` hook,
+    and a worker that is configured wrongly must not start.
+    """
+
+
+class MessageSkipped(InFlightError, SkipMessage):
+    """This copy of a message is not to run: another one has run, is running, or will.  Dramatiq acknowledges it."""
+
+
+class PoisonMessage(InFlightError, SkipMessage):
+    """The message has killed its worker more than ``max_recoveries`` times and is moved to the dead-letter queue.
+
+    Where results are stored, this is the message's result, with the reason as its text.
+    """

@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The heartbeat thread: beat, compare, mend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+
+import redis
+from dramatiq.logging import get_logger
+
+from .lease import Connectivity, Lease
+from .records import Finished, Mended
+from .registry import Registry
+from .table import Entry, Phase, Table
+
+__all__ = ["Heartbeat"]
+
+#: How long to wait before a beat that failed is tried again, seconds.
+RETRY = 1.0
+
+
+class Heartbeat(Thread):
+    """Keeps this incarnation alive in Redis, and the records in step with what the process runs.
+
+    Every beat compares the number of messages that Redis says we run with our own; only a difference is looked into.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        table: Table,
+        lease: Lease,
+        connectivity: Connectivity,
+        *,
+        interval: float,
+        identity: Callable[[], dict[str, str]],
+        on_hand_over: Callable[[], None],
+    ) -> None:
+        super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self.registry = registry
+        self.table = table
+        self.lease = lease
+        self.connectivity = connectivity
+        self.interval = interval
+        self.identity = identity
+        self.on_hand_over = on_hand_over
+        self._stopping = Event()
+        self._strangers: set[str] = set()
+
+    def run(self) -> None:
+        """Beat until `stop` is called; survive everything."""
+        wake = self.connectivity.wake
+        while not self._stopping.is_set():
+            wake.clear()
+            pause = self.interval if self.beat() else RETRY
+            if wake.wait(pause) and self.connectivity.away:
+                self._stopping.wait(0.05)  # woken by a failure: try at once, but not in a hot loop
+
+    def stop(self) -> None:
+        """Stop beating; returns when the thread has ended, or after a few seconds."""
+        self._stopping.set()
+        self.connectivity.wake.set()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def beat(self) -> bool:
+        """One beat.  False: Redis cannot be reached; it is to be tried again soon."""
+        try:
+            self.registry.beat()
+            if self.lease.unregistered:
+                self.register()
+            self._tell_the_untold()
+            self._compare()
+            self.logger.debug("Heartbeat sent.")
+            return True
+        except redis.RedisError:
+            return False  # said once, by Connectivity
+        except Exception:
+            self.logger.exception("The heartbeat failed for an unexpected reason; it will be tried again.")
+            return False
+
+    def register(self) -> None:
+        """Say who this incarnation is.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        if self.lease.epoch > 0:
+            self.logger.warning(
+                "This worker was taken for dead, or Redis has lost its data. It goes on; "
+                "what another worker has taken over meanwhile stays there."
+            )
+        self.registry.register(self.identity())
+        self.lease.registered()
+
+    def look_up(self, entry: Entry) -> None:
+        """See whether a message that runs here is still ours, and write its record where it is missing.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            if not entry.told:
+                self._mend(entry)
+
+    def _mend(self, entry: Entry) -> None:
+        epoch = self.lease.epoch
+        mended, run, generation, crashes = self.registry.mend(
+            entry.copy,
+            entry.payload,
+            run=entry.run,
+            limit=entry.limit,
+            started_ms=entry.started_ms,
+            crashes=entry.crashes,
+        )
+        if mended is Mended.LOST:
+            if not entry.lost:
+                self.logger.warning(
+                    "Message %s was taken over while this worker was silent. It goes on here, but changes nothing.",
+                    entry.copy.message_id,
+                )
+            entry.lost = True
+        else:
+            if mended is not Mended.KEPT:
+                self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
+            entry.run, entry.generation, entry.crashes = run, generation, crashes
+            entry.written = True
+        entry.epoch = epoch
+
+    def finish(self, entry: Entry, broker_keys: tuple[str, ...] = ()) -> None:
+        """Tell Redis that a message is complete.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            outcome = self.registry.finish(
+                entry.copy,
+                entry.run,
+                again=entry.enqueued_again,
+                contended=entry.contended,
+                broker_keys=broker_keys,
+            )
+            entry.told = True
+        if outcome is Finished.LATE:
+            self.logger.warning(
+                "Message %s was completed here after it had been taken over; its new owner's death will not repeat it.",
+                entry.copy.message_id,
+            )
+        elif outcome is Finished.FENCED:
+            self.logger.warning(
+                "Message %s was completed here, but another worker owns it: nothing was changed.", entry.copy.message_id
+            )
+
+    def let_go(self, entry: Entry) -> None:
+        """Tell Redis that a message has failed; if it is stranded, that nothing comes next unless recovery sees to it.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            if entry.lost:
+                return
+            if entry.stranded:
+                outcome = self.registry.hand_over(entry.copy.message_id, entry.run, entry.payload)
+            else:
+                outcome = self.registry.release(entry.copy.message_id, entry.run, contended=entry.contended)
+            entry.told = True
+        if outcome is Finished.HANDED_OVER:
+            self.logger.warning(
+                "Message %s failed and its retry could not be enqueued; recovery enqueues it.", entry.copy.message_id
+            )
+            self.on_hand_over()
+
+    def _tell_the_untold(self) -> None:
+        for entry in self.table.entries():
+            if entry.phase is not Phase.UNTOLD:
+                continue
+            if entry.succeeded:
+                self.finish(entry)
+            else:
+                self.let_go(entry)
+            self.table.drop(entry)
+
+    def _compare(self) -> None:
+        before = [entry for entry in self.table.entries() if not entry.lost]
+        running = [entry for entry in before if entry.phase is Phase.RUNNING]
+        for entry in running:
+            if not entry.written or self.lease.in_doubt(entry):
+                self.look_up(entry)
+        self._release_what_was_never_acknowledged(before)
+        if self.registry.count_running() == len(before) and not self._strangers:
+            return
+        there = self.registry.running_here()
+        for entry in running:
+            if entry.copy.message_id not in there and entry.phase is Phase.RUNNING:
+                self.look_up(entry)
+        # What Redis believes to run here and is not in the table may just be starting or ending: only what was a
+        # stranger one beat ago as well is let go.
+        strangers = there - {entry.copy.message_id for entry in before + self.table.entries()}
+        for message_id in strangers & self._strangers:
+            self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
+            self.registry.release(message_id, 0, contended=True)
+        self._strangers = strangers - self._strangers
+
+    def _release_what_was_never_acknowledged(self, entries: list[Entry]) -> None:
+        """Messages that ended an interval ago, while Dramatiq never got as far as to say that the broker knows."""
+        for entry in entries:
+            if entry.phase is not Phase.ENDED or time.monotonic() - entry.ended_at <= max(self.interval, 60.0):
+                continue
+            if entry.succeeded or entry.enqueued_again:  # else our record is all there is of it: keep it
+                if not entry.told:
+                    entry.contended = True
+                    self.let_go(entry)
+                self.table.drop(entry)

@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What this process knows of its own standing: can it reach Redis, and may it have been taken for dead?"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import redis
+from dramatiq.logging import get_logger
+
+from .table import Entry
+
+__all__ = ["Connectivity", "Lease"]
+
+
+class Connectivity:
+    """Whether Redis can be reached: said once when it is lost, and once when it is back."""
+
+    def __init__(self) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._mutex = threading.Lock()
+        self._away_since: float | None = None
+        self.wake = threading.Event()
+
+    @property
+    def away(self) -> bool:
+        """Whether the last command failed.  The heartbeat tries again within a second."""
+        return self._away_since is not None
+
+    def succeeded(self) -> None:
+        """A command reached Redis."""
+        if self._away_since is None:
+            return
+        with self._mutex:
+            since, self._away_since = self._away_since, None
+        if since is not None:
+            self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", time.monotonic() - since)
+
+    def failed(self, error: redis.RedisError) -> None:
+        """A command did not reach Redis, or was refused."""
+        with self._mutex:
+            first = self._away_since is None
+            if first:
+                self._away_since = time.monotonic()
+        if first:
+            self.logger.error(
+                "Redis cannot be used (%s: %s). Work goes on; what starts now is not tracked until it is back.",
+                type(error).__name__,
+                error,
+            )
+            self.wake.set()
+
+
+class Lease:
+    """How surely this incarnation is believed to live.
+
+    Parameters:
+      ttl: How long a heartbeat is believed, seconds.
+      wake: Set when the heartbeat thread has to say again who this is.
+
+    Others may have taken its messages when it was silent for a TTL: frozen, starved, or cut off.  From half a TTL of
+    silence on, or when Redis says that it did not know the incarnation, a new epoch begins: every message that started
+    in an earlier one is looked up before anything is done in its name.
+    """
+
+    def __init__(self, ttl: float, wake: threading.Event) -> None:
+        self._wake = wake
+        self._doubt_after = ttl / 2
+        self._last_contact = time.monotonic()
+        self.epoch = 0
+        #: Whether this incarnation was ever taken for dead, or Redis lost its data.
+        self.revived = False
+        #: Whether it has to say again who it is.
+        self.unregistered = True
+
+    def contact(self, known: bool) -> None:
+        """A script of ours has renewed the heartbeat; `known` says whether we were believed to live until then."""
+        now = time.monotonic()
+        silent = now - self._last_contact > self._doubt_after
+        self._last_contact = now
+        if not known:
+            self.unregistered = True
+            self._wake.set()
+        if silent or (not known and self.epoch > 0):
+            self.revived = self.revived or not known
+            self.epoch += 1
+
+    def registered(self) -> None:
+        """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not."""
+        self.unregistered = False
+        self._last_contact = time.monotonic()
+        self.epoch = max(self.epoch, 1)
+
+    @property
+    def silent(self) -> bool:
+        """Whether we may be taken for dead soon, or already are."""
+        return time.monotonic() - self._last_contact > self._doubt_after
+
+    def in_doubt(self, entry: Entry) -> bool:
+        """Whether the message may have been taken from us since it was last looked up."""
+        return entry.epoch != self.epoch or self.silent

@@ -1,0 +1,242 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The shapes and the outcomes that cross modules."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict
+
+__all__ = [
+    "OPTION",
+    "Claim",
+    "Copy",
+    "DeadIncarnation",
+    "Due",
+    "Finished",
+    "HandedBack",
+    "Head",
+    "Mark",
+    "Mended",
+    "Requeued",
+    "Start",
+    "Started",
+]
+
+#: The one message option that this package writes; what is in it is a `Mark`.
+OPTION: Final = "inflight"
+
+
+class Mark(TypedDict, total=False):
+    """What a copy of a message carries with it in its options, under `OPTION`."""
+
+    #: Grows with every copy that recovery enqueues; absent: 1.
+    generation: int
+    #: The broker's id of the enqueue that this copy goes back to; absent: the copy is itself the enqueue.
+    origin: str
+    #: How often this copy was put off because the message was running.
+    deferrals: int
+    #: How often the message was running when its worker died, at the time of the copy.
+    crashes: int
+    #: Why the message is dead-lettered.
+    reason: str
+    #: The copy was made by a worker that had lost the message: it must not run.
+    void: bool
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What identifies one copy of a message, as the broker delivered it."""
+
+    message_id: str
+    generation: int
+    #: The broker's id of the enqueue that the copy goes back to; empty where the broker has none.
+    origin: str
+    #: The broker's own id of this copy; empty where it has none.
+    broker_copy_id: str
+    #: Whether it may be a redelivery, whatever its origin.
+    redelivered: bool
+    queue: str
+    actor: str
+
+    @classmethod
+    def of(cls, message: Any) -> Copy:
+        """Read it off a message (``dramatiq.Message`` or a proxy of one)."""
+        mark = mark_of(message)
+        broker_copy_id = str(message.options.get("redis_message_id") or "")
+        return cls(
+            message_id=message.message_id,
+            generation=int(mark.get("generation", 1)),
+            origin=str(mark.get("origin") or broker_copy_id),
+            broker_copy_id=broker_copy_id,
+            redelivered=bool(mark) or bool(getattr(message, "redelivered", False)),
+            queue=message.queue_name,
+            actor=message.actor_name,
+        )
+
+
+def mark_of(message: Any) -> Mark:
+    """The message's mark; empty for a message that this package never touched."""
+    mark = message.options.get(OPTION)
+    return mark if isinstance(mark, dict) else {}  # type: ignore[return-value]
+
+
+class Start(enum.Enum):
+    """The answer to a worker that is about to run a copy."""
+
+    RUN = "run"
+    #: An older generation than the record's: skip.
+    STALE = "stale"
+    #: This enqueue has already completed: skip.
+    COMPLETED = "completed"
+    #: It has ended in this process, and Redis is still to be told: skip.
+    ENDING = "ending"
+    #: Reject to the dead-letter queue.
+    POISONED = "poisoned"
+    #: The broker has given this delivery to another worker: skip.
+    ELSEWHERE = "elsewhere"
+    #: It is running: put this copy off.
+    DUPLICATE = "duplicate"
+    #: Its owner is dead, and that was once too often: enqueue a copy to be dead-lettered, skip this one.
+    CONVICTED = "convicted"
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the start of a copy brought.  Times are milliseconds of Redis's clock."""
+
+    answer: Start
+    #: False if this incarnation had been taken for dead, or Redis has lost it.
+    known: bool
+    #: How long to put a duplicate off, at the least.
+    wait_ms: int
+    run: int
+    generation: int
+    crashes: int
+    started_ms: int
+    first_ms: int
+
+
+class Finished(enum.Enum):
+    """What became of a finish, a release or a hand-over."""
+
+    FINISHED = "finished"
+    RELEASED = "released"
+    HANDED_OVER = "handed_over"
+    #: Another worker had taken the message; it learns that it is complete.
+    LATE = "late"
+    #: Another worker owns the message: nothing was changed.
+    FENCED = "fenced"
+    #: There is no record.
+    GONE = "gone"
+
+
+class Mended(enum.Enum):
+    """What became of the record of a message that this process runs."""
+
+    KEPT = "kept"
+    WRITTEN = "written"
+    #: It had been taken from us, and its copy had not started: it is ours again.
+    RETAKEN = "retaken"
+    #: Another worker has it, or it is settled.
+    LOST = "lost"
+
+
+class HandedBack(enum.Enum):
+    """What became of a dead worker's record whose copy is with the broker."""
+
+    HANDED_BACK = "handed_back"
+    SETTLED = "settled"
+    #: It has crashed once too often: to be claimed, so that its dead letter can carry the reason.
+    CONVICTED = "convicted"
+    BUSY = "busy"
+    GONE = "gone"
+
+
+class Claim(enum.Enum):
+    """The answer to a recoverer that wants an orphan."""
+
+    CLAIMED = "claimed"
+    POISONED = "poisoned"
+    SETTLED = "settled"
+    BUSY = "busy"
+    ALIVE = "alive"
+    GONE = "gone"
+
+
+class Requeued(enum.Enum):
+    """What became of a claim after its copy was enqueued."""
+
+    REQUEUED = "requeued"
+    POISONED = "poisoned"
+    #: The copy has started already, or another recoverer has claimed it.
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A message that was claimed to be put back."""
+
+    message_id: str
+    verdict: Claim
+    run: int
+    generation: int
+    crashes: int
+    #: ``None``: no limit.
+    limit: int | None
+    started_ms: int
+    first_ms: int
+    origin: str
+    queue: str
+    actor: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Head:
+    """A record without its payload.  Times are milliseconds of Redis's clock."""
+
+    state: str
+    owner: str
+    run: int
+    generation: int
+    crashes: int
+    limit: int
+    contended: int
+    done: int
+    started: int
+    first: int
+    origin: str
+    copy: str
+    queue: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class Due:
+    """What there is to recover."""
+
+    dead: list[str]
+    overdue: list[str]
+    #: Seconds until there may be something next; ``None``: nothing is in sight.
+    next_in: float | None
+
+
+@dataclass(frozen=True)
+class DeadIncarnation:
+    """What a dead incarnation said of itself when it booted; empty where Redis has lost it."""
+
+    id: str
+    instance: str
+    host: str
+    pid: str
+    #: Namespace and id of its RedisBroker, where that is on the tracker's own Redis; else empty.
+    broker_namespace: str
+    broker_id: str
+    queues: list[str]
+
+    def __str__(self) -> str:
+        if not self.instance:
+            return f"an unknown instance (incarnation {self.id})"
+        return f"{self.instance} (process {self.pid} on {self.host}, incarnation {self.id})"

@@ -1,0 +1,427 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Recovery: find what dead workers left behind, and put it back, exactly once.
+
+Two ways, by what the dead worker's broker was:
+
+*Hand back* (RedisBroker on the tracker's own Redis): the broker still holds the copies.  The records let go of them,
+then the broker's ack sets are moved back, with everything else the worker had fetched.  No second copy is made.
+
+*Copy* (every other broker): claim, enqueue a copy with a higher generation, mark.  The broker's own late redelivery of
+the old copy is stale.
+
+A crash between any two steps leaves something that the next sweep finishes.  The lock saves work: two sweeps at once
+lose and double nothing, because every step checks in Redis what it changes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import redis
+from dramatiq import Message
+from dramatiq.errors import DecodeError
+from dramatiq.logging import get_logger
+from redis.exceptions import LockError
+from redis.lock import Lock
+
+from .records import OPTION, Claim, DeadIncarnation, HandedBack, Mark, Orphan, mark_of
+from .redis_broker import RedisQueues
+from .registry import BATCH, Registry
+
+__all__ = ["Recovery", "RecoveryThread", "Swept"]
+
+
+@dataclass
+class Swept:
+    """What one sweep did: numbers of messages, but for `reaped`."""
+
+    #: Records of dead workers whose copies went back to the broker.
+    handed_back: int = 0
+    #: Everything that dead workers had fetched and that was moved back to its queue; includes `handed_back`.
+    returned: int = 0
+    #: Copies enqueued.
+    copied: int = 0
+    poisoned: int = 0
+    settled: int = 0
+    set_aside: int = 0
+    #: Left for another sweep, or another worker: see the log.
+    left: int = 0
+    #: Dead incarnations of which nothing is left.
+    reaped: int = 0
+    #: Another worker is sweeping.
+    locked: bool = False
+    #: Something could not be put back: the broker or Redis is away.
+    failed: bool = False
+    #: Seconds until there may be something next; ``None``: nothing is in sight.
+    next_in: float | None = None
+
+    @property
+    def progress(self) -> int:
+        """How much was done."""
+        return self.returned + self.copied + self.poisoned + self.settled + self.set_aside + self.reaped
+
+
+@dataclass
+class Recovery:
+    """One sweep after another: find, claim, enqueue, mark.
+
+    Parameters:
+      registry: The records.
+      enqueue: Puts a message on the broker, and returns it as enqueued.
+      declared: The names of the queues and the actors that this broker declares: only their orphans are copied.
+      queues: The RedisBroker's queues, where they are on the tracker's own Redis.
+      lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
+    """
+
+    registry: Registry
+    enqueue: Callable[[Message[object]], Message[object]]
+    declared: Callable[[], tuple[set[str], set[str]]]
+    queues: RedisQueues | None
+    lock_ttl: float
+    #: What was claimed here and not brought to an end, with the dead incarnation's id: the next sweep's first work.
+    leftovers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._unreachable: set[str] = set()
+
+    def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
+        """Put back all that is due, under the recovery lock.
+
+        Parameters:
+          stop: Asked between batches; what is left then is for another sweep.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; what was done is done, the rest is for the next sweep.
+        """
+        swept = Swept()
+        due = self.registry.due()
+        swept.next_in = due.next_in
+        if not (due.dead or due.overdue or self.leftovers):
+            return swept
+        lock = self.registry.lock(self.lock_ttl)
+        if not lock.acquire(blocking=False, token=self.registry.me):
+            swept.locked = True
+            return swept
+        try:
+            holding = _Holding(lock, self.lock_ttl, stop)
+            self._finish_leftovers(swept, holding)
+            if self.registry.me in due.dead:
+                self.registry.beat()  # we are late ourselves, and evidently alive
+            seen = {self.registry.me}
+            dead = [id for id in due.dead if id not in seen]
+            while dead and not holding.over():
+                for id in dead:
+                    self._recover(self.registry.incarnation(id), swept, holding)
+                seen.update(dead)
+                dead = [id for id in self.registry.due().dead if id not in seen]
+            self._recover_overdue(swept, holding)
+            swept.next_in = self.registry.due().next_in
+        finally:
+            try:
+                lock.release()
+            except LockError:
+                pass  # it ran out, or somebody deleted it: it protects nothing
+        self._report(swept)
+        return swept
+
+    def put_back(self, orphans: Sequence[Orphan], *, dead: str, why: str, swept: Swept | None = None) -> bool:
+        """Enqueue a copy of each claimed orphan, and mark it.
+
+        Parameters:
+          dead: The id of the dead incarnation that ran them; empty where that is not known.
+          why: What is said of a poison message's last crash.
+
+        Returns: whether all got to their end; the rest is left over for the next sweep.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
+        """
+        swept = swept if swept is not None else Swept()
+        self.leftovers.update((orphan.message_id, dead) for orphan in orphans)
+        copies: list[tuple[Orphan, str]] = []
+        complete = True
+        for orphan in orphans:
+            try:
+                message = _copy_of(orphan, why)
+            except DecodeError as error:
+                if self.registry.set_aside(orphan, dead=dead):
+                    swept.set_aside += 1
+                    self.logger.error(
+                        "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, "
+                        "and is not run.",
+                        *(orphan.message_id, orphan.actor, error.error),
+                    )
+                self.leftovers.pop(orphan.message_id, None)
+                continue
+            try:
+                enqueued = self.enqueue(message)
+            except Exception as error:
+                self.logger.warning(
+                    "A copy of message %s could not be enqueued (%s: %s). Nothing is lost: it will be tried again.",
+                    *(orphan.message_id, type(error).__name__, error),
+                )
+                complete = False
+                break
+            copies.append((orphan, str(enqueued.options.get("redis_message_id") or "")))
+            if orphan.verdict is Claim.POISONED:
+                self.logger.warning(
+                    "Message %s (actor %r) is moved to the dead-letter queue: %s",
+                    *(orphan.message_id, orphan.actor, mark_of(message).get("reason")),
+                )
+        if copies:
+            self.registry.requeued(copies, dead=dead)
+            for orphan, _ in copies:
+                self.leftovers.pop(orphan.message_id, None)
+                if orphan.verdict is Claim.POISONED:
+                    swept.poisoned += 1
+                else:
+                    swept.copied += 1
+        swept.failed = swept.failed or not complete
+        return complete
+
+    # One dead incarnation.
+
+    def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> None:
+        if not dead.broker_id:
+            complete = self._copy(dead, swept, holding)
+        elif self.queues is not None and self.queues.namespace == dead.broker_namespace:
+            complete = self._hand_back(dead, swept, holding)
+        else:
+            if dead.id not in self._unreachable:
+                self._unreachable.add(dead.id)
+                self.logger.warning(
+                    "Worker %s is dead, and its broker (a RedisBroker with namespace %r) cannot be reached from here: "
+                    "a worker of that broker has to recover its messages. Are two applications sharing one "
+                    "namespace of dramatiq_inflight?",
+                    *(dead, dead.broker_namespace),
+                )
+            swept.left += 1
+            return
+        if complete and self.registry.reap(dead.id):
+            swept.reaped += 1
+            self.logger.warning("Worker %s is dead; all that it left behind was recovered.", dead)
+
+    def _hand_back(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
+        queues = self.queues
+        assert queues is not None
+        if self.registry.hand_back(dead.id, []) is None:
+            return False
+        kept = 0
+        while not holding.over():
+            ids = self.registry.running_of(dead.id, kept)
+            if not ids:
+                break
+            heads = self.registry.peek(ids)
+            held = queues.held([(head.queue, head.copy or head.origin) if head else ("", "") for head in heads])
+            results = self.registry.hand_back(dead.id, list(zip(ids, held, strict=True)))
+            if results is None:
+                return False
+            swept.handed_back += results.count(HandedBack.HANDED_BACK)
+            swept.settled += results.count(HandedBack.SETTLED)
+            convicted = [id for id, result in zip(ids, results, strict=True) if result is HandedBack.CONVICTED]
+            if convicted and not self._claim(convicted, dead, swept):
+                kept += len(convicted)
+            kept += results.count(HandedBack.BUSY)
+        if not holding.over():
+            swept.returned += queues.give_back(dead.broker_id, dead.queues)
+        return kept == 0 and not holding.over() and queues.is_empty(dead.broker_id, dead.queues)
+
+    def _copy(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
+        kept = 0
+        while not holding.over():
+            ids = self.registry.running_of(dead.id, kept)
+            if not ids:
+                break
+            ours = self._ours(ids)
+            kept += len(ids) - len(ours)
+            before = len(self.leftovers)
+            if ours and not self._claim(ours, dead, swept):
+                kept += len(ours)
+            if len(self.leftovers) > before:
+                return False  # the broker is away
+        if kept:
+            swept.left += kept
+        return kept == 0 and not holding.over()
+
+    def _claim(self, ids: list[str], dead: DeadIncarnation, swept: Swept) -> bool:
+        """Claim and put back.  False: some of them are still where they were."""
+        answers = self.registry.claim(ids, dead=dead.id, hold=self.lock_ttl)
+        orphans = [answer for answer in answers if isinstance(answer, Orphan)]
+        swept.settled += answers.count(Claim.SETTLED)
+        complete = not orphans or self.put_back(orphans, dead=dead.id, why=f"last on {dead}", swept=swept)
+        return complete and not (Claim.BUSY in answers or Claim.ALIVE in answers)
+
+    def _ours(self, ids: list[str]) -> list[str]:
+        """Those whose queue and actor this broker declares, or whose record is gone.
+
+        Enqueuing to a queue that is not declared would declare it on RabbitMQ, and consume what another application
+        keeps there.
+        """
+        queues, actors = self.declared()
+        heads = self.registry.peek(ids)
+        return [
+            id
+            for id, head in zip(ids, heads, strict=True)
+            if head is None or (head.queue in queues and head.actor in actors)
+        ]
+
+    # What waits for its copy for too long.
+
+    def _recover_overdue(self, swept: Swept, holding: _Holding) -> None:
+        offset = 0
+        while not holding.over():
+            ids = self.registry.due(offset).overdue
+            if not ids:
+                return
+            heads = self.registry.peek(ids)
+            asked: list[tuple[str, str, bool]] = []
+            if self.queues is not None:
+                pairs = [
+                    (id, head)
+                    for id, head in zip(ids, heads, strict=True)
+                    if head and head.state in ("requeued", "poisoned") and head.copy not in ("", "-")
+                ]
+                held = self.queues.held([(head.queue, head.copy) for _, head in pairs])
+                asked = [(id, head.copy, has) for (id, head), has in zip(pairs, held, strict=True)]
+            if asked:
+                swept.settled += self.registry.postpone(asked).count("settled")
+            known = {id for id, _, _ in asked}
+            ours = self._ours([id for id in ids if id not in known])
+            if ours:
+                answers = self.registry.claim(ours, dead="", hold=self.lock_ttl)
+                orphans = [answer for answer in answers if isinstance(answer, Orphan)]
+                if orphans and not self.put_back(orphans, dead="", why="its copy was lost", swept=swept):
+                    return
+            left = len(ids) - len(known) - len(ours)
+            swept.left += left
+            offset += left
+            if not asked and not ours:
+                continue
+            if len(ids) < BATCH:
+                return
+
+    def _finish_leftovers(self, swept: Swept, holding: _Holding) -> None:
+        while self.leftovers and not holding.over():
+            dead = next(iter(self.leftovers.values()))
+            ids = [id for id, other in list(self.leftovers.items()) if other == dead][:BATCH]
+            answers = self.registry.claim(ids, dead=dead, hold=self.lock_ttl)
+            for id in ids:
+                self.leftovers.pop(id, None)
+            orphans = [answer for answer in answers if isinstance(answer, Orphan)]
+            if orphans and not self.put_back(orphans, dead=dead, why="its worker died", swept=swept):
+                return
+
+    def _report(self, swept: Swept) -> None:
+        if swept.progress:
+            self.logger.info(
+                "Recovered: %d messages were running on dead workers and went back to their queues (%d with all that "
+                "was prefetched or delayed), %d copies were enqueued, %d were dead-lettered as poison, "
+                "%d were complete, %d payloads were set aside, %d dead workers are gone.",
+                *(swept.handed_back, swept.returned, swept.copied, swept.poisoned, swept.settled),
+                *(swept.set_aside, swept.reaped),
+            )
+
+
+class _Holding:
+    """The recovery lock while it is held: extended as long as work goes on."""
+
+    def __init__(self, lock: Lock, ttl: float, stop: Callable[[], bool]) -> None:
+        self._lock = lock
+        self._ttl = ttl
+        self._stop = stop
+        self._extended = time.monotonic()
+        self._lost = False
+
+    def over(self) -> bool:
+        """Whether to end here: asked to, or the lock is somebody else's now."""
+        if not self._lost and time.monotonic() - self._extended > self._ttl / 3:
+            try:
+                self._lock.reacquire()
+                self._extended = time.monotonic()
+            except LockError:
+                self._lost = True
+        return self._lost or self._stop()
+
+
+class RecoveryThread(threading.Thread):
+    """Sweeps at boot, and then whenever something falls due; has a thread of its own, since an enqueue may hang.
+
+    Parameters:
+      interval: Longest pause between two sweeps, seconds; 0: sweep once, at boot.
+    """
+
+    def __init__(self, recovery: Recovery, interval: float) -> None:
+        super().__init__(name="dramatiq_inflight-recovery", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self.recovery = recovery
+        self.interval = interval
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._failures = 0
+
+    def run(self) -> None:
+        """Sweep until `stop` is called; survive everything."""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            pause = self._sweep()
+            if pause is None:
+                return
+            self._wake.wait(pause)
+
+    def wake(self) -> None:
+        """There is something to recover now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stop after the present batch; returns when the thread has ended, or after a few seconds."""
+        self._stopping.set()
+        self._wake.set()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def _sweep(self) -> float | None:
+        """Sweep, and return how long to pause; ``None``: for ever."""
+        longest = self.interval or 30.0
+        try:
+            swept = self.recovery.sweep(self._stopping.is_set)
+        except redis.RedisError:
+            self._failures += 1
+            return min(longest, 2.0 ** min(self._failures - 1, 6))
+        except Exception:
+            self.logger.exception("Recovery failed for an unexpected reason; it will be tried again.")
+            self._failures += 1
+            return min(longest, 2.0 ** min(self._failures, 6))
+        if swept.failed or (swept.left and not swept.progress):
+            self._failures += 1
+            return min(longest, 2.0 ** min(self._failures - 1, 6))
+        self._failures = 0
+        if not self.interval:
+            return None
+        if swept.locked:
+            return min(longest, 1.0)
+        # All workers wake at the same deadline: spread them, so that most find the work done.
+        soon = longest if swept.next_in is None else swept.next_in + random.uniform(0.005, 0.1)
+        return min(longest, max(soon, 0.02))
+
+
+def _copy_of(orphan: Orphan, why: str) -> Message[object]:
+    """The message to enqueue for an orphan.
+
+    Raises:
+      DecodeError: The payload is not a message of this application's encoder.
+    """
+    message: Message[object] = Message.decode(orphan.payload)
+    mark: Mark = {**mark_of(message), "generation": orphan.generation, "crashes": orphan.crashes}
+    if orphan.origin:
+        mark["origin"] = orphan.origin
+    if orphan.verdict is Claim.POISONED:
+        mark["reason"] = (
+            f"its worker died while running it: {orphan.crashes} times, {why}; max_recoveries is {orphan.limit}"
+        )
+    return message.copy(options={OPTION: mark})

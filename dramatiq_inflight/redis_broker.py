@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What Dramatiq's RedisBroker keeps in Redis for a worker, and how to give a dead worker's share back.
+
+The key names are those at the head of Dramatiq's ``dispatch.lua`` (the same from 2.0 to 2.2).  Nothing is moved by
+hand: the broker's own ``requeue`` command does it, which moves a message only if the ack set still has it.  So it
+never doubles with the broker's own maintenance, or with another recoverer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import cast
+
+import redis
+from dramatiq import Broker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import dq_name
+
+from .registry import BATCH
+
+__all__ = ["RedisQueues"]
+
+
+class RedisQueues:
+    """The queues of one RedisBroker, on the tracker's own Redis."""
+
+    def __init__(self, broker: RedisBroker) -> None:
+        self.broker = broker
+        self.namespace: str = broker.namespace
+
+    @classmethod
+    def of(cls, broker: Broker) -> RedisQueues | None:
+        """The queues of a RedisBroker; ``None`` for any other broker."""
+        return cls(broker) if isinstance(broker, RedisBroker) else None
+
+    def keys(self, queue: str) -> tuple[str, ...]:
+        """The keys of this broker's own ack set for a queue, and of the queue's messages.
+
+        None on Redis Cluster, where a script cannot see keys of another hash slot.
+        """
+        if isinstance(self.broker.client, redis.RedisCluster):
+            return ()
+        return self._acks(self.broker.broker_id, queue), self._messages(queue)
+
+    def names(self) -> list[str]:
+        """All queues that a worker of this broker may fetch from."""
+        return sorted(self.broker.get_declared_queues() | self.broker.get_declared_delay_queues())
+
+    def held(self, copies: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether the broker still holds each copy, given as queue and the broker's id; delayed ones included.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        pipeline = self.broker.client.pipeline(transaction=False)
+        for queue, copy_id in copies:
+            pipeline.hexists(self._messages(queue), copy_id)
+            pipeline.hexists(self._messages(dq_name(queue)), copy_id)
+        answers = pipeline.execute()
+        return [bool(answers[i] or answers[i + 1]) for i in range(0, len(answers), 2)]
+
+    def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
+        """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        client = self.broker.client
+        own = client.sismember(self._acks(self.broker.broker_id, queue), copy_id)
+        return bool(own), bool(client.hexists(self._messages(queue), copy_id))
+
+    def give_back(self, broker_id: str, queues: Collection[str]) -> int:
+        """Move all that a worker had fetched back to its queues, a batch at a time.
+
+        Returns: how many messages there were.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; what was moved is moved, the rest stays.
+        """
+        moved = 0
+        for queue in queues:
+            key = self._acks(broker_id, queue)
+            # A worker that is not dead after all may fetch more meanwhile: only what is there now.
+            for _ in range(0, self.broker.client.scard(key), BATCH):
+                ids = cast("list[bytes | str]", self.broker.client.srandmember(key, BATCH))
+                if not ids:
+                    break
+                self._requeue(broker_id, queue, ids)
+                moved += len(ids)
+        return moved
+
+    def is_empty(self, broker_id: str, queues: Collection[str]) -> bool:
+        """Whether a worker has nothing left that it had fetched."""
+        keys = [self._acks(broker_id, queue) for queue in queues]
+        return not keys or not self.broker.client.exists(*keys)
+
+    def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str]) -> None:
+        broker = self.broker
+        # As RedisBroker's own do_requeue, but in the dead worker's name.  The command also notes a heartbeat for that
+        # name: at time 0, so that the worker looks no younger than it is.
+        broker.scripts["dispatch"](
+            keys=[broker.namespace],
+            args=[
+                *("requeue", 0, queue, broker_id, broker.heartbeat_timeout, broker.dead_message_ttl),
+                *(0, broker._max_unpack_size(), *ids),
+            ],
+        )
+
+    def _acks(self, broker_id: str, queue: str) -> str:
+        return f"{self.namespace}:__acks__.{broker_id}.{queue}"
+
+    def _messages(self, queue: str) -> str:
+        return f"{self.namespace}:{queue}.msgs"

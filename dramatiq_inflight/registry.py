@@ -1,0 +1,402 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The records in Redis: the only module that talks to the tracker's keys, one method a script.
+
+Keys, all under one hash tag, so that every script runs on Redis Cluster::
+
+    {namespace}:record:<message id>        string   what is known of one message, and its payload (see _common.lua)
+    {namespace}:running:<incarnation>      zset     ids of the messages it runs, by the time of their start
+    {namespace}:incarnation:<incarnation>  hash     who it is, and where its broker keeps what it has fetched
+    {namespace}:heartbeats                 zset     incarnations by the time until which they are believed to live
+    {namespace}:waiting                    zset     ids of records that wait for their copy, by deadline
+    {namespace}:handed                     zset     incarnations whose messages were handed back, by when
+    {namespace}:aside                      hash     payloads that could not be decoded, by message id
+    {namespace}:lock                       string   the recovery lock
+
+Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
+many in them does no harm.  Every method is one script, so it is atomic, and every method raises
+``redis.RedisError`` when Redis cannot be reached or refuses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+from redis.lock import Lock
+
+from .records import (
+    Claim,
+    Copy,
+    DeadIncarnation,
+    Due,
+    Finished,
+    HandedBack,
+    Head,
+    Mended,
+    Orphan,
+    Requeued,
+    Start,
+    Started,
+)
+
+__all__ = ["BATCH", "Registry"]
+
+#: How many records one script handles at the most: 100 take about a millisecond of the server's time.
+BATCH = 100
+
+#: How long messages that are still running when their worker leaves may take to end, seconds.
+HAND_OVER_DELAY = 5.0
+
+#: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
+FIRST_DEADLINE_TTLS = 10
+
+
+def _load_scripts() -> dict[str, str]:
+    folder = files(__package__).joinpath("scripts")
+    texts = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".lua")}
+    common = texts.pop("_common.lua")
+    return {name.removesuffix(".lua"): common + text for name, text in texts.items()}
+
+
+class Registry:
+    """The tracker's keys as one incarnation sees them.
+
+    Parameters:
+      client: Redis; its replies must be bytes.
+      namespace: Prefix of every key.
+      me: The id of this incarnation.
+      heartbeat_ttl: How long a heartbeat is believed, seconds.
+      fence_ttl: How long settled records are remembered, seconds.
+      on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live.
+      on_success, on_failure: Called after every script that did, or did not, reach Redis.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        me: str,
+        *,
+        heartbeat_ttl: float,
+        fence_ttl: float,
+        on_contact: Callable[[bool], None] = lambda known: None,
+        on_success: Callable[[], None] = lambda: None,
+        on_failure: Callable[[redis.RedisError], None] = lambda error: None,
+    ) -> None:
+        self.client = client
+        self.prefix = f"{{{namespace}}}:"
+        self.me = me
+        self.ttl_ms = _ms(heartbeat_ttl)
+        self.fence_ms = _ms(fence_ttl)
+        self.deadline_ms = FIRST_DEADLINE_TTLS * self.ttl_ms
+        self._on_contact = on_contact
+        self._on_success = on_success
+        self._on_failure = on_failure
+        self._scripts: dict[str, Script] = {
+            name: client.register_script(text) for name, text in _load_scripts().items()
+        }
+        self._heartbeats = self.prefix + "heartbeats"
+        self._waiting = self.prefix + "waiting"
+        self._handed = self.prefix + "handed"
+        self._aside = self.prefix + "aside"
+        self._lock = self.prefix + "lock"
+        self._mine = self._running(me)
+
+    # A message's life.
+
+    def start(
+        self,
+        copy: Copy,
+        payload: bytes,
+        *,
+        limit: int | None,
+        here: str,
+        revived: bool,
+        broker_keys: Sequence[str] = (),
+    ) -> Started:
+        """May this copy run here?  One round trip.
+
+        Parameters:
+          limit: The message's ``max_recoveries``.
+          here: What this process knows of the message: ``no``, ``running`` or ``ended``.
+          revived: Whether this incarnation was ever taken for dead.
+          broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
+        """
+        reply = self._own(
+            "start",
+            [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, self._handed, *broker_keys],
+            [
+                *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
+                *(copy.queue, copy.actor, _limit(limit), copy.broker_copy_id, _flag(revived), payload, self.fence_ms),
+            ],
+        )
+        return Started(Start(reply[0].decode()), reply[1] == 1, *(int(number) for number in reply[2:]))
+
+    def finish(
+        self, copy: Copy, run: int, *, again: bool, contended: bool, broker_keys: Sequence[str] = ()
+    ) -> Finished:
+        """The message is complete.  One round trip.
+
+        Parameters:
+          run: As `start` gave it; 0 if its answer was lost.
+          again: Whether the run enqueued its own message again.
+          contended: Whether another copy of it was met in this process.
+          broker_keys: As for `start`.
+        """
+        reply = self._own(
+            "finish",
+            [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys[:1]],
+            [
+                *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
+                *(self.fence_ms, copy.broker_copy_id),
+            ],
+        )
+        return Finished(reply[0].decode())
+
+    def release(self, message_id: str, run: int, *, contended: bool) -> Finished:
+        """The message failed, and the broker holds its retry or its dead letter.  One round trip."""
+        reply = self._own(
+            "release",
+            [self._record(message_id), self._mine, self._heartbeats],
+            [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms],
+        )
+        return Finished(reply[0].decode())
+
+    def hand_over(self, message_id: str, run: int, payload: bytes) -> Finished:
+        """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to."""
+        reply = self._own(
+            "hand_over",
+            [self._record(message_id), self._mine, self._heartbeats, self._waiting],
+            [self.me, self.ttl_ms, message_id, run, payload],
+        )
+        return Finished(reply[0].decode())
+
+    def settle(self, copy: Copy, state: str) -> None:
+        """The broker is rid of a copy that never ran; `state` is ``completed`` or ``dead_lettered``."""
+        self._call(
+            "settle",
+            [self._record(copy.message_id), self._waiting],
+            [copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), state, self.fence_ms],
+        )
+
+    def mend(
+        self, copy: Copy, payload: bytes, *, run: int, limit: int | None, started_ms: int, crashes: int
+    ) -> tuple[Mended, int, int, int]:
+        """This process runs the message: make the record say so, if nobody else has started it.
+
+        Returns: what became of it, and the record's run, generation and crashes.
+        """
+        reply = self._own(
+            "mend",
+            [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting],
+            [
+                *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
+                *(_limit(limit), copy.broker_copy_id, started_ms, crashes, payload),
+            ],
+        )
+        return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4])
+
+    # An incarnation's life.
+
+    def beat(self) -> bool:
+        """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""
+        known = bool(self._call("beat", [self._heartbeats], [self.me, self.ttl_ms]))
+        self._on_contact(known)
+        return known
+
+    def register(self, fields: dict[str, str]) -> None:
+        """Say who this incarnation is; `incarnation` gives it back."""
+        pairs = [text for pair in fields.items() for text in pair]
+        self._call("register", [self._heartbeats, self._incarnation(self.me)], [self.me, self.ttl_ms, *pairs])
+
+    def leave(self) -> int:
+        """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
+
+        Returns: how many messages that are.
+        """
+        self.ttl_ms = _ms(HAND_OVER_DELAY)  # A thread that goes on must not keep the incarnation alive for longer.
+        keys = [self._heartbeats, self._incarnation(self.me), self._mine]
+        return int(self._call("leave", keys, [self.me, self.ttl_ms]))
+
+    def count_running(self) -> int:
+        """How many messages Redis says that this incarnation runs."""
+        return int(self._ask(lambda: self.client.zcard(self._mine)))
+
+    def running_here(self) -> set[str]:
+        """The messages that Redis says this incarnation runs."""
+        return {id.decode() for id in self._ask(lambda: self.client.zrange(self._mine, 0, -1))}
+
+    # Recovery.
+
+    def lock(self, ttl: float) -> Lock:
+        """The recovery lock, which saves work and protects nothing; not yet acquired."""
+        return Lock(self.client, self._lock, timeout=ttl, blocking=False, thread_local=False)
+
+    def due(self, offset: int = 0) -> Due:
+        """What is there to recover, a batch of it; of records past their deadline, from `offset`."""
+        keys = [self._heartbeats, self._waiting, self._lock]
+        dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, offset])
+        next_in = next_ms / 1000 if next_ms >= 0 else None
+        return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
+
+    def incarnation(self, id: str) -> DeadIncarnation:
+        """What an incarnation said of itself."""
+        raw = self._ask(lambda: self.client.hgetall(self._incarnation(id)))
+        said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+        return DeadIncarnation(
+            id=id,
+            instance=said.get("instance", ""),
+            host=said.get("host", ""),
+            pid=said.get("pid", ""),
+            broker_namespace=said.get("broker_namespace", ""),
+            broker_id=said.get("broker_id", ""),
+            queues=json.loads(said.get("queues", "[]")),
+        )
+
+    def running_of(self, incarnation: str, offset: int) -> list[str]:
+        """A batch of the messages that another incarnation runs, oldest first, from `offset`."""
+        key = self._running(incarnation)
+        return [id.decode() for id in self._ask(lambda: self.client.zrange(key, offset, offset + BATCH - 1))]
+
+    def peek(self, ids: Iterable[str]) -> list[Head | None]:
+        """The heads of at most `BATCH` records."""
+        heads = self._call("peek", [self._record(id) for id in ids], [])
+        return [Head(*json.loads(head)) if head else None for head in heads]
+
+    def hand_back(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[HandedBack] | None:
+        """Let go of a dead worker's records.
+
+        Parameters:
+          held: At most `BATCH` pairs of message id and whether the broker still holds its copy.
+
+        Returns: what became of each; ``None``: the incarnation is back, and nothing was done.
+        """
+        reply = self._call(
+            "hand_back",
+            [self._heartbeats, self._waiting, self._running(dead), self._handed, *(self._record(id) for id, _ in held)],
+            [dead, self.ttl_ms, self.deadline_ms, self.fence_ms, *(x for id, has in held for x in (id, _flag(has)))],
+        )
+        return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
+
+    def was_handed_back(self) -> bool:
+        """Whether what this incarnation had fetched was ever given to others."""
+        return self._ask(lambda: self.client.zscore(self._handed, self.me)) is not None
+
+    def claim(self, ids: Sequence[str], *, dead: str, hold: float) -> list[Orphan | Claim]:
+        """Take at most `BATCH` orphans, to enqueue a copy of each.
+
+        Parameters:
+          dead: The dead incarnation that ran them; empty for records past their deadline.
+          hold: How long the claim holds, seconds.
+        """
+        reply = self._call(
+            "claim",
+            [self._heartbeats, self._waiting, self._running(dead), *(self._record(id) for id in ids)],
+            [self.me, self.ttl_ms, dead, _ms(hold), self.fence_ms, *ids],
+        )
+        return [_orphan(id, row) for id, row in zip(ids, reply, strict=True)]
+
+    def requeued(self, copies: Sequence[tuple[Orphan, str]], *, dead: str) -> list[Requeued]:
+        """The copies of claimed orphans are with the broker: at most `BATCH` pairs of orphan and broker's copy id."""
+        reply = self._call(
+            "requeued",
+            [self._waiting, self._running(dead), *(self._record(orphan.message_id) for orphan, _ in copies)],
+            [
+                *(self.me, self.deadline_ms),
+                *(x for orphan, copy_id in copies for x in (orphan.message_id, orphan.generation, copy_id)),
+            ],
+        )
+        return [Requeued(result.decode()) for result in reply]
+
+    def postpone(self, answers: Sequence[tuple[str, str, bool]]) -> list[str]:
+        """Records past their deadline: at most `BATCH` triples of message id, copy id, and whether the broker has it.
+
+        Returns: for each ``postponed``, ``settled`` or ``gone``.
+        """
+        reply = self._call(
+            "postpone",
+            [self._waiting, *(self._record(id) for id, _, _ in answers)],
+            [
+                *(self.deadline_ms, self.fence_ms),
+                *(x for id, copy_id, has in answers for x in (id, copy_id, "held" if has else "consumed")),
+            ],
+        )
+        return [result.decode() for result in reply]
+
+    def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
+        """Keep a claimed payload that cannot be decoded where people look for it."""
+        keys = [self._record(orphan.message_id), self._waiting, self._running(dead), self._aside]
+        return bool(self._call("set_aside", keys, [self.me, orphan.message_id, orphan.generation]) == b"aside")
+
+    def reap(self, dead: str) -> bool:
+        """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
+        keys = [self._heartbeats, self._incarnation(dead), self._running(dead)]
+        return bool(self._call("reap", keys, [dead, self.ttl_ms]))
+
+    # How it gets there.
+
+    def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """A script that this incarnation runs for itself: it renews the heartbeat."""
+        reply = self._call(script, keys, args)
+        self._on_contact(reply[1] == 1)
+        return reply
+
+    def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._ask(lambda: self._scripts[script](keys=keys, args=args))
+
+    def _ask(self, command: Callable[[], Any]) -> Any:
+        try:
+            reply = command()
+        except redis.RedisError as error:
+            self._on_failure(error)
+            raise
+        self._on_success()
+        return reply
+
+    def _record(self, message_id: str) -> str:
+        return f"{self.prefix}record:{message_id}"
+
+    def _running(self, incarnation: str) -> str:
+        return f"{self.prefix}running:{incarnation}"
+
+    def _incarnation(self, incarnation: str) -> str:
+        return f"{self.prefix}incarnation:{incarnation}"
+
+
+def _orphan(message_id: str, row: list[Any]) -> Orphan | Claim:
+    answer = Claim(row[0].decode())
+    if len(row) == 1:
+        return answer
+    run, generation, crashes, limit, started, first = (int(number) for number in row[1:7])
+    origin, queue, actor = (text.decode() for text in row[7:10])
+    return Orphan(
+        message_id=message_id,
+        verdict=answer,
+        run=run,
+        generation=generation,
+        crashes=crashes,
+        limit=None if limit < 0 else limit,
+        started_ms=started,
+        first_ms=first or started,
+        origin=origin,
+        queue=queue,
+        actor=actor,
+        payload=row[10],
+    )
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _limit(limit: int | None) -> int:
+    return -1 if limit is None else limit

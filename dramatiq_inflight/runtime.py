@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""All that one booted worker process holds: its incarnation, its connection, its threads."""
+
+from __future__ import annotations
+
+import json
+
+import redis
+from dramatiq import Broker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.logging import get_logger
+
+from .connection import bounded_client, bounded_client_from_url
+from .errors import ConfigurationError
+from .heartbeat import Heartbeat
+from .incarnation import Incarnation
+from .lease import Connectivity, Lease
+from .recovery import Recovery, RecoveryThread
+from .redis_broker import RedisQueues
+from .registry import Registry
+from .settings import Settings
+from .table import Table
+
+__all__ = ["Runtime"]
+
+
+class Runtime:
+    """One incarnation, from the boot of its worker to the end of its shutdown.
+
+    Raises:
+      ConfigurationError: There is no Redis to use.
+    """
+
+    def __init__(self, settings: Settings, broker: Broker) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.settings = settings
+        self.broker = broker
+        self.incarnation = Incarnation(settings.instance_id)
+        self.table = Table()
+        self.connectivity = Connectivity()
+        self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
+        client, shared = _client(settings, broker)
+        self.queues = RedisQueues.of(broker) if shared else None
+        self.registry = Registry(
+            client,
+            settings.namespace,
+            self.incarnation.id,
+            heartbeat_ttl=settings.heartbeat_ttl,
+            fence_ttl=settings.fence_ttl,
+            on_contact=self.lease.contact,
+            on_success=self.connectivity.succeeded,
+            on_failure=self.connectivity.failed,
+        )
+        self.recovery = Recovery(
+            registry=self.registry,
+            enqueue=broker.enqueue,
+            declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
+            queues=self.queues,
+            lock_ttl=settings.recovery_lock_ttl,
+        )
+        self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval)
+        self.heartbeat = Heartbeat(
+            self.registry,
+            self.table,
+            self.lease,
+            self.connectivity,
+            interval=settings.beat_interval,
+            identity=self._identity,
+            on_hand_over=self.recovery_thread.wake,
+        )
+
+    def register(self) -> None:
+        """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later."""
+        try:
+            self.heartbeat.register()
+        except redis.RedisError:
+            pass  # said once, by Connectivity
+
+    def start(self) -> None:
+        """Start to beat and to recover."""
+        self.heartbeat.start()
+        self.recovery_thread.start()
+        self.logger.info("Tracking messages in flight as %s.", self.incarnation)
+
+    def drain(self) -> None:
+        """The worker is about to stop: take nothing more from the dead, but go on beating."""
+        self.recovery_thread.stop()
+
+    def leave(self) -> None:
+        """The worker has stopped: end in order."""
+        self.recovery_thread.stop()
+        self.heartbeat.stop()
+        self.heartbeat.beat()  # whatever was still to be told
+        try:
+            if not self.table.entries() and self.queues is not None:
+                # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
+                self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
+            left = self.registry.leave()
+        except redis.RedisError:
+            return  # the heartbeat expires by itself
+        if left:
+            self.logger.warning("This worker leaves with %d messages still running; they will be recovered.", left)
+        else:
+            self.logger.info("This worker has left in order.")
+
+    def broker_keys(self, queue: str) -> tuple[str, ...]:
+        """The broker's ack set of this worker for a queue, and the queue's messages, if on the tracker's Redis."""
+        return self.queues.keys(queue) if self.queues is not None else ()
+
+    def is_elsewhere(self, queue: str, copy_id: str) -> bool:
+        """Whether a delivery that waited in our memory was given to others while we were taken for dead.
+
+        Costs nothing for a worker that never was.  Tracked messages that are about to run need no such question:
+        their start asks it in passing.
+        """
+        if self.queues is None or not (self.lease.revived or self.lease.silent):
+            return False
+        try:
+            own, stored = self.queues.has_delivery(queue, copy_id)
+            return not own and (stored or self.registry.was_handed_back())
+        except redis.RedisError:
+            return False
+
+    def _identity(self) -> dict[str, str]:
+        me = self.incarnation
+        said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
+        if self.queues is not None:
+            said["broker_namespace"] = self.queues.namespace
+            said["broker_id"] = self.queues.broker.broker_id
+            said["queues"] = json.dumps(self.queues.names())
+        return said
+
+
+def _client(settings: Settings, broker: Broker) -> tuple[redis.Redis, bool]:
+    """A client for the tracker, and whether it is of the broker's own Redis."""
+    if settings.redis_url is not None:
+        return bounded_client_from_url(settings.redis_url), False
+    if isinstance(broker, RedisBroker) and settings.client in (None, broker.client):
+        return bounded_client(broker.client), True
+    if settings.client is not None:
+        return bounded_client(settings.client), False
+    raise ConfigurationError(
+        f"InFlightTracker has no Redis to keep its records in: the broker is a {type(broker).__name__}, and neither "
+        "redis_url (environment variable PROCESSING_REDIS_URL) nor client is set. Set one of them, for example "
+        "PROCESSING_REDIS_URL=redis://localhost:6379/0."
+    )

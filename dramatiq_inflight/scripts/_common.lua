@@ -1,0 +1,154 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- Put in front of every script: the clock, the verdict on an incarnation, and how a record is kept.
+--
+-- A record is one string: a JSON array of the fields below, a newline, and the payload (the encoded message; nothing
+-- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
+-- the head alone, however large the payload is.
+
+local FIELDS = {
+    'state',      -- running, recovering, requeued, poisoned, released, completed, dead_lettered
+    'owner',      -- the incarnation that runs it, or the recoverer that has claimed it
+    'run',        -- grows at every start; fences finishers
+    'generation', -- grows with every copy that recovery enqueues; fences copies
+    'crashes',    -- how often it was running when its incarnation died
+    'limit',      -- max_recoveries of this message; -1: no limit
+    'contended',  -- 1: another copy of it may still be under way
+    'done',       -- 1: an earlier owner finished it after the present owner had started
+    'started',    -- when the present run started, ms
+    'first',      -- when its first run started, ms; 0: the present run is the first
+    'origin',     -- the broker's id of the enqueue that it goes back to; '' where the broker has none
+    'copy',       -- the broker's id of the copy that is with the broker; '' where unknown
+    'queue',
+    'actor',
+}
+
+local SETTLED = {released = true, completed = true, dead_lettered = true}
+local WAITING = {recovering = true, requeued = true, poisoned = true}
+
+-- How long nobody is judged by an expired heartbeat once Redis is back from an outage, ms: longer than a living worker
+-- needs to report back (it tries every second, and waits at most two for an answer).
+local GRACE = 6000
+
+-- Members of the heartbeat set that are no incarnation: when anybody last beat, and until when the grace lasts. They
+-- live in this set so that a beat needs one key only.
+local LAST, GRACE_END = '*last', '*grace'
+
+-- What is kept for a message that waits for its copy expires after a week at the earliest: long enough for a namespace
+-- that nobody works on any more to clean itself up without forgetting anybody's work.
+local WAITING_TTL = 7 * 24 * 3600 * 1000
+
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function load(key)
+    local head = redis.call('GETRANGE', key, 0, 1023)
+    if head == '' then
+        return nil
+    end
+    local cut = string.find(head, '\n', 1, true)
+    if not cut then
+        head = redis.call('GET', key)
+        cut = string.find(head, '\n', 1, true)
+    end
+    local values = cjson.decode(string.sub(head, 1, cut - 1))
+    local record = {payload_at = cut}
+    for i, name in ipairs(FIELDS) do
+        record[name] = values[i]
+    end
+    return record
+end
+
+local function payload_of(key, record)
+    return redis.call('GETRANGE', key, record.payload_at, -1)
+end
+
+local function dump(record)
+    local values = {}
+    for i, name in ipairs(FIELDS) do
+        values[i] = record[name]
+    end
+    return cjson.encode(values) .. '\n'
+end
+
+-- A running record never expires; SET takes away whatever expiry it had before.
+local function save_running(key, record, payload)
+    redis.call('SET', key, dump(record) .. payload)
+end
+
+-- A record that waits for its copy keeps the payload, and a deadline past which any sweep claims it again.
+local function save_waiting(key, waiting, id, record, payload, deadline)
+    redis.call('SET', key, dump(record) .. payload, 'PX', string.format('%d', deadline - record.now + WAITING_TTL))
+    redis.call('ZADD', waiting, deadline, id)
+end
+
+-- A settled record has no payload, and is kept only where a copy of the message may still be under way.
+local function save_settled(key, record, fence_ttl)
+    if record.generation > 1 or record.contended == 1 then
+        record.owner, record.copy = '', ''
+        redis.call('SET', key, dump(record), 'PX', fence_ttl)
+    else
+        redis.call('DEL', key)
+    end
+end
+
+-- Says whether it was known: 0 for an incarnation that is new, was reaped, or had been silent for too long.
+local function beat(heartbeats, me, now, ttl)
+    local deadline = redis.call('ZSCORE', heartbeats, me)
+    local last = redis.call('ZSCORE', heartbeats, LAST)
+    if last and now - tonumber(last) > ttl / 2 then
+        redis.call('ZADD', heartbeats, now + GRACE, GRACE_END)
+    end
+    redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
+    if deadline and tonumber(deadline) > now then
+        return 1
+    end
+    return 0
+end
+
+-- After an outage nobody is judged: not while no heartbeat has arrived for half the TTL, nor for a short grace after.
+local function nobody_is_judged(heartbeats, now, ttl)
+    local last = redis.call('ZSCORE', heartbeats, LAST)
+    if not last or now - tonumber(last) > ttl / 2 then
+        return true
+    end
+    local grace = redis.call('ZSCORE', heartbeats, GRACE_END)
+    return grace and now < tonumber(grace) and tonumber(grace) <= now + GRACE
+end
+
+-- How long an incarnation is still believed to live, ms; 0: it is dead. A missing heartbeat beside a record is data
+-- that Redis lost: it gets one TTL to come back.
+local function believed_for(heartbeats, incarnation, now, ttl)
+    local deadline = redis.call('ZSCORE', heartbeats, incarnation)
+    if not deadline then
+        redis.call('ZADD', heartbeats, now + ttl, incarnation)
+        return ttl
+    end
+    if tonumber(deadline) > now then
+        return tonumber(deadline) - now
+    end
+    if nobody_is_judged(heartbeats, now, ttl) then
+        return GRACE
+    end
+    return 0
+end
+
+-- When nobody is left, the last one turns off the light.
+local function forget(heartbeats, incarnation)
+    redis.call('ZREM', heartbeats, incarnation)
+    if redis.call('ZCARD', heartbeats) <= 2 then
+        for _, member in ipairs(redis.call('ZRANGE', heartbeats, 0, -1)) do
+            if string.sub(member, 1, 1) ~= '*' then
+                return
+            end
+        end
+        redis.call('DEL', heartbeats)
+    end
+end
+
+local function convicted(record)
+    return record.limit >= 0 and record.crashes > record.limit
+end

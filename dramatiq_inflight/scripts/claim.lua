@@ -1,0 +1,73 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- A recoverer takes orphans, to enqueue a copy of each: what a dead incarnation ran, what waited past its deadline,
+-- or what it had claimed before without getting to the end.
+--
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4... records
+-- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
+--       4 how long the claim holds, ms   5 fence ttl ms   6... message ids
+-- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, origin, queue, actor, payload},
+--       or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone
+--
+-- I1: checked and changed in one script. I2: the payload stays. I5: here, and only here, the generation grows.
+-- I7: the verdict is in the record before any copy can be fetched.
+
+local me, ttl, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local now = clock()
+local results = {}
+local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
+
+local function claimable(record, id)
+    if record.state == 'recovering' and record.owner == me then
+        return 'claimed'
+    elseif record.state == 'recovering' and believed_for(KEYS[1], record.owner, now, ttl) == 0 then
+        return 'claimed'
+    elseif record.state == 'running' then
+        if dead == '' or record.owner ~= dead then
+            return 'gone'
+        end
+        return alive and 'alive' or 'claimed'
+    elseif WAITING[record.state] then
+        local deadline = redis.call('ZSCORE', KEYS[2], id)
+        if not deadline or tonumber(deadline) <= now then
+            return 'claimed'
+        end
+        return record.state == 'recovering' and 'busy' or 'gone'
+    end
+    return 'gone'
+end
+
+for i = 4, #KEYS do
+    local key, id = KEYS[i], ARGV[i + 2]
+    local record = load(key)
+    local answer = record and claimable(record, id) or 'gone'
+    if answer == 'claimed' and record.state == 'running' and record.done == 1 then
+        record.state, record.contended = 'completed', 1
+        save_settled(key, record, ARGV[5])
+        answer = 'settled'
+    end
+    if answer == 'claimed' then
+        local payload = payload_of(key, record)
+        if record.state == 'running' then
+            record.crashes = record.crashes + 1
+        end
+        record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
+        record.generation = record.generation + 1
+        record.done = 0
+        save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
+        results[#results + 1] = {
+            convicted(record) and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,
+            record.started, record.first, record.origin, record.queue, record.actor, payload,
+        }
+    else
+        if answer == 'gone' or answer == 'settled' then
+            redis.call('ZREM', KEYS[3], id)
+            if not record or not WAITING[record.state] then
+                redis.call('ZREM', KEYS[2], id)
+            end
+        end
+        results[#results + 1] = {answer}
+    end
+end
+return results

@@ -1,0 +1,56 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- A worker has completed a message, and is about to acknowledge it.
+--
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
+--       5 (RedisBroker on this Redis only) the broker's ack set of this worker and queue
+-- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
+--       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
+--       9 broker's id of the copy
+-- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
+--
+-- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
+-- marks one whose copy has: should that worker die, the message is complete.
+
+local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local origin, again = ARGV[5], ARGV[6] == '1'
+local now = clock()
+local record = load(KEYS[1])
+-- Not in our ack set any more: the broker gave the message to somebody who may have it in memory, unseen so far.
+local lost = KEYS[5] and redis.call('SISMEMBER', KEYS[5], ARGV[9]) == 0
+local known = beat(KEYS[3], me, now, ttl)
+
+if not record then
+    redis.call('ZREM', KEYS[2], id)
+    return {'gone', known}
+end
+
+if record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
+    if lost or ARGV[7] == '1' then
+        record.contended = 1
+    end
+    record.state, record.crashes = again and 'released' or 'completed', 0
+    save_settled(KEYS[1], record, ARGV[8])
+    redis.call('ZREM', KEYS[2], id)
+    return {'finished', known}
+end
+
+if record.owner ~= me then
+    redis.call('ZREM', KEYS[2], id)
+end
+if again or origin ~= record.origin then
+    return {'fenced', known}
+end
+if WAITING[record.state] then
+    record.state, record.contended = 'completed', 1
+    save_settled(KEYS[1], record, ARGV[8])
+    redis.call('ZREM', KEYS[4], id)
+    return {'late', known}
+elseif record.state == 'running' then
+    local payload = payload_of(KEYS[1], record)
+    record.done, record.contended = 1, 1
+    save_running(KEYS[1], record, payload)
+    return {'late', known}
+end
+return {'fenced', known}

@@ -1,0 +1,66 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- A dead worker's messages go back to the broker, which still holds them: its records let go of them.
+-- The broker's own ack sets are moved afterwards; whoever fetches a copy before that takes over in start.lua.
+--
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 handed   5... records
+-- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
+--       5... message id, '1' if the broker still holds its copy, ... (a pair for each record)
+-- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
+--       handed_back, settled, convicted (to be claimed), busy (another recoverer has it), or gone}
+--
+-- I2: the payload stays, with a deadline. I5: the generation stays. I8: right without the lock.
+
+local dead, ttl = ARGV[1], tonumber(ARGV[2])
+local now = clock()
+if believed_for(KEYS[1], dead, now, ttl) > 0 then
+    return {0}
+end
+-- Should it only have been frozen: what it has in memory was given to others.
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - tonumber(ARGV[4]))
+redis.call('ZADD', KEYS[4], now, dead)
+redis.call('PEXPIRE', KEYS[4], ARGV[4])
+
+local results = {1}
+
+for i = 5, #KEYS do
+    local id, held = ARGV[i + i - 5], ARGV[i + i - 4] == '1'
+    local record = load(KEYS[i])
+    local result
+    if not record then
+        result = 'gone'
+    elseif record.state == 'recovering' and record.owner ~= ''
+        and believed_for(KEYS[1], record.owner, now, ttl) > 0 then
+        result = 'busy'
+    elseif record.state == 'recovering' then
+        result = 'convicted' -- a recoverer died in the middle of a claim: to be claimed again
+    elseif record.state ~= 'running' or record.owner ~= dead then
+        result = 'gone'
+    elseif record.done == 1 then
+        record.state, record.contended = 'completed', 1
+        save_settled(KEYS[i], record, ARGV[4])
+        result = 'settled'
+    elseif record.limit >= 0 and record.crashes + 1 > record.limit then
+        result = 'convicted'
+    elseif held then
+        local payload = payload_of(KEYS[i], record)
+        if record.copy == '' then
+            record.copy = record.origin
+        end
+        record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
+        record.crashes = record.crashes + 1
+        save_waiting(KEYS[i], KEYS[2], id, record, payload, now + tonumber(ARGV[3]))
+        result = 'handed_back'
+    else
+        -- Acknowledged, or put off under another copy: the broker has what comes next, or nothing comes.
+        record.state, record.crashes = 'released', record.crashes + 1
+        save_settled(KEYS[i], record, ARGV[4])
+        result = 'settled'
+    end
+    if result ~= 'busy' and result ~= 'convicted' then
+        redis.call('ZREM', KEYS[3], id)
+    end
+    results[#results + 1] = result
+end
+return results

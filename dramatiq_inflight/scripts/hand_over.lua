@@ -1,0 +1,31 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- A message has failed and was acknowledged, but its retry was never enqueued: the record is all there is of it.
+-- The next sweep puts it back.
+--
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
+-- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 payload (with its count of retries)
+-- returns {answer, known}; answers: handed_over, fenced, gone
+--
+-- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run.
+
+local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local now = clock()
+local record = load(KEYS[1])
+local known = beat(KEYS[3], me, now, ttl)
+
+if not record then
+    redis.call('ZREM', KEYS[2], id)
+    return {'gone', known}
+end
+if record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
+    record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
+    save_waiting(KEYS[1], KEYS[4], id, record, ARGV[5], now)
+    redis.call('ZREM', KEYS[2], id)
+    return {'handed_over', known}
+end
+if record.owner ~= me then
+    redis.call('ZREM', KEYS[2], id)
+end
+return {'fenced', known}

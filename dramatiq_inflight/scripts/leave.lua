@@ -1,0 +1,20 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- An incarnation ends in order. What it still runs (a shutdown that timed out) is handed over when it has had a few
+-- seconds to end: threads may work until the process is gone.
+--
+-- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>
+-- ARGV  1 me   2 hand-over delay ms
+-- returns how many messages are still running
+
+local now = clock()
+local left = redis.call('ZCARD', KEYS[3])
+if left == 0 then
+    forget(KEYS[1], ARGV[1])
+    redis.call('DEL', KEYS[2])
+else
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+    redis.call('HSET', KEYS[2], 'left', now)
+end
+return left

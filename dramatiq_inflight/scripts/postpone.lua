@@ -1,0 +1,35 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- Records past their deadline whose copy the broker was asked about.
+--
+-- KEYS  1 waiting   2... records
+-- ARGV  1 by how much, ms   2 fence ttl ms   3... message id, the copy that was asked about, held or consumed, ...
+-- returns for each record: postponed (the broker has the copy), settled (it was consumed without a start), or gone
+--
+-- I2: a payload is dropped only where the broker said that nothing is left to run.
+
+local now = clock()
+local results = {}
+for i = 2, #KEYS do
+    local at = 3 + 3 * (i - 2)
+    local id, copy, what = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local record = load(KEYS[i])
+    local result = 'gone'
+    if not record then
+        redis.call('ZREM', KEYS[1], id)
+    elseif (record.state == 'requeued' or record.state == 'poisoned') and record.copy == copy then
+        if what == 'held' then
+            redis.call('ZADD', KEYS[1], now + tonumber(ARGV[1]), id)
+            redis.call('PEXPIRE', KEYS[i], string.format('%d', tonumber(ARGV[1]) + WAITING_TTL))
+            result = 'postponed'
+        else
+            record.state = 'completed'
+            save_settled(KEYS[i], record, ARGV[2])
+            redis.call('ZREM', KEYS[1], id)
+            result = 'settled'
+        end
+    end
+    results[#results + 1] = result
+end
+return results

@@ -1,0 +1,16 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- An incarnation says who it is, and where its broker keeps what it has fetched.
+--
+-- KEYS  1 heartbeats   2 incarnation:<me>
+-- ARGV  1 me   2 heartbeat ttl ms   3... field, value, ...
+-- returns 1, or 0 if it was not known before
+
+local now = clock()
+local known = beat(KEYS[1], ARGV[1], now, tonumber(ARGV[2]))
+redis.call('HSETNX', KEYS[2], 'booted', now)
+for i = 3, #ARGV, 2 do
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+return known

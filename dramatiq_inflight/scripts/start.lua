@@ -1,0 +1,130 @@
+-- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+-- SPDX-License-Identifier: MIT
+--
+-- A worker is about to run a copy of a message: may it?
+--
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 handed
+--       6, 7 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
+-- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 generation of the copy   5 origin
+--       6 '1': the copy may be a redelivery, whatever its origin
+--       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
+--       8 queue   9 actor   10 limit   11 broker's id of the copy   12 '1': this incarnation was taken for dead before
+--       13 payload   14 fence ttl ms
+-- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms}; answers:
+--       run, stale, completed, ending, poisoned, elsewhere, duplicate, convicted
+--
+-- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
+-- I7: a poison verdict holds until the broker has dead-lettered a copy.
+
+local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
+local now = clock()
+local record = load(KEYS[1])
+local known_before = redis.call('ZSCORE', KEYS[3], me)
+local held, stored = 1, 1
+if KEYS[6] then
+    held = redis.call('SISMEMBER', KEYS[6], copy)
+    if held == 0 then
+        stored = redis.call('HEXISTS', KEYS[7], copy)
+    end
+end
+local handed = held == 0 and redis.call('ZSCORE', KEYS[5], me)
+local known = beat(KEYS[3], me, now, ttl)
+
+local function answer(name, wait)
+    local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0}
+    return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first}
+end
+
+local function run(crashes, kept_generation, contended)
+    local before = record
+    record = {
+        state = 'running', owner = me, run = (before and before.run or 0) + 1,
+        generation = kept_generation or generation, crashes = crashes, limit = tonumber(ARGV[10]),
+        contended = contended or 0, done = 0, started = now, first = 0,
+        origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
+    }
+    if before and not SETTLED[before.state] then
+        record.first = before.first == 0 and before.started or before.first
+    end
+    save_running(KEYS[1], record, ARGV[13])
+    redis.call('ZADD', KEYS[2], now, id)
+    if before and WAITING[before.state] then
+        redis.call('ZREM', KEYS[4], id)
+    end
+    return answer('run')
+end
+
+-- The broker took this delivery back while it waited in our memory (we were frozen, or Dramatiq's maintenance was
+-- quicker than our polls). Whoever got it answers for it; we do not. With neither ack nor message left it was done
+-- elsewhere, unless Redis has lost its data, in which case our heartbeat is gone too and our copy is the last.
+if held == 0 then
+    if stored == 1 or handed or (not record and known_before and ARGV[12] == '0') then
+        return answer('elsewhere')
+    end
+end
+
+if not record then
+    return run(0)
+end
+
+-- Only what can be the same enqueue is skipped; a message that was sent again under its old id waits its turn.
+local same = ARGV[6] == '1' or (origin ~= '' and origin == record.origin)
+
+if same and generation < record.generation then
+    return answer('stale')
+end
+
+if record.state == 'completed' then
+    if same then
+        return answer('completed')
+    end
+    return run(0)
+elseif record.state == 'dead_lettered' then
+    return run(0, math.max(generation, record.generation), record.contended) -- a replay, with a clean count
+elseif record.state == 'released' then
+    return run(record.crashes, math.max(generation, record.generation), record.contended)
+elseif WAITING[record.state] then
+    if not same then
+        return answer('duplicate', 1000)
+    elseif record.state == 'poisoned' or convicted(record) then
+        return answer('poisoned')
+    end
+    return run(record.crashes, math.max(generation, record.generation), record.contended)
+end
+
+-- running
+local wait
+if record.owner == me then
+    if here == 'no' then
+        return run(record.crashes, math.max(generation, record.generation), record.contended)
+    elseif here == 'ended' and same then
+        return answer('ending')
+    end
+    wait = ttl
+else
+    wait = believed_for(KEYS[3], record.owner, now, ttl)
+end
+if wait > 0 or not same then
+    if record.contended == 0 then
+        local payload = payload_of(KEYS[1], record)
+        record.contended = 1
+        save_running(KEYS[1], record, payload)
+    end
+    return answer('duplicate', math.max(wait, 1000))
+end
+
+-- Its owner is dead: take over, unless it was complete all the same, or has crashed once too often.
+if record.done == 1 then
+    record.state = 'completed'
+    save_settled(KEYS[1], record, ARGV[14])
+    return answer('completed')
+end
+record.crashes = record.crashes + 1
+if not convicted(record) then
+    return run(record.crashes, math.max(generation, record.generation), 1)
+end
+record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
+record.generation = record.generation + 1
+save_waiting(KEYS[1], KEYS[4], id, record, ARGV[13], now + ttl)
+return answer('convicted')

@@ -1,0 +1,234 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the user can set: read from keyword arguments and the environment, checked, and frozen."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import socket
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from environs import Env, EnvError
+
+from .errors import ConfigurationError
+
+__all__ = ["Settings", "check_max_recoveries", "load_settings"]
+
+#: Longer durations than this are taken for a mistake in the unit, seconds.
+LONGEST = 10 * 365 * 24 * 3600.0
+
+#: Heartbeats are sent at least this often within one TTL, so that the rhythm of a lone survivor never looks like an
+#: outage of Redis (which is assumed when nobody has beaten for half a TTL).
+LONGEST_INTERVAL_PER_TTL = 0.4
+
+#: The environment variable of each setting.
+VARIABLES: Final[Mapping[str, str]] = {
+    "instance_id": "PROCESSING_INSTANCE_ID",
+    "namespace": "PROCESSING_NS",
+    "heartbeat_interval": "HEARTBEAT_INTERVAL",
+    "heartbeat_ttl": "HEARTBEAT_TTL",
+    "recovery_lock_ttl": "RECOVERY_LOCK_TTL",
+    "recovery_interval": "PROCESSING_RECOVERY_INTERVAL",
+    "max_recoveries": "PROCESSING_MAX_RECOVERIES",
+    "fence_ttl": "PROCESSING_FENCE_TTL",
+    "track_by_default": "PROCESSING_TRACK_BY_DEFAULT",
+    "redis_url": "PROCESSING_REDIS_URL",
+    "enabled": "PROCESSING_ENABLED",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one tracker.  All durations are in seconds."""
+
+    #: The pod, container or host.
+    instance_id: str
+    #: Prefix of every key in Redis.
+    namespace: str = "dramatiq_processing"
+    #: How often a worker process proves that it lives.
+    heartbeat_interval: float = 30.0
+    #: How long such a proof is believed.
+    heartbeat_ttl: float = 90.0
+    #: How long a recoverer may hold the recovery lock without a sign of progress.
+    recovery_lock_ttl: float = 300.0
+    #: Longest pause between two sweeps; 0: sweep only at boot.
+    recovery_interval: float = 30.0
+    #: How often a message may be running when its worker dies, and still run again; ``None``: always.
+    max_recoveries: int | None = 3
+    #: How long settled records are remembered, where another copy of the message may still be under way.
+    fence_ttl: float = 7 * 24 * 3600.0
+    #: Whether to track actors that do not say.
+    track_by_default: bool = False
+    #: A Redis apart from the broker's.  May hold a password, so it is not shown.
+    redis_url: str | None = field(default=None, repr=False)
+    #: A client of a Redis apart from the broker's.
+    client: redis.Redis | None = field(default=None, repr=False)
+    #: Off: the middleware does nothing.
+    enabled: bool = True
+
+    @property
+    def beat_interval(self) -> float:
+        """How often to beat, in seconds: as set, but at least five times in two TTLs."""
+        return min(self.heartbeat_interval, LONGEST_INTERVAL_PER_TTL * self.heartbeat_ttl)
+
+
+def load_settings(arguments: Mapping[str, Any]) -> Settings:
+    """Settings from keyword arguments over environment variables over defaults.
+
+    Raises:
+      ConfigurationError: An argument is unknown, or a value is malformed or out of its range.
+    """
+    unknown = sorted(set(arguments) - set(VARIABLES) - {"client"})
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], [*VARIABLES, "client"], n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted([*VARIABLES, 'client']))}."
+        raise ConfigurationError(f"InFlightTracker has no setting {unknown[0]!r}. {hint}")
+
+    source = _Source(arguments)
+    values: dict[str, Any] = {
+        "instance_id": source.text("instance_id", socket.gethostname()),
+        "namespace": source.namespace("namespace", Settings.namespace),
+        "heartbeat_interval": source.seconds("heartbeat_interval", Settings.heartbeat_interval, least=0.01),
+        "heartbeat_ttl": source.seconds("heartbeat_ttl", Settings.heartbeat_ttl, least=0.02),
+        "recovery_lock_ttl": source.seconds("recovery_lock_ttl", Settings.recovery_lock_ttl, least=0.1),
+        "max_recoveries": source.max_recoveries("max_recoveries", Settings.max_recoveries),
+        "fence_ttl": source.seconds("fence_ttl", Settings.fence_ttl, least=0.001),
+        "track_by_default": source.flag("track_by_default", Settings.track_by_default),
+        "enabled": source.flag("enabled", Settings.enabled),
+        "redis_url": source.redis_url("redis_url"),
+        "client": arguments.get("client"),
+    }
+    values["recovery_interval"] = source.seconds("recovery_interval", values["heartbeat_interval"], least=0.0)
+    settings = Settings(**values)
+    _check_together(settings, source)
+    return settings
+
+
+def check_max_recoveries(value: object, name: str) -> int | None:
+    """The value, if it is a whole number from 0, or ``None`` for no limit.
+
+    Raises:
+      ConfigurationError: It is something else; `name` says whose it is.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 0, or None for no limit.")
+    return value
+
+
+def _check_together(settings: Settings, source: _Source) -> None:
+    interval, ttl = settings.heartbeat_interval, settings.heartbeat_ttl
+    if ttl < 2 * interval:
+        raise ConfigurationError(
+            f"{source.name('heartbeat_ttl')} is {ttl:g}, {source.name('heartbeat_interval')} is {interval:g} seconds; "
+            f"the TTL must be at least twice the interval ({2 * interval:g}), and should be three times "
+            f"({3 * interval:g}), or one late heartbeat makes a living worker look dead."
+        )
+    if ttl < 3 * interval:
+        warnings.warn(
+            f"dramatiq_inflight: heartbeat_ttl ({ttl:g} s) is less than three times heartbeat_interval ({interval:g}); "
+            "a single lost heartbeat can make a living worker look dead.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    if settings.redis_url is not None and settings.client is not None:
+        raise ConfigurationError("Both redis_url (or PROCESSING_REDIS_URL) and client are set; set one of them.")
+    if settings.client is not None and not hasattr(settings.client, "register_script"):
+        raise ConfigurationError(
+            f"client is a {type(settings.client).__name__}; it must be a synchronous redis-py client, "
+            "such as redis.Redis(host=...)."
+        )
+
+
+class _Source:
+    """One place for a setting's value: the argument where given, else the environment, else the default."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self.arguments = arguments
+        self.env = Env()
+
+    def name(self, setting: str) -> str:
+        """How the user knows the setting: by the argument, or by the variable that it came from."""
+        return setting if setting in self.arguments else f"{setting} (environment variable {VARIABLES[setting]})"
+
+    def wrong(self, setting: str, value: object, remedy: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.name(setting)} is {value!r}; it must be {remedy}.")
+
+    def raw(self, setting: str) -> str | None:
+        """The text in the environment, or ``None`` where the variable is not set."""
+        text: str | None = self.env.str(VARIABLES[setting], None)
+        return text
+
+    def seconds(self, setting: str, default: float, *, least: float) -> float:
+        remedy = f"a number of seconds from {least:g} to {LONGEST:g}"
+        if setting in self.arguments:
+            value = self.arguments[setting]
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise self.wrong(setting, value, remedy)
+        else:
+            try:
+                value = self.env.float(VARIABLES[setting], default)
+            except EnvError as error:
+                raise self.wrong(setting, self.raw(setting), remedy) from error
+        if not math.isfinite(value) or not least <= value <= LONGEST:
+            raise self.wrong(setting, value, remedy)
+        return float(value)
+
+    def flag(self, setting: str, default: bool) -> bool:
+        remedy = "true or false"
+        if setting in self.arguments:
+            value = self.arguments[setting]
+            if not isinstance(value, bool):
+                raise self.wrong(setting, value, remedy)
+            return value
+        try:
+            return bool(self.env.bool(VARIABLES[setting], default))
+        except EnvError as error:
+            raise self.wrong(setting, self.raw(setting), remedy) from error
+
+    def text(self, setting: str, default: str) -> str:
+        value = self.arguments[setting] if setting in self.arguments else self.env.str(VARIABLES[setting], default)
+        if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 255:
+            raise self.wrong(setting, value, "printable text of 1 to 255 characters")
+        return value
+
+    def namespace(self, setting: str, default: str) -> str:
+        value = self.text(setting, default)
+        if "{" in value or "}" in value:
+            raise self.wrong(setting, value, "printable text without braces (they mark a hash slot in Redis Cluster)")
+        return value
+
+    def max_recoveries(self, setting: str, default: int | None) -> int | None:
+        if setting in self.arguments:
+            return check_max_recoveries(self.arguments[setting], setting)
+        text = self.raw(setting)
+        if text is None:
+            return default
+        if text.strip().lower() in ("", "none"):
+            return None
+        try:
+            return check_max_recoveries(self.env.int(VARIABLES[setting]), self.name(setting))
+        except EnvError as error:
+            raise self.wrong(setting, text, "a whole number from 0, or empty for no limit") from error
+
+    def redis_url(self, setting: str) -> str | None:
+        value = self.arguments[setting] if setting in self.arguments else self.raw(setting)
+        if value is None or value == "":
+            return None
+        remedy = "a URL such as redis://host:6379/0, rediss://... or unix://..."
+        if not isinstance(value, str):
+            raise self.wrong(setting, value, remedy)
+        try:
+            redis.ConnectionPool.from_url(value)
+        except ValueError as error:
+            # Neither the value nor the parser's own text: either may hold the password.
+            scheme = urlsplit(value).scheme if "://" in value else ""
+            raise self.wrong(setting, f"{scheme}://..." if scheme else "...", remedy) from error.with_traceback(None)
+        return value

@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What this process runs: its own table, which is the truth about itself."""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .records import Copy
+
+__all__ = ["Entry", "Phase", "Table", "current_entry"]
+
+#: The message that the present thread (greenlet, task) runs.
+current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
+
+
+class Phase(enum.Enum):
+    """Where a message is on its way through this process."""
+
+    #: Reserved here; Redis is being asked.
+    STARTING = "starting"
+    RUNNING = "running"
+    #: The actor has returned or failed; the broker is still to be told.
+    ENDED = "ended"
+    #: The broker was told, and Redis could not be: to be tried again.
+    UNTOLD = "untold"
+    #: This copy does not run: the broker is told that it is done with, and nobody else.
+    SKIPPED = "skipped"
+    #: This copy is rejected as poison.
+    POISONED = "poisoned"
+
+
+@dataclass(eq=False)
+class Entry:
+    """One copy of a message in this process."""
+
+    copy: Copy
+    payload: bytes = b""
+    limit: int | None = None
+    phase: Phase = Phase.STARTING
+    #: Whether Redis is known to have the record.
+    written: bool = False
+    #: The record's run, as the start gave it; 0: not known.
+    run: int = 0
+    generation: int = 1
+    crashes: int = 0
+    started_ms: int = 0
+    first_ms: int = 0
+    #: How the last run of the hooks saw it end.
+    succeeded: bool = False
+    #: Whether it was enqueued again while it ran, or by a retry.
+    enqueued_again: bool = False
+    #: Whether it was acknowledged as failed while its retry never got to the broker: the record is all there is.
+    stranded: bool = False
+    #: Whether another copy of it was met here.
+    contended: bool = False
+    #: Whether another worker has it.
+    lost: bool = False
+    #: The lease under which its ownership was last seen; see `Lease`.
+    epoch: int = 0
+    #: When it ended (``time.monotonic``).
+    ended_at: float = 0.0
+    #: Whether Redis was told how it ended: from then on its record must not be written again.
+    told: bool = False
+    #: Held while Redis is told anything about it.
+    mutex: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def end(self, *, succeeded: bool) -> None:
+        """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
+        self.phase, self.succeeded, self.ended_at = Phase.ENDED, succeeded, time.monotonic()
+
+
+class Table:
+    """The copies in this process, by message object, and the messages that run, by id.
+
+    By object, because Dramatiq's hooks are called with copies that share an id: the delay queue's thread moves a copy
+    of a message while another one runs.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._by_object: dict[int, tuple[Any, Entry]] = {}
+        self._by_id: dict[str, Entry] = {}
+
+    def reserve(self, message: Any, entry: Entry) -> str:
+        """Note a copy before Redis is asked about it.
+
+        Returns: ``no`` if the id was free and is now reserved for it; else what the process knows of the message,
+        ``running`` or ``ended``, and that one is marked as contended.
+        """
+        with self._mutex:
+            self._by_object[id(message)] = (message, entry)
+            other = self._by_id.get(entry.copy.message_id)
+            if other is None:
+                self._by_id[entry.copy.message_id] = entry
+                return "no"
+            other.contended = True
+            return "running" if other.phase in (Phase.STARTING, Phase.RUNNING) else "ended"
+
+    def get(self, message: Any) -> Entry | None:
+        """The entry of this very object."""
+        found = self._by_object.get(id(message))
+        return found[1] if found is not None else None
+
+    def skip(self, entry: Entry, phase: Phase = Phase.SKIPPED) -> None:
+        """The copy does not run: its id is free again, if it was reserved for it."""
+        with self._mutex:
+            entry.phase = phase
+            self._free(entry)
+
+    def forget(self, message: Any) -> None:
+        """The broker is done with this object.  An untold entry keeps its id until Redis is told."""
+        with self._mutex:
+            found = self._by_object.pop(id(message), None)
+            if found is not None and found[1].phase is not Phase.UNTOLD:
+                self._free(found[1])
+
+    def drop(self, entry: Entry) -> None:
+        """Nothing is left to be told of the entry."""
+        with self._mutex:
+            self._free(entry)
+            for key, (_, other) in list(self._by_object.items()):
+                if other is entry:
+                    del self._by_object[key]
+
+    def entries(self) -> list[Entry]:
+        """The messages that run, have ended, or are untold."""
+        with self._mutex:
+            return list(self._by_id.values())
+
+    def _free(self, entry: Entry) -> None:
+        if self._by_id.get(entry.copy.message_id) is entry:
+            del self._by_id[entry.copy.message_id]

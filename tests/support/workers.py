@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Real ``dramatiq`` command lines, and what is done to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from .history import History
+from .servers import wait_until
+
+__all__ = ["WorkerProcess"]
+
+ROOT = Path(__file__).parents[2]
+
+
+class WorkerProcess:
+    """One ``dramatiq -p 1`` with its worker process: the process group is one pod."""
+
+    def __init__(
+        self,
+        env: dict[str, str],
+        history: History,
+        log: Path,
+        *,
+        app: str = "tests.support.app",
+        threads: int = 8,
+        args: tuple[str, ...] = (),
+    ) -> None:
+        self.log = log
+        self.history = history
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dramatiq", app, "-p", "1", "-t", str(threads), *args],
+                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.group = self.process.pid
+
+    def wait_ready(self) -> WorkerProcess:
+        """Wait until its worker threads are there."""
+        wait_until(lambda: self.booted_pid() is not None, what=f"worker {self.group} boots")
+        return self
+
+    def booted_pid(self) -> int | None:
+        """The pid of the worker process below the main process, once it has booted."""
+        for event in self.history.events("boot"):
+            if event.extra == self.group:
+                return event.pid
+        return None
+
+    def kill(self) -> None:
+        """SIGKILL the whole group, as when a container dies."""
+        try:
+            os.killpg(self.group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(timeout=20)
+        wait_until(lambda: not _group_lives(self.group), what=f"group {self.group} is gone")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole group."""
+        os.killpg(self.group, number)
+
+    def pause(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def stop(self, timeout: float = 30) -> int:
+        """SIGTERM the main process, and wait until all is gone."""
+        self.process.terminate()
+        return self.process.wait(timeout=timeout)
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
