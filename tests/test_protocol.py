@@ -1,0 +1,805 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The scripts, one transition at a time, on a real server: the start table, the finishers, the claims."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import redis
+
+from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
+from dramatiq_inflight.records import Claim, Finished, HandedBack, Mended, Orphan, Requeued, Start
+from dramatiq_inflight.registry import Registry
+
+from .support.lab import Lab, copy_of, payload_of
+
+
+@pytest.fixture
+def a(lab: Lab) -> Registry:
+    return lab.incarnation("a")
+
+
+@pytest.fixture
+def b(lab: Lab) -> Registry:
+    return lab.incarnation("b")
+
+
+def requeue_by_hand_back(lab: Lab, dead: Registry, by: Registry, message_id: str) -> None:
+    lab.kill(dead)
+    assert by.hand_back(dead.me, [(message_id, True)]) == [HandedBack.HANDED_BACK]
+
+
+def requeue_by_copy(lab: Lab, dead: Registry, by: Registry, copy: object) -> Orphan:
+    lab.kill(dead)
+    orphan = lab.claim(by, copy, dead)  # type: ignore[arg-type]
+    assert by.requeued([(orphan, "r2")], dead=dead.me) == [Requeued.REQUEUED]
+    return orphan
+
+
+# Start.
+
+
+def test_a_first_start_writes_a_running_record_that_never_expires(lab: Lab, a: Registry) -> None:
+    """With everything that recovery needs."""
+    copy = copy_of()
+    started = lab.runs(a, copy, limit=5)
+    head = lab.head(copy)
+    assert head is not None
+    assert (started.run, started.generation, started.crashes, started.known) == (1, 1, 0, True)
+    assert (head.state, head.owner, head.run, head.generation) == ("running", "a", 1, 1)
+    assert (head.limit, head.queue, head.actor, head.origin) == (5, "default", "work", "o1")
+    assert lab.payload(copy) == payload_of(copy)
+    assert lab.expiry(copy) == -1
+    assert a.running_here() == {copy.message_id}
+
+
+def test_payloads_may_be_any_bytes(lab: Lab, a: Registry, b: Registry) -> None:
+    """Pickles are no text, and may contain newlines."""
+    copy, payload = copy_of(), b"\x80\x05\n\xff\x00" * 1000
+    lab.start(a, copy, payload=payload)
+    lab.kill(a)
+    assert lab.claim(b, copy, a).payload == payload
+
+
+def test_names_may_be_long_and_strange(lab: Lab, a: Registry, b: Registry) -> None:
+    """A head longer than what is read at first, with quotes and newlines in it."""
+    copy = dataclasses.replace(copy_of(), actor='ch"ar\nge' * 300)
+    lab.start(a, copy, payload=b"payload")
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    assert (orphan.actor, orphan.payload) == (copy.actor, b"payload")
+
+
+def test_a_copy_older_than_its_record_is_stale(lab: Lab, a: Registry, b: Registry) -> None:
+    """I4: whatever state the record is in."""
+    old = copy_of()
+    lab.runs(a, old)
+    orphan = requeue_by_copy(lab, a, b, old)
+    assert lab.start(b, old).answer is Start.STALE  # requeued
+    new = lab.recovered(old, orphan)
+    lab.runs(b, new)
+    assert lab.start(a, old).answer is Start.STALE  # running
+    assert b.finish(new, 2, again=False, contended=False) is Finished.FINISHED
+    assert lab.start(a, old).answer is Start.STALE  # completed
+    assert lab.head(old).generation == 2  # type: ignore[union-attr]
+
+
+def test_a_recovered_copy_runs_with_the_next_run_number(lab: Lab, a: Registry, b: Registry) -> None:
+    """And knows of its crash and its first start."""
+    copy = copy_of()
+    first = lab.runs(a, copy)
+    orphan = requeue_by_copy(lab, a, b, copy)
+    started = lab.runs(b, lab.recovered(copy, orphan))
+    assert (started.run, started.generation, started.crashes) == (2, 2, 1)
+    assert started.first_ms == first.started_ms
+    assert lab.deadline(copy) is None
+    assert lab.expiry(copy) == -1
+
+
+def test_a_duplicate_of_a_running_message_is_put_off_and_noted(lab: Lab, a: Registry, b: Registry) -> None:
+    """Until its owner's heartbeat would have expired; the record learns that there is another copy."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    started = lab.start(b, dataclasses.replace(copy, redelivered=True))
+    assert started.answer is Start.DUPLICATE
+    assert 50_000 < started.wait_ms <= 60_000
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.owner, head.contended) == ("a", 1)
+    assert lab.payload(copy) == payload_of(copy)
+
+
+def test_a_duplicate_in_the_same_process_is_put_off(lab: Lab, a: Registry) -> None:
+    """Two threads may get two copies."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert lab.start(a, copy, here="running").answer is Start.DUPLICATE
+
+
+def test_a_copy_whose_message_has_ended_here_is_skipped(lab: Lab, a: Registry) -> None:
+    """The outcome is still to be written: nothing else may run it."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert lab.start(a, copy, here="ended").answer is Start.ENDING
+
+
+def test_a_record_of_mine_that_this_process_does_not_know_runs_again(lab: Lab, a: Registry) -> None:
+    """The answer to its start was lost."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert lab.runs(a, copy).run == 2
+    assert lab.head(copy).crashes == 0  # type: ignore[union-attr]
+
+
+def test_a_redelivery_after_completion_is_skipped_where_a_duplicate_was_seen(
+    lab: Lab, a: Registry, b: Registry
+) -> None:
+    """The completion is remembered for the fence's time, without the payload."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.start(b, copy)
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.FINISHED
+    assert lab.state(copy) == "completed"
+    assert lab.payload(copy) == b""
+    assert 0 < lab.expiry(copy) <= 60
+    assert lab.start(b, copy).answer is Start.COMPLETED
+
+
+def test_nothing_is_remembered_where_no_copy_can_be_under_way(lab: Lab, a: Registry) -> None:
+    """The ordinary case leaves no key."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.FINISHED
+    assert lab.keys() == {"heartbeats", "incarnation:a"}
+
+
+def test_a_message_sent_again_under_its_old_id_runs(lab: Lab, a: Registry, b: Registry) -> None:
+    """It is another enqueue: not skipped as a copy of the one that has completed."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    orphan = requeue_by_copy(lab, a, b, copy)
+    new = lab.recovered(copy, orphan)
+    lab.runs(b, new)
+    b.finish(new, 2, again=False, contended=False)
+    again = copy_of(copy.message_id, origin="o9")
+    started = lab.runs(b, again)
+    assert (started.run, started.generation, started.crashes) == (3, 1, 0)
+
+
+def test_a_message_sent_again_under_its_old_id_waits_for_its_turn(lab: Lab, a: Registry, b: Registry) -> None:
+    """While the first one runs, or waits to be recovered."""
+    copy = copy_of()
+    again = copy_of(copy.message_id, origin="o9")
+    lab.runs(a, copy)
+    assert lab.start(b, again).answer is Start.DUPLICATE
+    lab.kill(a)
+    assert lab.start(b, again).answer is Start.DUPLICATE
+    b.hand_back("a", [(copy.message_id, True)])
+    assert lab.start(b, again).answer is Start.DUPLICATE
+    assert lab.head(copy).origin == "o1"  # type: ignore[union-attr]
+
+
+def test_a_redelivery_takes_over_from_a_dead_owner_and_keeps_the_generation(lab: Lab, a: Registry, b: Registry) -> None:
+    """I5: the broker may still hold that very copy unacknowledged; a bump would make the last copy stale."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    started = lab.start(b, copy)
+    assert started.answer is Start.RUN
+    assert (started.run, started.generation, started.crashes) == (2, 1, 1)
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.owner, head.contended) == ("b", 1)
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+
+
+def test_a_take_over_that_is_one_too_many_is_claimed_for_the_dead_letter(lab: Lab, a: Registry, b: Registry) -> None:
+    """The copy that is dead-lettered must carry the reason, so this one is stale from now on."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    started = lab.start(b, copy, limit=0)
+    assert started.answer is Start.CONVICTED
+    assert (started.generation, started.crashes) == (2, 1)
+    assert lab.payload(copy) == payload_of(copy)
+    assert lab.start(b, copy, limit=0).answer is Start.STALE
+    assert lab.start(b, dataclasses.replace(copy, generation=2), limit=0).answer is Start.POISONED
+
+
+def test_an_owner_without_a_heartbeat_gets_one_ttl(lab: Lab, a: Registry, b: Registry) -> None:
+    """Redis has lost it: that is no death."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.client.zrem(lab.prefix + "heartbeats", "a")
+    started = lab.start(b, copy)
+    assert started.answer is Start.DUPLICATE
+    assert started.wait_ms == 60_000
+    assert lab.client.zscore(lab.prefix + "heartbeats", "a") is not None
+    assert b.due().dead == []
+
+
+# The broker's custody, where it is on the same Redis.
+
+
+def test_a_delivery_that_the_broker_took_back_is_skipped(lab: Lab, a: Registry) -> None:
+    """We were frozen; the message is in its queue again, or with another worker."""
+    copy = copy_of()
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.hset(keys[1], copy.origin, "stored")
+    assert lab.start(a, copy, broker_keys=keys).answer is Start.ELSEWHERE
+    lab.client.sadd(keys[0], copy.origin)
+    assert lab.start(a, copy, broker_keys=keys).answer is Start.RUN
+
+
+def test_a_delivery_that_was_done_elsewhere_is_skipped(lab: Lab, a: Registry, b: Registry) -> None:
+    """It was prefetched, handed back, and has completed: no record, no message, no ack."""
+    copy = copy_of()
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    assert lab.start(a, copy, broker_keys=keys).answer is Start.ELSEWHERE
+    lab.kill(a)
+    assert b.hand_back("a", []) == []
+    assert b.reap("a")
+    assert lab.start(a, copy, broker_keys=keys, revived=True).answer is Start.ELSEWHERE
+
+
+def test_a_delivery_runs_when_redis_has_lost_everything(lab: Lab, a: Registry) -> None:
+    """Then the copy in our memory is the last one."""
+    copy = copy_of()
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.delete(lab.prefix + "heartbeats")
+    assert lab.start(a, copy, broker_keys=keys).answer is Start.RUN
+
+
+def test_a_completion_is_remembered_when_the_delivery_was_lost_meanwhile(lab: Lab, a: Registry) -> None:
+    """Somebody else may have it in memory, and has not asked yet."""
+    copy = copy_of()
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.sadd(keys[0], copy.origin)
+    lab.start(a, copy, broker_keys=keys)
+    lab.client.delete(keys[0])
+    a.finish(copy, 1, again=False, contended=False, broker_keys=keys)
+    assert lab.state(copy) == "completed"
+
+
+# Finishers.
+
+
+def test_finish_by_a_zombie_changes_nothing_of_what_failed(lab: Lab, a: Registry, b: Registry) -> None:
+    """I3: the zombie fails while the new owner runs, and while the message waits."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    before = lab.head(copy)
+    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    assert a.hand_over(copy.message_id, 1, b"") is Finished.FENCED
+    assert lab.head(copy) == before
+    lab.runs(b, copy)
+    before = lab.head(copy)
+    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    assert lab.head(copy) == before
+    assert b.running_here() == {copy.message_id}
+
+
+def test_a_late_success_settles_a_message_whose_copy_has_not_started(lab: Lab, a: Registry, b: Registry) -> None:
+    """The copy is skipped then; by both ways of putting back."""
+    for way in ("hand back", "copy"):
+        copy = copy_of()
+        a.register({})
+        lab.runs(a, copy)
+        if way == "copy":
+            orphan = requeue_by_copy(lab, a, b, copy)
+            new = lab.recovered(copy, orphan)
+        else:
+            requeue_by_hand_back(lab, a, b, copy.message_id)
+            new = copy
+        assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+        assert lab.state(copy) == "completed"
+        assert lab.deadline(copy) is None
+        assert lab.start(b, new).answer is Start.COMPLETED
+
+
+def test_a_late_success_between_claim_and_enqueue_settles(lab: Lab, a: Registry, b: Registry) -> None:
+    """The recoverer's mark finds nothing to mark, and its copy is skipped."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+    assert b.requeued([(orphan, "r2")], dead="a") == [Requeued.FENCED]
+    assert lab.start(b, lab.recovered(copy, orphan)).answer is Start.COMPLETED
+
+
+def test_a_late_success_while_the_copy_runs_is_remembered_if_that_worker_dies(
+    lab: Lab, a: Registry, b: Registry
+) -> None:
+    """I3: then the message is complete: neither recovered nor charged, by any of the three ways to find it."""
+    c = lab.incarnation("c")
+    for way in ("hand back", "claim", "take over"):
+        copy = copy_of()
+        for registry in (a, b):
+            registry.register({})
+        lab.runs(a, copy)
+        requeue_by_hand_back(lab, a, b, copy.message_id)
+        lab.runs(b, copy)
+        assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+        head = lab.head(copy)
+        assert head is not None
+        assert (head.state, head.owner, head.done) == ("running", "b", 1)
+        lab.kill(b)
+        if way == "hand back":
+            assert c.hand_back("b", [(copy.message_id, True)]) == [HandedBack.SETTLED]
+        elif way == "claim":
+            assert lab.claim_answer(c, copy, "b") is Claim.SETTLED
+        else:
+            assert lab.start(c, copy).answer is Start.COMPLETED
+        head = lab.head(copy)
+        assert head is not None
+        assert (head.state, head.crashes) == ("completed", 1)
+        assert lab.start(c, copy).answer is Start.COMPLETED
+
+
+def test_a_late_success_that_enqueued_itself_again_changes_nothing(lab: Lab, a: Registry, b: Registry) -> None:
+    """A poll loop goes on by the copy that it enqueued."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    assert a.finish(copy, 1, again=True, contended=False) is Finished.FENCED
+    assert lab.state(copy) == "requeued"
+
+
+def test_a_late_success_of_another_enqueue_changes_nothing(lab: Lab, a: Registry, b: Registry) -> None:
+    """The record is about a message that was sent again since."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.runs(b, copy)
+    b.release(copy.message_id, 2, contended=False)
+    lab.runs(b, copy_of(copy.message_id, origin="o9"))
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert lab.head(copy).done == 0  # type: ignore[union-attr]
+
+
+def test_an_earlier_run_of_the_same_incarnation_is_fenced_too(lab: Lab, a: Registry, b: Registry) -> None:
+    """I3: by owner and run."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    a.beat()
+    lab.runs(a, copy)
+    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    assert lab.state(copy) == "running"
+    assert a.running_here() == {copy.message_id}
+
+
+def test_a_run_that_enqueued_itself_again_is_released_with_a_clean_count(lab: Lab, a: Registry, b: Registry) -> None:
+    """Completed, it would skip its own next round."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    lab.runs(b, copy)
+    assert b.finish(copy, 2, again=True, contended=False) is Finished.FINISHED
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.state, head.crashes) == ("released", 0)
+    assert lab.runs(b, copy).run == 3
+
+
+def test_crashes_survive_an_ordinary_retry(lab: Lab, a: Registry, b: Registry) -> None:
+    """A release keeps the count; the retry is another enqueue of the same message."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    lab.runs(b, copy)
+    assert b.release(copy.message_id, 2, contended=False) is Finished.RELEASED
+    assert lab.runs(b, copy_of(copy.message_id, origin="o2")).crashes == 1
+
+
+def test_a_failed_message_without_a_retry_is_put_back_from_its_record(lab: Lab, a: Registry, b: Registry) -> None:
+    """I6: handed over, due at once, with the payload that has the count of retries; not charged as a crash."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert a.hand_over(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
+    assert b.due().overdue == [copy.message_id]
+    orphan = lab.claim(b, copy, b)
+    assert (orphan.payload, orphan.crashes, orphan.generation) == (b"with retries", 0, 2)
+
+
+# Recovery.
+
+
+def test_nothing_is_claimed_from_the_living(lab: Lab, a: Registry, b: Registry) -> None:
+    """Checked in the script, whatever the sweep thought."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    assert b.hand_back("a", [(copy.message_id, True)]) is None
+    assert b.reap("a") is False
+    assert lab.head(copy).owner == "a"  # type: ignore[union-attr]
+
+
+def test_an_orphan_is_claimed_once(lab: Lab, a: Registry, b: Registry) -> None:
+    """I8: without any lock."""
+    c = lab.incarnation("c")
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    lab.claim(b, copy, a)
+    assert lab.claim_answer(c, copy, "a") is Claim.BUSY
+    assert c.hand_back("a", [(copy.message_id, True)]) == [HandedBack.BUSY]
+
+
+def test_the_payload_stays_until_the_copy_is_marked(lab: Lab, a: Registry, b: Registry) -> None:
+    """I2: at every step, with a deadline, and findable by whoever comes next."""
+    c = lab.incarnation("c")
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    first = lab.claim(b, copy, a)
+    assert lab.payload(copy) == payload_of(copy)
+    assert lab.deadline(copy) is not None
+    assert c.running_of("a", 0) == [copy.message_id]
+    assert c.reap("a") is False
+    lab.kill(b)  # between claim and mark
+    second = lab.claim(c, copy, a)
+    assert (second.generation, second.crashes) == (3, 1)
+    assert lab.start(c, lab.recovered(copy, first)).answer is Start.STALE
+    assert c.requeued([(second, "r3")], dead="a") == [Requeued.REQUEUED]
+    assert lab.payload(copy) == payload_of(copy)
+    assert c.running_of("a", 0) == []
+    assert c.reap("a") is True
+
+
+def test_a_recoverer_finishes_its_own_left_overs(lab: Lab, a: Registry, b: Registry) -> None:
+    """Its enqueue has failed: it may claim again what it had claimed."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    lab.claim(b, copy, a)
+    again = lab.claim(b, copy, a)
+    assert (again.generation, again.crashes) == (3, 1)
+
+
+def test_a_hung_recoverer_is_overruled_after_its_deadline(lab: Lab, a: Registry, b: Registry) -> None:
+    """It lives, but gets nowhere."""
+    c = lab.incarnation("c")
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    slow = lab.claim(b, copy, a)
+    lab.overdue(copy)
+    orphan = c.claim([copy.message_id], dead="", hold=60)[0]
+    assert isinstance(orphan, Orphan)
+    assert orphan.generation == 3
+    assert b.requeued([(slow, "r2")], dead="a") == [Requeued.FENCED]
+    assert c.requeued([(orphan, "r3")], dead="") == [Requeued.REQUEUED]
+
+
+def test_a_copy_that_never_comes_is_claimed_again_after_a_growing_deadline(lab: Lab, a: Registry, b: Registry) -> None:
+    """The publish may have been lost."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_copy(lab, a, b, copy)
+    waits = []
+    for generation in (3, 4):
+        waits.append(lab.deadline(copy))
+        assert lab.claim_answer(b, copy, "") is Claim.GONE  # not yet
+        lab.overdue(copy)
+        orphan = b.claim([copy.message_id], dead="", hold=60)[0]
+        assert isinstance(orphan, Orphan)
+        assert (orphan.generation, orphan.crashes) == (generation, 1)
+        b.requeued([(orphan, "")], dead="")
+    waits.append(lab.deadline(copy))
+    assert waits[0] < waits[1] < waits[2]  # type: ignore[operator]
+
+
+def test_what_waits_expires_after_a_week_at_the_earliest(lab: Lab, a: Registry, b: Registry) -> None:
+    """A namespace that nobody works on any more cleans itself up; no sooner than that."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    assert lab.expiry(copy) > 7 * 24 * 3600
+
+
+def test_hand_back_charges_keeps_the_generation_and_the_payload(lab: Lab, a: Registry, b: Registry) -> None:
+    """I5: no second copy comes into being."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.state, head.generation, head.crashes, head.contended, head.copy) == ("requeued", 1, 1, 1, "o1")
+    assert lab.payload(copy) == payload_of(copy)
+    assert b.reap("a") is True
+    assert lab.runs(b, copy).run == 2
+
+
+def test_what_the_broker_no_longer_holds_is_settled_not_enqueued(lab: Lab, a: Registry, b: Registry) -> None:
+    """It was acknowledged: the record was only late."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.SETTLED]
+    assert lab.head(copy) is None
+    assert b.reap("a") is True
+
+
+def test_a_put_off_duplicate_keeps_the_count_of_crashes(lab: Lab, a: Registry, b: Registry) -> None:
+    """The broker holds the message under another copy: released, and charged."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.start(b, copy)
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.SETTLED]
+    assert lab.state(copy) == "released"
+    assert lab.runs(b, dataclasses.replace(copy, redelivered=True)).crashes == 1
+
+
+def test_the_verdict_is_in_the_record_before_any_copy_can_be_fetched(lab: Lab, a: Registry, b: Registry) -> None:
+    """I7: claimed, enqueued, marked, rejected: always known as poison."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.CONVICTED]
+    orphan = lab.claim(b, copy, a)
+    assert (orphan.verdict, orphan.crashes, orphan.generation) == (Claim.POISONED, 1, 2)
+    new = lab.recovered(copy, orphan)
+    assert lab.start(b, new).answer is Start.POISONED
+    assert b.requeued([(orphan, "r2")], dead="a") == [Requeued.POISONED]
+    assert lab.start(b, new).answer is Start.POISONED
+    assert lab.start(b, copy).answer is Start.STALE
+
+
+def test_a_dead_letter_that_is_replayed_runs_with_a_clean_count(lab: Lab, a: Registry, b: Registry) -> None:
+    """I7: after the nack."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([(orphan, "r2")], dead="a")
+    new = lab.recovered(copy, orphan)
+    b.settle(new, "dead_lettered")
+    assert lab.state(copy) == "dead_lettered"
+    assert lab.deadline(copy) is None
+    replay = dataclasses.replace(new, origin="o5")
+    started = lab.runs(b, replay)
+    assert (started.crashes, started.generation) == (0, 2)
+
+
+def test_a_copy_that_is_rejected_unseen_settles_its_record(lab: Lab, a: Registry, b: Registry) -> None:
+    """Too old, or without an actor; but a stale copy, or that of another enqueue, settles nothing."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    orphan = requeue_by_copy(lab, a, b, copy)
+    b.settle(copy, "dead_lettered")
+    b.settle(copy_of(copy.message_id, generation=2, origin="o9"), "dead_lettered")
+    assert lab.state(copy) == "requeued"
+    b.settle(lab.recovered(copy, orphan), "dead_lettered")
+    assert lab.state(copy) == "dead_lettered"
+
+
+def test_a_payload_that_cannot_be_decoded_is_kept_whole(lab: Lab, a: Registry, b: Registry) -> None:
+    """Set aside, with its head, where people look for it."""
+    copy = copy_of()
+    lab.start(a, copy, payload=b"\xff\xfegarbage")
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    assert b.set_aside(orphan, dead="a")
+    kept = lab.client.hget(lab.prefix + "aside", copy.message_id)
+    assert kept is not None
+    assert kept.endswith(b"\n\xff\xfegarbage")  # type: ignore[union-attr]
+    assert lab.head(copy) is None
+    assert b.reap("a")
+    assert not b.set_aside(orphan, dead="a")
+
+
+# Mending.
+
+
+def test_a_lost_record_is_written_again(lab: Lab, a: Registry) -> None:
+    """I11: by the process that runs the message."""
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    lab.client.delete(*(lab.prefix + key for key in lab.keys()))  # noqa: SIM118
+    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=2)
+    assert mended == (Mended.WRITTEN, 1, 1, 2)
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.owner, head.run, head.started, head.crashes) == ("a", 1, started.started_ms, 2)
+    assert lab.payload(copy) == payload_of(copy)
+    assert a.running_here() == {copy.message_id}
+
+
+def test_a_lost_index_entry_is_written_again(lab: Lab, a: Registry) -> None:
+    """The record is there; recovery would not find it."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.client.delete(lab.prefix + "running:a")
+    assert a.mend(copy, b"", run=1, limit=3, started_ms=0, crashes=0)[0] is Mended.KEPT
+    assert a.running_here() == {copy.message_id}
+    assert lab.payload(copy) == payload_of(copy)
+
+
+def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Registry) -> None:
+    """A false alarm: the message goes on here, its charge is taken back, and the copy finds it running."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    mended, run, _, crashes = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0)
+    assert (mended, run, crashes) == (Mended.RETAKEN, 2, 0)
+    assert lab.start(b, copy).answer is Start.DUPLICATE
+    assert a.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+    assert lab.start(b, copy).answer is Start.COMPLETED
+
+
+def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Registry) -> None:
+    """Promise 5."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.runs(b, copy)
+    before = lab.head(copy)
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0)[0] is Mended.LOST
+    assert lab.head(copy) == before
+    assert a.running_here() == set()
+    b.finish(copy, 2, again=False, contended=False)
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0)[0] is Mended.LOST
+    assert lab.state(copy) == "completed"
+
+
+def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> None:
+    """Once its dead letter is with the broker."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([(orphan, "r2")], dead="a")
+    assert a.mend(copy, payload_of(copy), run=1, limit=0, started_ms=1, crashes=0)[0] is Mended.LOST
+    assert lab.state(copy) == "poisoned"
+
+
+# Life and death.
+
+
+def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) -> None:
+    """The search showed that copies pile up without bound around a worker that works on without a heartbeat."""
+    contacts: list[bool] = []
+    c = Registry(lab.client, lab.namespace, "c", heartbeat_ttl=60, fence_ttl=60, on_contact=contacts.append)
+    copy = copy_of()
+
+    def revived() -> bool:
+        alive = float(lab.client.zscore(lab.prefix + "heartbeats", "c") or 0) > 10  # type: ignore[arg-type]
+        lab.kill(c)
+        return alive
+
+    c.register({})
+    lab.kill(c)
+    lab.runs(c, copy)
+    assert revived()
+    c.mend(copy, b"", run=1, limit=3, started_ms=1, crashes=0)
+    assert revived()
+    c.release(copy.message_id, 1, contended=False)
+    assert revived()
+    lab.runs(c, copy)
+    lab.kill(c)
+    c.hand_over(copy.message_id, 1, b"")
+    assert revived()
+    c.finish(copy, 1, again=False, contended=False)
+    assert revived()
+    c.beat()
+    assert revived()
+    assert contacts == [False] * 7  # each found that it had been taken for dead
+    assert c.beat() is False
+    assert c.beat() is True
+
+
+def test_a_new_incarnation_of_an_instance_does_not_revive_the_old_one(lab: Lab, a: Registry) -> None:
+    """I12: the same instance id, another incarnation."""
+    again = Registry(lab.client, lab.namespace, "a2", heartbeat_ttl=60, fence_ttl=60)
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    again.register({"instance": "pod-a"})
+    assert again.due().dead == ["a"]
+
+
+def test_who_leaves_in_order_leaves_nothing(lab: Lab, a: Registry, b: Registry) -> None:
+    """The last one removes the heartbeat set too."""
+    assert a.leave() == 0
+    assert lab.keys() == {"heartbeats", "incarnation:b"}
+    assert b.leave() == 0
+    assert lab.keys() == set()
+
+
+def test_who_leaves_with_messages_running_is_dead_a_few_seconds_later(lab: Lab, a: Registry, b: Registry) -> None:
+    """Not at once: its threads may work until the process is gone. Nor does their work keep it alive for long."""
+    copy, other = copy_of(), copy_of()
+    lab.runs(a, copy)
+    lab.runs(a, other)
+    assert a.leave() == 2
+    assert b.due().dead == []
+    next_in = b.due().next_in
+    assert next_in is not None
+    assert 3 < next_in <= 5
+    assert a.finish(other, 1, again=False, contended=False) is Finished.FINISHED
+    next_in = b.due().next_in
+    assert next_in is not None
+    assert next_in <= 5
+
+
+def test_due_says_when_there_will_be_something_next(lab: Lab, a: Registry, b: Registry) -> None:
+    """Sweeps follow the deadlines instead of polling."""
+    now_ms = 1000 * lab.client.time()[0]  # type: ignore[index]
+    lab.client.zadd(lab.prefix + "heartbeats", {"a": now_ms + 7_500})
+    due = b.due()
+    assert (due.dead, due.overdue) == ([], [])
+    assert due.next_in is not None
+    assert 5 < due.next_in <= 7.5
+    lab.client.zadd(lab.prefix + "waiting", {"m": now_ms + 3_500})
+    next_in = b.due().next_in
+    assert next_in is not None
+    assert next_in <= 3.5
+
+
+def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Registry, b: Registry) -> None:
+    """An outage: not while it lasts, and not before the living had the time to report back."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    now_ms = 1000 * lab.client.time()[0]  # type: ignore[index]
+    lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 31_000})
+    assert b.due().dead == []
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    assert b.hand_back("a", [(copy.message_id, True)]) is None
+    b.beat()  # closes the gap, and sets the grace's end
+    due = b.due()
+    assert due.dead == []
+    assert due.next_in is not None
+    assert 4 < due.next_in <= 6
+    assert lab.start(b, copy).answer is Start.DUPLICATE
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    lab.client.zadd(lab.prefix + "heartbeats", {"*grace": now_ms - 1000})
+    assert b.due().dead == ["a"]
+    assert lab.claim_answer(b, copy, "a") is Claim.CLAIMED
+
+
+def test_a_heartbeat_that_lies_in_the_future_is_cut(lab: Lab, a: Registry, b: Registry) -> None:
+    """After a failover to a server whose clock is behind, the dead must not live for hours; nor a grace."""
+    hour = 3_600_000
+    now_ms = 1000 * lab.client.time()[0]  # type: ignore[index]
+    key = lab.prefix + "heartbeats"
+    lab.client.zadd(key, {"a": now_ms + hour, "*last": now_ms + hour, "*grace": now_ms + hour})
+    b.due()
+    for member, most in (("a", 61_000), ("*last", 1_000), ("*grace", 1_000)):
+        assert float(lab.client.zscore(key, member)) <= now_ms + most  # type: ignore[arg-type]
+
+
+def test_the_lock_of_a_dead_recoverer_is_broken(lab: Lab, a: Registry, b: Registry) -> None:
+    """I8: it protects nothing, and would hold up recovery for minutes."""
+    assert a.lock(300).acquire(blocking=False, token="a")
+    b.due()
+    assert lab.client.get(lab.prefix + "lock") == b"a"
+    lab.kill(a)
+    b.due()
+    assert lab.client.get(lab.prefix + "lock") is None
+
+
+def test_scripts_survive_a_server_that_forgot_them(lab: Lab, a: Registry) -> None:
+    """A restart empties the script cache."""
+    lab.client.script_flush()
+    copy = copy_of()
+    lab.runs(a, copy)
+
+
+def test_replies_to_a_client_that_decodes_are_asked_for_as_bytes(server_url: str, namespace: str) -> None:
+    """A broker's client with decode_responses: the tracker makes a client of its own from it."""
+    decoding = redis.Redis.from_url(server_url, decode_responses=True)
+    bounded = bounded_client(decoding)
+    assert bounded.ping()
+    bounded.set(f"{namespace}-x", b"\xff")
+    assert bounded.get(f"{namespace}-x") == b"\xff"
+    bounded.delete(f"{namespace}-x")
+    connection = bounded.connection_pool.get_connection()
+    assert connection.socket_timeout == COMMAND_TIMEOUT
+    assert connection.socket_connect_timeout == COMMAND_TIMEOUT

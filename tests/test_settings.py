@@ -1,0 +1,268 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Settings: argument over environment over default; what is wrong is named."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import DramatiqError
+from dramatiq.middleware import MiddlewareError
+
+from dramatiq_inflight import ConfigurationError, InFlightTracker
+from dramatiq_inflight.settings import VARIABLES, load_settings
+
+ENVIRONMENT = {
+    "instance_id": ("pod-7", "pod-7"),
+    "namespace": ("shop", "shop"),
+    "heartbeat_interval": ("2.5", 2.5),
+    "heartbeat_ttl": ("120", 120.0),
+    "recovery_lock_ttl": ("17", 17.0),
+    "recovery_interval": ("0", 0.0),
+    "max_recoveries": ("7", 7),
+    "fence_ttl": ("3600", 3600.0),
+    "track_by_default": ("true", True),
+    "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
+    "enabled": ("false", False),
+}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    """Nothing has to be set."""
+    settings = load_settings({})
+    assert settings.instance_id == socket.gethostname()
+    assert settings.namespace == "dramatiq_processing"
+    assert (settings.heartbeat_interval, settings.heartbeat_ttl) == (30, 90)
+    assert (settings.recovery_lock_ttl, settings.recovery_interval) == (300, 30)
+    assert (settings.max_recoveries, settings.fence_ttl) == (3, 7 * 24 * 3600)
+    assert (settings.track_by_default, settings.enabled) == (False, True)
+    assert (settings.redis_url, settings.client) == (None, None)
+
+
+def test_the_recovery_interval_follows_the_heartbeat_interval() -> None:
+    """Where it is not set itself."""
+    assert load_settings({"heartbeat_interval": 7}).recovery_interval == 7
+
+
+@pytest.mark.parametrize("setting", VARIABLES)
+def test_every_setting_is_read_from_its_variable(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment variable is over the default."""
+    text, value = ENVIRONMENT[setting]
+    monkeypatch.setenv(VARIABLES[setting], text)
+    assert getattr(load_settings({}), setting) == value
+
+
+def test_an_argument_is_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keyword arguments win, None included."""
+    monkeypatch.setenv("HEARTBEAT_INTERVAL", "10")
+    monkeypatch.setenv("PROCESSING_MAX_RECOVERIES", "5")
+    settings = load_settings({"heartbeat_interval": 12.5, "max_recoveries": None})
+    assert settings.heartbeat_interval == 12.5
+    assert settings.max_recoveries is None
+
+
+@pytest.mark.parametrize("text", ["", "none", " None "])
+def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty, or none."""
+    monkeypatch.setenv("PROCESSING_MAX_RECOVERIES", text)
+    assert load_settings({}).max_recoveries is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("heartbeat_interval", -1, "a number of seconds from 0.01"),
+        ("heartbeat_interval", 0, "a number of seconds from 0.01"),
+        ("heartbeat_interval", "30", "a number of seconds"),
+        ("heartbeat_interval", True, "a number of seconds"),
+        ("heartbeat_interval", float("nan"), "a number of seconds"),
+        ("heartbeat_ttl", float("inf"), "a number of seconds"),
+        ("heartbeat_ttl", None, "a number of seconds"),
+        ("recovery_lock_ttl", 0, "a number of seconds from 0.1"),
+        ("recovery_interval", -0.5, "a number of seconds from 0"),
+        ("fence_ttl", 1e12, "a number of seconds"),
+        ("max_recoveries", -1, "a whole number from 0, or None"),
+        ("max_recoveries", 1.5, "a whole number from 0, or None"),
+        ("max_recoveries", True, "a whole number from 0, or None"),
+        ("track_by_default", "yes", "true or false"),
+        ("enabled", 1, "true or false"),
+        ("namespace", "", "printable text"),
+        ("namespace", " ", "printable text"),
+        ("namespace", "a{b}", "without braces"),
+        ("namespace", "a\nb", "printable text"),
+        ("namespace", "a\x00", "printable text"),
+        ("instance_id", "", "printable text"),
+        ("instance_id", "a\tb", "printable text"),
+        ("instance_id", 7, "printable text"),
+        ("redis_url", 7, "a URL such as redis://"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(
+    setting: str, value: Any, remedy: str
+) -> None:
+    """An error at once, not a surprise in production."""
+    with pytest.raises(ConfigurationError) as caught:
+        InFlightTracker(**{setting: value})
+    assert str(caught.value).startswith(setting)
+    assert repr(value) in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("heartbeat_interval", "half a minute"),
+        ("heartbeat_interval", ""),
+        ("heartbeat_ttl", "nan"),
+        ("recovery_interval", "-3"),
+        ("max_recoveries", "three"),
+        ("max_recoveries", "-1"),
+        ("fence_ttl", "7d"),
+        ("track_by_default", "perhaps"),
+        ("enabled", ""),
+        ("namespace", ""),
+        ("namespace", "{x}"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value(setting: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which environment variable it was."""
+    monkeypatch.setenv(VARIABLES[setting], text)
+    with pytest.raises(ConfigurationError) as caught:
+        InFlightTracker()
+    assert VARIABLES[setting] in str(caught.value)
+    assert "must be" in str(caught.value)
+
+
+def test_a_wrong_url_is_named_without_its_password() -> None:
+    """Credentials are never shown."""
+    for url in ["http://user:hunter2@db/0", "user:hunter2@db", "redis://user:hunter2@db:port/0"]:
+        with pytest.raises(ConfigurationError) as caught:
+            InFlightTracker(redis_url=url)
+        assert "redis_url" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+        assert "hunter2" not in repr(caught.value.__cause__)
+
+
+def test_the_settings_do_not_show_a_password() -> None:
+    """Neither in a repr."""
+    assert "hunter2" not in repr(load_settings({"redis_url": "redis://:hunter2@db/0"}))
+
+
+def test_an_unknown_setting_gets_a_suggestion() -> None:
+    """A typing error is found at once."""
+    with pytest.raises(ConfigurationError, match=r"no setting 'heartbeat_tll'.*'heartbeat_ttl'"):
+        InFlightTracker(heartbeat_tll=90)
+
+
+def test_a_ttl_below_twice_the_interval_is_an_error() -> None:
+    """One late heartbeat would kill."""
+    with pytest.raises(ConfigurationError, match=r"heartbeat_ttl is 59, .*at least twice the interval \(60\)"):
+        InFlightTracker(heartbeat_interval=30, heartbeat_ttl=59)
+
+
+def test_a_ttl_below_three_times_the_interval_is_a_warning() -> None:
+    """It works, but is not advised."""
+    with pytest.warns(RuntimeWarning, match="less than three times"):
+        InFlightTracker(heartbeat_interval=30, heartbeat_ttl=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        InFlightTracker(heartbeat_interval=30, heartbeat_ttl=90)
+
+
+def test_a_lone_survivor_does_not_look_like_an_outage() -> None:
+    """Half a TTL without any heartbeat counts as an outage: one process alone has to beat more often than that."""
+    with pytest.warns(RuntimeWarning):
+        settings = load_settings({"heartbeat_interval": 30, "heartbeat_ttl": 60})
+    assert settings.beat_interval < settings.heartbeat_ttl / 2
+    assert load_settings({}).beat_interval == 30
+
+
+def test_url_and_client_together_are_an_error() -> None:
+    """One of them would be ignored."""
+    with pytest.raises(ConfigurationError, match="set one of them"):
+        InFlightTracker(redis_url="redis://db/0", client=redis.Redis())
+
+
+def test_a_client_that_is_none_of_redis_py_is_an_error() -> None:
+    """An address is not a client."""
+    with pytest.raises(ConfigurationError, match="client is a str"):
+        InFlightTracker(client="redis://db/0")
+
+
+def test_the_errors_are_dramatiqs_and_pass_its_hooks() -> None:
+    """Dramatiq swallows all other errors of before-hooks."""
+    assert issubclass(ConfigurationError, DramatiqError)
+    assert issubclass(ConfigurationError, MiddlewareError)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"track_inflight": "yes"}, "track_inflight of actor 'charge' is 'yes'"),
+        ({"max_recoveries": -1}, "max_recoveries of actor 'charge' is -1"),
+        ({"max_recoveries": "3"}, "max_recoveries of actor 'charge' is '3'"),
+    ],
+)
+def test_a_wrong_actor_option_is_an_error_when_the_actor_is_declared(options: dict[str, Any], text: str) -> None:
+    """And names the actor."""
+    broker = RedisBroker(middleware=[InFlightTracker()])
+    with pytest.raises(ConfigurationError, match=text):
+        dramatiq.actor(broker=broker, actor_name="charge", **options)(lambda: None)
+    assert "charge" not in broker.actors
+
+
+def test_without_a_redis_the_worker_does_not_boot() -> None:
+    """A broker that has none, and none configured: the error says what to set."""
+
+    class OtherBroker(StubBroker):
+        pass
+
+    broker = dramatiq.Broker(middleware=[InFlightTracker()])
+    broker.queues = {}
+    with pytest.raises(ConfigurationError, match="PROCESSING_REDIS_URL"):
+        dramatiq.Worker(broker, worker_threads=1).start()
+
+
+def test_with_the_stub_broker_it_is_inert(caplog: pytest.LogCaptureFixture) -> None:
+    """Users' unit tests run unchanged; one INFO line."""
+    caplog.set_level("INFO")
+    broker = StubBroker(middleware=[InFlightTracker()])
+    ran = []
+
+    @dramatiq.actor(broker=broker, track_inflight=True)
+    def charge(n: int) -> None:
+        ran.append(n)
+
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=10)
+    worker.start()
+    charge.send(1)
+    broker.join("default")
+    worker.stop()
+    assert ran == [1]
+    lines = [record for record in caplog.records if record.name.startswith("dramatiq_inflight")]
+    assert [record.levelname for record in lines] == ["INFO"]
+
+
+def test_switched_off_it_does_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where no Redis is configured."""
+    caplog.set_level("INFO")
+    monkeypatch.setenv("PROCESSING_ENABLED", "false")
+    broker = dramatiq.Broker(middleware=[InFlightTracker()])
+    broker.queues = {}
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=10)
+    worker.start()
+    worker.stop()
+    assert "not tracked" in caplog.text
