@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
-from dramatiq_inflight.records import Claim, Finished, HandedBack, Mended, Orphan, Requeued, Start
+from dramatiq_inflight.records import Claim, Copy, Finished, HandedBack, Mended, Orphan, Requeued, Start
 from dramatiq_inflight.registry import Registry
 
 from .support.lab import Lab, copy_of, payload_of
@@ -31,9 +31,9 @@ def requeue_by_hand_back(lab: Lab, dead: Registry, by: Registry, message_id: str
     assert by.hand_back(dead.me, [(message_id, True)]) == [HandedBack.HANDED_BACK]
 
 
-def requeue_by_copy(lab: Lab, dead: Registry, by: Registry, copy: object) -> Orphan:
+def requeue_by_copy(lab: Lab, dead: Registry, by: Registry, copy: Copy) -> Orphan:
     lab.kill(dead)
-    orphan = lab.claim(by, copy, dead)  # type: ignore[arg-type]
+    orphan = lab.claim(by, copy, dead)
     assert by.requeued([(orphan, "r2")], dead=dead.me) == [Requeued.REQUEUED]
     return orphan
 
@@ -152,7 +152,7 @@ def test_nothing_is_remembered_where_no_copy_can_be_under_way(lab: Lab, a: Regis
     copy = copy_of()
     lab.runs(a, copy)
     assert a.finish(copy, 1, again=False, contended=False) is Finished.FINISHED
-    assert lab.keys() == {"heartbeats", "incarnation:a"}
+    assert lab.names() == {"heartbeats", "incarnation:a"}
 
 
 def test_a_message_sent_again_under_its_old_id_runs(lab: Lab, a: Registry, b: Registry) -> None:
@@ -483,15 +483,15 @@ def test_a_copy_that_never_comes_is_claimed_again_after_a_growing_deadline(lab: 
     requeue_by_copy(lab, a, b, copy)
     waits = []
     for generation in (3, 4):
-        waits.append(lab.deadline(copy))
+        waits.append(lab.deadline(copy) or 0.0)
         assert lab.claim_answer(b, copy, "") is Claim.GONE  # not yet
         lab.overdue(copy)
         orphan = b.claim([copy.message_id], dead="", hold=60)[0]
         assert isinstance(orphan, Orphan)
         assert (orphan.generation, orphan.crashes) == (generation, 1)
         b.requeued([(orphan, "")], dead="")
-    waits.append(lab.deadline(copy))
-    assert waits[0] < waits[1] < waits[2]  # type: ignore[operator]
+    waits.append(lab.deadline(copy) or 0.0)
+    assert waits[0] < waits[1] < waits[2]
 
 
 def test_what_waits_expires_after_a_week_at_the_earliest(lab: Lab, a: Registry, b: Registry) -> None:
@@ -588,7 +588,7 @@ def test_a_payload_that_cannot_be_decoded_is_kept_whole(lab: Lab, a: Registry, b
     assert b.set_aside(orphan, dead="a")
     kept = lab.client.hget(lab.prefix + "aside", copy.message_id)
     assert kept is not None
-    assert kept.endswith(b"\n\xff\xfegarbage")  # type: ignore[union-attr]
+    assert kept.endswith(b"\n\xff\xfegarbage")
     assert lab.head(copy) is None
     assert b.reap("a")
     assert not b.set_aside(orphan, dead="a")
@@ -601,7 +601,7 @@ def test_a_lost_record_is_written_again(lab: Lab, a: Registry) -> None:
     """I11: by the process that runs the message."""
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.client.delete(*(lab.prefix + key for key in lab.keys()))  # noqa: SIM118
+    lab.client.delete(*(lab.prefix + key for key in lab.names()))
     mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=2)
     assert mended == (Mended.WRITTEN, 1, 1, 2)
     head = lab.head(copy)
@@ -669,7 +669,7 @@ def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) ->
     copy = copy_of()
 
     def revived() -> bool:
-        alive = float(lab.client.zscore(lab.prefix + "heartbeats", "c") or 0) > 10  # type: ignore[arg-type]
+        alive = float(lab.client.zscore(lab.prefix + "heartbeats", "c") or 0) > 10
         lab.kill(c)
         return alive
 
@@ -707,9 +707,9 @@ def test_a_new_incarnation_of_an_instance_does_not_revive_the_old_one(lab: Lab, 
 def test_who_leaves_in_order_leaves_nothing(lab: Lab, a: Registry, b: Registry) -> None:
     """The last one removes the heartbeat set too."""
     assert a.leave() == 0
-    assert lab.keys() == {"heartbeats", "incarnation:b"}
+    assert lab.names() == {"heartbeats", "incarnation:b"}
     assert b.leave() == 0
-    assert lab.keys() == set()
+    assert lab.names() == set()
 
 
 def test_who_leaves_with_messages_running_is_dead_a_few_seconds_later(lab: Lab, a: Registry, b: Registry) -> None:
@@ -730,7 +730,7 @@ def test_who_leaves_with_messages_running_is_dead_a_few_seconds_later(lab: Lab, 
 
 def test_due_says_when_there_will_be_something_next(lab: Lab, a: Registry, b: Registry) -> None:
     """Sweeps follow the deadlines instead of polling."""
-    now_ms = 1000 * lab.client.time()[0]  # type: ignore[index]
+    now_ms = 1000 * lab.client.time()[0]
     lab.client.zadd(lab.prefix + "heartbeats", {"a": now_ms + 7_500})
     due = b.due()
     assert (due.dead, due.overdue) == ([], [])
@@ -747,7 +747,7 @@ def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Registry, b: Registr
     copy = copy_of()
     lab.runs(a, copy)
     lab.kill(a)
-    now_ms = 1000 * lab.client.time()[0]  # type: ignore[index]
+    now_ms = 1000 * lab.client.time()[0]
     lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 31_000})
     assert b.due().dead == []
     assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
@@ -767,12 +767,12 @@ def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Registry, b: Registr
 def test_a_heartbeat_that_lies_in_the_future_is_cut(lab: Lab, a: Registry, b: Registry) -> None:
     """After a failover to a server whose clock is behind, the dead must not live for hours; nor a grace."""
     hour = 3_600_000
-    now_ms = 1000 * lab.client.time()[0]  # type: ignore[index]
+    now_ms = 1000 * lab.client.time()[0]
     key = lab.prefix + "heartbeats"
     lab.client.zadd(key, {"a": now_ms + hour, "*last": now_ms + hour, "*grace": now_ms + hour})
     b.due()
     for member, most in (("a", 61_000), ("*last", 1_000), ("*grace", 1_000)):
-        assert float(lab.client.zscore(key, member)) <= now_ms + most  # type: ignore[arg-type]
+        assert float(lab.client.zscore(key, member)) <= now_ms + most
 
 
 def test_the_lock_of_a_dead_recoverer_is_broken(lab: Lab, a: Registry, b: Registry) -> None:

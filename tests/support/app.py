@@ -111,8 +111,9 @@ def failing(key: Any, failures: int, seconds: float) -> None:
 
 @dramatiq.actor(track_inflight=True, max_recoveries=None)
 def gated(key: Any, gate: str) -> None:
-    """Works until a file is there."""
+    """Works until a file is there; `{}` in its name stands for what the worker's environment says."""
     history.write("start", key, _message_id())
+    gate = gate.format(os.environ.get("TEST_GATE_SUFFIX", ""))
     while not Path(gate).exists():
         time.sleep(0.01)
     history.write("end", key, _message_id())

@@ -48,7 +48,7 @@ class Cluster:
         self.workers: list[WorkerProcess] = []
         self.app = self._load_app()
         self.broker: RedisBroker = self.app.broker
-        self.client = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
+        self.client: Any = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
         self.prefix = f"{{{namespace}}}:"
 
     def worker(self, *, threads: int = 8, wait: bool = True, **settings: str) -> WorkerProcess:
@@ -70,20 +70,20 @@ class Cluster:
         """How many messages the broker has: waiting, delayed or fetched."""
         namespace = self.broker.namespace
         return sum(
-            self.client.hlen(f"{namespace}:{queue}.msgs")  # type: ignore[misc]
+            self.client.hlen(f"{namespace}:{queue}.msgs")
             for queue in self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
         )
 
     def dead_letters(self, queue: str = "default") -> list[dramatiq.Message[Any]]:
         raw = self.client.hvals(f"{self.broker.namespace}:{queue}.XQ.msgs")
-        return [dramatiq.Message.decode(data) for data in raw]  # type: ignore[union-attr]
+        return [dramatiq.Message.decode(data) for data in raw]
 
     def results(self) -> ResultBackend:
         return self.broker.get_results_backend()
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """All keys of the tracker's namespace, without the prefix."""
-        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}  # type: ignore[union-attr]
+        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}
 
     def close(self) -> None:
         for worker in self.workers:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
+from typing import Any
 
 import redis
 from dramatiq import Message
@@ -35,7 +36,7 @@ class Lab:
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
-        self.client = client
+        self.client: Any = client
         self.prefix = f"{{{namespace}}}:"
         self.namespace = namespace
 
@@ -87,24 +88,24 @@ class Lab:
     def head(self, copy: Copy) -> Head | None:
         """The record without its payload."""
         raw = self.client.get(f"{self.prefix}record:{copy.message_id}")
-        return None if raw is None else Head(*json.loads(raw.partition(b"\n")[0]))  # type: ignore[union-attr]
+        return None if raw is None else Head(*json.loads(raw.partition(b"\n")[0]))
 
     def payload(self, copy: Copy) -> bytes:
         """The payload in the record."""
-        raw = self.client.get(f"{self.prefix}record:{copy.message_id}") or b""
-        return raw.partition(b"\n")[2]  # type: ignore[union-attr]
+        raw: bytes = self.client.get(f"{self.prefix}record:{copy.message_id}") or b""
+        return raw.partition(b"\n")[2]
 
     def state(self, copy: Copy) -> str | None:
         head = self.head(copy)
-        return head and head.state
+        return head.state if head is not None else None
 
     def expiry(self, copy: Copy) -> float:
         """Seconds until the record expires; -1: never."""
-        ms = self.client.pttl(f"{self.prefix}record:{copy.message_id}")
-        return ms / 1000 if ms > 0 else ms  # type: ignore[operator,return-value]
+        ms: int = self.client.pttl(f"{self.prefix}record:{copy.message_id}")
+        return ms / 1000 if ms > 0 else ms
 
     def deadline(self, copy: Copy) -> float | None:
-        score: float | None = self.client.zscore(self.prefix + "waiting", copy.message_id)  # type: ignore[assignment]
+        score: float | None = self.client.zscore(self.prefix + "waiting", copy.message_id)
         return score
 
     def overdue(self, copy: Copy) -> None:
@@ -112,9 +113,9 @@ class Lab:
         assert self.deadline(copy) is not None
         self.client.zadd(self.prefix + "waiting", {copy.message_id: 1})
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """All keys of the namespace, without the prefix."""
-        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}  # type: ignore[union-attr]
+        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}
 
     @staticmethod
     def recovered(copy: Copy, orphan: Orphan) -> Copy:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from .history import History
@@ -43,6 +44,8 @@ class WorkerProcess:
                 start_new_session=True,
             )
         self.group = self.process.pid
+        #: When it was killed (``time.time``).
+        self.killed_at = float("inf")
 
     def wait_ready(self) -> WorkerProcess:
         """Wait until its worker threads are there."""
@@ -62,8 +65,8 @@ class WorkerProcess:
             os.killpg(self.group, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        self.killed_at = time.time()
         self.process.wait(timeout=20)
-        wait_until(lambda: not _group_lives(self.group), what=f"group {self.group} is gone")
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""

@@ -1,0 +1,175 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Kill rounds: workers are killed again and again under load, and a checker judges the history.
+
+``python -m tests.support.rounds --rounds 200 --seed 1`` runs them at length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .cluster import Cluster
+from .history import Event, History
+from .servers import RedisServer, find_server
+from .workers import WorkerProcess
+
+__all__ = ["Report", "judge", "kill_rounds"]
+
+
+@dataclass
+class Report:
+    """What the history says."""
+
+    rounds: int = 0
+    sent: int = 0
+    completed: int = 0
+    #: Runs that a kill cut off.
+    cut_off: int = 0
+    #: Never completed.
+    lost: list[Any] = field(default_factory=list)
+    #: Started while another run of it went on in a living process.
+    doubled: list[Any] = field(default_factory=list)
+    #: Started again after it was completed and acknowledged.
+    repeated: list[Any] = field(default_factory=list)
+    #: Started again after a kill that hit between the end of the actor and the acknowledgement.
+    torn: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rounds} rounds, {self.sent} messages sent, {self.completed} completed, "
+            f"{self.cut_off} runs cut off; "
+            f"lost {len(self.lost)}, run twice at once {len(self.doubled)}, run again after completion "
+            f"{len(self.repeated)} (and {self.torn} that were killed between finish and ack)"
+        )
+
+
+def judge(history: History, sent: Sequence[Any], deaths: dict[int, float]) -> Report:
+    """Judge a history: `deaths` says when (``time.time``) which worker process was killed."""
+    report = Report(sent=len(sent))
+    by_key = history.by_key()
+    for key in sent:
+        events = by_key.get(key, [])
+        if not any(event.what == "end" for event in events):
+            report.lost.append(key)
+            continue
+        report.completed += 1
+        _judge_one(key, events, deaths, report)
+    return report
+
+
+def _judge_one(key: Any, events: list[Event], deaths: dict[int, float], report: Report) -> None:
+    open_runs: dict[int, float] = {}
+    ended_by: int | None = None
+    acked = False
+    for event in events:
+        if event.what == "start":
+            for pid in list(open_runs):
+                if pid in deaths and deaths[pid] <= event.at:
+                    del open_runs[pid]
+                    report.cut_off += 1
+            if open_runs:
+                report.doubled.append(key)
+            if ended_by is not None:
+                if acked or ended_by not in deaths:
+                    report.repeated.append(key)
+                else:
+                    report.torn += 1
+            open_runs[event.pid] = event.at
+        elif event.what == "end":
+            open_runs.pop(event.pid, None)
+            ended_by, acked = event.pid, False
+        elif event.what == "acked" and event.pid == ended_by:
+            acked = True
+
+
+def kill_rounds(cluster: Cluster, rounds: int, seed: int, **worker: Any) -> Report:
+    """Two workers; again and again one is killed while 8 of its messages run, and replaced.
+
+    Parameters:
+      seed: Of the moments, the victims and the lengths of the messages.
+    """
+    random_ = random.Random(seed)
+    history = cluster.history
+    workers = [cluster.worker(**worker), cluster.worker(**worker)]
+    deaths: dict[int, float] = {}
+    sent: list[int] = []
+
+    def running(victim: WorkerProcess) -> int:
+        pid = victim.booted_pid()
+        balance = [
+            (event.what == "start") - (event.what == "end")
+            for event in history.events()
+            if event.pid == pid and event.what in ("start", "end")
+        ]
+        return sum(balance)
+
+    for _ in range(rounds):
+        for _ in range(32):
+            sent.append(len(sent))
+            cluster.app.work.send(sent[-1], round(random_.uniform(0.02, 0.5), 3))
+        victim = random_.choice(workers)
+        moment = random_.uniform(0, 0.3)
+        cluster.wait(lambda victim=victim: running(victim) >= 8, what="8 messages run on the victim")
+        time.sleep(moment)  # the moment of the kill is what is random here
+        pid = victim.booted_pid()
+        assert pid is not None
+        victim.kill()
+        deaths[pid] = victim.killed_at
+        workers[workers.index(victim)] = cluster.worker(**worker)
+    cluster.wait(lambda: len(history.keys("end")) == len(sent), timeout=120, what="all messages complete")
+    cluster.wait(lambda: cluster.enqueued() == 0, timeout=120, what="the broker is empty")
+    report = judge(history, sent, deaths)
+    report.rounds = rounds
+    for survivor in workers:
+        survivor.stop()
+    return report
+
+
+def main() -> int:
+    """Run the rounds at length, and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--maintenance", type=int, default=0, help="RedisBroker's chance of maintenance, in a million")
+    parser.add_argument("--heartbeat-timeout", type=int, default=60_000, help="RedisBroker's own, ms")
+    parser.add_argument("--apart", action="store_true", help="the tracker's Redis is not the broker's")
+    options = parser.parse_args()
+    binary = find_server()
+    assert binary is not None, "no Redis or Valkey server here"
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(binary, Path(folder) / "redis").start()
+        settings = {
+            "TEST_BROKER_URL": server.url,
+            "TEST_MAINTENANCE_CHANCE": str(options.maintenance),
+            "TEST_HEARTBEAT_TIMEOUT": str(options.heartbeat_timeout),
+        }
+        if options.apart:
+            settings["PROCESSING_REDIS_URL"] = server.url.removesuffix("/0") + "/1"
+        cluster = Cluster(uuid.uuid4().hex[:8], Path(folder), History(Path(folder) / "history"), settings)
+        try:
+            started = time.monotonic()
+            report = kill_rounds(cluster, options.rounds, options.seed)
+            print(f"seed {options.seed}: {report}; {time.monotonic() - started:.0f} s")
+            for name in ("lost", "doubled", "repeated"):
+                for key in getattr(report, name)[:5]:
+                    print(f"{name} {key}:")
+                    for event in cluster.history.by_key().get(key, []):
+                        print(f"    {event.at:.3f} {event.pid} {event.what} {event.extra or ''}")
+            return 1 if report.lost or report.doubled or report.repeated else 0
+        finally:
+            cluster.close()
+            server.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
