@@ -764,6 +764,17 @@ def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Registry, b: Registr
     assert lab.claim_answer(b, copy, "a") is Claim.CLAIMED
 
 
+def test_a_grace_longer_than_the_ttl_is_not_cut(lab: Lab) -> None:
+    """A heartbeat in the future is cut; the end of a grace is no such thing."""
+    c = Registry(lab.client, lab.namespace, "c", heartbeat_ttl=1, fence_ttl=60)
+    c.beat()
+    now_ms = 1000 * lab.client.time()[0]
+    lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 5_000, "dead": 1})
+    c.beat()
+    for _ in range(3):
+        assert c.due().dead == []
+
+
 def test_a_heartbeat_that_lies_in_the_future_is_cut(lab: Lab, a: Registry, b: Registry) -> None:
     """After a failover to a server whose clock is behind, the dead must not live for hours; nor a grace."""
     hour = 3_600_000

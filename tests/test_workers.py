@@ -434,8 +434,10 @@ def test_after_all_that_no_key_is_left_and_no_scan_was_made(
     assert_only_what_is_remembered(cluster_)
     left = {key.decode() for key in cluster_.client.keys("*")}
     ours = {cluster_.prefix + key for key in cluster_.names()}
-    theirs = {key for key in left - ours if not key.startswith(cluster_.broker.namespace)}
-    assert theirs == set()
+    results = re.compile(r"[0-9a-f]{32}")  # what Dramatiq's result backend makes of its namespace and the message
+    assert {
+        key for key in left - ours if not key.startswith(cluster_.broker.namespace) and not results.fullmatch(key)
+    } == set()
 
 
 def test_a_signal_that_stops_the_main_process_alone_is_no_death(
@@ -444,16 +446,16 @@ def test_a_signal_that_stops_the_main_process_alone_is_no_death(
     """SIGTERM drains: the heart beats on until the last message is done."""
     cluster_ = cluster()
     worker = cluster_.worker()
-    other = cluster_.worker(threads=1)
     gate = str(tmp_path / "gate")
-    for n in range(9):
+    for n in range(8):
         cluster_.app.gated.send(n, gate)
-    cluster_.wait(lambda: history.count("start") == 9)
+    cluster_.wait(lambda: history.count("start") == 8)
+    other = cluster_.worker()
     os.kill(worker.process.pid, signal.SIGTERM)
     cluster_.wait(lambda: "Shutting down" in worker.output())
     time.sleep(3 * float(cluster_.env["HEARTBEAT_TTL"]))  # it would be taken for dead by then
-    assert history.count("start") == 9
+    assert history.count("start") == 8
     Path(gate).touch()
-    cluster_.wait(lambda: history.count("acked") == 9)
+    cluster_.wait(lambda: history.count("acked") == 8)
     assert worker.process.wait(timeout=20) == 0
     assert "is dead" not in other.output()

@@ -7,8 +7,8 @@
 -- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
 --       4 how long the claim holds, ms   5 fence ttl ms   6... message ids
--- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, origin, queue, actor, payload},
---       or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone
+-- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, origin, queue, actor,
+--       payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone
 --
 -- I1: checked and changed in one script. I2: the payload stays. I5: here, and only here, the generation grows.
 -- I7: the verdict is in the record before any copy can be fetched.

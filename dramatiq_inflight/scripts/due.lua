@@ -13,7 +13,8 @@ local ttl, limit, offset = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local now = clock()
 
 -- A heartbeat far in the future was written by a server whose clock was ahead: cut it to what a beat now would give.
-local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now + 2 * ttl), '+inf', 'LIMIT', 0, limit)
+local horizon = string.format('(%d', now + math.max(2 * ttl, GRACE))
+local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], horizon, '+inf', 'LIMIT', 0, limit)
 for _, member in ipairs(ahead) do
     local cut = now + ttl
     if string.sub(member, 1, 1) == '*' then
@@ -41,7 +42,8 @@ else
     end
 end
 
-local coming = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+local after = string.format('(%d', now)
+local coming = redis.call('ZRANGEBYSCORE', KEYS[1], after, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
 for i = 1, #coming, 2 do
     local wait = tonumber(coming[i + 1]) - now
     if string.sub(coming[i], 1, 1) ~= '*' and (next_deadline < 0 or wait < next_deadline) then
@@ -50,7 +52,7 @@ for i = 1, #coming, 2 do
 end
 
 local overdue = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', offset, limit)
-local first = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. string.format('%d', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local first = redis.call('ZRANGEBYSCORE', KEYS[2], after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if first[2] then
     local wait = tonumber(first[2]) - now
     if next_deadline < 0 or wait < next_deadline then
