@@ -29,14 +29,16 @@ class Connectivity:
         """Whether the last command failed.  The heartbeat tries again within a second."""
         return self._away_since is not None
 
-    def succeeded(self) -> None:
-        """A command reached Redis."""
+    def succeeded(self, begun: float) -> None:
+        """A command reached Redis; `begun` says when (``time.monotonic``): one from before the outage ends none."""
         if self._away_since is None:
             return
         with self._mutex:
-            since, self._away_since = self._away_since, None
-        if since is not None:
-            self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", time.monotonic() - since)
+            since = self._away_since
+            if since is None or begun < since:
+                return
+            self._away_since = None
+        self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", time.monotonic() - since)
 
     def failed(self, error: redis.RedisError) -> None:
         """A command did not reach Redis, or was refused."""

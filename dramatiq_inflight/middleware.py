@@ -12,6 +12,7 @@ If the process dies in between, its heartbeat expires, and `recovery` puts the m
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from typing import Any, NoReturn
@@ -28,7 +29,7 @@ from .errors import ConfigurationError, MessageSkipped, PoisonMessage
 from .records import OPTION, Claim, Copy, Mark, Orphan, Start, Started, mark_of
 from .runtime import Runtime
 from .settings import check_max_recoveries, load_settings
-from .table import Entry, Phase, current_entry
+from .table import Entry, Phase, current_entry, is_own_enqueue, own_enqueue
 
 __all__ = ["InFlightTracker"]
 
@@ -158,15 +159,16 @@ class InFlightTracker(Middleware):
             raise
 
         if started is None and here != "no":
-            self._put_off(runtime, broker, message, entry, runtime.settings.heartbeat_ttl)
+            self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
         elif started is None or started.answer is Start.RUN:
             if started is not None:
                 entry.written, entry.run, entry.generation = True, started.run, started.generation
                 entry.crashes, entry.started_ms, entry.first_ms = started.crashes, started.started_ms, started.first_ms
             entry.phase = Phase.RUNNING
             current_entry.set(entry)
-        elif started.answer is Start.DUPLICATE:
-            self._put_off(runtime, broker, message, entry, started.wait_ms / 1000)
+        elif started.answer in (Start.DUPLICATE, Start.WAITING):
+            entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
+            self._put_off(runtime, message, entry, started.wait_ms / 1000)
         elif started.answer is Start.POISONED:
             self._reject(message, entry, mark.get("reason") or "it has killed its worker too often")
         elif started.answer is Start.CONVICTED:
@@ -181,7 +183,7 @@ class InFlightTracker(Middleware):
             self._delayed[message.message_id] = message.queue_name, message.options.get("redis_message_id", "")
 
     def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
-        """Keep a worker that was taken for dead from doubling messages.
+        """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
 
         What a run enqueues of its own message after it has lost it (its retry) is void: it does not run.  A delayed
         copy that was given to others is not moved to its queue.
@@ -189,14 +191,19 @@ class InFlightTracker(Middleware):
         Raises:
           MessageSkipped: That is so; Dramatiq then drops what the consumer has in memory, and fetches anew.
         """
-        if self._delayed and isinstance(threading.current_thread(), ConsumerThread):
+        if is_own_enqueue():
+            return
+        if isinstance(threading.current_thread(), ConsumerThread):
             delivery = self._delayed.pop(message.message_id, None)
             if delivery is not None and self._runtime is not None and self._runtime.is_elsewhere(*delivery):
                 raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
             return
+        mark = mark_of(message)
+        if mark:
+            message.options[OPTION] = {"generation": mark.get("generation", 1)}
         entry = current_entry.get()
         if entry is not None and entry.lost and message.message_id == entry.copy.message_id:
-            message.options[OPTION] = {**mark_of(message), "void": True}
+            message.options[OPTION] = {"void": True}
 
     def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Note that a run has enqueued its own message again: itself, or as a retry."""
@@ -316,17 +323,20 @@ class InFlightTracker(Middleware):
             broker_keys=runtime.broker_keys(entry.copy.queue),
         )
 
-    def _put_off(self, runtime: Runtime, broker: Broker, message: Any, entry: Entry, wait: float) -> NoReturn:
+    def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""
         deferrals = mark_of(message).get("deferrals", 0)
         delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait)) + 0.5
         mark: Mark = {**mark_of(message), "generation": entry.copy.generation, "deferrals": deferrals + 1}
         if entry.copy.origin:
             mark["origin"] = entry.copy.origin
+        if entry.copy.duplicate:
+            mark["duplicate"] = True
         deferred = message.copy(options={OPTION: mark})
         while True:
             try:
-                broker.enqueue(deferred, delay=int(delay * 1000))
+                with own_enqueue():
+                    runtime.broker.enqueue(deferred, delay=int(delay * 1000))
                 break
             except Exception as error:
                 # Not acknowledged before it is with the broker again: as patient as Dramatiq is with its own acks.
@@ -406,6 +416,7 @@ class InFlightTracker(Middleware):
 SKIPS = {
     Start.STALE: "recovery has enqueued a newer copy",
     Start.COMPLETED: "it has completed",
+    Start.SUPERSEDED: "it has been enqueued again since",
     Start.ENDING: "it has just ended here",
     Start.ELSEWHERE: "the broker has given it to another worker",
 }

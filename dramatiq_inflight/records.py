@@ -37,6 +37,8 @@ class Mark(TypedDict, total=False):
     origin: str
     #: How often this copy was put off because the message was running.
     deferrals: int
+    #: It was put off as a duplicate of the very enqueue that was running; else it is another enqueue, and waits.
+    duplicate: bool
     #: How often the message was running when its worker died, at the time of the copy.
     crashes: int
     #: Why the message is dead-lettered.
@@ -55,24 +57,28 @@ class Copy:
     origin: str
     #: The broker's own id of this copy; empty where it has none.
     broker_copy_id: str
-    #: Whether it may be a redelivery, whatever its origin.
+    #: Whether it may be a redelivery of whatever the record is about: where the broker has no ids to tell.
     redelivered: bool
     queue: str
     actor: str
+    #: Whether it was put off before as a duplicate of its origin.
+    duplicate: bool = False
 
     @classmethod
     def of(cls, message: Any) -> Copy:
         """Read it off a message (``dramatiq.Message`` or a proxy of one)."""
         mark = mark_of(message)
         broker_copy_id = str(message.options.get("redis_message_id") or "")
+        origin = str(mark.get("origin") or broker_copy_id)
         return cls(
             message_id=message.message_id,
             generation=int(mark.get("generation", 1)),
-            origin=str(mark.get("origin") or broker_copy_id),
+            origin=origin,
             broker_copy_id=broker_copy_id,
-            redelivered=bool(mark) or bool(getattr(message, "redelivered", False)),
+            redelivered=bool(getattr(message, "redelivered", False) or (mark and not origin)),
             queue=message.queue_name,
             actor=message.actor_name,
+            duplicate=bool(mark.get("duplicate")),
         )
 
 
@@ -96,8 +102,12 @@ class Start(enum.Enum):
     POISONED = "poisoned"
     #: The broker has given this delivery to another worker: skip.
     ELSEWHERE = "elsewhere"
-    #: It is running: put this copy off.
+    #: Another enqueue of the message has taken the place of this one: skip.
+    SUPERSEDED = "superseded"
+    #: This very enqueue is running: put this copy off.
     DUPLICATE = "duplicate"
+    #: Another enqueue of the message is running, or waits to be recovered: put this one off until its turn.
+    WAITING = "waiting"
     #: Its owner is dead, and that was once too often: enqueue a copy to be dead-lettered, skip this one.
     CONVICTED = "convicted"
 

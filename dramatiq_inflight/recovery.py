@@ -32,6 +32,7 @@ from redis.lock import Lock
 from .records import OPTION, Claim, DeadIncarnation, HandedBack, Mark, Orphan, mark_of
 from .redis_broker import RedisQueues
 from .registry import BATCH, Registry
+from .table import own_enqueue
 
 __all__ = ["Recovery", "RecoveryThread", "Swept"]
 
@@ -160,7 +161,8 @@ class Recovery:
                 self.leftovers.pop(orphan.message_id, None)
                 continue
             try:
-                enqueued = self.enqueue(message)
+                with own_enqueue():
+                    enqueued = self.enqueue(message)
             except Exception as error:
                 self.logger.warning(
                     "A copy of message %s could not be enqueued (%s: %s). Nothing is lost: it will be tried again.",

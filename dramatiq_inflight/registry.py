@@ -21,6 +21,7 @@ many in them does no harm.  Every method is one script, so it is atomic, and eve
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -73,7 +74,8 @@ class Registry:
       heartbeat_ttl: How long a heartbeat is believed, seconds.
       fence_ttl: How long settled records are remembered, seconds.
       on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live.
-      on_success, on_failure: Called after every script that did, or did not, reach Redis.
+      on_success: Called after every command that reached Redis, with when it was begun (``time.monotonic``).
+      on_failure: Called after every command that did not.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Registry:
         heartbeat_ttl: float,
         fence_ttl: float,
         on_contact: Callable[[bool], None] = lambda known: None,
-        on_success: Callable[[], None] = lambda: None,
+        on_success: Callable[[float], None] = lambda begun: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
     ) -> None:
         self.client = client
@@ -133,6 +135,7 @@ class Registry:
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, _limit(limit), copy.broker_copy_id, _flag(revived), payload, self.fence_ms),
+                _flag(copy.duplicate),
             ],
         )
         return Started(Start(reply[0].decode()), reply[1] == 1, *(int(number) for number in reply[2:]))
@@ -350,12 +353,13 @@ class Registry:
         return self._ask(lambda: self._scripts[script](keys=keys, args=args))
 
     def _ask(self, command: Callable[[], Any]) -> Any:
+        begun = time.monotonic()
         try:
             reply = command()
         except redis.RedisError as error:
             self._on_failure(error)
             raise
-        self._on_success()
+        self._on_success(begun)
         return reply
 
     def _record(self, message_id: str) -> str:

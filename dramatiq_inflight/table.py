@@ -4,19 +4,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import enum
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .records import Copy
 
-__all__ = ["Entry", "Phase", "Table", "current_entry"]
+__all__ = ["Entry", "Phase", "Table", "current_entry", "is_own_enqueue", "own_enqueue"]
 
 #: The message that the present thread (greenlet, task) runs.
 current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
+
+_own_enqueue: contextvars.ContextVar[bool] = contextvars.ContextVar("own_enqueue", default=False)
+
+
+@contextlib.contextmanager
+def own_enqueue() -> Iterator[None]:
+    """Around an enqueue of this package's own: a copy that recovery makes, or one that is put off."""
+    token = _own_enqueue.set(True)
+    try:
+        yield
+    finally:
+        _own_enqueue.reset(token)
+
+
+def is_own_enqueue() -> bool:
+    """Whether the present enqueue is of this package's own making: its copy keeps its mark."""
+    return _own_enqueue.get()
 
 
 class Phase(enum.Enum):

@@ -22,7 +22,7 @@ GRAPH = {
     "lease": {"table"},
     "middleware": {"errors", "records", "runtime", "settings", "table"},
     "records": set(),
-    "recovery": {"records", "redis_broker", "registry"},
+    "recovery": {"records", "redis_broker", "registry", "table"},
     "redis_broker": {"registry"},
     "registry": {"records"},
     "runtime": {

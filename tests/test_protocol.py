@@ -173,11 +173,11 @@ def test_a_message_sent_again_under_its_old_id_waits_for_its_turn(lab: Lab, a: R
     copy = copy_of()
     again = copy_of(copy.message_id, origin="o9")
     lab.runs(a, copy)
-    assert lab.start(b, again).answer is Start.DUPLICATE
+    assert lab.start(b, again).answer is Start.WAITING
     lab.kill(a)
-    assert lab.start(b, again).answer is Start.DUPLICATE
+    assert lab.start(b, again).answer is Start.WAITING
     b.hand_back("a", [(copy.message_id, True)])
-    assert lab.start(b, again).answer is Start.DUPLICATE
+    assert lab.start(b, again).answer is Start.WAITING
     assert lab.head(copy).origin == "o1"  # type: ignore[union-attr]
 
 
@@ -383,7 +383,33 @@ def test_a_run_that_enqueued_itself_again_is_released_with_a_clean_count(lab: La
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.crashes) == ("released", 0)
-    assert lab.runs(b, copy).run == 3
+    assert lab.start(b, copy).answer is Start.SUPERSEDED
+    assert lab.runs(b, copy_of(copy.message_id, origin="o2")).run == 3
+
+
+def test_a_put_off_duplicate_of_what_has_failed_is_skipped(lab: Lab, a: Registry, b: Registry) -> None:
+    """Its retry is with the broker, runs, or has completed: the duplicate would be one run too many."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert lab.start(b, copy).answer is Start.DUPLICATE
+    put_off = dataclasses.replace(copy, broker_copy_id="r7", duplicate=True)
+    a.release(copy.message_id, 1, contended=False)
+    assert lab.start(b, put_off).answer is Start.SUPERSEDED
+    retry = copy_of(copy.message_id, origin="o2")
+    lab.runs(a, retry)
+    assert lab.start(b, put_off).answer is Start.SUPERSEDED
+    a.finish(retry, 2, again=False, contended=False)
+    assert lab.start(b, put_off).answer is Start.SUPERSEDED
+
+
+def test_a_put_off_duplicate_is_all_there_is_when_its_owner_dies(lab: Lab, a: Registry, b: Registry) -> None:
+    """The broker holds the message under that copy alone: it runs."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.start(b, copy)
+    lab.kill(a)
+    b.hand_back("a", [(copy.message_id, False)])
+    assert lab.start(b, dataclasses.replace(copy, broker_copy_id="r7", duplicate=True)).answer is Start.RUN
 
 
 def test_crashes_survive_an_ordinary_retry(lab: Lab, a: Registry, b: Registry) -> None:

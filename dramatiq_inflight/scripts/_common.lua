@@ -15,7 +15,8 @@ local FIELDS = {
     'crashes',    -- how often it was running when its incarnation died
     'limit',      -- max_recoveries of this message; -1: no limit
     'contended',  -- 1: another copy of it may still be under way
-    'done',       -- 1: an earlier owner finished it after the present owner had started
+    'done',       -- 1: running: an earlier owner finished it after the present owner had started;
+                  --    released: its origin was consumed, and what comes next is with the broker
     'started',    -- when the present run started, ms
     'first',      -- when its first run started, ms; 0: the present run is the first
     'origin',     -- the broker's id of the enqueue that it goes back to; '' where the broker has none

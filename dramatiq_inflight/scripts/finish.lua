@@ -30,7 +30,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     if lost or ARGV[7] == '1' then
         record.contended = 1
     end
-    record.state, record.crashes = again and 'released' or 'completed', 0
+    record.state, record.crashes, record.done = again and 'released' or 'completed', 0, 1
     save_settled(KEYS[1], record, ARGV[8])
     redis.call('ZREM', KEYS[2], id)
     return {'finished', known}

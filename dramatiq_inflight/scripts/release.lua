@@ -22,7 +22,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     if ARGV[5] == '1' then
         record.contended = 1
     end
-    record.state = 'released'
+    record.state, record.done = 'released', 1
     save_settled(KEYS[1], record, ARGV[6])
     redis.call('ZREM', KEYS[2], id)
     return {'released', known}

@@ -9,9 +9,9 @@
 --       6 '1': the copy may be a redelivery, whatever its origin
 --       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
 --       8 queue   9 actor   10 limit   11 broker's id of the copy   12 '1': this incarnation was taken for dead before
---       13 payload   14 fence ttl ms
+--       13 payload   14 fence ttl ms   15 '1': the copy was put off as a duplicate of its origin before
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms}; answers:
---       run, stale, completed, ending, poisoned, elsewhere, duplicate, convicted
+--       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting, convicted
 --
 -- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
 -- I7: a poison verdict holds until the broker has dead-lettered a copy.
@@ -74,6 +74,9 @@ local same = ARGV[6] == '1' or (origin ~= '' and origin == record.origin)
 if same and generation < record.generation then
     return answer('stale')
 end
+if ARGV[15] == '1' and origin ~= '' and origin ~= record.origin then
+    return answer('superseded') -- what it was a duplicate of is over, and the message has been enqueued again since
+end
 
 if record.state == 'completed' then
     if same then
@@ -83,10 +86,13 @@ if record.state == 'completed' then
 elseif record.state == 'dead_lettered' then
     return run(0, math.max(generation, record.generation), record.contended) -- a replay, with a clean count
 elseif record.state == 'released' then
+    if record.done == 1 and origin ~= '' and origin == record.origin then
+        return answer('superseded') -- this enqueue failed: its retry, or its dead letter, is with the broker
+    end
     return run(record.crashes, math.max(generation, record.generation), record.contended)
 elseif WAITING[record.state] then
     if not same then
-        return answer('duplicate', 1000)
+        return answer('waiting', 1000)
     elseif record.state == 'poisoned' or convicted(record) then
         return answer('poisoned')
     end
@@ -111,7 +117,7 @@ if wait > 0 or not same then
         record.contended = 1
         save_running(KEYS[1], record, payload)
     end
-    return answer('duplicate', math.max(wait, 1000))
+    return answer(same and 'duplicate' or 'waiting', math.max(wait, 1000))
 end
 
 -- Its owner is dead: take over, unless it was complete all the same, or has crashed once too often.

@@ -1,0 +1,752 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The middleware among Dramatiq's own: a real broker, a real worker in this process, a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import (
+    AsyncIO,
+    GroupCallbacks,
+    Middleware,
+    SkipMessage,
+    TimeLimit,
+    TimeLimitExceeded,
+    default_middleware,
+)
+from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
+from dramatiq.results import ResultFailure, Results
+from dramatiq.results.backends import RedisBackend
+
+import dramatiq_inflight
+from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
+from dramatiq_inflight.connection import bounded_client
+from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.redis_broker import RedisQueues
+from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.table import Phase, own_enqueue
+
+from .support.lab import Lab, copy_of
+from .support.servers import wait_until
+
+
+class App:
+    """A broker, its tracker and a worker in this process."""
+
+    def __init__(self, url: str, namespace: str, lab: Lab) -> None:
+        self.lab = lab
+        self.namespace = namespace
+        self.client: Any = redis.Redis.from_url(url)
+        self.backend = RedisBackend(client=self.client, namespace=f"{namespace}-results")
+        self.tracker = InFlightTracker(
+            namespace=namespace, heartbeat_interval=0.2, heartbeat_ttl=20, recovery_interval=0.2
+        )
+        # TimeLimit with a shorter interval than its default of a second.
+        middleware = [m() if m is not TimeLimit else TimeLimit(interval=50) for m in default_middleware]
+        self.broker = RedisBroker(url=url, namespace=f"{namespace}-broker", middleware=middleware, maintenance_chance=0)
+        self.broker.add_middleware(Results(backend=self.backend))
+        self.broker.add_middleware(GroupCallbacks(RateLimiterBackend(client=self.client)))
+        self.broker.add_middleware(AsyncIO())
+        self.broker.add_middleware(self.tracker)
+        dramatiq.set_broker(self.broker)  # pipelines and groups ask for it
+        self.worker: dramatiq.Worker | None = None
+        self.ran: list[Any] = []
+
+    def actor(self, fn: Callable[..., Any], **options: Any) -> Any:
+        options.setdefault("track_inflight", True)
+        return dramatiq.actor(broker=self.broker, **options)(fn)
+
+    def start(self, threads: int = 4) -> None:
+        self.broker.emit_after("process_boot")
+        self.worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=20)
+        self.worker.start()
+
+    def stop(self) -> None:
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+    def join(self, timeout: float = 20) -> None:
+        """Wait until the broker has nothing left, and nothing runs."""
+        runtime = self.tracker._runtime
+
+        def done() -> bool:
+            queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
+            left = sum(self.client.hlen(f"{self.broker.namespace}:{queue}.msgs") for queue in queues)
+            return left == 0 and (runtime is None or not runtime.table.entries())
+
+        wait_until(done, timeout=timeout, what="the broker is empty")
+
+    @property
+    def registry(self) -> Registry:
+        assert self.tracker._runtime is not None
+        return self.tracker._runtime.registry
+
+    def redeliver(self, message: Message[Any]) -> None:
+        """As Dramatiq's maintenance does it: the id of a message that is running is pushed to its queue again."""
+        self.client.rpush(f"{self.broker.namespace}:default", message.options["redis_message_id"])
+
+    def other(self, name: str = "other") -> Registry:
+        """Another incarnation, driven by hand."""
+        registry = Registry(self.lab.client, self.namespace, name, heartbeat_ttl=20, fence_ttl=60)
+        registry.register({"instance": name})
+        return registry
+
+    def records(self) -> set[str]:
+        return {name for name in self.lab.names() if name.startswith("record:")}
+
+    def dead_letters(self) -> list[Message[Any]]:
+        return [Message.decode(data) for data in self.client.hvals(f"{self.broker.namespace}:default.XQ.msgs")]
+
+
+@pytest.fixture
+def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
+    app = App(server_url, namespace, lab)
+    yield app
+    app.stop()
+    app.broker.client.close()
+    app.client.close()
+
+
+def test_a_completed_message_leaves_no_key(app: App) -> None:
+    """The ordinary life: recorded while it runs, gone when it is done."""
+    seen = threading.Event()
+    go = threading.Event()
+
+    def work() -> None:
+        seen.set()
+        go.wait(10)
+
+    message = app.actor(work).send()
+    app.start()
+    assert seen.wait(10)
+    assert app.records() == {f"record:{message.message_id}"}
+    go.set()
+    app.join()
+    assert app.records() == set()
+    app.stop()
+    assert app.lab.names() == set()
+
+
+@pytest.mark.parametrize(
+    ("actor_says", "message_says", "default", "tracked"),
+    [
+        (None, None, False, False),
+        (None, None, True, True),
+        (True, None, False, True),
+        (False, None, True, False),
+        (True, False, False, False),
+        (False, True, False, True),
+        (None, True, False, True),
+    ],
+)
+def test_tracking_is_opted_in_by_actor_or_message(
+    actor_says: bool | None, message_says: bool | None, default: bool, tracked: bool, app: App
+) -> None:
+    """Message over actor over default."""
+    app.tracker.settings = dataclasses.replace(app.tracker.settings, track_by_default=default)
+    currents: list[Current | None] = []
+    options: dict[str, Any] = {} if actor_says is None else {"track_inflight": actor_says}
+    actor = dramatiq.actor(broker=app.broker, actor_name="work", **options)(
+        lambda: currents.append(dramatiq_inflight.current())
+    )
+    actor.broker.enqueue(
+        actor.message_with_options(**({} if message_says is None else {"track_inflight": message_says}))
+    )
+    app.start()
+    app.join()
+    assert [current is not None for current in currents] == [tracked]
+    assert dramatiq_inflight.current() is None
+
+
+def test_the_handle_tells_an_actor_of_its_run(app: App) -> None:
+    """In a thread and in an async actor; and of nothing once the message is done."""
+    seen: list[Current | None] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        seen.append(dramatiq_inflight.current())
+
+    message = app.actor(work).send()
+    app.start()
+    app.join()
+    (current,) = seen
+    assert current is not None
+    assert (current.message_id, current.run, current.generation, current.crashes) == (message.message_id, 1, 1, 0)
+    assert current.recovered is False
+    assert current.started is not None
+    assert current.started == current.first_started
+    assert abs(current.started.timestamp() - time.time()) < 60
+
+
+def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """The broker keeps it until the owner has finished; it does not run, and the result stays."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+
+    def work() -> str:
+        app.ran.append(1)
+        go.wait(20)
+        return "the result"
+
+    app.tracker.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    actor = app.actor(work, store_results=True)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    app.redeliver(message)
+    wait_until(lambda: caplog.text.count("is put off for") >= 2, what="put off, and again")
+    delays = [float(line.rsplit("put off for ", 1)[1].split()[0]) for line in caplog.messages if "put off" in line]
+    assert delays[1] > delays[0]
+    go.set()
+    assert message.get_result(backend=app.backend, block=True) == "the result"
+    app.join()
+    assert app.ran == [1]
+    assert "it has completed" in caplog.text
+    assert message.get_result(backend=app.backend) == "the result"
+
+
+def test_a_message_sent_again_under_its_id_runs_after_the_first(app: App) -> None:
+    """Not the same enqueue: it waits its turn, and runs."""
+    running = threading.Semaphore(1)
+
+    def work() -> None:
+        assert running.acquire(blocking=False), "two at once"
+        app.ran.append(1)
+        time.sleep(0.3)
+        running.release()
+
+    app.tracker.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.5)
+    actor = app.actor(work, max_retries=0)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    app.broker.enqueue(message)
+    app.join()
+    assert app.ran == [1, 1]
+    app.broker.enqueue(message)
+    app.join()
+    assert app.ran == [1, 1, 1]
+    assert app.dead_letters() == []
+
+
+def test_a_poll_loop_that_enqueues_its_own_message_goes_on(app: App) -> None:
+    """Each round is released, not completed; nothing is left in the end."""
+
+    def poll() -> None:
+        app.ran.append(dramatiq_inflight.current())
+        if len(app.ran) < 5:
+            app.broker.enqueue(message)
+
+    actor = app.actor(poll)
+    message = actor.message()
+    app.start()
+    app.broker.enqueue(message)
+    wait_until(lambda: len(app.ran) == 5)
+    app.join()
+    assert app.records() == set()
+
+
+def test_pipelines_and_groups_go_on_once(app: App) -> None:
+    """The ordinary case, with all stages tracked."""
+    done = threading.Event()
+
+    def add(x: int, y: int) -> int:
+        app.ran.append(("add", x, y))
+        return x + y
+
+    def finished() -> None:
+        app.ran.append("callback")
+        done.set()
+
+    actor, callback = app.actor(add), app.actor(finished)
+    app.start()
+    pipe = actor.message(1, 2) | actor.message(10) | actor.message(100)
+    group = dramatiq.group([pipe, actor.message(5, 5)], broker=app.broker)
+    group.add_completion_callback(callback.message())
+    group.run()
+    assert done.wait(20)
+    app.join()
+    assert sorted(map(str, app.ran)) == sorted(
+        map(str, [("add", 1, 2), ("add", 10, 3), ("add", 100, 13), ("add", 5, 5), "callback"])
+    )
+    assert app.records() == set()
+
+
+def test_a_success_is_settled_only_after_the_next_stage_is_enqueued(app: App) -> None:
+    """I6: finished any earlier, a kill before Pipelines has enqueued it loses the next stage."""
+    states: list[tuple[str, str | None]] = []
+
+    class Witness(Middleware):
+        def after_enqueue(self, broker: Any, message: Any, delay: Any) -> None:
+            if message.actor_name == "second":
+                states.append(("enqueued", app.lab.state(copy_of(first.message_id))))
+
+        def after_ack(self, broker: Any, message: Any) -> None:
+            if message.actor_name == "one":
+                states.append(("acked", app.lab.state(copy_of(first.message_id))))
+
+    app.broker.add_middleware(Witness())
+    one = app.actor(lambda: app.ran.append(1), actor_name="one")
+    second = app.actor(lambda _: app.ran.append(2), actor_name="second")
+    pipe = one.message() | second.message()
+    first = pipe.messages[0]
+    app.start()
+    pipe.run()
+    app.join()
+    assert states == [("enqueued", "running"), ("acked", None)]
+
+
+def test_a_failure_is_released_only_after_the_broker_holds_the_retry(app: App) -> None:
+    """I6: in after_ack, not before."""
+    states: list[str | None] = []
+
+    class Witness(Middleware):
+        def before_ack(self, broker: Any, message: Any) -> None:
+            states.append(app.lab.state(copy_of(message.message_id)))
+
+    def fail() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise RuntimeError("as asked for")
+
+    app.broker.add_middleware(Witness())
+    actor = app.actor(fail, min_backoff=10, max_backoff=20)
+    app.start()
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+    assert states[0] == "running"
+    assert app.records() == set()
+
+
+def test_a_message_that_fails_for_good_is_in_the_dead_letter_queue_and_nowhere_else(app: App) -> None:
+    """Retries exhausted, or an expected error."""
+    app.actor(lambda: 1 / 0, actor_name="exhausted", max_retries=0).send()
+    app.actor(lambda: 1 / 0, actor_name="expected", throws=ZeroDivisionError).send()
+    app.start()
+    wait_until(lambda: len(app.dead_letters()) == 2)
+    app.join()
+    assert app.records() == set()
+
+
+def test_a_dead_letter_of_ordinary_failure_can_be_replayed(app: App) -> None:
+    """With the same id, of course."""
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise RuntimeError("as asked for")
+
+    app.actor(work, max_retries=0).send()
+    app.start()
+    wait_until(app.dead_letters)
+    app.broker.enqueue(app.dead_letters()[0])
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+
+
+def test_a_retry_that_could_not_be_enqueued_is_recovered_with_its_count(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I6: Retries' enqueue fails, Dramatiq swallows that and acknowledges: the record is all there is."""
+    retries: list[int] = []
+
+    class Saboteur(Middleware):
+        def before_enqueue(self, broker: Any, message: Any, delay: Any) -> None:
+            if message.options.get("retries") == 1 and "inflight" not in message.options:
+                raise SkipMessage("the broker is away")
+
+    def work() -> None:
+        entry = app.tracker._runtime.table.entries()[0]  # type: ignore[union-attr]
+        retries.append(Message.decode(entry.payload).options.get("retries", 0))
+        if len(retries) == 1:
+            raise RuntimeError("as asked for")
+
+    app.broker.add_middleware(Saboteur())
+    actor = app.actor(work, min_backoff=10, max_backoff=20)
+    app.start(threads=1)
+    actor.send()
+    wait_until(lambda: len(retries) == 2, what="recovery has enqueued it")
+    app.join()
+    assert retries == [0, 1]
+    assert "its retry could not be enqueued; recovery enqueues it" in caplog.text
+
+
+def test_without_retries_an_acknowledged_failure_is_over(server_url: str, namespace: str, lab: Lab) -> None:
+    """As Dramatiq has it: nothing is recovered then."""
+    app = App(server_url, namespace, lab)
+    app.broker = RedisBroker(url=server_url, namespace=f"{namespace}-b", middleware=[app.tracker])
+
+    def work() -> None:
+        app.ran.append(1)
+        raise RuntimeError("as asked for")
+
+    app.actor(work).send()
+    app.start()
+    wait_until(lambda: app.ran)
+    app.join()
+    app.stop()
+    assert app.ran == [1]
+    assert lab.names() == set()
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_message_that_another_middleware_skips_is_settled(at: str, app: App) -> None:
+    """After our start, and before it."""
+
+    class Skipper(Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            app.ran.append(message.actor_name)
+            if message.actor_name == "fails":
+                message.fail()
+            raise SkipMessage("not today")
+
+    app.broker.middleware.insert(0 if at == "before" else len(app.broker.middleware), Skipper())
+    for name in ("skipped", "fails"):
+        app.actor(lambda: None, actor_name=name).send()
+    app.start()
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+    assert app.records() == set()
+
+
+def test_a_time_limit_is_an_ordinary_failure(app: App) -> None:
+    """The interrupt ends the run; the retry runs."""
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            while True:
+                time.sleep(0.01)
+
+    actor = app.actor(work, time_limit=100, min_backoff=10, max_backoff=20)
+    app.start()
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+    assert app.records() == set()
+
+
+def test_an_interrupt_in_a_later_hook_turns_a_success_into_a_failure(app: App) -> None:
+    """Hole 1: Dramatiq then calls after_process_message a second time, and the last outcome counts."""
+
+    class Interrupter(Middleware):
+        def after_process_message(
+            self, broker: Any, message: Any, *, result: Any = None, exception: Any = None
+        ) -> None:
+            if exception is None and len(app.ran) == 1:
+                raise TimeLimitExceeded
+
+    # Before the tracker in the list, so after it in the reversed order.
+    app.broker.add_middleware(Interrupter(), before=InFlightTracker)
+    actor = app.actor(lambda: app.ran.append(1), min_backoff=10, max_backoff=20)
+    app.start()
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="the retry runs")
+    app.join()
+    assert app.records() == set()
+
+
+def test_messages_that_start_before_the_heartbeat_thread_are_tracked(app: App) -> None:
+    """Consumers start before after_worker_boot."""
+    go = threading.Event()
+    seen: list[set[str]] = []
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(10)
+
+    message = app.actor(work).send()
+
+    class SlowBoot(Middleware):
+        def after_worker_boot(self, broker: Any, worker: Any) -> None:
+            wait_until(lambda: app.ran)
+            assert app.tracker._runtime is not None
+            assert not app.tracker._runtime.heartbeat.is_alive()
+            seen.append(app.records())
+
+    app.broker.add_middleware(SlowBoot())  # last, so its after-hook is first
+    app.start()
+    go.set()
+    app.join()
+    assert seen == [{f"record:{message.message_id}"}]
+
+
+def test_hooks_of_a_delayed_copy_do_not_touch_the_message_that_runs(app: App) -> None:
+    """Hole 5: the delay queue's thread enqueues and acknowledges a copy with the id of a message that runs here."""
+    go = threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(20)
+
+    actor = app.actor(work)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    mark = {"inflight": {"origin": message.options["redis_message_id"]}}
+    with own_enqueue():
+        app.broker.enqueue(message.copy(options=mark), delay=50)
+    acks = f"{app.broker.namespace}:default.DQ.msgs"
+    wait_until(lambda: app.client.hlen(acks) == 1)
+    copy = copy_of(message.message_id)
+
+    def contended() -> bool:
+        head = app.lab.head(copy)
+        return head is not None and head.contended == 1
+
+    wait_until(contended, what="the copy was moved, and met the running message")
+    head = app.lab.head(copy)
+    assert head is not None
+    assert (head.state, head.run) == ("running", 1)
+    entry = app.tracker._runtime.table.entries()[0]  # type: ignore[union-attr]
+    assert (entry.phase, entry.enqueued_again) == (Phase.RUNNING, False)
+    go.set()
+
+
+def test_poison_fails_with_its_reason(app: App) -> None:
+    """Results keeps the reason, and neither pipelines nor callbacks take it for a success."""
+    first = app.actor(lambda: app.ran.append("first"), actor_name="first", store_results=True, max_recoveries=0)
+    app.actor(lambda _: app.ran.append("next"), actor_name="next_")
+    pipe = first.message() | app.broker.get_actor("next_").message()
+    pipe.run()
+    dead = app.other("dead")
+    message = pipe.messages[0]
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
+    data = app.client.hget(f"{app.broker.namespace}:default.msgs", rid)
+    copy = copy_of(message.message_id, origin=rid.decode())
+    app.lab.start(dead, copy, payload=data, limit=0)
+    app.lab.kill(dead)
+    app.start()
+    with pytest.raises(ResultFailure, match="is poison: it"):
+        message.get_result(backend=app.backend, block=True)
+    wait_until(app.dead_letters)
+    app.join()
+    assert app.ran == []
+    (letter,) = app.dead_letters()
+    assert "its worker died while running it: 1 times" in letter.options["inflight"]["reason"]
+    assert app.lab.state(copy) == "dead_lettered"
+    app.broker.enqueue(letter)
+    wait_until(lambda: app.ran == ["first", "next"], what="the replay runs, with its pipeline")
+
+
+def test_a_poison_message_is_a_failure_and_a_skip() -> None:
+    """An exception that is a SkipMessage: so Dramatiq stuffs it into the message, and Results stores it."""
+    assert issubclass(PoisonMessage, SkipMessage)
+
+
+def test_a_copy_that_is_too_old_settles_its_record(app: App) -> None:
+    """Hole 13: AgeLimit rejects it before it ever comes to us."""
+    dead = app.other("dead")
+    dead.register({"broker_namespace": app.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    actor = app.actor(lambda: app.ran.append(1), max_age=1)
+    message = actor.send()
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
+    app.client.delete(f"{app.broker.namespace}:default")
+    app.client.sadd(f"{app.broker.namespace}:__acks__.dead.default", rid)
+    copy = copy_of(message.message_id, origin=rid.decode())
+    app.lab.runs(dead, copy)
+    app.lab.kill(dead)
+    app.start()
+    wait_until(app.dead_letters, what="it is handed back, and rejected as too old")
+    wait_until(lambda: app.lab.state(copy) == "dead_lettered", what="its record is settled")
+    assert app.lab.deadline(copy) is None
+    assert app.ran == []
+
+
+def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
+    """Hole 11: silent for too long, it looks up whether it still owns the message before anything follows from it."""
+    go = threading.Event()
+
+    def first() -> None:
+        app.ran.append("first")
+        go.wait(20)
+
+    one = app.actor(first, store_results=True)
+    app.actor(lambda _: app.ran.append("next"), actor_name="next_")
+    pipe = one.message() | app.broker.get_actor("next_").message()
+    app.start()
+    pipe.run()
+    wait_until(lambda: app.ran)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    runtime.recovery_thread.stop()
+    # Meanwhile: taken for dead, handed back, started by another worker.
+    message = pipe.messages[0]
+    copy = copy_of(message.message_id, origin=runtime.table.entries()[0].copy.origin)
+    other = app.other()
+    app.lab.kill(runtime.registry)
+    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.runs(other, copy)
+    runtime.lease._last_contact -= 11  # half a TTL of silence
+    go.set()
+    app.join()
+    assert app.ran == ["first"]
+    head = app.lab.head(copy)
+    assert head is not None
+    assert (head.state, head.owner, head.done) == ("running", "other", 1)
+
+
+def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """It fails, and its retry would double the message: the retry is void."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(20)
+        raise RuntimeError("as asked for")
+
+    actor = app.actor(work, min_backoff=10, max_backoff=20)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    runtime.recovery_thread.stop()
+    copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
+    other = app.other()
+    app.lab.kill(runtime.registry)
+    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.runs(other, copy)
+    runtime.lease._last_contact -= 11  # half a TTL of silence
+    go.set()
+    wait_until(lambda: "had lost the message" in caplog.text, what="the void retry is skipped")
+    app.join()
+    assert app.ran == [1]
+    head = app.lab.head(copy)
+    assert head is not None
+    assert (head.state, head.owner) == ("running", "other")
+
+
+def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Hole 7: and a copy met meanwhile is skipped, not run."""
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    finish = runtime.registry.finish
+    failures: list[Phase] = []
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if len(failures) < 2:
+            failures.append(runtime.table.entries()[0].phase)
+            raise redis.TimeoutError("as asked for")
+        return finish(*args, **kwargs)
+
+    runtime.registry.finish = failing  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(failures) == 2)
+    app.join()
+    assert failures == [Phase.ENDED, Phase.UNTOLD]
+    assert app.ran == [1]
+    assert app.records() == set()
+
+
+def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 6: said once each way; the record is written when Redis is back."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+    runs: list[Current | None] = []
+
+    def work() -> None:
+        runs.append(dramatiq_inflight.current())
+        go.wait(20)
+
+    actor = app.actor(work)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    away = threading.Event()
+    away.set()
+    ask = runtime.registry._ask
+
+    def sometimes(command: Callable[[], Any]) -> Any:
+        def cut_off() -> Any:
+            if away.is_set():
+                raise redis.ConnectionError("cut off")
+            return command()
+
+        return ask(cut_off)
+
+    runtime.registry._ask = sometimes  # type: ignore[method-assign]
+    messages = [actor.send() for _ in range(3)]
+    wait_until(lambda: len(runs) == 3, what="they run all the same")
+    assert app.records() == set()
+    assert all(current is not None and current.run == 0 for current in runs)
+    away.clear()
+    wait_until(lambda: app.records() == {f"record:{m.message_id}" for m in messages}, what="tracked again")
+    go.set()
+    app.join()
+    assert app.records() == set()
+    assert caplog.text.count("Redis cannot be used") == caplog.text.count("Redis is back") == 1
+
+
+def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
+    """Hole 7: a record of ours that the process does not know, two heartbeats in a row."""
+    app.start()
+    copy = copy_of()
+    app.lab.runs(app.registry, copy)
+    wait_until(lambda: app.lab.state(copy) == "released", what="it is released")
+    assert app.registry.running_here() == set()
+
+
+def test_the_tracker_says_when_it_is_in_the_wrong_place(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Before Retries and Pipelines it cannot hold them back."""
+    app.broker.middleware.remove(app.tracker)
+    app.broker.middleware.insert(0, app.tracker)
+    app.start()
+    assert "InFlightTracker should come after" in caplog.text
+    assert "Retries" in caplog.text
+
+
+def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:
+    """Another incarnation each time."""
+    actor = app.actor(lambda: app.ran.append(app.registry.me))
+    for _ in range(2):
+        app.start()
+        actor.send()
+        app.join()
+        app.stop()
+    assert len(set(app.ran)) == 2
+    assert app.lab.names() == set()
+
+
+def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str) -> None:
+    """A tracker whose Redis is not the broker's: the recovered copy runs, the old one is stale."""
+    dead = app.other("dead")
+    message = app.actor(lambda: app.ran.append(1), actor_name="work").send()
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
+    data = app.client.hget(f"{app.broker.namespace}:default.msgs", rid)
+    app.lab.start(dead, copy_of(message.message_id, origin=rid.decode()), payload=data)
+    app.lab.kill(dead)
+    recovery = Recovery(
+        registry=Registry(bounded_client(app.client), app.namespace, "r", heartbeat_ttl=20, fence_ttl=60),
+        enqueue=app.broker.enqueue,
+        declared=lambda: ({"default"}, {"work"}),
+        queues=None,
+        lock_ttl=60,
+    )
+    recovery.registry.register({})
+    assert recovery.sweep().copied == 1
+    assert app.client.llen(f"{app.broker.namespace}:default") == 2  # the old copy is still there, as if redelivered
+    app.start()
+    app.join()
+    assert app.ran == [1]
+    assert RedisQueues.of(app.broker) is not None

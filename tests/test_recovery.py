@@ -1,0 +1,506 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Sweeps: recoverers that are killed, many at once, brokers that are away, applications that share a namespace."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+
+from dramatiq_inflight.connection import bounded_client
+from dramatiq_inflight.records import Copy, Orphan, Start
+from dramatiq_inflight.recovery import Recovery, RecoveryThread
+from dramatiq_inflight.redis_broker import RedisQueues
+from dramatiq_inflight.registry import BATCH, Registry
+
+from .support.cluster import Cluster
+from .support.history import History
+from .support.lab import Lab, copy_of
+from .support.servers import wait_until
+from .support.workers import ROOT
+
+HAND_BACK_STEPS = ["before:hand_back", "after:hand_back", "before:give_back", "between:_requeue", "after:give_back"]
+COPY_STEPS = ["before:claim", "after:claim", "before:enqueue", "between:enqueue", "after:enqueue"]
+COPY_STEPS += ["before:requeued", "after:requeued"]
+REAP_STEPS = ["before:reap", "after:reap"]
+
+
+@pytest.mark.parametrize("step", HAND_BACK_STEPS + REAP_STEPS)
+def test_a_recoverer_killed_while_handing_back_loses_and_doubles_nothing(
+    step: str, cluster: Callable[..., Cluster], history: History
+) -> None:
+    """I2: before, between and after each of its steps."""
+    _kill_a_recoverer(step, cluster(HEARTBEAT_INTERVAL="0.2", HEARTBEAT_TTL="0.8"), history)
+
+
+@pytest.mark.parametrize("step", COPY_STEPS + REAP_STEPS)
+def test_a_recoverer_killed_while_copying_loses_and_doubles_nothing(
+    step: str, cluster: Callable[..., Cluster], history: History, server_url: str
+) -> None:
+    """I2, with the broker's own late redelivery of the old copies (maintenance at every command)."""
+    settings = {
+        "PROCESSING_REDIS_URL": re.sub(r"/\d+$", "/1", server_url),
+        "TEST_MAINTENANCE_CHANCE": "1000000",
+        "TEST_HEARTBEAT_TIMEOUT": "4000",
+    }
+    _kill_a_recoverer(step, cluster(HEARTBEAT_INTERVAL="0.2", HEARTBEAT_TTL="0.8", **settings), history)
+
+
+def _kill_a_recoverer(step: str, cluster: Cluster, history: History) -> None:
+    victim = cluster.worker(threads=4)
+    for n in range(6):
+        cluster.app.work.send(n, 0.4)
+    cluster.app.work.send_with_options(args=(6, 0), delay=5_000)
+    delayed = f"{cluster.broker.namespace}:__acks__.*.default.DQ"
+    cluster.wait(lambda: history.count("start") == 4 and cluster.client.keys(delayed))
+    victim.kill()
+    done_by_victim = history.keys("end")
+    recoverer = subprocess.run(
+        [sys.executable, "-m", "tests.support.dying_recoverer", step],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **cluster.env},
+        cwd=ROOT,
+        timeout=30,
+        check=False,
+    )
+    assert recoverer.returncode == -9
+    assert history.count("recoverer killed") == 1
+    healthy = cluster.worker()
+    cluster.wait(lambda: history.keys("end") == set(range(7)), what="nothing is lost")
+    cluster.wait(lambda: cluster.enqueued() == 0, what="nothing is left")
+    runs = Counter(event.key for event in history.events("start") if event.pid == healthy.booted_pid())
+    assert runs == Counter(set(range(7)) - done_by_victim), "each runs once more, whatever copies there are"
+    healthy.stop()
+
+
+# In one process, on a real server.
+
+
+@pytest.fixture
+def broker(server_url: str, namespace: str) -> Iterator[RedisBroker]:
+    """A broker with two actors, whose messages nobody consumes."""
+    broker = RedisBroker(url=server_url, namespace=f"{namespace}-broker", middleware=[], maintenance_chance=0)
+    for name in ("work", "other"):
+        dramatiq.actor(broker=broker, actor_name=name)(lambda: None)
+    yield broker
+    broker.client.close()
+
+
+class Fleet:
+    """Dead incarnations with orphans, made by what a worker does."""
+
+    def __init__(self, lab: Lab, broker: RedisBroker) -> None:
+        self.lab = lab
+        self.broker = broker
+        self.queues = RedisQueues(broker)
+
+    def dead(self, name: str, messages: int, *, apart: bool = False, limit: int | None = 3) -> list[str]:
+        """An incarnation that died with so many messages running; `apart`: its broker is on another Redis."""
+        me = Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
+        fields = {"instance": f"pod-{name}", "host": "h", "pid": "1"}
+        if not apart:
+            fields |= {"broker_namespace": self.broker.namespace, "broker_id": name, "queues": '["default"]'}
+        me.register(fields)
+        ids = []
+        pipeline = self.broker.client.pipeline()
+        for _ in range(messages):
+            message: Message[None] = Message("default", "work", (), {}, {})
+            copy = copy_of(message.message_id, origin=f"r-{message.message_id}")
+            data = message.copy(options={"redis_message_id": copy.origin}).encode()
+            if not apart:
+                pipeline.hset(f"{self.broker.namespace}:default.msgs", copy.origin, data)
+                pipeline.sadd(f"{self.broker.namespace}:__acks__.{name}.default", copy.origin)
+            assert self.lab.start(me, copy, payload=data, limit=limit).answer is Start.RUN
+            ids.append(message.message_id)
+        pipeline.execute()
+        self.lab.kill(me)
+        return ids
+
+    def recovery(self, name: str, *, apart: bool = False, lock_ttl: float = 60) -> Recovery:
+        """A recoverer, of a living incarnation."""
+        client = bounded_client(self.lab.client)
+        registry = Registry(client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
+        registry.register({"instance": f"pod-{name}", "host": "h", "pid": "2"})
+        return Recovery(
+            registry=registry,
+            enqueue=self.broker.enqueue,
+            declared=lambda: (self.broker.get_declared_queues(), self.broker.get_declared_actors()),
+            queues=None if apart else self.queues,
+            lock_ttl=lock_ttl,
+        )
+
+    def enqueued(self) -> list[Message[Any]]:
+        """What is in the queue, in its order."""
+        ids: Any = self.broker.client.lrange(f"{self.broker.namespace}:default", 0, -1)
+        data: Any = self.broker.client.hmget(f"{self.broker.namespace}:default.msgs", ids) if ids else []
+        return [Message.decode(item) for item in data]
+
+
+@pytest.fixture
+def fleet(lab: Lab, broker: RedisBroker) -> Fleet:
+    return Fleet(lab, broker)
+
+
+@pytest.mark.parametrize("recoverers", [2, 4])
+@pytest.mark.parametrize("apart", [False, True])
+def test_many_recoverers_at_once_enqueue_each_orphan_once(recoverers: int, apart: bool, fleet: Fleet) -> None:
+    """I8: 2,000 orphans, the lock deleted again and again in the middle."""
+    ids = [id for n in range(20) for id in fleet.dead(f"dead{n}", 100, apart=apart)]
+    done = threading.Event()
+    broken = 0
+
+    def sweep(recovery: Recovery) -> None:
+        while not done.is_set():
+            recovery.sweep()
+            if not recovery.registry.due().dead:
+                return
+
+    threads = [threading.Thread(target=sweep, args=(fleet.recovery(f"r{n}", apart=apart),)) for n in range(recoverers)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        broken += fleet.lab.client.delete(fleet.lab.prefix + "lock")
+        time.sleep(0.002)
+    done.set()
+    assert broken > 0
+    assert Counter(message.message_id for message in fleet.enqueued()) == Counter(ids)
+    assert fleet.lab.names() & {f"incarnation:dead{n}" for n in range(20)} == set()
+    generations = {message.options.get("inflight", {}).get("generation", 1) for message in fleet.enqueued()}
+    assert generations == {2 if apart else 1}
+
+
+def test_hand_back_returns_all_that_was_fetched(fleet: Fleet) -> None:
+    """Running, prefetched and delayed; of every queue that the dead worker said it had."""
+    running = fleet.dead("dead", 5)
+    for queue in ("default", "default.DQ"):
+        for n in range(250):
+            id = f"{queue}-{n}"
+            message: Message[None] = Message(queue, "work", (), {}, {"redis_message_id": id}, id)
+            fleet.broker.client.hset(f"{fleet.broker.namespace}:{queue}.msgs", id, message.encode())
+            fleet.broker.client.sadd(f"{fleet.broker.namespace}:__acks__.dead.{queue}", id)
+    fleet.lab.client.hset(fleet.lab.prefix + "incarnation:dead", "queues", '["default", "default.DQ"]')
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.returned, swept.reaped) == (5, 505, 1)
+    assert {message.message_id for message in fleet.enqueued()} == {*running, *(f"default-{n}" for n in range(250))}
+    assert fleet.broker.client.llen(f"{fleet.broker.namespace}:default.DQ") == 250
+    assert fleet.broker.client.keys(f"{fleet.broker.namespace}:__acks__*") == []
+
+
+def test_a_worker_that_died_before_its_first_message_is_recovered_too(fleet: Fleet) -> None:
+    """It had prefetched, and had started nothing."""
+    fleet.dead("dead", 0)
+    fleet.broker.client.hset(f"{fleet.broker.namespace}:default.msgs", "p", b"{}")
+    fleet.broker.client.sadd(f"{fleet.broker.namespace}:__acks__.dead.default", "p")
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.returned, swept.reaped) == (0, 1, 1)
+
+
+def test_what_dramatiqs_maintenance_has_moved_is_not_moved_again(fleet: Fleet) -> None:
+    """The ack set is empty, the message is in the queue, its record is still running."""
+    ids = fleet.dead("dead", 3)
+    fleet.broker.client.delete(f"{fleet.broker.namespace}:__acks__.dead.default")
+    fleet.broker.client.rpush(f"{fleet.broker.namespace}:default", *(f"r-{id}" for id in ids))
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.returned) == (3, 0)
+    assert Counter(message.message_id for message in fleet.enqueued()) == Counter(ids)
+
+
+def test_the_copy_of_a_poison_message_carries_the_reason(fleet: Fleet) -> None:
+    """In both ways: a nack moves the stored bytes, so the reason must be in them."""
+    for apart in (False, True):
+        (id,) = fleet.dead(f"dead{apart}", 1, limit=0, apart=apart)
+        swept = fleet.recovery("r", apart=apart).sweep()
+        assert (swept.poisoned, swept.copied) == (1, 0)
+        (letter,) = [m for m in fleet.enqueued() if m.message_id == id and "inflight" in m.options]
+        mark = letter.options["inflight"]
+        assert mark["generation"] == 2
+        assert mark["reason"] == (
+            f"its worker died while running it: 1 times, last on pod-dead{apart} (process 1 on h, "
+            f"incarnation dead{apart}); max_recoveries is 0"
+        )
+
+
+def test_an_innocent_neighbour_goes_back_as_usual(fleet: Fleet) -> None:
+    """A poison message in the batch changes nothing for the others."""
+    fleet.dead("dead", 1, limit=0)
+    lab, me = fleet.lab, Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
+    copy = copy_of(origin="n")
+    lab.client.zadd(lab.prefix + "heartbeats", {"dead": 10**14})
+    lab.runs(me, copy)
+    fleet.broker.client.hset(f"{fleet.broker.namespace}:default.msgs", "n", b"{}")
+    lab.kill(me)
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.poisoned, swept.reaped) == (1, 1, 1)
+
+
+def test_only_orphans_of_declared_queues_and_actors_are_copied(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Another application's queue must not be declared here, nor its messages dead-lettered: they wait for it."""
+    me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
+    me.register({"instance": "pod"})
+    for queue, actor in (("default", "work"), ("default", "unknown"), ("elsewhere", "work")):
+        fleet.lab.start(me, Copy(f"{queue}-{actor}", 1, "o", "o", False, queue, actor), payload=_message(queue, actor))
+    fleet.lab.kill(me)
+    recovery = fleet.recovery("r", apart=True)
+    for copied in (1, 0):
+        swept = recovery.sweep()
+        assert (swept.copied, swept.left, swept.reaped) == (copied, 2, 0)
+    assert len(fleet.enqueued()) == 1
+    assert "elsewhere" not in fleet.broker.get_declared_queues()
+    other = RedisBroker(client=fleet.broker.client, namespace=fleet.broker.namespace, middleware=[])
+    dramatiq.actor(broker=other, actor_name="unknown")(lambda: None)
+    dramatiq.actor(broker=other, actor_name="work", queue_name="elsewhere")(lambda: None)
+    fleet.broker = other
+    swept = fleet.recovery("r2", apart=True).sweep()
+    assert (swept.copied, swept.left, swept.reaped) == (2, 0, 1)
+
+
+def _message(queue: str = "default", actor: str = "work") -> bytes:
+    return Message(queue, actor, (), {}, {}).encode()
+
+
+def test_orphans_of_a_broker_out_of_reach_are_left_and_named(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Two applications by mistake on one namespace: nothing is copied that the other broker still holds."""
+    fleet.dead("dead", 2)
+    recovery = fleet.recovery("r", apart=True)
+    for _ in range(2):
+        swept = recovery.sweep()
+        assert (swept.left, swept.progress) == (1, 0)
+    assert fleet.enqueued() == []
+    assert caplog.text.count("cannot be reached from here") == 1
+    assert "sharing one namespace" in caplog.text
+
+
+def test_a_payload_that_cannot_be_decoded_is_set_aside(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Whole, counted, reported; the others go on."""
+    me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
+    me.register({"instance": "pod"})
+    for n, payload in enumerate((_message(), b"\x80\x05garbage", _message())):
+        fleet.lab.start(me, copy_of(f"m{n}"), payload=payload)
+    fleet.lab.kill(me)
+    swept = fleet.recovery("r", apart=True).sweep()
+    assert (swept.copied, swept.set_aside, swept.reaped) == (2, 1, 1)
+    assert fleet.lab.client.hkeys(fleet.lab.prefix + "aside") == [b"m1"]
+    assert "message m1" in caplog.text
+    assert "set aside whole" in caplog.text
+
+
+def test_a_broker_that_is_away_loses_nothing_and_is_tried_again(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """The claimed orphans are the next sweep's first work; what did get through is not enqueued twice."""
+    ids = fleet.dead("dead", 5, apart=True)
+    recovery = fleet.recovery("r", apart=True)
+    enqueue, calls = recovery.enqueue, 0
+
+    def failing(message: Message[object]) -> Message[object]:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise ConnectionError("the broker is away")
+        return enqueue(message)
+
+    recovery.enqueue = failing
+    swept = recovery.sweep()
+    assert (swept.copied, swept.failed, swept.reaped) == (2, True, 0)
+    assert recovery.sweep().failed
+    recovery.enqueue = enqueue
+    swept = recovery.sweep()
+    assert (swept.copied, swept.failed, swept.reaped) == (3, False, 1)
+    assert Counter(message.message_id for message in fleet.enqueued()) == Counter(ids)
+    assert "Nothing is lost" in caplog.text
+
+
+def test_a_recovered_copy_that_the_broker_still_holds_is_waited_for(fleet: Fleet) -> None:
+    """Past its deadline, in a long queue: the deadline moves; no second copy."""
+    (id,) = fleet.dead("dead", 1)
+    recovery = fleet.recovery("r")
+    recovery.sweep()
+    fleet.lab.overdue(copy_of(id))
+    recovery.sweep()
+    assert len(fleet.enqueued()) == 1
+    assert fleet.lab.state(copy_of(id)) == "requeued"
+    assert (fleet.lab.deadline(copy_of(id)) or 0) > 1
+
+
+def test_a_recovered_copy_that_was_purged_is_settled(fleet: Fleet) -> None:
+    """An operator has flushed the queue: the message does not rise from the dead, and leaves no key for ever."""
+    (id,) = fleet.dead("dead", 1)
+    recovery = fleet.recovery("r")
+    recovery.sweep()
+    fleet.broker.flush("default")
+    fleet.lab.overdue(copy_of(id))
+    assert recovery.sweep().settled == 1
+    assert fleet.enqueued() == []
+    assert fleet.lab.deadline(copy_of(id)) is None
+    assert 0 < fleet.lab.expiry(copy_of(id)) <= 60
+
+
+def test_a_copy_that_was_lost_is_enqueued_again_where_nobody_can_be_asked(fleet: Fleet) -> None:
+    """A publish without confirmation: past the deadline another copy goes out, and the first one is stale."""
+    (id,) = fleet.dead("dead", 1, apart=True)
+    recovery = fleet.recovery("r", apart=True)
+    recovery.sweep()
+    fleet.lab.overdue(copy_of(id))
+    assert recovery.sweep().copied == 1
+    assert [message.options["inflight"]["generation"] for message in fleet.enqueued()] == [2, 3]
+
+
+def test_what_is_unknown_here_does_not_hold_up_what_is_overdue_behind_it(fleet: Fleet) -> None:
+    """More than a batch of records that only another application can recover."""
+    registry = fleet.recovery("r", apart=True).registry
+    for n in range(BATCH + 20):
+        actor = "work" if n == BATCH + 10 else "unknown"
+        copy = Copy(f"m{n:03}", 1, "o", "o", False, "default", actor)
+        fleet.lab.start(registry, copy, payload=_message(actor=actor))
+        registry.hand_over(copy.message_id, 1, _message(actor=actor))
+    swept = fleet.recovery("r2", apart=True).sweep()
+    assert (swept.copied, swept.left) == (1, BATCH + 19)
+
+
+def test_the_lock_is_released_by_its_holder_alone(fleet: Fleet) -> None:
+    """And a sweep that finds it taken says so."""
+    fleet.dead("dead", 1)
+    recovery = fleet.recovery("r")
+    assert fleet.lab.client.set(fleet.lab.prefix + "lock", "somebody else", px=60_000)
+    assert recovery.sweep().locked
+    assert fleet.enqueued() == []
+    fleet.lab.client.delete(fleet.lab.prefix + "lock")
+    hand_back = recovery.registry.hand_back
+
+    def meanwhile(*args: Any) -> Any:
+        fleet.lab.client.set(fleet.lab.prefix + "lock", "somebody else", px=60_000)
+        return hand_back(*args)
+
+    recovery.registry.hand_back = meanwhile  # type: ignore[method-assign,assignment]
+    assert recovery.sweep().handed_back == 1
+    assert fleet.lab.client.get(fleet.lab.prefix + "lock") == b"somebody else"
+
+
+def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
+    """It outlives its TTL as long as there is progress; a recoverer that has lost it ends its sweep."""
+    for n in range(4):
+        fleet.dead(f"dead{n}", 1)
+    recovery = fleet.recovery("r", lock_ttl=0.3)
+    hand_back, seen = recovery.registry.hand_back, []
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.12)  # less than the TTL; all together more
+        seen.append(fleet.lab.client.get(fleet.lab.prefix + "lock"))
+        return hand_back(*args)
+
+    recovery.registry.hand_back = slow  # type: ignore[method-assign,assignment]
+    assert recovery.sweep().reaped == 4
+    assert set(seen) == {b"r"}
+    assert len(seen) * 0.12 > 0.3
+
+
+def test_a_recoverer_that_looks_dead_to_itself_does_not_recover_itself(fleet: Fleet) -> None:
+    """It woke from a freeze, and sweeps before its heartbeat thread has beaten."""
+    recovery = fleet.recovery("r")
+    copy = copy_of()
+    fleet.lab.runs(recovery.registry, copy)
+    fleet.lab.kill(recovery.registry)
+    recovery.sweep()
+    assert fleet.lab.state(copy) == "running"
+    assert recovery.registry.due().dead == []
+
+
+def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
+    """An orphan is enqueued as soon as its owner's heartbeat has expired; nothing is asked for in between."""
+    (id,) = fleet.dead("dead", 1)
+    seconds, micros = fleet.lab.client.time()
+    now = seconds * 1000 + micros // 1000
+    fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": now + 1500})
+    recovery = fleet.recovery("r")
+    calls: list[float] = []
+    due = recovery.registry.due
+
+    def counted(offset: int = 0) -> Any:
+        calls.append(time.monotonic())
+        return due(offset)
+
+    recovery.registry.due = counted  # type: ignore[method-assign]
+    thread = RecoveryThread(recovery, interval=30)
+    thread.start()
+    begun = time.monotonic()
+    wait_until(fleet.enqueued)
+    took = time.monotonic() - begun
+    assert 1.4 < took < 2.5
+    early = [call for call in calls if call - begun < 1.4]
+    assert len(early) == 1, "one look at boot, none until the deadline"
+    thread.stop()
+    assert not thread.is_alive()
+    assert [m.message_id for m in fleet.enqueued()] == [id]
+
+
+def test_with_an_interval_of_zero_there_is_one_sweep_at_boot(fleet: Fleet) -> None:
+    """Nothing more."""
+    fleet.dead("dead", 1)
+    thread = RecoveryThread(fleet.recovery("r"), interval=0)
+    thread.start()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert len(fleet.enqueued()) == 1
+
+
+def test_a_sweep_asks_redis_as_often_as_there_are_batches(fleet: Fleet, client: Any) -> None:
+    """I10: O(instances + orphans); nothing is looked through that is not due."""
+    for n in range(30):
+        Registry(fleet.lab.client, fleet.lab.namespace, f"living{n}", heartbeat_ttl=60, fence_ttl=60).register({})
+    fleet.dead("dead", 3 * BATCH)
+    recovery = fleet.recovery("r")
+    calls: list[Any] = []
+    ask = recovery.registry._ask
+
+    def counted(command: Callable[[], Any]) -> Any:
+        calls.append(command)
+        return ask(command)
+
+    recovery.registry._ask = counted  # type: ignore[method-assign]
+    assert recovery.sweep().handed_back == 3 * BATCH
+    assert len(calls) < 25
+
+
+def test_orphans_convicted_at_the_start_of_a_copy_are_put_back_with_the_reason(fleet: Fleet) -> None:
+    """A redelivery met the record of a dead owner first; the recovery only does what the start has claimed."""
+    (id,) = fleet.dead("dead", 1, limit=0)
+    recovery = fleet.recovery("r")
+    copy = copy_of(id, origin=f"r-{id}")
+    started = fleet.lab.start(recovery.registry, copy, limit=0)
+    assert started.answer is Start.CONVICTED
+    assert recovery.sweep().handed_back == 0
+    (again,) = recovery.registry.claim([id], dead="", hold=60)
+    assert isinstance(again, Orphan)
+    assert recovery.put_back([again], dead="", why="found by the next")
+    assert fleet.lab.state(copy) == "poisoned"
+
+
+def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namespace: str, tmp_path: Path) -> None:
+    """It tries again, less and less often, and goes on when Redis is back."""
+    client = redis.Redis(port=own_server.port, socket_timeout=1)
+    lab = Lab(client, namespace)
+    broker = RedisBroker(client=client, namespace=f"{namespace}-broker", middleware=[])
+    fleet = Fleet(lab, broker)
+    recovery = fleet.recovery("r")
+    thread = RecoveryThread(recovery, interval=0.05)
+    thread.start()
+    own_server.stop()
+    wait_until(lambda: thread._failures >= 2)
+    own_server.start()
+    dead = Registry(client, namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
+    dead.register({"broker_namespace": broker.namespace, "broker_id": "dead", "queues": "[]"})
+    recovery.registry.beat()
+    lab.kill(dead)
+    wait_until(lambda: "incarnation:dead" not in lab.names(), timeout=15)
+    thread.stop()
