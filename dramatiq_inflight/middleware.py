@@ -136,46 +136,11 @@ class InFlightTracker(Middleware):
         runtime = self._runtime
         if runtime is None:
             return
-        if not self._tracks(broker, message):
-            if runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
-                message.options["store_results"] = False
-                raise MessageSkipped(SKIPS[Start.ELSEWHERE])
-            return
-        copy, mark = Copy.of(message), mark_of(message)
-        entry = Entry(copy, generation=copy.generation, epoch=runtime.lease.epoch)
-        here = runtime.table.reserve(message, entry)
-        try:
-            if mark.get("void"):
-                self._skip(message, entry, "it was enqueued by a worker that had lost the message")
-            entry.limit = self._max_recoveries(broker, message)
-            entry.payload = message.encode()
-            started = self._ask_to_start(runtime, entry, here)
-        except redis.RedisError:
-            started = None
-        except MessageSkipped:
-            raise
-        except BaseException:
-            runtime.table.skip(entry)
-            raise
-
-        if started is None and here != "no":
-            self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
-        elif started is None or started.answer is Start.RUN:
-            if started is not None:
-                entry.written, entry.run, entry.generation = True, started.run, started.generation
-                entry.crashes, entry.started_ms, entry.first_ms = started.crashes, started.started_ms, started.first_ms
-            entry.phase = Phase.RUNNING
-            current_entry.set(entry)
-        elif started.answer in (Start.DUPLICATE, Start.WAITING):
-            entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
-            self._put_off(runtime, message, entry, started.wait_ms / 1000)
-        elif started.answer is Start.POISONED:
-            self._reject(message, entry, mark.get("reason") or "it has killed its worker too often")
-        elif started.answer is Start.CONVICTED:
-            self._convict(runtime, entry, started)
-            self._skip(message, entry, "it has killed its worker too often; a copy is dead-lettered with the reason")
-        else:
-            self._skip(message, entry, SKIPS[started.answer])
+        if self._tracks(broker, message):
+            self._start(runtime, broker, message)
+        elif runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
+            message.options["store_results"] = False
+            raise MessageSkipped(SKIPS[Start.ELSEWHERE])
 
     def before_delay_message(self, broker: Broker, message: Any) -> None:
         """Remember under which id the broker knows a copy that waits in our memory for its time."""
@@ -291,6 +256,59 @@ class InFlightTracker(Middleware):
         if self._runtime is not None:
             self._runtime.leave()
 
+    # The start.
+
+    def _start(self, runtime: Runtime, broker: Broker, message: Any) -> None:
+        copy = Copy.of(message)
+        entry = Entry(copy, generation=copy.generation, epoch=runtime.lease.epoch)
+        here = runtime.table.reserve(message, entry)
+        if mark_of(message).get("void"):
+            self._skip(message, entry, "it was enqueued by a worker that had lost the message")
+        started = None
+        try:
+            entry.limit = self._max_recoveries(broker, message)
+            entry.payload = message.encode()
+            if not runtime.connectivity.away:  # the heartbeat tries every second, and mends
+                started = runtime.registry.start(
+                    copy,
+                    entry.payload,
+                    limit=entry.limit,
+                    here=here,
+                    revived=runtime.lease.revived,
+                    broker_keys=runtime.broker_keys(copy.queue),
+                )
+        except redis.RedisError:
+            pass  # said once, by Connectivity
+        except BaseException:
+            runtime.table.skip(entry)
+            raise
+        if started is None:
+            if here != "no":
+                self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
+            self._run(entry)
+        else:
+            self._act_on(runtime, message, entry, started)
+
+    def _act_on(self, runtime: Runtime, message: Any, entry: Entry, started: Started) -> None:
+        if started.answer is Start.RUN:
+            entry.written, entry.run, entry.generation = True, started.run, started.generation
+            entry.crashes, entry.started_ms, entry.first_ms = started.crashes, started.started_ms, started.first_ms
+            self._run(entry)
+        elif started.answer in (Start.DUPLICATE, Start.WAITING):
+            entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
+            self._put_off(runtime, message, entry, started.wait_ms / 1000)
+        elif started.answer is Start.POISONED:
+            self._reject(message, entry, mark_of(message).get("reason") or "it has killed its worker too often")
+        elif started.answer is Start.CONVICTED:
+            self._convict(runtime, entry, started)
+            self._skip(message, entry, "it has killed its worker too often; a copy is dead-lettered with the reason")
+        else:
+            self._skip(message, entry, SKIPS[started.answer])
+
+    def _run(self, entry: Entry) -> None:
+        entry.phase = Phase.RUNNING
+        current_entry.set(entry)
+
     # What the hooks have in common.
 
     def _tracks(self, broker: Broker, message: Any) -> bool:
@@ -310,18 +328,6 @@ class InFlightTracker(Middleware):
             self.logger.error("%s The actor's own is used.", error)
             limit: int | None = default
             return limit
-
-    def _ask_to_start(self, runtime: Runtime, entry: Entry, here: str) -> Started | None:
-        if runtime.connectivity.away:
-            return None  # the heartbeat tries every second, and mends
-        return runtime.registry.start(
-            entry.copy,
-            entry.payload,
-            limit=entry.limit,
-            here=here,
-            revived=runtime.lease.revived,
-            broker_keys=runtime.broker_keys(entry.copy.queue),
-        )
 
     def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""

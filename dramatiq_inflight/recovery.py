@@ -89,6 +89,7 @@ class Recovery:
 
     def __post_init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
+        self._said: set[str] = set()
         self._unreachable: set[str] = set()
 
     def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
@@ -190,6 +191,9 @@ class Recovery:
     # One dead incarnation.
 
     def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> None:
+        if dead.id not in self._said:
+            self._said.add(dead.id)
+            self.logger.warning("Worker %s is dead: its heartbeat has expired. Recovering what it left behind.", dead)
         if not dead.broker_id:
             complete = self._copy(dead, swept, holding)
         elif self.queues is not None and self.queues.namespace == dead.broker_namespace:
@@ -207,7 +211,8 @@ class Recovery:
             return
         if complete and self.registry.reap(dead.id):
             swept.reaped += 1
-            self.logger.warning("Worker %s is dead; all that it left behind was recovered.", dead)
+            self._said.discard(dead.id)
+            self.logger.info("All that worker %s left behind was recovered.", dead)
 
     def _hand_back(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         queues = self.queues
@@ -320,14 +325,23 @@ class Recovery:
                 return
 
     def _report(self, swept: Swept) -> None:
-        if swept.progress:
-            self.logger.info(
-                "Recovered: %d messages were running on dead workers and went back to their queues (%d with all that "
-                "was prefetched or delayed), %d copies were enqueued, %d were dead-lettered as poison, "
-                "%d were complete, %d payloads were set aside, %d dead workers are gone.",
-                *(swept.handed_back, swept.returned, swept.copied, swept.poisoned, swept.settled),
-                *(swept.set_aside, swept.reaped),
-            )
+        parts = [
+            (swept.handed_back, "running messages and"),
+            (swept.returned - swept.handed_back, "fetched ones went back to their queues"),
+        ]
+        done = []
+        if swept.returned or swept.handed_back:
+            done.append(" ".join(f"{max(number, 0)} {text}" for number, text in parts))
+        for number, text in (
+            (swept.copied, "copies were enqueued"),
+            (swept.poisoned, "poison messages go to the dead-letter queue"),
+            (swept.settled, "were complete already"),
+            (swept.set_aside, "could not be decoded and were set aside"),
+        ):
+            if number:
+                done.append(f"{number} {text}")
+        if done:
+            self.logger.info("Recovered from dead workers: %s.", "; ".join(done))
 
 
 class _Holding:

@@ -181,7 +181,7 @@ def test_a_zombie_that_succeeds_before_the_copy_starts_settles_it(
     cluster_.app.gated.send("keeps the owner busy", str(tmp_path / "{}"))
     cluster_.wait(lambda: starts(history, "keeps the owner busy") == 1)
     zombie.pause()
-    cluster_.wait(lambda: "is dead; all that it left behind" in owner.output(), what="recovered, not started")
+    cluster_.wait(lambda: "left behind was recovered" in owner.output(), what="recovered, not started")
     (tmp_path / "a").touch()
     zombie.resume()
     cluster_.wait(lambda: ends(history, "m") == 1, what="the zombie completes it")
@@ -208,7 +208,7 @@ def test_a_zombie_that_succeeds_while_the_copy_runs_saves_it_if_that_worker_dies
     cluster_.wait(lambda: any(event.key == "m" for event in history.events("acked")))
     third = cluster_.worker(TEST_GATE_SUFFIX="b")
     owner.kill()
-    cluster_.wait(lambda: "dead; all that it left behind" in third.output() + zombie.output(), what="judged")
+    cluster_.wait(lambda: "left behind was recovered" in third.output() + zombie.output(), what="judged")
     cluster_.wait(lambda: cluster_.enqueued() == 0, what="the copy is skipped")
     assert starts(history, "m") == 2
 

