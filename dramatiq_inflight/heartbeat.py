@@ -38,6 +38,7 @@ class Heartbeat(Thread):
         interval: float,
         identity: Callable[[], dict[str, str]],
         on_hand_over: Callable[[], None],
+        acknowledge: Callable[[Entry], None],
     ) -> None:
         super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
         self.logger = get_logger(__name__, type(self))
@@ -48,6 +49,7 @@ class Heartbeat(Thread):
         self.interval = interval
         self.identity = identity
         self.on_hand_over = on_hand_over
+        self.acknowledge = acknowledge
         self._stopping = Event()
         self._strangers: set[str] = set()
 
@@ -56,8 +58,9 @@ class Heartbeat(Thread):
         wake = self.connectivity.wake
         while not self._stopping.is_set():
             wake.clear()
-            pause = self.interval if self.beat() else RETRY
-            if wake.wait(pause) and self.connectivity.away:
+            begun = time.monotonic()
+            again = begun + self.interval if self.beat() else time.monotonic() + RETRY
+            if wake.wait(max(again - time.monotonic(), 0.01)) and self.connectivity.away:
                 self._stopping.wait(0.05)  # woken by a failure: try at once, but not in a hot loop
 
     def stop(self) -> None:
@@ -89,7 +92,7 @@ class Heartbeat(Thread):
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        if self.lease.epoch > 0:
+        if self.lease.was_lost():
             self.logger.warning(
                 "This worker was taken for dead, or Redis has lost its data. It goes on; "
                 "what another worker has taken over meanwhile stays there."
@@ -216,4 +219,5 @@ class Heartbeat(Thread):
                 if not entry.told:
                     entry.contended = True
                     self.let_go(entry)
+                self.acknowledge(entry)
                 self.table.drop(entry)

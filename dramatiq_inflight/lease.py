@@ -76,6 +76,12 @@ class Lease:
         self.revived = False
         #: Whether it has to say again who it is.
         self.unregistered = True
+        self._lost = False
+
+    def was_lost(self) -> bool:
+        """Whether Redis did not know this incarnation any more; asked once for each time."""
+        lost, self._lost = self._lost, False
+        return lost
 
     def contact(self, known: bool) -> None:
         """A script of ours has renewed the heartbeat; `known` says whether we were believed to live until then."""
@@ -83,11 +89,16 @@ class Lease:
         silent = now - self._last_contact > self._doubt_after
         self._last_contact = now
         if not known:
-            self.unregistered = True
-            self._wake.set()
+            self._lost = self.epoch > 0
+            self.register_again()
         if silent or (not known and self.epoch > 0):
             self.revived = self.revived or not known
             self.epoch += 1
+
+    def register_again(self) -> None:
+        """What this incarnation said of itself has changed."""
+        self.unregistered = True
+        self._wake.set()
 
     def registered(self) -> None:
         """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not."""

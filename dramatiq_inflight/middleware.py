@@ -94,6 +94,11 @@ class InFlightTracker(Middleware):
         if "max_recoveries" in actor.options:
             check_max_recoveries(actor.options["max_recoveries"], f"max_recoveries of actor {actor.actor_name!r}")
 
+    def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
+        """A queue more to be handed back, should this worker die."""
+        if self._runtime is not None:
+            self._runtime.lease.register_again()
+
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Become an incarnation, before the consumers start.
 
@@ -185,7 +190,7 @@ class InFlightTracker(Middleware):
         if runtime is None or entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
             return
         entry.end(succeeded=exception is None)
-        if runtime.lease.in_doubt(entry) and not runtime.connectivity.away:
+        if runtime.lease.in_doubt(entry):
             try:
                 runtime.heartbeat.look_up(entry)
             except redis.RedisError:
@@ -268,13 +273,14 @@ class InFlightTracker(Middleware):
         try:
             entry.limit = self._max_recoveries(broker, message)
             entry.payload = message.encode()
-            if not runtime.connectivity.away:  # the heartbeat tries every second, and mends
+            # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the
+            # heartbeat tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
+            if not (runtime.connectivity.away and runtime.queues is None and not mark_of(message)):
                 started = runtime.registry.start(
                     copy,
                     entry.payload,
                     limit=entry.limit,
                     here=here,
-                    revived=runtime.lease.revived,
                     broker_keys=runtime.broker_keys(copy.queue),
                 )
         except redis.RedisError:
@@ -283,9 +289,9 @@ class InFlightTracker(Middleware):
             runtime.table.skip(entry)
             raise
         if started is None:
-            if here != "no":
+            if here != "no" or mark_of(message).get("reason"):
                 self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
-            self._run(entry)
+            self._run(runtime, entry)
         else:
             self._act_on(runtime, message, entry, started)
 
@@ -293,7 +299,7 @@ class InFlightTracker(Middleware):
         if started.answer is Start.RUN:
             entry.written, entry.run, entry.generation = True, started.run, started.generation
             entry.crashes, entry.started_ms, entry.first_ms = started.crashes, started.started_ms, started.first_ms
-            self._run(entry)
+            self._run(runtime, entry)
         elif started.answer in (Start.DUPLICATE, Start.WAITING):
             entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
             self._put_off(runtime, message, entry, started.wait_ms / 1000)
@@ -305,8 +311,8 @@ class InFlightTracker(Middleware):
         else:
             self._skip(message, entry, SKIPS[started.answer])
 
-    def _run(self, entry: Entry) -> None:
-        entry.phase = Phase.RUNNING
+    def _run(self, runtime: Runtime, entry: Entry) -> None:
+        runtime.table.run(entry)
         current_entry.set(entry)
 
     # What the hooks have in common.
@@ -332,7 +338,9 @@ class InFlightTracker(Middleware):
     def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""
         deferrals = mark_of(message).get("deferrals", 0)
-        delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait)) + 0.5
+        delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait))
+        if entry.copy.duplicate:
+            delay += 0.5  # when the owner's heartbeat has expired, not just before
         mark: Mark = {**mark_of(message), "generation": entry.copy.generation, "deferrals": deferrals + 1}
         if entry.copy.origin:
             mark["origin"] = entry.copy.origin

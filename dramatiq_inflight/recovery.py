@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 import redis
 from dramatiq import Message
+from dramatiq.common import dq_name
 from dramatiq.errors import DecodeError
 from dramatiq.logging import get_logger
 from redis.exceptions import LockError
@@ -107,21 +108,22 @@ class Recovery:
         if not (due.dead or due.overdue or self.leftovers):
             return swept
         lock = self.registry.lock(self.lock_ttl)
-        if not lock.acquire(blocking=False, token=self.registry.me):
+        if not self._acquire(lock):
             swept.locked = True
             return swept
         try:
             holding = _Holding(lock, self.lock_ttl, stop)
             self._finish_leftovers(swept, holding)
             if self.registry.me in due.dead:
-                self.registry.beat()  # we are late ourselves, and evidently alive
-            seen = {self.registry.me}
-            dead = [id for id in due.dead if id not in seen]
-            while dead and not holding.over():
+                self.registry.beat()  # late, and evidently alive
+            kept = 0
+            while not holding.over():
+                dead = [id for id in self.registry.due(skip_dead=kept).dead if id != self.registry.me]
+                if not dead:
+                    break
                 for id in dead:
-                    self._recover(self.registry.incarnation(id), swept, holding)
-                seen.update(dead)
-                dead = [id for id in self.registry.due().dead if id not in seen]
+                    if not holding.over() and not self._recover(self.registry.incarnation(id), swept, holding):
+                        kept += 1
             self._recover_overdue(swept, holding)
             swept.next_in = self.registry.due().next_in
         finally:
@@ -190,7 +192,18 @@ class Recovery:
 
     # One dead incarnation.
 
-    def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> None:
+    def _acquire(self, lock: Lock) -> bool:
+        me = self.registry.me
+        if lock.acquire(blocking=False, token=me):
+            return True
+        lock.local.token = me.encode()  # ours from a sweep that could not reach Redis to release it?
+        try:
+            return bool(lock.reacquire())
+        except LockError:
+            return False
+
+    def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
+        """Recover one incarnation.  False: something of it is left."""
         if dead.id not in self._said:
             self._said.add(dead.id)
             self.logger.warning("Worker %s is dead: its heartbeat has expired. Recovering what it left behind.", dead)
@@ -208,23 +221,27 @@ class Recovery:
                     *(dead, dead.broker_namespace),
                 )
             swept.left += 1
-            return
-        if complete and self.registry.reap(dead.id):
-            swept.reaped += 1
-            self._said.discard(dead.id)
-            self.logger.info("All that worker %s left behind was recovered.", dead)
+            return False
+        if not complete or not self.registry.reap(dead.id):
+            return False
+        swept.reaped += 1
+        self._said.discard(dead.id)
+        self.logger.info("All that worker %s left behind was recovered.", dead)
+        return True
 
     def _hand_back(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         queues = self.queues
         assert queues is not None
         if self.registry.hand_back(dead.id, []) is None:
             return False
+        names = set(dead.queues)
         kept = 0
         while not holding.over():
             ids = self.registry.running_of(dead.id, kept)
             if not ids:
                 break
             heads = self.registry.peek(ids)
+            names |= {name for head in heads if head for name in (head.queue, dq_name(head.queue))}
             held = queues.held([(head.queue, head.copy or head.origin) if head else ("", "") for head in heads])
             results = self.registry.hand_back(dead.id, list(zip(ids, held, strict=True)))
             if results is None:
@@ -236,8 +253,8 @@ class Recovery:
                 kept += len(convicted)
             kept += results.count(HandedBack.BUSY)
         if not holding.over():
-            swept.returned += queues.give_back(dead.broker_id, dead.queues)
-        return kept == 0 and not holding.over() and queues.is_empty(dead.broker_id, dead.queues)
+            swept.returned += queues.give_back(dead.broker_id, names)
+        return kept == 0 and not holding.over() and queues.is_empty(dead.broker_id, names)
 
     def _copy(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         kept = 0
@@ -283,7 +300,7 @@ class Recovery:
     def _recover_overdue(self, swept: Swept, holding: _Holding) -> None:
         offset = 0
         while not holding.over():
-            ids = self.registry.due(offset).overdue
+            ids = self.registry.due(skip_overdue=offset).overdue
             if not ids:
                 return
             heads = self.registry.peek(ids)
@@ -296,6 +313,14 @@ class Recovery:
                 ]
                 held = self.queues.held([(head.queue, head.copy) for _, head in pairs])
                 asked = [(id, head.copy, has) for (id, head), has in zip(pairs, held, strict=True)]
+                # With the broker, and not started for so long: waiting in a long queue, or stranded with a living
+                # worker whose fetch timed out.  Back to the queue with it: whoever has it in memory will know.
+                brokers = [
+                    id for namespace, id in self.registry.registered_brokers() if namespace == self.queues.namespace
+                ]
+                for (_, head), has in zip(pairs, held, strict=True):
+                    if has and self.queues.take_back(head.queue, head.copy, brokers):
+                        swept.returned += 1
             if asked:
                 swept.settled += self.registry.postpone(asked).count("settled")
             known = {id for id, _, _ in asked}
@@ -369,14 +394,16 @@ class RecoveryThread(threading.Thread):
     """Sweeps at boot, and then whenever something falls due; has a thread of its own, since an enqueue may hang.
 
     Parameters:
-      interval: Longest pause between two sweeps, seconds; 0: sweep once, at boot.
+      interval: Longest pause between two sweeps, seconds; 0: only at boot.
+      at_boot: How long boot lasts for that, seconds: whoever died before it is judged by then.
     """
 
-    def __init__(self, recovery: Recovery, interval: float) -> None:
+    def __init__(self, recovery: Recovery, interval: float, at_boot: float = 0.0) -> None:
         super().__init__(name="dramatiq_inflight-recovery", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self.recovery = recovery
         self.interval = interval
+        self._boot_ends = time.monotonic() + at_boot
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._failures = 0
@@ -418,7 +445,9 @@ class RecoveryThread(threading.Thread):
             return min(longest, 2.0 ** min(self._failures - 1, 6))
         self._failures = 0
         if not self.interval:
-            return None
+            longest = self._boot_ends - time.monotonic()
+            if longest <= 0 and not swept.locked:
+                return None
         if swept.locked:
             return min(longest, 1.0)
         # All workers wake at the same deadline: spread them, so that most find the work done.

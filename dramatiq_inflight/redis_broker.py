@@ -70,6 +70,31 @@ class RedisQueues:
         own = client.sismember(self._acks(self.broker.broker_id, queue), copy_id)
         return bool(own), bool(client.hexists(self._messages(queue), copy_id))
 
+    def acknowledge(self, queue: str, copy_id: str) -> None:
+        """Acknowledge a copy of this broker's own.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        self.broker.do_ack(queue, copy_id)
+
+    def take_back(self, queue: str, copy_id: str, broker_ids: Collection[str]) -> bool:
+        """Move a message back to its queue from whichever of these workers has fetched it.
+
+        If that worker has it in memory after all, its start finds that it is not its own any more.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        ids = list(broker_ids)
+        pipeline = self.broker.client.pipeline(transaction=False)
+        for broker_id in ids:
+            pipeline.sismember(self._acks(broker_id, queue), copy_id)
+        holders = [broker_id for broker_id, has in zip(ids, pipeline.execute(), strict=True) if has]
+        for broker_id in holders:
+            self._requeue(broker_id, queue, [copy_id])
+        return bool(holders)
+
     def give_back(self, broker_id: str, queues: Collection[str]) -> int:
         """Move all that a worker had fetched back to its queues, a batch at a time.
 

@@ -45,10 +45,13 @@ from .records import (
     Started,
 )
 
-__all__ = ["BATCH", "Registry"]
+__all__ = ["BATCH", "GRACE", "Registry"]
 
 #: How many records one script handles at the most: 100 take about a millisecond of the server's time.
 BATCH = 100
+
+#: The shortest grace after an outage, seconds; see _common.lua.
+GRACE = 6.0
 
 #: How long messages that are still running when their worker leaves may take to end, seconds.
 HAND_OVER_DELAY = 5.0
@@ -118,7 +121,6 @@ class Registry:
         *,
         limit: int | None,
         here: str,
-        revived: bool,
         broker_keys: Sequence[str] = (),
     ) -> Started:
         """May this copy run here?  One round trip.
@@ -126,7 +128,6 @@ class Registry:
         Parameters:
           limit: The message's ``max_recoveries``.
           here: What this process knows of the message: ``no``, ``running`` or ``ended``.
-          revived: Whether this incarnation was ever taken for dead.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         reply = self._own(
@@ -134,7 +135,7 @@ class Registry:
             [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, self._handed, *broker_keys],
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
-                *(copy.queue, copy.actor, _limit(limit), copy.broker_copy_id, _flag(revived), payload, self.fence_ms),
+                *(copy.queue, copy.actor, _limit(limit), copy.broker_copy_id, payload, self.fence_ms),
                 _flag(copy.duplicate),
             ],
         )
@@ -156,7 +157,7 @@ class Registry:
             [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys[:1]],
             [
                 *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
-                *(self.fence_ms, copy.broker_copy_id),
+                *(self.fence_ms, copy.broker_copy_id, copy.generation),
             ],
         )
         return Finished(reply[0].decode())
@@ -240,10 +241,10 @@ class Registry:
         """The recovery lock, which saves work and protects nothing; not yet acquired."""
         return Lock(self.client, self._lock, timeout=ttl, blocking=False, thread_local=False)
 
-    def due(self, offset: int = 0) -> Due:
-        """What is there to recover, a batch of it; of records past their deadline, from `offset`."""
+    def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
+        """What is there to recover, a batch of each kind, passing over so many that are to be left."""
         keys = [self._heartbeats, self._waiting, self._lock]
-        dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, offset])
+        dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, skip_dead, skip_overdue])
         next_in = next_ms / 1000 if next_ms >= 0 else None
         return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
 
@@ -260,6 +261,15 @@ class Registry:
             broker_id=said.get("broker_id", ""),
             queues=json.loads(said.get("queues", "[]")),
         )
+
+    def registered_brokers(self) -> list[tuple[str, str]]:
+        """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
+        members = self._ask(lambda: self.client.zrange(self._heartbeats, 0, -1))
+        pipeline = self.client.pipeline(transaction=False)
+        for member in members:
+            pipeline.hmget(self._incarnation(member.decode()), "broker_namespace", "broker_id")
+        rows = self._ask(pipeline.execute)
+        return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
     def running_of(self, incarnation: str, offset: int) -> list[str]:
         """A batch of the messages that another incarnation runs, oldest first, from `offset`."""

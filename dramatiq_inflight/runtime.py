@@ -18,9 +18,9 @@ from .incarnation import Incarnation
 from .lease import Connectivity, Lease
 from .recovery import Recovery, RecoveryThread
 from .redis_broker import RedisQueues
-from .registry import Registry
+from .registry import GRACE, Registry
 from .settings import Settings
-from .table import Table
+from .table import Entry, Phase, Table
 
 __all__ = ["Runtime"]
 
@@ -59,7 +59,8 @@ class Runtime:
             queues=self.queues,
             lock_ttl=settings.recovery_lock_ttl,
         )
-        self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval)
+        judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
+        self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
         self.heartbeat = Heartbeat(
             self.registry,
             self.table,
@@ -68,6 +69,7 @@ class Runtime:
             interval=settings.beat_interval,
             identity=self._identity,
             on_hand_over=self.recovery_thread.wake,
+            acknowledge=self.acknowledge,
         )
 
     def register(self) -> None:
@@ -93,6 +95,10 @@ class Runtime:
         self.heartbeat.stop()
         self.heartbeat.beat()  # whatever was still to be told
         try:
+            for entry in self.table.entries():
+                if entry.phase is Phase.ENDED and entry.told:
+                    self.acknowledge(entry)
+                    self.table.drop(entry)
             if not self.table.entries() and self.queues is not None:
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
@@ -107,6 +113,15 @@ class Runtime:
     def broker_keys(self, queue: str) -> tuple[str, ...]:
         """The broker's ack set of this worker for a queue, and the queue's messages, if on the tracker's Redis."""
         return self.queues.keys(queue) if self.queues is not None else ()
+
+    def acknowledge(self, entry: Entry) -> None:
+        """Acknowledge a copy that Dramatiq gave up to acknowledge: its outcome is recorded, and it must not run again.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        if self.queues is not None:
+            self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id)
 
     def is_elsewhere(self, queue: str, copy_id: str) -> bool:
         """Whether a delivery that waited in our memory was given to others while we were taken for dead.

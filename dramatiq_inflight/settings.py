@@ -23,9 +23,9 @@ __all__ = ["Settings", "check_max_recoveries", "load_settings"]
 #: Longer durations than this are taken for a mistake in the unit, seconds.
 LONGEST = 10 * 365 * 24 * 3600.0
 
-#: Heartbeats are sent at least this often within one TTL, so that the rhythm of a lone survivor never looks like an
-#: outage of Redis (which is assumed when nobody has beaten for half a TTL).
-LONGEST_INTERVAL_PER_TTL = 0.4
+#: The longest pause between two heartbeats, as a share of the TTL: the rhythm of a lone survivor must not look like an
+#: outage of Redis, which is assumed when nobody has beaten for half a TTL.
+LONGEST_INTERVAL_PER_TTL = 1 / 3
 
 #: The environment variable of each setting.
 VARIABLES: Final[Mapping[str, str]] = {
@@ -74,7 +74,7 @@ class Settings:
 
     @property
     def beat_interval(self) -> float:
-        """How often to beat, in seconds: as set, but at least five times in two TTLs."""
+        """How often to beat, in seconds: as set, but at least three times in a TTL."""
         return min(self.heartbeat_interval, LONGEST_INTERVAL_PER_TTL * self.heartbeat_ttl)
 
 

@@ -105,6 +105,7 @@ class Table:
         self._mutex = threading.Lock()
         self._by_object: dict[int, tuple[Any, Entry]] = {}
         self._by_id: dict[str, Entry] = {}
+        self._untold: list[Entry] = []
 
     def reserve(self, message: Any, entry: Entry) -> str:
         """Note a copy before Redis is asked about it.
@@ -126,6 +127,12 @@ class Table:
         found = self._by_object.get(id(message))
         return found[1] if found is not None else None
 
+    def run(self, entry: Entry) -> None:
+        """The copy runs: the id is its own from now on, even if an earlier run of it has not been forgotten yet."""
+        with self._mutex:
+            entry.phase = Phase.RUNNING
+            self._by_id[entry.copy.message_id] = entry
+
     def skip(self, entry: Entry, phase: Phase = Phase.SKIPPED) -> None:
         """The copy does not run: its id is free again, if it was reserved for it."""
         with self._mutex:
@@ -133,16 +140,22 @@ class Table:
             self._free(entry)
 
     def forget(self, message: Any) -> None:
-        """The broker is done with this object.  An untold entry keeps its id until Redis is told."""
+        """The broker is done with this object.  What Redis is still to be told stays, and keeps its id."""
         with self._mutex:
             found = self._by_object.pop(id(message), None)
-            if found is not None and found[1].phase is not Phase.UNTOLD:
+            if found is None:
+                return
+            if found[1].phase is Phase.UNTOLD:
+                self._untold.append(found[1])
+            else:
                 self._free(found[1])
 
     def drop(self, entry: Entry) -> None:
         """Nothing is left to be told of the entry."""
         with self._mutex:
             self._free(entry)
+            if entry in self._untold:
+                self._untold.remove(entry)
             for key, (_, other) in list(self._by_object.items()):
                 if other is entry:
                     del self._by_object[key]
@@ -150,8 +163,11 @@ class Table:
     def entries(self) -> list[Entry]:
         """The messages that run, have ended, or are untold."""
         with self._mutex:
-            return list(self._by_id.values())
+            return [*self._by_id.values(), *(entry for entry in self._untold if not self._has(entry))]
+
+    def _has(self, entry: Entry) -> bool:
+        return self._by_id.get(entry.copy.message_id) is entry
 
     def _free(self, entry: Entry) -> None:
-        if self._by_id.get(entry.copy.message_id) is entry:
+        if self._has(entry):
             del self._by_id[entry.copy.message_id]

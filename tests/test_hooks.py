@@ -35,7 +35,7 @@ from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.recovery import Recovery
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.table import Phase, own_enqueue
+from dramatiq_inflight.table import Entry, Phase, Table, own_enqueue
 
 from .support.lab import Lab, copy_of
 from .support.servers import wait_until
@@ -161,9 +161,8 @@ def test_tracking_is_opted_in_by_actor_or_message(
     actor = dramatiq.actor(broker=app.broker, actor_name="work", **options)(
         lambda: currents.append(dramatiq_inflight.current())
     )
-    actor.broker.enqueue(
-        actor.message_with_options(**({} if message_says is None else {"track_inflight": message_says}))
-    )
+    options_of_message: dict[str, Any] = {} if message_says is None else {"track_inflight": message_says}
+    actor.broker.enqueue(actor.message_with_options(**options_of_message))
     app.start()
     app.join()
     assert [current is not None for current in currents] == [tracked]
@@ -750,3 +749,84 @@ def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str
     app.join()
     assert app.ran == [1]
     assert RedisQueues.of(app.broker) is not None
+
+
+def test_a_worker_that_declares_a_queue_later_says_so(app: App) -> None:
+    """Its registration is what hand back goes by."""
+    app.start()
+    app.broker.declare_queue("late")
+    key = app.lab.prefix + f"incarnation:{app.registry.me}"
+    wait_until(lambda: b'"late"' in app.client.hget(key, "queues"), timeout=5)
+
+
+def test_a_message_whose_ack_was_given_up_does_not_run_again(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """redis-py's time-outs are no connection errors to Dramatiq: it logs, and leaves the copy in the ack set."""
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    dispatch = app.broker.scripts["dispatch"]
+    failed: list[Any] = []
+
+    def failing(keys: Any, args: Any) -> Any:
+        if args[0] == "ack" and not failed:
+            failed.append(args)
+            raise redis.TimeoutError("as asked for")
+        return dispatch(keys=keys, args=args)
+
+    app.broker.scripts["dispatch"] = failing
+    actor.send()
+    wait_until(lambda: failed)
+    wait_until(lambda: "Unhandled error during post_process_message" in caplog.text)
+    app.stop()
+    assert app.client.hlen(f"{app.broker.namespace}:default.msgs") == 0
+    app.start()
+    app.join()
+    assert app.ran == [1]
+
+
+def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:
+    """A stall has just ended, and the next message is a copy that is to be dead-lettered."""
+    app.actor(lambda: app.ran.append(1), actor_name="work")
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    dead = app.other("dead")
+    copy = copy_of(origin="o1")
+    message: Message[None] = Message("default", "work", (), {}, {}, copy.message_id)
+    app.lab.start(dead, copy, payload=message.encode(), limit=0)
+    runtime.connectivity._away_since = time.monotonic() + 3600  # whatever succeeds was begun before that
+    app.lab.kill(dead)
+    wait_until(app.dead_letters, what="recovery has enqueued it, and it was rejected")
+    app.join()
+    assert app.ran == []
+
+
+def test_the_table_keeps_a_run_that_came_before_the_former_was_forgotten() -> None:
+    """A poll loop's next round is fetched while the last one is still being acknowledged."""
+    table = Table()
+    first, second = Entry(copy_of("m")), Entry(copy_of("m"))
+    a, b = object(), object()
+    assert table.reserve(a, first) == "no"
+    table.run(first)
+    first.end(succeeded=True)
+    assert table.reserve(b, second) == "ended"
+    table.run(second)
+    table.forget(a)
+    assert table.entries() == [second]
+    table.forget(b)
+    assert table.entries() == []
+
+
+def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
+    """Even when another run of the message has taken its place."""
+    table = Table()
+    first, second = Entry(copy_of("m")), Entry(copy_of("m"))
+    a, b = object(), object()
+    table.reserve(a, first)
+    table.run(first)
+    first.phase = Phase.UNTOLD
+    table.forget(a)
+    assert table.reserve(b, second) == "ended"
+    table.run(second)
+    assert table.entries() == [second, first]
+    table.drop(first)
+    assert table.entries() == [second]

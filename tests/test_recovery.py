@@ -372,19 +372,20 @@ def test_the_lock_is_released_by_its_holder_alone(fleet: Fleet) -> None:
     """And a sweep that finds it taken says so."""
     fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
-    assert fleet.lab.client.set(fleet.lab.prefix + "lock", "somebody else", px=60_000)
+    fleet.recovery("other")
+    assert fleet.lab.client.set(fleet.lab.prefix + "lock", "other", px=60_000)
     assert recovery.sweep().locked
     assert fleet.enqueued() == []
     fleet.lab.client.delete(fleet.lab.prefix + "lock")
     hand_back = recovery.registry.hand_back
 
     def meanwhile(*args: Any) -> Any:
-        fleet.lab.client.set(fleet.lab.prefix + "lock", "somebody else", px=60_000)
+        fleet.lab.client.set(fleet.lab.prefix + "lock", "other", px=60_000)
         return hand_back(*args)
 
     recovery.registry.hand_back = meanwhile  # type: ignore[method-assign,assignment]
     assert recovery.sweep().handed_back == 1
-    assert fleet.lab.client.get(fleet.lab.prefix + "lock") == b"somebody else"
+    assert fleet.lab.client.get(fleet.lab.prefix + "lock") == b"other"
 
 
 def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
@@ -426,9 +427,9 @@ def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
     calls: list[float] = []
     due = recovery.registry.due
 
-    def counted(offset: int = 0) -> Any:
+    def counted(**skip: int) -> Any:
         calls.append(time.monotonic())
-        return due(offset)
+        return due(**skip)
 
     recovery.registry.due = counted  # type: ignore[method-assign]
     thread = RecoveryThread(recovery, interval=30)
@@ -504,3 +505,69 @@ def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namesp
     lab.kill(dead)
     wait_until(lambda: "incarnation:dead" not in lab.names(), timeout=15)
     thread.stop()
+
+
+def test_a_copy_that_is_stranded_with_a_living_worker_is_taken_back(fleet: Fleet) -> None:
+    """Its fetch timed out on a stalled Redis, which executed it all the same: in its ack set, in nobody's memory."""
+    (id,) = fleet.dead("dead", 1)
+    recovery = fleet.recovery("r")
+    recovery.sweep()
+    living = Registry(fleet.lab.client, fleet.lab.namespace, "living", heartbeat_ttl=60, fence_ttl=60)
+    living.register({"broker_namespace": fleet.broker.namespace, "broker_id": "living", "queues": '["default"]'})
+    client: Any = fleet.broker.client
+    rid = client.lpop(f"{fleet.broker.namespace}:default")
+    client.sadd(f"{fleet.broker.namespace}:__acks__.living.default", rid)
+    fleet.lab.overdue(copy_of(id))
+    assert recovery.sweep().returned == 1
+    assert [message.message_id for message in fleet.enqueued()] == [id]
+    assert client.keys(f"{fleet.broker.namespace}:__acks__*") == []
+
+
+def test_a_queue_that_the_dead_worker_had_not_said_is_handed_back_all_the_same(fleet: Fleet) -> None:
+    """It was declared after the boot: the records know it."""
+    fleet.broker.declare_queue("late")
+    me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
+    me.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    fleet.lab.start(me, Copy("m", 1, "r", "r", False, "late", "work"), payload=_message("late"))
+    fleet.broker.client.hset(f"{fleet.broker.namespace}:late.msgs", "r", _message("late"))
+    for name in ("late", "late.DQ"):
+        fleet.broker.client.sadd(f"{fleet.broker.namespace}:__acks__.dead.{name}", "r")
+    fleet.lab.kill(me)
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.reaped) == (1, 1)
+    assert fleet.broker.client.lrange(f"{fleet.broker.namespace}:late", 0, -1) == [b"r"]
+    assert fleet.broker.client.keys(f"{fleet.broker.namespace}:__acks__*") == []
+
+
+def test_the_dead_that_nobody_here_can_recover_do_not_hide_the_others(fleet: Fleet) -> None:
+    """More than a batch of another broker's, older than ours."""
+    for n in range(BATCH + 5):
+        other = Registry(fleet.lab.client, fleet.lab.namespace, f"other{n}", heartbeat_ttl=60, fence_ttl=60)
+        other.register({"broker_namespace": "elsewhere", "broker_id": f"other{n}", "queues": "[]"})
+        fleet.lab.kill(other)
+    fleet.dead("zdead", 1)
+    fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"zdead": 2})
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.reaped, swept.left) == (1, 1, BATCH + 5)
+
+
+def test_a_lock_left_by_a_sweep_that_was_cut_off_is_ours(fleet: Fleet) -> None:
+    """Redis was away when it was to be released: the next sweep does not wait for it to run out."""
+    fleet.dead("dead", 1)
+    recovery = fleet.recovery("r")
+    assert recovery.registry.lock(300).acquire(blocking=False, token="r")
+    swept = recovery.sweep()
+    assert (swept.locked, swept.handed_back) == (False, 1)
+    assert fleet.lab.client.get(fleet.lab.prefix + "lock") is None
+
+
+def test_with_an_interval_of_zero_those_are_recovered_who_died_before_the_boot(fleet: Fleet) -> None:
+    """Even if their heartbeats expire only after it."""
+    fleet.dead("dead", 1)
+    seconds, micros = fleet.lab.client.time()
+    fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": seconds * 1000 + micros // 1000 + 700})
+    thread = RecoveryThread(fleet.recovery("r"), interval=0, at_boot=1.5)
+    thread.start()
+    wait_until(fleet.enqueued, timeout=5)
+    thread.join(timeout=10)
+    assert not thread.is_alive()

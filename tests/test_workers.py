@@ -326,7 +326,7 @@ def test_a_self_killing_message_is_dead_lettered_with_its_reason_and_can_be_repl
     cluster_ = cluster(PROCESSING_MAX_RECOVERIES="2")
     message = cluster_.app.self_killing.send("poison")
     for run in range(1, 4):
-        cluster_.worker()
+        cluster_.worker(wait=False)  # it may be killed before it has booted
         cluster_.wait(lambda run=run: starts(history, "poison") == run, what=f"run {run}")
         cluster_.wait(lambda: cluster_.workers[-1].process.poll() is not None, what="it kills its worker")
     survivor = cluster_.worker()

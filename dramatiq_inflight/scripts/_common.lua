@@ -20,7 +20,7 @@ local FIELDS = {
     'started',    -- when the present run started, ms
     'first',      -- when its first run started, ms; 0: the present run is the first
     'origin',     -- the broker's id of the enqueue that it goes back to; '' where the broker has none
-    'copy',       -- the broker's id of the copy that is with the broker; '' where unknown
+    'copy',       -- the broker's id of its present copy; '': the same as the origin; '-': there is none
     'queue',
     'actor',
 }
@@ -29,8 +29,15 @@ local SETTLED = {released = true, completed = true, dead_lettered = true}
 local WAITING = {recovering = true, requeued = true, poisoned = true}
 
 -- How long nobody is judged by an expired heartbeat once Redis is back from an outage, ms: longer than a living worker
--- needs to report back (it tries every second, and waits at most two for an answer).
-local GRACE = 6000
+-- needs to report back. One whose heartbeat has failed tries every second, and waits at most two for an answer. One
+-- that saw nothing of it (a failover to a server whose clock is ahead) beats within a third of the TTL.
+local function grace(ttl)
+    return math.max(6000, ttl / 2)
+end
+
+-- A heartbeat that lies further ahead than this was written by a server whose clock was ahead, ms. Well above the TTL
+-- of any worker: workers with different settings share a namespace during a deployment.
+local HORIZON = 600000
 
 -- Members of the heartbeat set that are no incarnation: when anybody last beat, and until when the grace lasts. They
 -- live in this set so that a beat needs one key only.
@@ -89,7 +96,7 @@ end
 -- A settled record has no payload, and is kept only where a copy of the message may still be under way.
 local function save_settled(key, record, fence_ttl)
     if record.generation > 1 or record.contended == 1 then
-        record.owner, record.copy = '', ''
+        record.owner = ''
         redis.call('SET', key, dump(record), 'PX', fence_ttl)
     else
         redis.call('DEL', key)
@@ -101,7 +108,7 @@ local function beat(heartbeats, me, now, ttl)
     local deadline = redis.call('ZSCORE', heartbeats, me)
     local last = redis.call('ZSCORE', heartbeats, LAST)
     if last and now - tonumber(last) > ttl / 2 then
-        redis.call('ZADD', heartbeats, now + GRACE, GRACE_END)
+        redis.call('ZADD', heartbeats, now + grace(ttl), GRACE_END)
     end
     redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
     if deadline and tonumber(deadline) > now then
@@ -116,8 +123,8 @@ local function nobody_is_judged(heartbeats, now, ttl)
     if not last or now - tonumber(last) > ttl / 2 then
         return true
     end
-    local grace = redis.call('ZSCORE', heartbeats, GRACE_END)
-    return grace and now < tonumber(grace) and tonumber(grace) <= now + GRACE
+    local grace_end = redis.call('ZSCORE', heartbeats, GRACE_END)
+    return grace_end and now < tonumber(grace_end) and tonumber(grace_end) <= now + HORIZON
 end
 
 -- How long an incarnation is still believed to live, ms; 0: it is dead. A missing heartbeat beside a record is data
@@ -132,7 +139,7 @@ local function believed_for(heartbeats, incarnation, now, ttl)
         return tonumber(deadline) - now
     end
     if nobody_is_judged(heartbeats, now, ttl) then
-        return GRACE
+        return grace(ttl)
     end
     return 0
 end

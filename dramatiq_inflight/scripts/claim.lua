@@ -53,8 +53,7 @@ for i = 4, #KEYS do
             record.crashes = record.crashes + 1
         end
         record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
-        record.generation = record.generation + 1
-        record.done = 0
+        record.generation, record.copy, record.done = record.generation + 1, '-', 0
         save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
         results[#results + 1] = {
             convicted(record) and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,

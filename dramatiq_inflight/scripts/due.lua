@@ -4,16 +4,17 @@
 -- What is there to recover now, and when will there be something next?
 --
 -- KEYS  1 heartbeats   2 waiting   3 lock
--- ARGV  1 heartbeat ttl ms   2 how many of each at the most   3 how many overdue ids to pass over
+-- ARGV  1 heartbeat ttl ms   2 how many of each at the most   3 how many of the dead to pass over
+--       4 how many of the overdue to pass over
 -- returns {dead incarnations, ids of records past their deadline, ms until the next deadline (-1: none)}
 --
 -- I9: Redis's clock alone decides. I10: O(log n + what is due).
 
-local ttl, limit, offset = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local ttl, limit, skip = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = clock()
 
 -- A heartbeat far in the future was written by a server whose clock was ahead: cut it to what a beat now would give.
-local horizon = string.format('(%d', now + math.max(2 * ttl, GRACE))
+local horizon = string.format('(%d', now + math.max(2 * ttl, HORIZON))
 local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], horizon, '+inf', 'LIMIT', 0, limit)
 for _, member in ipairs(ahead) do
     local cut = now + ttl
@@ -26,18 +27,23 @@ end
 local quiet = nobody_is_judged(KEYS[1], now, ttl)
 local dead, next_deadline = {}, -1
 if quiet then
-    local grace = tonumber(redis.call('ZSCORE', KEYS[1], GRACE_END) or 0)
-    next_deadline = math.max(grace - now, 1000)
+    local grace_end = tonumber(redis.call('ZSCORE', KEYS[1], GRACE_END) or 0)
+    next_deadline = math.max(grace_end - now, 1000)
 else
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, limit + 2)) do
+    local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, skip + limit + 2)
+    for _, member in ipairs(expired) do
         if string.sub(member, 1, 1) ~= '*' then
-            dead[#dead + 1] = member
+            if skip == 0 then
+                dead[#dead + 1] = member
+            else
+                skip = skip - 1
+            end
         end
     end
-    -- A recoverer that died holds its lock for minutes. The lock saves work and protects nothing: break it.
+    -- A recoverer that died, or left, holds its lock for minutes. The lock saves work and protects nothing: break it.
     local holder = redis.call('GET', KEYS[3])
     local deadline = holder and redis.call('ZSCORE', KEYS[1], holder)
-    if deadline and tonumber(deadline) <= now then
+    if holder and (not deadline or tonumber(deadline) <= now) then
         redis.call('DEL', KEYS[3])
     end
 end
@@ -51,7 +57,7 @@ for i = 1, #coming, 2 do
     end
 end
 
-local overdue = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', offset, limit)
+local overdue = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', ARGV[4], limit)
 local first = redis.call('ZRANGEBYSCORE', KEYS[2], after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if first[2] then
     local wait = tonumber(first[2]) - now

@@ -7,7 +7,7 @@
 --       5 (RedisBroker on this Redis only) the broker's ack set of this worker and queue
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
---       9 broker's id of the copy
+--       9 broker's id of the copy   10 generation
 -- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
@@ -23,6 +23,13 @@ local known = beat(KEYS[3], me, now, ttl)
 
 if not record then
     redis.call('ZREM', KEYS[2], id)
+    if (lost or ARGV[7] == '1') and not again then
+        record = {
+            state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = -1,
+            contended = 1, done = 1, started = now, first = 0, origin = origin, copy = '', queue = '', actor = '',
+        }
+        save_settled(KEYS[1], record, ARGV[8])
+    end
     return {'gone', known}
 end
 

@@ -8,8 +8,8 @@
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 generation of the copy   5 origin
 --       6 '1': the copy may be a redelivery, whatever its origin
 --       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
---       8 queue   9 actor   10 limit   11 broker's id of the copy   12 '1': this incarnation was taken for dead before
---       13 payload   14 fence ttl ms   15 '1': the copy was put off as a duplicate of its origin before
+--       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload   13 fence ttl ms
+--       14 '1': the copy was put off as a duplicate of its origin before
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms}; answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting, convicted
 --
@@ -20,7 +20,6 @@ local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
 local now = clock()
 local record = load(KEYS[1])
-local known_before = redis.call('ZSCORE', KEYS[3], me)
 local held, stored = 1, 1
 if KEYS[6] then
     held = redis.call('SISMEMBER', KEYS[6], copy)
@@ -36,18 +35,23 @@ local function answer(name, wait)
     return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first}
 end
 
-local function run(crashes, kept_generation, contended)
+local function run(crashes, contended)
     local before = record
+    local kept_generation = generation
+    if before and copy ~= '' then
+        -- Where the broker has ids, a generation never falls: what is older than any copy of ours stays stale.
+        kept_generation = math.max(generation, before.generation)
+    end
     record = {
         state = 'running', owner = me, run = (before and before.run or 0) + 1,
-        generation = kept_generation or generation, crashes = crashes, limit = tonumber(ARGV[10]),
+        generation = kept_generation, crashes = crashes, limit = tonumber(ARGV[10]),
         contended = contended or 0, done = 0, started = now, first = 0,
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
     }
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
     end
-    save_running(KEYS[1], record, ARGV[13])
+    save_running(KEYS[1], record, ARGV[12])
     redis.call('ZADD', KEYS[2], now, id)
     if before and WAITING[before.state] then
         redis.call('ZREM', KEYS[4], id)
@@ -56,25 +60,29 @@ local function run(crashes, kept_generation, contended)
 end
 
 -- The broker took this delivery back while it waited in our memory (we were frozen, or Dramatiq's maintenance was
--- quicker than our polls). Whoever got it answers for it; we do not. With neither ack nor message left it was done
--- elsewhere, unless Redis has lost its data, in which case our heartbeat is gone too and our copy is the last.
-if held == 0 then
-    if stored == 1 or handed or (not record and known_before and ARGV[12] == '0') then
-        return answer('elsewhere')
-    end
+-- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
+-- done elsewhere if recovery gave it away; else Redis may have lost it, and our copy may be the last.
+if held == 0 and (stored == 1 or handed) then
+    return answer('elsewhere')
 end
 
 if not record then
+    if here ~= 'no' then
+        return answer('waiting', 250) -- it runs here, and Redis does not know of it yet, or not any more
+    end
     return run(0)
 end
 
 -- Only what can be the same enqueue is skipped; a message that was sent again under its old id waits its turn.
 local same = ARGV[6] == '1' or (origin ~= '' and origin == record.origin)
 
-if same and generation < record.generation then
+-- The copy that the record names is its own, whatever its generation: one that was sent again under its old id, or
+-- replayed, starts at the generation of the record that it found.
+local named = copy ~= '' and copy == (record.copy == '' and record.origin or record.copy)
+if same and generation < record.generation and not named then
     return answer('stale')
 end
-if ARGV[15] == '1' and origin ~= '' and origin ~= record.origin then
+if ARGV[14] == '1' and origin ~= '' and origin ~= record.origin then
     return answer('superseded') -- what it was a duplicate of is over, and the message has been enqueued again since
 end
 
@@ -84,26 +92,26 @@ if record.state == 'completed' then
     end
     return run(0)
 elseif record.state == 'dead_lettered' then
-    return run(0, math.max(generation, record.generation), record.contended) -- a replay, with a clean count
+    return run(0, record.contended) -- a replay, with a clean count
 elseif record.state == 'released' then
     if record.done == 1 and origin ~= '' and origin == record.origin then
         return answer('superseded') -- this enqueue failed: its retry, or its dead letter, is with the broker
     end
-    return run(record.crashes, math.max(generation, record.generation), record.contended)
+    return run(record.crashes, record.contended)
 elseif WAITING[record.state] then
     if not same then
-        return answer('waiting', 1000)
+        return answer('waiting', 250)
     elseif record.state == 'poisoned' or convicted(record) then
         return answer('poisoned')
     end
-    return run(record.crashes, math.max(generation, record.generation), record.contended)
+    return run(record.crashes, record.contended)
 end
 
 -- running
 local wait
 if record.owner == me then
     if here == 'no' then
-        return run(record.crashes, math.max(generation, record.generation), record.contended)
+        return run(record.crashes, record.contended)
     elseif here == 'ended' and same then
         return answer('ending')
     end
@@ -117,20 +125,23 @@ if wait > 0 or not same then
         record.contended = 1
         save_running(KEYS[1], record, payload)
     end
-    return answer(same and 'duplicate' or 'waiting', math.max(wait, 1000))
+    if same then
+        return answer('duplicate', math.max(wait, 1000))
+    end
+    return answer('waiting', 250)
 end
 
 -- Its owner is dead: take over, unless it was complete all the same, or has crashed once too often.
 if record.done == 1 then
     record.state = 'completed'
-    save_settled(KEYS[1], record, ARGV[14])
+    save_settled(KEYS[1], record, ARGV[13])
     return answer('completed')
 end
 record.crashes = record.crashes + 1
 if not convicted(record) then
-    return run(record.crashes, math.max(generation, record.generation), 1)
+    return run(record.crashes, 1)
 end
 record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
-record.generation = record.generation + 1
-save_waiting(KEYS[1], KEYS[4], id, record, ARGV[13], now + ttl)
+record.generation, record.copy = record.generation + 1, '-'
+save_waiting(KEYS[1], KEYS[4], id, record, ARGV[12], now + ttl)
 return answer('convicted')

@@ -58,14 +58,12 @@ class Lab:
         here: str = "no",
         payload: bytes | None = None,
         broker_keys: tuple[str, ...] = (),
-        revived: bool = False,
     ) -> Started:
         return registry.start(
             copy,
             payload_of(copy) if payload is None else payload,
             limit=limit,
             here=here,
-            revived=revived,
             broker_keys=broker_keys,
         )
 
@@ -120,4 +118,4 @@ class Lab:
     @staticmethod
     def recovered(copy: Copy, orphan: Orphan) -> Copy:
         """The copy that recovery would enqueue for an orphan."""
-        return dataclasses.replace(copy, generation=orphan.generation, redelivered=True)
+        return dataclasses.replace(copy, generation=orphan.generation, broker_copy_id=f"r{orphan.generation}")
