@@ -121,6 +121,7 @@ def kill_rounds(cluster: Cluster, rounds: int, seed: int, **worker: Any) -> Repo
         moment = random_.uniform(0, 0.3)
         cluster.wait(lambda victim=victim: running(victim) >= 8, what="8 messages run on the victim")
         time.sleep(moment)  # the moment of the kill is what is random here
+        cluster.wait(lambda victim=victim: running(victim) >= 8, what="8 messages run on the victim, still or again")
         pid = victim.booted_pid()
         assert pid is not None
         victim.kill()
