@@ -113,15 +113,25 @@ def kill_rounds(cluster: Cluster, rounds: int, seed: int, **worker: Any) -> Repo
         ]
         return sum(balance)
 
-    for _ in range(rounds):
-        for _ in range(32):
+    def send(number: int) -> None:
+        for _ in range(number):
             sent.append(len(sent))
             cluster.app.work.send(sent[-1], round(random_.uniform(0.02, 0.5), 3))
+
+    def is_busy(victim: WorkerProcess) -> bool:
+        if cluster.enqueued() < 32:
+            send(16)
+        return running(victim) >= 8
+
+    for _ in range(rounds):
+        send(32)
         victim = random_.choice(workers)
-        moment = random_.uniform(0, 0.3)
-        cluster.wait(lambda victim=victim: running(victim) >= 8, what="8 messages run on the victim")
-        time.sleep(moment)  # the moment of the kill is what is random here
-        cluster.wait(lambda victim=victim: running(victim) >= 8, what="8 messages run on the victim, still or again")
+        begun, moment = time.monotonic(), random_.uniform(0, 0.3)
+        # The moment of the kill is what is random here.
+        cluster.wait(
+            lambda victim=victim, at=begun + moment: time.monotonic() > at and is_busy(victim),
+            what="8 messages run on the victim",
+        )
         pid = victim.booted_pid()
         assert pid is not None
         victim.kill()
