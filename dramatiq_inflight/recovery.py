@@ -76,7 +76,8 @@ class Recovery:
       registry: The records.
       enqueue: Puts a message on the broker, and returns it as enqueued.
       declared: The names of the queues and the actors that this broker declares: only their orphans are copied.
-      queues: The RedisBroker's queues, where they are on the tracker's own Redis.
+      queues: The RedisBroker's queues, where they are on the tracker's own Redis: what is handed back.
+      asks: The RedisBroker's queues, wherever they are: whom to ask whether the broker still holds a copy.
       lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
     """
 
@@ -85,6 +86,7 @@ class Recovery:
     declared: Callable[[], tuple[set[str], set[str]]]
     queues: RedisQueues | None
     lock_ttl: float
+    asks: RedisQueues | None = None
     #: What was claimed here and not brought to an end, with the dead incarnation's id: the next sweep's first work.
     leftovers: dict[str, str] = field(default_factory=dict)
 
@@ -303,27 +305,10 @@ class Recovery:
             ids = self.registry.due(skip_overdue=offset).overdue
             if not ids:
                 return
-            heads = self.registry.peek(ids)
-            asked: list[tuple[str, str, bool]] = []
-            if self.queues is not None:
-                pairs = [
-                    (id, head)
-                    for id, head in zip(ids, heads, strict=True)
-                    if head and head.state in ("requeued", "poisoned") and head.copy not in ("", "-")
-                ]
-                held = self.queues.held([(head.queue, head.copy) for _, head in pairs])
-                asked = [(id, head.copy, has) for (id, head), has in zip(pairs, held, strict=True)]
-                # With the broker, and not started for so long: waiting in a long queue, or stranded with a living
-                # worker whose fetch timed out.  Back to the queue with it: whoever has it in memory will know.
-                brokers = [
-                    id for namespace, id in self.registry.registered_brokers() if namespace == self.queues.namespace
-                ]
-                for (_, head), has in zip(pairs, held, strict=True):
-                    if has and self.queues.take_back(head.queue, head.copy, brokers):
-                        swept.returned += 1
+            asked = self._ask_about(ids, swept)
+            known = {id for id, _, _ in asked}
             if asked:
                 swept.settled += self.registry.postpone(asked).count("settled")
-            known = {id for id, _, _ in asked}
             ours = self._ours([id for id in ids if id not in known])
             if ours:
                 answers = self.registry.claim(ours, dead="", hold=self.lock_ttl)
@@ -337,6 +322,32 @@ class Recovery:
                 continue
             if len(ids) < BATCH:
                 return
+
+    def _ask_about(self, ids: list[str], swept: Swept) -> list[tuple[str, str, bool]]:
+        """Ask the broker about copies that have not started for so long, if it can be asked.
+
+        Returns: triples of message id, copy id and whether the broker has it; none for a copy that has to be made again.
+        """
+        if self.asks is None:
+            return []
+        pairs = [
+            (id, head)
+            for id, head in zip(ids, self.registry.peek(ids), strict=True)
+            if head and head.state in ("requeued", "poisoned") and head.copy not in ("", "-")
+        ]
+        if not pairs:
+            return []
+        held = self.asks.held([(head.queue, head.copy) for _, head in pairs])
+        if self.queues is None:
+            # A Redis apart may have lost what it does not have: another copy is made.
+            return [(id, head.copy, True) for (id, head), has in zip(pairs, held, strict=True) if has]
+        # With the broker: in a long queue, or stranded with a living worker whose fetch timed out on a stalled Redis.
+        # Back to its queue with it: should a worker have it in memory after all, its start will know.
+        brokers = [id for namespace, id in self.registry.registered_brokers() if namespace == self.queues.namespace]
+        for (_, head), has in zip(pairs, held, strict=True):
+            if has and self.queues.take_back(head.queue, head.copy, brokers):
+                swept.returned += 1
+        return [(id, head.copy, has) for (id, head), has in zip(pairs, held, strict=True)]
 
     def _finish_leftovers(self, swept: Swept, holding: _Holding) -> None:
         while self.leftovers and not holding.over():

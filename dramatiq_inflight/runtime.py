@@ -58,6 +58,7 @@ class Runtime:
             declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
             queues=self.queues,
             lock_ttl=settings.recovery_lock_ttl,
+            asks=RedisQueues.of(broker),
         )
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)

@@ -129,8 +129,8 @@ class Fleet:
         self.lab.kill(me)
         return ids
 
-    def recovery(self, name: str, *, apart: bool = False, lock_ttl: float = 60) -> Recovery:
-        """A recoverer, of a living incarnation."""
+    def recovery(self, name: str, *, apart: bool = False, blind: bool = True, lock_ttl: float = 60) -> Recovery:
+        """A recoverer, of a living incarnation; `blind`: apart, and its broker cannot be asked."""
         client = bounded_client(self.lab.client)
         registry = Registry(client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
         registry.register({"instance": f"pod-{name}", "host": "h", "pid": "2"})
@@ -140,6 +140,7 @@ class Fleet:
             declared=lambda: (self.broker.get_declared_queues(), self.broker.get_declared_actors()),
             queues=None if apart else self.queues,
             lock_ttl=lock_ttl,
+            asks=None if apart and blind else self.queues,
         )
 
     def enqueued(self) -> list[Message[Any]]:
@@ -344,6 +345,20 @@ def test_a_recovered_copy_that_was_purged_is_settled(fleet: Fleet) -> None:
     assert fleet.enqueued() == []
     assert fleet.lab.deadline(copy_of(id)) is None
     assert 0 < fleet.lab.expiry(copy_of(id)) <= 60
+
+
+def test_a_broker_apart_is_asked_too(fleet: Fleet) -> None:
+    """In a long queue the copy is waited for; if that Redis has lost it, another one is made."""
+    (id,) = fleet.dead("dead", 1, apart=True)
+    recovery = fleet.recovery("r", apart=True, blind=False)
+    recovery.sweep()
+    fleet.lab.overdue(copy_of(id))
+    assert recovery.sweep().copied == 0
+    assert (fleet.lab.deadline(copy_of(id)) or 0) > 1
+    fleet.broker.flush("default")
+    fleet.lab.overdue(copy_of(id))
+    assert recovery.sweep().copied == 1
+    assert [message.options["inflight"]["generation"] for message in fleet.enqueued()] == [3]
 
 
 def test_a_copy_that_was_lost_is_enqueued_again_where_nobody_can_be_asked(fleet: Fleet) -> None:
