@@ -326,7 +326,7 @@ class Recovery:
     def _ask_about(self, ids: list[str], swept: Swept) -> list[tuple[str, str, bool]]:
         """Ask the broker about copies that have not started for so long, if it can be asked.
 
-        Returns: triples of message id, copy id and whether the broker has it; none for a copy that has to be made again.
+        Returns: triples of message id, copy id and whether the broker has it; none for a copy to be made again.
         """
         if self.asks is None:
             return []
