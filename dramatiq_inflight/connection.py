@@ -22,6 +22,9 @@ __all__ = ["COMMAND_TIMEOUT", "bounded_client", "bounded_client_from_url"]
 #: and the pause between two tries together.
 COMMAND_TIMEOUT = 2.0
 
+#: How many connections there may be: as many as there are worker threads.  redis-py 8 has a default of 100.
+UNLIMITED = 2**31
+
 #: What a connection pool adds to its connections' arguments for its own use, in one redis-py or another.
 POOL_INTERNALS = ("maint_notifications", "orig_", "himport_registry", "connection_pool", "retry", "event_dispatcher")
 
@@ -45,10 +48,11 @@ def bounded_client(client: redis.Redis) -> redis.Redis:
             is_master=pool.is_master,
             check_connection=pool.check_connection,
             connection_class=pool.connection_class,
+            max_connections=UNLIMITED,
             **arguments,
         )
     else:
-        bounded = redis.ConnectionPool(connection_class=pool.connection_class, **arguments)
+        bounded = redis.ConnectionPool(pool.connection_class, UNLIMITED, **arguments)
     return redis.Redis(connection_pool=bounded)
 
 

@@ -15,6 +15,7 @@ from .lease import Connectivity, Lease
 from .records import Finished, Mended
 from .registry import Registry
 from .table import Entry, Phase, Table
+from .wire import Call
 
 __all__ = ["Heartbeat"]
 
@@ -77,6 +78,7 @@ class Heartbeat(Thread):
             if self.lease.unregistered:
                 self.register()
             self._tell_the_untold()
+            self.settle_what_was_never_acknowledged(max(self.interval, 60.0))
             self._compare()
             self.logger.debug("Heartbeat sent.")
             return True
@@ -134,8 +136,8 @@ class Heartbeat(Thread):
             entry.written = True
         entry.epoch = epoch
 
-    def finish(self, entry: Entry, broker_keys: tuple[str, ...] = ()) -> None:
-        """Tell Redis that a message is complete.
+    def finish(self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None) -> None:
+        """Tell Redis that a message is complete; `then`: and acknowledge it, in one write.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -147,6 +149,7 @@ class Heartbeat(Thread):
                 again=entry.enqueued_again,
                 contended=entry.contended,
                 broker_keys=broker_keys,
+                then=then,
             )
             entry.told = True
         if outcome is Finished.LATE:
@@ -195,7 +198,6 @@ class Heartbeat(Thread):
         for entry in running:
             if not entry.written or self.lease.in_doubt(entry):
                 self.look_up(entry)
-        self._release_what_was_never_acknowledged(before)
         if self.registry.count_running() == len(before) and not self._strangers:
             return
         there = self.registry.running_here()
@@ -210,14 +212,20 @@ class Heartbeat(Thread):
             self.registry.release(message_id, 0, contended=True)
         self._strangers = strangers - self._strangers
 
-    def _release_what_was_never_acknowledged(self, entries: list[Entry]) -> None:
-        """Messages that ended an interval ago, while Dramatiq never got as far as to say that the broker knows."""
-        for entry in entries:
-            if entry.phase is not Phase.ENDED or time.monotonic() - entry.ended_at <= max(self.interval, 60.0):
+    def settle_what_was_never_acknowledged(self, age: float) -> None:
+        """Messages that ended so many seconds ago, whose acknowledgement Dramatiq gave up: see that it comes about.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        for entry in self.table.entries():
+            if entry.phase is not Phase.ENDED or time.monotonic() - entry.ended_at < age:
                 continue
-            if entry.succeeded or entry.enqueued_again:  # else our record is all there is of it: keep it
-                if not entry.told:
-                    entry.contended = True
-                    self.let_go(entry)
-                self.acknowledge(entry)
-                self.table.drop(entry)
+            if not entry.succeeded and not entry.enqueued_again:
+                continue  # our record is all there is of it
+            if entry.to_finish:
+                self.finish(entry)
+            elif not entry.told:
+                self.let_go(entry)
+            self.acknowledge(entry)
+            self.table.drop(entry)

@@ -207,14 +207,17 @@ class InFlightTracker(Middleware):
             entry.end(succeeded=not message.failed)
 
     def before_ack(self, broker: Broker, message: Any) -> None:
-        """A success is settled now: everything that follows from it has been enqueued."""
+        """A success is settled now: everything that follows from it has been enqueued.
+
+        Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
+        """
         runtime = self._runtime
         if runtime is None:
             return
         entry = runtime.table.get(message)
         if entry is None:
             self._settle_unseen(runtime, broker, message, "completed")
-        elif entry.phase is Phase.ENDED and entry.succeeded and not entry.told:
+        elif entry.to_finish and not runtime.finishes_with_ack:
             try:
                 runtime.heartbeat.finish(entry, runtime.broker_keys(entry.copy.queue))
             except redis.RedisError:
@@ -326,14 +329,16 @@ class InFlightTracker(Middleware):
 
     def _max_recoveries(self, broker: Broker, message: Any) -> int | None:
         actor = broker.actors[message.actor_name]
-        default = actor.options.get("max_recoveries", self.settings.max_recoveries)
-        value = message.options.get("max_recoveries", default)
+        default: int | None = actor.options.get("max_recoveries", self.settings.max_recoveries)
+        if "max_recoveries" not in message.options:
+            return default
         try:
-            return check_max_recoveries(value, f"max_recoveries of message {message.message_id}")
+            return check_max_recoveries(
+                message.options["max_recoveries"], f"max_recoveries of message {message.message_id}"
+            )
         except ConfigurationError as error:
             self.logger.error("%s The actor's own is used.", error)
-            limit: int | None = default
-            return limit
+            return default
 
     def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 __all__ = [
     "OPTION",
@@ -47,7 +47,7 @@ class Mark(TypedDict, total=False):
     void: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Copy:
     """What identifies one copy of a message, as the broker delivered it."""
 
@@ -112,8 +112,7 @@ class Start(enum.Enum):
     CONVICTED = "convicted"
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(NamedTuple):
     """What the start of a copy brought.  Times are milliseconds of Redis's clock."""
 
     answer: Start

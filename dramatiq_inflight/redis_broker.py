@@ -9,15 +9,16 @@ never doubles with the broker's own maintenance, or with another recoverer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
 
 import redis
 from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.common import dq_name
+from dramatiq.common import current_millis, dq_name
 
 from .registry import BATCH
+from .wire import Call
 
 __all__ = ["RedisQueues"]
 
@@ -28,6 +29,7 @@ class RedisQueues:
     def __init__(self, broker: RedisBroker) -> None:
         self.broker = broker
         self.namespace: str = broker.namespace
+        self._keys: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     def of(cls, broker: Broker) -> RedisQueues | None:
@@ -39,9 +41,44 @@ class RedisQueues:
 
         None on Redis Cluster, where a script cannot see keys of another hash slot.
         """
-        if isinstance(self.broker.client, redis.RedisCluster):
-            return ()
-        return self._acks(self.broker.broker_id, queue), self._messages(queue)
+        keys = self._keys.get(queue)
+        if keys is None:
+            keys = self._acks(self.broker.broker_id, queue), self._messages(queue)
+            if isinstance(self.broker.client, redis.RedisCluster):
+                keys = ()
+            self._keys[queue] = keys
+        return keys
+
+    def ack_with(self, finish: Callable[[str, str, Call], bool]) -> None:
+        """Let a worker's acknowledgements take another script along, in one write.
+
+        A message that is finished in the same write as it is acknowledged cannot be killed in between.
+
+        Parameters:
+          finish: Called with the queue, the copy's id and the broker's own script for the ack.  False: it has done
+            nothing, and the ack is the broker's as ever.
+        """
+        plain = self.broker._dispatch("ack")
+
+        def do_ack(queue: str, copy_id: str) -> Any:
+            broker = self.broker
+            args = [
+                *("ack", current_millis(), queue, broker.broker_id, broker.heartbeat_timeout),
+                *(broker.dead_message_ttl, 0, broker._max_unpack_size(), copy_id),
+            ]
+            try:
+                done = finish(queue, copy_id, Call(broker.scripts["dispatch"], [broker.namespace], args))
+            except redis.TimeoutError as error:
+                # Dramatiq tries an ack again after a connection error, and gives it up after any other.
+                raise redis.ConnectionError(str(error)) from error
+            return None if done else plain(queue, copy_id)
+
+        # RedisBroker finds its commands by __getattr__: an attribute of the object comes first.
+        self.broker.do_ack = do_ack  # type: ignore[attr-defined]
+
+    def ack_alone(self) -> None:
+        """Acknowledgements are the broker's own again."""
+        self.broker.__dict__.pop("do_ack", None)
 
     def names(self) -> list[str]:
         """All queues that a worker of this broker may fetch from."""

@@ -44,8 +44,12 @@ from .records import (
     Start,
     Started,
 )
+from .wire import Call, Wire
 
 __all__ = ["BATCH", "GRACE", "Registry"]
+
+STARTED = {answer.value.encode(): answer for answer in Start}
+FINISHED = {answer.value.encode(): answer for answer in Finished}
 
 #: How many records one script handles at the most: 100 take about a millisecond of the server's time.
 BATCH = 100
@@ -105,6 +109,7 @@ class Registry:
         self._scripts: dict[str, Script] = {
             name: client.register_script(text) for name, text in _load_scripts().items()
         }
+        self._wire = Wire(client)
         self._heartbeats = self.prefix + "heartbeats"
         self._waiting = self.prefix + "waiting"
         self._handed = self.prefix + "handed"
@@ -139,10 +144,17 @@ class Registry:
                 _flag(copy.duplicate),
             ],
         )
-        return Started(Start(reply[0].decode()), reply[1] == 1, *(int(number) for number in reply[2:]))
+        return Started(STARTED[reply[0]], reply[1] == 1, *reply[2:])
 
     def finish(
-        self, copy: Copy, run: int, *, again: bool, contended: bool, broker_keys: Sequence[str] = ()
+        self,
+        copy: Copy,
+        run: int,
+        *,
+        again: bool,
+        contended: bool,
+        broker_keys: Sequence[str] = (),
+        then: Call | None = None,
     ) -> Finished:
         """The message is complete.  One round trip.
 
@@ -151,16 +163,24 @@ class Registry:
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
           broker_keys: As for `start`.
+          then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
+            error is raised.
         """
-        reply = self._own(
-            "finish",
-            [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys[:1]],
-            [
-                *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
-                *(self.fence_ms, copy.broker_copy_id, copy.generation),
-            ],
-        )
-        return Finished(reply[0].decode())
+        keys = [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys[:1]]
+        args = [
+            *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
+            *(self.fence_ms, copy.broker_copy_id, copy.generation),
+        ]
+        if then is None:
+            reply = self._call("finish", keys, args)
+        else:
+            both = (Call(self._scripts["finish"], keys, args), then)
+            reply, answer = self._ask(lambda: self._wire.exchange(both))
+            for outcome in (answer, reply):
+                if isinstance(outcome, redis.RedisError):
+                    raise outcome
+        self._on_contact(reply[1] == 1)
+        return FINISHED[reply[0]]
 
     def release(self, message_id: str, run: int, *, contended: bool) -> Finished:
         """The message failed, and the broker holds its retry or its dead letter.  One round trip."""
@@ -169,7 +189,7 @@ class Registry:
             [self._record(message_id), self._mine, self._heartbeats],
             [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms],
         )
-        return Finished(reply[0].decode())
+        return FINISHED[reply[0]]
 
     def hand_over(self, message_id: str, run: int, payload: bytes) -> Finished:
         """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to."""
@@ -178,7 +198,7 @@ class Registry:
             [self._record(message_id), self._mine, self._heartbeats, self._waiting],
             [self.me, self.ttl_ms, message_id, run, payload],
         )
-        return Finished(reply[0].decode())
+        return FINISHED[reply[0]]
 
     def settle(self, copy: Copy, state: str) -> None:
         """The broker is rid of a copy that never ran; `state` is ``completed`` or ``dead_lettered``."""
@@ -215,6 +235,10 @@ class Registry:
 
     def register(self, fields: dict[str, str]) -> None:
         """Say who this incarnation is; `incarnation` gives it back."""
+        pipeline = self.client.pipeline(transaction=False)
+        for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
+            pipeline.script_load(script.script)
+        self._ask(pipeline.execute)
         pairs = [text for pair in fields.items() for text in pair]
         self._call("register", [self._heartbeats, self._incarnation(self.me)], [self.me, self.ttl_ms, *pairs])
 
@@ -353,6 +377,10 @@ class Registry:
 
     # How it gets there.
 
+    def close(self) -> None:
+        """Close what connections are idle."""
+        self._wire.close()
+
     def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
         reply = self._call(script, keys, args)
@@ -360,7 +388,14 @@ class Registry:
         return reply
 
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return self._ask(lambda: self._scripts[script](keys=keys, args=args))
+        begun = time.monotonic()
+        try:
+            reply = self._wire.call(self._scripts[script], keys, args)
+        except redis.RedisError as error:
+            self._on_failure(error)
+            raise
+        self._on_success(begun)
+        return reply
 
     def _ask(self, command: Callable[[], Any]) -> Any:
         begun = time.monotonic()

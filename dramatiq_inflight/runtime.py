@@ -20,7 +20,8 @@ from .recovery import Recovery, RecoveryThread
 from .redis_broker import RedisQueues
 from .registry import GRACE, Registry
 from .settings import Settings
-from .table import Entry, Phase, Table
+from .table import Entry, Table, current_entry
+from .wire import Call
 
 __all__ = ["Runtime"]
 
@@ -42,6 +43,8 @@ class Runtime:
         self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
         client, shared = _client(settings, broker)
         self.queues = RedisQueues.of(broker) if shared else None
+        #: Whether a success is settled in the same write as its ack; else just before it.
+        self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
         self.registry = Registry(
             client,
             settings.namespace,
@@ -81,7 +84,9 @@ class Runtime:
             pass  # said once, by Connectivity
 
     def start(self) -> None:
-        """Start to beat and to recover."""
+        """Start to beat and to recover, and let acknowledgements take the finish along where they can."""
+        if self.finishes_with_ack and self.queues is not None:
+            self.queues.ack_with(self._finish_and_ack)
         self.heartbeat.start()
         self.recovery_thread.start()
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
@@ -93,19 +98,20 @@ class Runtime:
     def leave(self) -> None:
         """The worker has stopped: end in order."""
         self.recovery_thread.stop()
+        if self.queues is not None:
+            self.queues.ack_alone()
         self.heartbeat.stop()
         self.heartbeat.beat()  # whatever was still to be told
         try:
-            for entry in self.table.entries():
-                if entry.phase is Phase.ENDED and entry.told:
-                    self.acknowledge(entry)
-                    self.table.drop(entry)
+            self.heartbeat.settle_what_was_never_acknowledged(0)
             if not self.table.entries() and self.queues is not None:
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
             left = self.registry.leave()
         except redis.RedisError:
             return  # the heartbeat expires by itself
+        finally:
+            self.registry.close()
         if left:
             self.logger.warning("This worker leaves with %d messages still running; they will be recovered.", left)
         else:
@@ -137,6 +143,13 @@ class Runtime:
             return not own and (stored or self.registry.was_handed_back())
         except redis.RedisError:
             return False
+
+    def _finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> bool:
+        entry = current_entry.get()
+        if entry is None or entry.copy.broker_copy_id != copy_id or not entry.to_finish:
+            return False  # a failure, a skipped copy, or a move by a consumer thread
+        self.heartbeat.finish(entry, self.broker_keys(queue), ack)
+        return True
 
     def _identity(self) -> dict[str, str]:
         me = self.incarnation

@@ -54,7 +54,7 @@ class Phase(enum.Enum):
     POISONED = "poisoned"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
     """One copy of a message in this process."""
 
@@ -88,6 +88,11 @@ class Entry:
     told: bool = False
     #: Held while Redis is told anything about it.
     mutex: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def to_finish(self) -> bool:
+        """Whether it has succeeded, and Redis is still to be told."""
+        return self.phase is Phase.ENDED and self.succeeded and not self.told
 
     def end(self, *, succeeded: bool) -> None:
         """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""

@@ -648,6 +648,9 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
         return finish(*args, **kwargs)
 
     runtime.registry.finish = failing  # type: ignore[method-assign]
+    runtime.finishes_with_ack = False  # as where the tracker has a Redis of its own
+    assert runtime.queues is not None
+    runtime.queues.ack_alone()
     actor.send()
     wait_until(lambda: len(failures) == 2)
     app.join()
@@ -674,17 +677,18 @@ def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
     assert runtime is not None
     away = threading.Event()
     away.set()
-    ask = runtime.registry._ask
+    registry = runtime.registry
 
-    def sometimes(command: Callable[[], Any]) -> Any:
-        def cut_off() -> Any:
+    def cut_off(method: Callable[..., Any]) -> Callable[..., Any]:
+        def sometimes(*args: Any) -> Any:
             if away.is_set():
                 raise redis.ConnectionError("cut off")
-            return command()
+            return method(*args)
 
-        return ask(cut_off)
+        return sometimes
 
-    runtime.registry._ask = sometimes  # type: ignore[method-assign]
+    registry._wire.exchange = cut_off(registry._wire.exchange)  # type: ignore[method-assign]
+    registry.client.execute_command = cut_off(registry.client.execute_command)  # type: ignore[method-assign]
     messages = [actor.send() for _ in range(3)]
     wait_until(lambda: len(runs) == 3, what="they run all the same")
     assert app.records() == set()
@@ -759,28 +763,83 @@ def test_a_worker_that_declares_a_queue_later_says_so(app: App) -> None:
     wait_until(lambda: b'"late"' in app.client.hget(key, "queues"), timeout=5)
 
 
-def test_a_message_whose_ack_was_given_up_does_not_run_again(app: App, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ack_given_up_does_not_run_the_message_again(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """redis-py's time-outs are no connection errors to Dramatiq: it logs, and leaves the copy in the ack set."""
-    actor = app.actor(lambda: app.ran.append(1))
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, min_backoff=10, max_backoff=20)
     app.start()
-    dispatch = app.broker.scripts["dispatch"]
+    do_ack = app.broker.do_ack
     failed: list[Any] = []
 
-    def failing(keys: Any, args: Any) -> Any:
-        if args[0] == "ack" and not failed:
-            failed.append(args)
+    def failing(queue: str, copy_id: str) -> Any:
+        if queue == "default" and not failed:
+            failed.append(copy_id)
             raise redis.TimeoutError("as asked for")
-        return dispatch(keys=keys, args=args)
+        return do_ack(queue, copy_id)
 
-    app.broker.scripts["dispatch"] = failing
+    app.broker.do_ack = failing  # type: ignore[attr-defined]
     actor.send()
-    wait_until(lambda: failed)
     wait_until(lambda: "Unhandled error during post_process_message" in caplog.text)
+    wait_until(lambda: len(app.ran) == 2, what="the retry runs")
     app.stop()
     assert app.client.hlen(f"{app.broker.namespace}:default.msgs") == 0
     app.start()
     app.join()
+    assert app.ran == [1, 1]
+
+
+def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
+    """So a kill cannot come between; the broker's own ack is left to what is no success of ours."""
+    sent: list[list[str]] = []
+    actor = app.actor(lambda: app.ran.append(1))
+    plain = app.actor(lambda: app.ran.append(2), actor_name="plain", track_inflight=False)
+    app.start()
+    wire = app.registry._wire
+    exchange = wire.exchange
+
+    def noted(calls: Any) -> Any:
+        sent.append([str(call.args[0]) for call in calls])
+        return exchange(calls)
+
+    wire.exchange = noted  # type: ignore[method-assign]
+    actor.send()
+    app.join()
+    plain.send()
+    app.join()
+    assert [calls for calls in sent if "ack" in calls] == [[app.registry.me, "ack"]]
+    app.stop()
+    assert "do_ack" not in vars(app.broker)
+
+
+def test_an_ack_that_times_out_with_its_finish_is_tried_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Dramatiq, which does so after connection errors."""
+    monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)
+    failed: list[Any] = []
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    wire = app.registry._wire
+    exchange = wire.exchange
+
+    def failing(calls: Any) -> Any:
+        if len(calls) == 2 and len(failed) < 2:
+            failed.append(calls)
+            if len(failed) == 2:
+                exchange(calls)  # executed, and the answer lost
+            raise redis.TimeoutError("as asked for")
+        return exchange(calls)
+
+    wire.exchange = failing  # type: ignore[method-assign]
+    actor.send()
+    app.join()
+    assert len(failed) == 2
     assert app.ran == [1]
+    # The second finish found neither record nor delivery: it cannot know that they were its own.
+    assert {app.lab.state(copy_of(name.removeprefix("record:"))) for name in app.records()} <= {"completed"}
 
 
 def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:

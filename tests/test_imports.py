@@ -17,20 +17,21 @@ GRAPH = {
     "connection": set(),
     "current": {"table"},
     "errors": set(),
-    "heartbeat": {"lease", "records", "registry", "table"},
+    "heartbeat": {"lease", "records", "registry", "table", "wire"},
     "incarnation": set(),
     "lease": {"table"},
     "middleware": {"errors", "records", "runtime", "settings", "table"},
     "records": set(),
     "recovery": {"records", "redis_broker", "registry", "table"},
-    "redis_broker": {"registry"},
-    "registry": {"records"},
+    "redis_broker": {"registry", "wire"},
+    "registry": {"records", "wire"},
     "runtime": {
         "connection", "errors", "heartbeat", "incarnation", "lease", "recovery", "redis_broker", "registry",
-        "settings", "table",
+        "settings", "table", "wire",
     },
     "settings": {"errors"},
     "table": {"records"},
+    "wire": set(),
 }  # fmt: skip
 
 

@@ -477,13 +477,13 @@ def test_a_sweep_asks_redis_as_often_as_there_are_batches(fleet: Fleet, client: 
     fleet.dead("dead", 3 * BATCH)
     recovery = fleet.recovery("r")
     calls: list[Any] = []
-    ask = recovery.registry._ask
+    exchange = recovery.registry._wire.exchange
 
-    def counted(command: Callable[[], Any]) -> Any:
-        calls.append(command)
-        return ask(command)
+    def counted(scripts: Any) -> Any:
+        calls.append(scripts)
+        return exchange(scripts)
 
-    recovery.registry._ask = counted  # type: ignore[method-assign]
+    recovery.registry._wire.exchange = counted  # type: ignore[method-assign,assignment]
     assert recovery.sweep().handed_back == 3 * BATCH
     assert len(calls) < 25
 

@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from dramatiq import Message
 
+from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.records import Claim, Copy, Head, Orphan, Start, Started
 from dramatiq_inflight.registry import Registry
 
@@ -36,7 +37,7 @@ class Lab:
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
-        self.client: Any = client
+        self.client: Any = bounded_client(client)
         self.prefix = f"{{{namespace}}}:"
         self.namespace = namespace
 
