@@ -22,6 +22,10 @@ __all__ = ["Heartbeat"]
 #: How long to wait before a beat that failed is tried again, seconds.
 RETRY = 1.0
 
+#: How long Dramatiq may take to acknowledge a message that has ended, before that is done for it, seconds.  It tries
+#: every five seconds as long as its broker is away.
+ACK_PATIENCE = 60.0
+
 
 class Heartbeat(Thread):
     """Keeps this incarnation alive in Redis, and the records in step with what the process runs.
@@ -78,7 +82,7 @@ class Heartbeat(Thread):
             if self.lease.unregistered:
                 self.register()
             self._tell_the_untold()
-            self.settle_what_was_never_acknowledged(max(self.interval, 60.0))
+            self.settle_what_was_never_acknowledged(max(self.interval, ACK_PATIENCE))
             self._compare()
             self.logger.debug("Heartbeat sent.")
             return True

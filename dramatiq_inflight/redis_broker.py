@@ -10,7 +10,7 @@ never doubles with the broker's own maintenance, or with another recoverer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, cast
+from typing import cast
 
 import redis
 from dramatiq import Broker
@@ -60,18 +60,18 @@ class RedisQueues:
         """
         plain = self.broker._dispatch("ack")
 
-        def do_ack(queue: str, copy_id: str) -> Any:
+        def do_ack(queue: str, copy_id: str) -> None:
             broker = self.broker
             args = [
                 *("ack", current_millis(), queue, broker.broker_id, broker.heartbeat_timeout),
                 *(broker.dead_message_ttl, 0, broker._max_unpack_size(), copy_id),
             ]
             try:
-                done = finish(queue, copy_id, Call(broker.scripts["dispatch"], [broker.namespace], args))
+                if not finish(queue, copy_id, Call(broker.scripts["dispatch"], [broker.namespace], args)):
+                    plain(queue, copy_id)
             except redis.TimeoutError as error:
                 # Dramatiq tries an ack again after a connection error, and gives it up after any other.
                 raise redis.ConnectionError(str(error)) from error
-            return None if done else plain(queue, copy_id)
 
         # RedisBroker finds its commands by __getattr__: an attribute of the object comes first.
         self.broker.do_ack = do_ack  # type: ignore[attr-defined]

@@ -5,25 +5,22 @@
 --
 -- A record is one string: a JSON array of the fields below, a newline, and the payload (the encoded message; nothing
 -- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
--- the head alone, however large the payload is.
-
-local FIELDS = {
-    'state',      -- running, recovering, requeued, poisoned, released, completed, dead_lettered
-    'owner',      -- the incarnation that runs it, or the recoverer that has claimed it
-    'run',        -- grows at every start; fences finishers
-    'generation', -- grows with every copy that recovery enqueues; fences copies
-    'crashes',    -- how often it was running when its incarnation died
-    'limit',      -- max_recoveries of this message; -1: no limit
-    'contended',  -- 1: another copy of it may still be under way
-    'done',       -- 1: running: an earlier owner finished it after the present owner had started;
-                  --    released: its origin was consumed, and what comes next is with the broker
-    'started',    -- when the present run started, ms
-    'first',      -- when its first run started, ms; 0: the present run is the first
-    'origin',     -- the broker's id of the enqueue that it goes back to; '' where the broker has none
-    'copy',       -- the broker's id of its present copy; '': the same as the origin; '-': there is none
-    'queue',
-    'actor',
-}
+-- the head alone, however large the payload is. The fields:
+--
+--   state        running, recovering, requeued, poisoned, released, completed, dead_lettered
+--   owner        the incarnation that runs it, or the recoverer that has claimed it
+--   run          grows at every start; fences finishers
+--   generation   grows with every copy that recovery enqueues; fences copies
+--   crashes      how often it was running when its incarnation died
+--   limit        max_recoveries of this message; -1: no limit
+--   contended    1: another copy of it may still be under way
+--   done         1: running: an earlier owner finished it after the present owner had started;
+--                   released: its origin was consumed, and what comes next is with the broker
+--   started      when the present run started, ms
+--   first        when its first run started, ms; 0: the present run is the first
+--   origin       the broker's id of the enqueue that it goes back to; '' where the broker has none
+--   copy         the broker's id of its present copy; '': the same as the origin; '-': there is none
+--   queue, actor
 
 local SETTLED = {released = true, completed = true, dead_lettered = true}
 local WAITING = {recovering = true, requeued = true, poisoned = true}
@@ -62,24 +59,23 @@ local function load(key)
         head = redis.call('GET', key)
         cut = string.find(head, '\n', 1, true)
     end
-    local values = cjson.decode(string.sub(head, 1, cut - 1))
-    local record = {payload_at = cut}
-    for i, name in ipairs(FIELDS) do
-        record[name] = values[i]
-    end
-    return record
+    local v = cjson.decode(string.sub(head, 1, cut - 1))
+    return {
+        state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
+        done = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
+        payload_at = cut,
+    }
 end
 
 local function payload_of(key, record)
     return redis.call('GETRANGE', key, record.payload_at, -1)
 end
 
-local function dump(record)
-    local values = {}
-    for i, name in ipairs(FIELDS) do
-        values[i] = record[name]
-    end
-    return cjson.encode(values) .. '\n'
+local function dump(r)
+    return cjson.encode({
+        r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
+        r.done, r.started, r.first, r.origin, r.copy, r.queue, r.actor,
+    }) .. '\n'
 end
 
 -- A running record never expires; SET takes away whatever expiry it had before.
@@ -105,8 +101,8 @@ end
 
 -- Says whether it was known: 0 for an incarnation that is new, was reaped, or had been silent for too long.
 local function beat(heartbeats, me, now, ttl)
-    local deadline = redis.call('ZSCORE', heartbeats, me)
-    local last = redis.call('ZSCORE', heartbeats, LAST)
+    local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
+    local deadline, last = scores[1], scores[2]
     if last and now - tonumber(last) > ttl / 2 then
         redis.call('ZADD', heartbeats, now + grace(ttl), GRACE_END)
     end
