@@ -214,12 +214,13 @@ def test_a_zombie_that_succeeds_while_the_copy_runs_saves_it_if_that_worker_dies
 
 
 def test_a_zombie_doubles_neither_what_it_had_prefetched_nor_what_it_held_delayed(
-    cluster: MakeCluster, history: History
+    cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """They were given to others while it was frozen: tracked and untracked, waiting and delayed."""
     cluster_ = cluster()
-    zombie = cluster_.worker(threads=1, dramatiq_queue_prefetch="40")
-    cluster_.app.work.send("first", 1.0)
+    zombie = cluster_.worker(threads=1, dramatiq_queue_prefetch="40", TEST_GATE_SUFFIX="a")
+    cluster_.app.gated.send("first", str(tmp_path / "{}"))
+    (tmp_path / "b").touch()
     cluster_.wait(lambda: starts(history, "first") == 1)
     for n in range(10):
         cluster_.app.work.send(n, 0)
@@ -232,9 +233,10 @@ def test_a_zombie_doubles_neither_what_it_had_prefetched_nor_what_it_held_delaye
 
     cluster_.wait(lambda: fetched() == 31, what="all is in the zombie's memory")
     zombie.pause()
-    cluster_.worker()
+    cluster_.worker(TEST_GATE_SUFFIX="b")
     cluster_.wait(lambda: len(history.keys("end")) == 31, what="others have done it all")
     cluster_.wait(lambda: cluster_.enqueued() == 0)
+    (tmp_path / "a").touch()
     zombie.resume()
     # The zombie goes through all that it has in memory: a message sent now comes after that, if it gets it.
     cluster_.wait(lambda: zombie.output().count("is not run here") >= 10, what="it skips")
