@@ -51,8 +51,8 @@ __all__ = ["BATCH", "GRACE", "Registry"]
 STARTED = {answer.value.encode(): answer for answer in Start}
 FINISHED = {answer.value.encode(): answer for answer in Finished}
 
-#: How many records one script handles at the most: 100 take about a millisecond of the server's time.
-BATCH = 100
+#: How many records one script handles at the most: they take about a millisecond of the server's time.
+BATCH = 50
 
 #: The shortest grace after an outage, seconds; see _common.lua.
 GRACE = 6.0

@@ -77,7 +77,8 @@ class Wire:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = self._pool.make_connection()
+            # Not the pool's make_connection, which counts: these are as many as there are worker threads.
+            connection = self._pool.connection_class(**self._pool.connection_kwargs)
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
         packed = connection.pack_commands(commands)
         for last in (False, True):
