@@ -56,7 +56,7 @@ class Heartbeat(Thread):
         self.on_hand_over = on_hand_over
         self.acknowledge = acknowledge
         self._stopping = Event()
-        self._strangers: set[str] = set()
+        self._strangers: dict[str, int] = {}  # by their run
 
     def run(self) -> None:
         """Beat until `stop` is called; survive everything."""
@@ -211,19 +211,23 @@ class Heartbeat(Thread):
         # What Redis believes to run here and is not in the table may just be starting or ending: only what was a
         # stranger one beat ago as well is let go.
         strangers = there - {entry.copy.message_id for entry in before + self.table.entries()}
-        for message_id in strangers & self._strangers:
-            self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
-            self.registry.release(message_id, 0, contended=True)
-        self._strangers = strangers - self._strangers
+        runs = self.registry.runs_of(strangers) if strangers else {}
+        for message_id, run in runs.items():
+            if self._strangers.get(message_id) == run:
+                self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
+                self.registry.release(message_id, run, contended=True)
+        self._strangers = runs
 
     def settle_what_was_never_acknowledged(self, age: float) -> None:
-        """Messages that ended so many seconds ago, whose acknowledgement Dramatiq gave up: see that it comes about.
+        """Messages that Dramatiq began to acknowledge so many seconds ago, and gave up: see that it comes about.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
         for entry in self.table.entries():
-            if entry.phase is not Phase.ENDED or time.monotonic() - entry.ended_at < age:
+            if not entry.acking_since or time.monotonic() - entry.acking_since < age:
+                continue  # whatever follows from it may still be under way
+            if entry.phase is not Phase.ENDED:
                 continue
             if not entry.succeeded and not entry.enqueued_again:
                 continue  # our record is all there is of it

@@ -215,6 +215,8 @@ class InFlightTracker(Middleware):
         if runtime is None:
             return
         entry = runtime.table.get(message)
+        if entry is not None:
+            entry.acking_since = time.monotonic()
         if entry is None:
             self._settle_unseen(runtime, broker, message, "completed")
         elif entry.to_finish and not runtime.finishes_with_ack:
@@ -284,6 +286,7 @@ class InFlightTracker(Middleware):
                     entry.payload,
                     limit=entry.limit,
                     here=here,
+                    forgotten=runtime.lease.revived,
                     broker_keys=runtime.broker_keys(copy.queue),
                 )
         except redis.RedisError:
@@ -292,7 +295,7 @@ class InFlightTracker(Middleware):
             runtime.table.skip(entry)
             raise
         if started is None:
-            if here != "no" or mark_of(message).get("reason"):
+            if here != "no" or copy.duplicate or mark_of(message).get("reason"):
                 self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
             self._run(runtime, entry)
         else:

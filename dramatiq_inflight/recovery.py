@@ -237,6 +237,9 @@ class Recovery:
         if self.registry.hand_back(dead.id, []) is None:
             return False
         names = set(dead.queues)
+        # A worker that was stopped and started again in one process fetches under the same id as before.
+        mine = dead.broker_namespace, dead.broker_id
+        shared = self.registry.registered_brokers().count(mine) > 1
         kept = 0
         while not holding.over():
             ids = self.registry.running_of(dead.id, kept)
@@ -254,6 +257,12 @@ class Recovery:
             if convicted and not self._claim(convicted, dead, swept):
                 kept += len(convicted)
             kept += results.count(HandedBack.BUSY)
+            if shared:
+                for head, result in zip(heads, results, strict=True):
+                    if head and result is HandedBack.HANDED_BACK:
+                        swept.returned += queues.take_back(head.queue, head.copy or head.origin, [dead.broker_id])
+        if shared:
+            return kept == 0 and not holding.over()
         if not holding.over():
             swept.returned += queues.give_back(dead.broker_id, names)
         return kept == 0 and not holding.over() and queues.is_empty(dead.broker_id, names)
@@ -351,8 +360,11 @@ class Recovery:
 
     def _finish_leftovers(self, swept: Swept, holding: _Holding) -> None:
         while self.leftovers and not holding.over():
-            dead = next(iter(self.leftovers.values()))
-            ids = [id for id, other in list(self.leftovers.items()) if other == dead][:BATCH]
+            leftovers = list(self.leftovers.items())
+            if not leftovers:
+                return
+            dead = leftovers[0][1]
+            ids = [id for id, other in leftovers if other == dead][:BATCH]
             answers = self.registry.claim(ids, dead=dead, hold=self.lock_ttl)
             for id in ids:
                 self.leftovers.pop(id, None)

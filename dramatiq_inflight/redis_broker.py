@@ -61,13 +61,8 @@ class RedisQueues:
         plain = self.broker._dispatch("ack")
 
         def do_ack(queue: str, copy_id: str) -> None:
-            broker = self.broker
-            args = [
-                *("ack", current_millis(), queue, broker.broker_id, broker.heartbeat_timeout),
-                *(broker.dead_message_ttl, 0, broker._max_unpack_size(), copy_id),
-            ]
             try:
-                if not finish(queue, copy_id, Call(broker.scripts["dispatch"], [broker.namespace], args)):
+                if not finish(queue, copy_id, self.ack_call(queue, copy_id)):
                     plain(queue, copy_id)
             except redis.TimeoutError as error:
                 # Dramatiq tries an ack again after a connection error, and gives it up after any other.
@@ -107,13 +102,9 @@ class RedisQueues:
         own = client.sismember(self._acks(self.broker.broker_id, queue), copy_id)
         return bool(own), bool(client.hexists(self._messages(queue), copy_id))
 
-    def acknowledge(self, queue: str, copy_id: str) -> None:
-        """Acknowledge a copy of this broker's own.
-
-        Raises:
-          redis.RedisError: Redis cannot be reached.
-        """
-        self.broker.do_ack(queue, copy_id)
+    def ack_call(self, queue: str, copy_id: str) -> Call:
+        """The broker's script that acknowledges one of its own copies."""
+        return self._dispatch("ack", current_millis(), queue, self.broker.broker_id, [copy_id])
 
     def take_back(self, queue: str, copy_id: str, broker_ids: Collection[str]) -> bool:
         """Move a message back to its queue from whichever of these workers has fetched it.
@@ -129,7 +120,8 @@ class RedisQueues:
             pipeline.sismember(self._acks(broker_id, queue), copy_id)
         holders = [broker_id for broker_id, has in zip(ids, pipeline.execute(), strict=True) if has]
         for broker_id in holders:
-            self._requeue(broker_id, queue, [copy_id])
+            # At the present time, which the command notes as a heartbeat: a living worker must not look dead.
+            self._requeue(broker_id, queue, [copy_id], at=current_millis())
         return bool(holders)
 
     def give_back(self, broker_id: str, queues: Collection[str]) -> int:
@@ -157,17 +149,19 @@ class RedisQueues:
         keys = [self._acks(broker_id, queue) for queue in queues]
         return not keys or not self.broker.client.exists(*keys)
 
-    def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str]) -> None:
+    def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str], *, at: int = 0) -> None:
+        # As RedisBroker's own do_requeue, but in the other worker's name.  The command also notes a heartbeat for that
+        # name: at time 0 for the dead, so that they look no younger than they are.
+        script, keys, args = self._dispatch("requeue", at, queue, broker_id, ids)
+        script(keys=keys, args=args)
+
+    def _dispatch(self, command: str, at: int, queue: str, broker_id: str, ids: Sequence[bytes | str]) -> Call:
         broker = self.broker
-        # As RedisBroker's own do_requeue, but in the dead worker's name.  The command also notes a heartbeat for that
-        # name: at time 0, so that the worker looks no younger than it is.
-        broker.scripts["dispatch"](
-            keys=[broker.namespace],
-            args=[
-                *("requeue", 0, queue, broker_id, broker.heartbeat_timeout, broker.dead_message_ttl),
-                *(0, broker._max_unpack_size(), *ids),
-            ],
-        )
+        args = [
+            *(command, at, queue, broker_id, broker.heartbeat_timeout, broker.dead_message_ttl),
+            *(0, broker._max_unpack_size(), *ids),
+        ]
+        return Call(broker.scripts["dispatch"], [broker.namespace], args)
 
     def _acks(self, broker_id: str, queue: str) -> str:
         return f"{self.namespace}:__acks__.{broker_id}.{queue}"

@@ -126,6 +126,7 @@ class Registry:
         *,
         limit: int | None,
         here: str,
+        forgotten: bool = False,
         broker_keys: Sequence[str] = (),
     ) -> Started:
         """May this copy run here?  One round trip.
@@ -133,6 +134,7 @@ class Registry:
         Parameters:
           limit: The message's ``max_recoveries``.
           here: What this process knows of the message: ``no``, ``running`` or ``ended``.
+          forgotten: Whether Redis has ever forgotten this incarnation, or taken it for dead.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         reply = self._own(
@@ -141,7 +143,7 @@ class Registry:
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, _limit(limit), copy.broker_copy_id, payload, self.fence_ms),
-                _flag(copy.duplicate),
+                *(_flag(copy.duplicate), _flag(forgotten)),
             ],
         )
         return Started(STARTED[reply[0]], reply[1] == 1, *reply[2:])
@@ -258,6 +260,11 @@ class Registry:
     def running_here(self) -> set[str]:
         """The messages that Redis says this incarnation runs."""
         return {id.decode() for id in self._ask(lambda: self.client.zrange(self._mine, 0, -1))}
+
+    def runs_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The present runs of those messages that have a record."""
+        ids = list(ids)
+        return {id: head.run for id, head in zip(ids, self.peek(ids), strict=True) if head is not None}
 
     # Recovery.
 
@@ -376,6 +383,10 @@ class Registry:
         return bool(self._call("reap", keys, [dead, self.ttl_ms]))
 
     # How it gets there.
+
+    def run(self, call: Call) -> Any:
+        """Run a script of the broker's, on this Redis, with the tracker's bounds."""
+        return self._ask(lambda: self._wire.call(*call))
 
     def close(self) -> None:
         """Close what connections are idle."""

@@ -104,7 +104,7 @@ class Runtime:
         self.heartbeat.beat()  # whatever was still to be told
         try:
             self.heartbeat.settle_what_was_never_acknowledged(0)
-            if not self.table.entries() and self.queues is not None:
+            if not self.table.entries() and self.queues is not None and not self._shares_broker_id():
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
             left = self.registry.leave()
@@ -128,7 +128,7 @@ class Runtime:
           redis.RedisError: Redis cannot be reached.
         """
         if self.queues is not None:
-            self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id)
+            self.registry.run(self.queues.ack_call(entry.copy.queue, entry.copy.broker_copy_id))
 
     def is_elsewhere(self, queue: str, copy_id: str) -> bool:
         """Whether a delivery that waited in our memory was given to others while we were taken for dead.
@@ -140,9 +140,15 @@ class Runtime:
             return False
         try:
             own, stored = self.queues.has_delivery(queue, copy_id)
-            return not own and (stored or self.registry.was_handed_back())
+            return not own and (stored or not self.lease.revived or self.registry.was_handed_back())
         except redis.RedisError:
             return False
+
+    def _shares_broker_id(self) -> bool:
+        """Whether another incarnation fetches under the same id: an earlier worker of this process, or a fork."""
+        assert self.queues is not None
+        mine = self.queues.namespace, self.queues.broker.broker_id
+        return self.registry.registered_brokers().count(mine) > 1
 
     def _finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> bool:
         entry = current_entry.get()

@@ -8,7 +8,6 @@ import contextlib
 import contextvars
 import enum
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,8 +81,8 @@ class Entry:
     lost: bool = False
     #: The lease under which its ownership was last seen; see `Lease`.
     epoch: int = 0
-    #: When it ended (``time.monotonic``).
-    ended_at: float = 0.0
+    #: When Dramatiq began to acknowledge it (``time.monotonic``); 0: not yet.
+    acking_since: float = 0.0
     #: Whether Redis was told how it ended: from then on its record must not be written again.
     told: bool = False
     #: Held while Redis is told anything about it.
@@ -96,7 +95,7 @@ class Entry:
 
     def end(self, *, succeeded: bool) -> None:
         """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
-        self.phase, self.succeeded, self.ended_at = Phase.ENDED, succeeded, time.monotonic()
+        self.phase, self.succeeded = Phase.ENDED, succeeded
 
 
 class Table:

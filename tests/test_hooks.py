@@ -892,3 +892,45 @@ def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
     assert table.entries() == [second, first]
     table.drop(first)
     assert table.entries() == [second]
+
+
+def test_a_success_is_not_settled_while_what_follows_from_it_is_under_way(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long another middleware takes: a kill would lose the next stage."""
+    monkeypatch.setattr("dramatiq_inflight.heartbeat.ACK_PATIENCE", 0.0)
+    go, there = threading.Event(), threading.Event()
+
+    class Slow(Middleware):
+        def after_process_message(
+            self, broker: Any, message: Any, *, result: Any = None, exception: Any = None
+        ) -> None:
+            there.set()
+            go.wait(20)
+
+    app.broker.add_middleware(Slow(), before=InFlightTracker)
+    message = app.actor(lambda: app.ran.append(1)).send()
+    app.start()
+    assert there.wait(10)
+    assert app.tracker._runtime is not None
+    for _ in range(3):
+        assert app.tracker._runtime.heartbeat.beat()
+    assert app.lab.state(copy_of(message.message_id)) == "running"
+    go.set()
+    app.join()
+
+
+def test_a_stranger_is_let_go_by_its_run(app: App) -> None:
+    """A fast loop of one message, looked at twice in a bad moment: its present run stays."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    copy = copy_of()
+    app.lab.runs(app.registry, copy)
+    assert runtime.heartbeat.beat()
+    assert app.lab.runs(app.registry, copy).run == 2
+    assert runtime.heartbeat.beat()
+    assert app.lab.state(copy) == "running"
+    assert runtime.heartbeat.beat()
+    assert app.lab.state(copy) == "released"

@@ -536,6 +536,8 @@ def test_a_copy_that_is_stranded_with_a_living_worker_is_taken_back(fleet: Fleet
     assert recovery.sweep().returned == 1
     assert [message.message_id for message in fleet.enqueued()] == [id]
     assert client.keys(f"{fleet.broker.namespace}:__acks__*") == []
+    beaten = client.zscore(f"{fleet.broker.namespace}:__heartbeats__", "living")
+    assert abs(beaten / 1000 - time.time()) < 60, "Dramatiq must not take it for dead"
 
 
 def test_a_queue_that_the_dead_worker_had_not_said_is_handed_back_all_the_same(fleet: Fleet) -> None:
@@ -586,3 +588,18 @@ def test_with_an_interval_of_zero_those_are_recovered_who_died_before_the_boot(f
     wait_until(fleet.enqueued, timeout=5)
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_a_worker_that_fetches_under_the_same_id_keeps_what_it_has(fleet: Fleet) -> None:
+    """Stopped with messages running, and started again in the same process: the broker's id is the broker's."""
+    (id,) = fleet.dead("dead", 1)
+    again = Registry(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60)
+    again.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    client: Any = fleet.broker.client
+    acks = f"{fleet.broker.namespace}:__acks__.dead.default"
+    client.hset(f"{fleet.broker.namespace}:default.msgs", "living", b"{}")
+    client.sadd(acks, "living")
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.returned, swept.reaped) == (1, 1, 1)
+    assert client.smembers(acks) == {b"living"}
+    assert [message.message_id for message in fleet.enqueued()] == [id]

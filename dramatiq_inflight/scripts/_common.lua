@@ -99,7 +99,8 @@ local function save_settled(key, record, fence_ttl)
     end
 end
 
--- Says whether it was known: 0 for an incarnation that is new, was reaped, or had been silent for too long.
+-- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long), and whether
+-- Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]
@@ -108,9 +109,9 @@ local function beat(heartbeats, me, now, ttl)
     end
     redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
     if deadline and tonumber(deadline) > now then
-        return 1
+        return 1, true
     end
-    return 0
+    return 0, deadline and true
 end
 
 -- After an outage nobody is judged: not while no heartbeat has arrived for half the TTL, nor for a short grace after.

@@ -9,4 +9,4 @@
 --
 -- I9: Redis's clock alone decides.
 
-return beat(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2]))
+return (beat(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2])))

@@ -10,6 +10,7 @@
 --       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
 --       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload   13 fence ttl ms
 --       14 '1': the copy was put off as a duplicate of its origin before
+--       15 '1': Redis has forgotten this incarnation before, or taken it for dead
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms}; answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting, convicted
 --
@@ -28,7 +29,7 @@ if KEYS[6] then
     end
 end
 local handed = held == 0 and redis.call('ZSCORE', KEYS[5], me)
-local known = beat(KEYS[3], me, now, ttl)
+local known, remembered = beat(KEYS[3], me, now, ttl)
 
 local function answer(name, wait)
     local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0}
@@ -61,8 +62,8 @@ end
 
 -- The broker took this delivery back while it waited in our memory (we were frozen, or Dramatiq's maintenance was
 -- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
--- done elsewhere if recovery gave it away; else Redis may have lost it, and our copy may be the last.
-if held == 0 and (stored == 1 or handed) then
+-- done elsewhere; unless Redis has lost its data, and with them all that it knew of us: then our copy is the last.
+if held == 0 and (stored == 1 or handed or (not record and remembered and ARGV[15] == '0')) then
     return answer('elsewhere')
 end
 

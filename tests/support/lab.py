@@ -58,6 +58,7 @@ class Lab:
         limit: int | None = 3,
         here: str = "no",
         payload: bytes | None = None,
+        forgotten: bool = False,
         broker_keys: tuple[str, ...] = (),
     ) -> Started:
         return registry.start(
@@ -65,6 +66,7 @@ class Lab:
             payload_of(copy) if payload is None else payload,
             limit=limit,
             here=here,
+            forgotten=forgotten,
             broker_keys=broker_keys,
         )
 
