@@ -99,8 +99,8 @@ local function save_settled(key, record, fence_ttl)
     end
 end
 
--- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long), and whether
--- Redis had heard of it at all.
+-- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long), and
+-- whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]
