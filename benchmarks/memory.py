@@ -19,7 +19,7 @@ import dramatiq
 
 from dramatiq_inflight.records import Copy
 from dramatiq_inflight.registry import Registry
-from tests.support.servers import RedisServer
+from tests.support.servers import RedisServer, wait_until
 
 from .support import Result, server, server_binaries, version
 
@@ -56,13 +56,18 @@ def _round(redis_server: RedisServer, messages: int, low: int, high: int, seed: 
     warm = _incarnation(client)  # loads the scripts
     warm.beat()
     _start(warm, 0)
+    warm.close()
     _empty(client)
+    wait_until(lambda: client.info("clients")["connected_clients"] == 1, what="the connections are closed")
     before = client.info("memory")["used_memory"]
     payloads = 0
     for number in range(messages):
         if number % THREADS == 0:
             incarnation = _incarnation(client)
         payloads += _start(incarnation, random_.randint(low, high))
+        if number % THREADS == THREADS - 1:
+            incarnation.close()  # what is left is the same connection as before
+    wait_until(lambda: client.info("clients")["connected_clients"] == 1, what="the connections are closed")
     after = client.info("memory")["used_memory"]
     extra = (after - before - payloads) / messages
     if extra <= 0:

@@ -86,6 +86,7 @@ def die(where: str, messages: int, incarnations: int) -> dict[str, Any]:
             assert started.run == 1, started
         broker.client.close()
         dead.close()
+        dead.close()
         dead.client.close()
     assert left == 0
     return {}

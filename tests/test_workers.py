@@ -396,18 +396,24 @@ def test_what_still_runs_when_the_shutdown_times_out_is_handed_over(
     cluster_.wait(lambda: history.count("acked") == 1)
 
 
-def test_two_processes_of_one_instance_are_two_incarnations(cluster: MakeCluster, history: History) -> None:
+def test_two_processes_of_one_instance_are_two_incarnations(
+    cluster: MakeCluster, history: History, tmp_path: Path
+) -> None:
     """`dramatiq -p 2` under one instance id: one of them dies, and the other one's messages stay its own."""
     cluster_ = cluster(PROCESSING_INSTANCE_ID="pod-0")
-    victim, other = cluster_.worker(), cluster_.worker()
-    for n in range(16):
-        cluster_.app.work.send(n, 2.5)
-    cluster_.wait(lambda: history.count("start") == 16)
-    victim_pid = victim.booted_pid()
+    gate = str(tmp_path / "gate")
+    workers = []
+    for first in (0, 8):
+        workers.append(cluster_.worker(dramatiq_queue_prefetch="8"))
+        for n in range(first, first + 8):
+            cluster_.app.gated.send(n, gate)
+        cluster_.wait(lambda most=first + 8: history.count("start") == most)
+    victim, other = workers
     victim.kill()
+    cluster_.wait(lambda: "left behind was recovered" in other.output(), what="the death is noticed")
+    Path(gate).touch()
     cluster_.wait(lambda: history.count("end") == 16)
-    cut_off = {event.key for event in history.events("start") if event.pid == victim_pid}
-    assert {key for key in history.keys("start") if starts(history, key) > 1} == cut_off
+    assert {key for key in history.keys("start") if starts(history, key) > 1} == set(range(8))
     other.stop()
 
 
