@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -115,6 +116,8 @@ class Recovery:
             return swept
         try:
             holding = _Holding(lock, self.lock_ttl, stop)
+            if due.dead and self.queues is not None:
+                holding.brokers.update(self.registry.registered_brokers())
             self._finish_leftovers(swept, holding)
             if self.registry.me in due.dead:
                 self.registry.beat()  # late, and evidently alive
@@ -238,8 +241,7 @@ class Recovery:
             return False
         names = set(dead.queues)
         # A worker that was stopped and started again in one process fetches under the same id as before.
-        mine = dead.broker_namespace, dead.broker_id
-        shared = self.registry.registered_brokers().count(mine) > 1
+        shared = holding.brokers[dead.broker_namespace, dead.broker_id] > 1
         kept = 0
         while not holding.over():
             ids = self.registry.running_of(dead.id, kept)
@@ -399,6 +401,8 @@ class _Holding:
         self._lock = lock
         self._ttl = ttl
         self._stop = stop
+        #: How many incarnations fetch under each broker id, by namespace and id.
+        self.brokers: Counter[tuple[str, str]] = Counter()
         self._extended = time.monotonic()
         self._lost = False
 
