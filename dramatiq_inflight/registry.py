@@ -168,7 +168,7 @@ class Registry:
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
             error is raised.
         """
-        keys = [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys[:1]]
+        keys = [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys]
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
             *(self.fence_ms, copy.broker_copy_id, copy.generation),

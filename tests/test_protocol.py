@@ -259,6 +259,7 @@ def test_a_completion_is_remembered_when_the_delivery_was_lost_meanwhile(lab: La
     copy = copy_of()
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
     lab.client.sadd(keys[0], copy.origin)
+    lab.client.hset(keys[1], copy.origin, "stored")
     lab.start(a, copy, broker_keys=keys)
     lab.client.delete(keys[0])
     a.finish(copy, 1, again=False, contended=False, broker_keys=keys)

@@ -4,7 +4,7 @@
 -- A worker has completed a message, and is about to acknowledge it.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
---       5 (RedisBroker on this Redis only) the broker's ack set of this worker and queue
+--       5, 6 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation
@@ -17,8 +17,9 @@ local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local origin, again = ARGV[5], ARGV[6] == '1'
 local now = clock()
 local record = load(KEYS[1])
--- Not in our ack set any more: the broker gave the message to somebody who may have it in memory, unseen so far.
+-- Not in our ack set any more, and not done: the broker gave the message to somebody who may have it in memory, unseen.
 local lost = KEYS[5] and redis.call('SISMEMBER', KEYS[5], ARGV[9]) == 0
+    and redis.call('HEXISTS', KEYS[6], ARGV[9]) == 1
 local known = beat(KEYS[3], me, now, ttl)
 
 if not record then
