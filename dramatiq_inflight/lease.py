@@ -58,13 +58,13 @@ class Connectivity:
 class Lease:
     """How surely this incarnation is believed to live.
 
-    Parameters:
-      ttl: How long a heartbeat is believed, seconds.
-      wake: Set when the heartbeat thread has to say again who this is.
-
     Others may have taken its messages when it was silent for a TTL: frozen, starved, or cut off.  From half a TTL of
     silence on, or when Redis says that it did not know the incarnation, a new epoch begins: every message that started
     in an earlier one is looked up before anything is done in its name.
+
+    Parameters:
+      ttl: How long a heartbeat is believed, seconds.
+      wake: Set when the heartbeat thread has to say again who this is.
     """
 
     def __init__(self, ttl: float, wake: threading.Event) -> None:
