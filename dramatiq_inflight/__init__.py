@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .current import Current, current
 from .errors import ConfigurationError, InFlightError, MessageSkipped, PoisonMessage
+from .incident import Incident, Kind
 from .middleware import InFlightTracker
 
 __version__ = "0.1.0"
@@ -19,6 +20,8 @@ __all__ = [
     "Current",
     "InFlightError",
     "InFlightTracker",
+    "Incident",
+    "Kind",
     "MessageSkipped",
     "PoisonMessage",
     "__version__",

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
+from .records import moment
 from .table import current_entry
 
 __all__ = ["Current", "current"]
@@ -24,6 +25,8 @@ class Current:
     generation: int
     #: How often the message was running when its worker died.
     crashes: int
+    #: How often it was cut off by the shutdown of its worker.
+    drains: int
     #: When this run started, by Redis's clock; ``None`` while Redis is away.
     started: datetime | None
     #: When the first of its runs started, as far as the record goes back.
@@ -32,7 +35,7 @@ class Current:
     @property
     def recovered(self) -> bool:
         """Whether an earlier run of the message was cut off by the death of its worker."""
-        return self.crashes > 0 or self.generation > 1
+        return self.crashes > 0 or self.drains > 0 or self.generation > 1
 
 
 def current() -> Current | None:
@@ -45,10 +48,7 @@ def current() -> Current | None:
         run=entry.run,
         generation=entry.generation,
         crashes=entry.crashes,
-        started=_time(entry.started_ms),
-        first_started=_time(entry.first_ms or entry.started_ms),
+        drains=entry.drains,
+        started=moment(entry.started_ms),
+        first_started=moment(entry.first_ms or entry.started_ms),
     )
-
-
-def _time(ms: int) -> datetime | None:
-    return datetime.fromtimestamp(ms / 1000, tz=timezone.utc) if ms else None

@@ -118,13 +118,16 @@ class Heartbeat(Thread):
 
     def _mend(self, entry: Entry) -> None:
         epoch = self.lease.epoch
-        mended, run, generation, crashes = self.registry.mend(
+        mended, run, generation, crashes, drains = self.registry.mend(
             entry.copy,
             entry.payload,
             run=entry.run,
-            limit=entry.limit,
+            limit=entry.policy.limit,
             started_ms=entry.started_ms,
             crashes=entry.crashes,
+            drains=entry.drains,
+            alone=entry.alone,
+            tailored=entry.policy.tailored,
         )
         if mended is Mended.LOST:
             if not entry.lost:
@@ -136,7 +139,7 @@ class Heartbeat(Thread):
         else:
             if mended is not Mended.KEPT:
                 self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
-            entry.run, entry.generation, entry.crashes = run, generation, crashes
+            entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
             entry.written = True
         entry.epoch = epoch
 
@@ -185,6 +188,16 @@ class Heartbeat(Thread):
                 "Message %s failed and its retry could not be enqueued; recovery enqueues it.", entry.copy.message_id
             )
             self.on_hand_over()
+
+    def accompany(self, entry: Entry) -> bool:
+        """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
+        try:
+            with entry.mutex:
+                self.registry.accompany(entry.copy.message_id, entry.run)
+                entry.alone = False
+        except redis.RedisError:
+            return False
+        return True
 
     def _tell_the_untold(self) -> None:
         for entry in self.table.entries():

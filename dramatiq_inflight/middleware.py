@@ -15,6 +15,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import redis
@@ -22,13 +24,25 @@ from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import q_name
 from dramatiq.logging import get_logger
-from dramatiq.middleware import Callbacks, GroupCallbacks, Middleware, Pipelines, Retries
+from dramatiq.middleware import (
+    Callbacks,
+    GroupCallbacks,
+    Interrupt,
+    Middleware,
+    Pipelines,
+    Retries,
+    SkipMessage,
+    TimeLimit,
+)
 from dramatiq.worker import ConsumerThread
 
 from .errors import ConfigurationError, MessageSkipped, PoisonMessage
-from .records import OPTION, Claim, Copy, Mark, Orphan, Start, Started, mark_of
+from .home import store_at_home
+from .incident import Incident, Kind
+from .policy import OPTIONS, Policy, check_options
+from .records import OPTION, Claim, Copy, DeadIncarnation, Mark, Orphan, Start, Started, mark_of
 from .runtime import Runtime
-from .settings import check_max_recoveries, load_settings
+from .settings import load_settings
 from .table import Entry, Phase, current_entry, is_own_enqueue, own_enqueue
 
 __all__ = ["InFlightTracker"]
@@ -56,12 +70,27 @@ class InFlightTracker(Middleware):
       recovery_interval: Longest pause between two sweeps; 0: only at boot (``PROCESSING_RECOVERY_INTERVAL``; the
         heartbeat interval).
       max_recoveries: How often a message may be running when its worker dies, and still run again; ``None``: always
-        (``PROCESSING_MAX_RECOVERIES``; 3).  Also an actor and a message option.
+        (``PROCESSING_MAX_RECOVERIES``; 3).  Its last chance it gets alone in its process, so that no message pays for
+        another.
+      on_orphan: ``"requeue"``, or ``"dead_letter"``: what was running when its worker died, or was cut off by a
+        shutdown, never runs again (``PROCESSING_ON_ORPHAN``; ``requeue``).
+      recovery_queue: The queue that recovered messages go to (``PROCESSING_RECOVERY_QUEUE``; their own).
+      recovery_delay: How long a recovered message waits after its first crash; doubles with every further one, up to
+        an hour (``PROCESSING_RECOVERY_DELAY``; 0).
+      on_recovery: The actor that is sent every recovered message, as a dict, and what happened
+        (``PROCESSING_ON_RECOVERY``).
+      on_poison: The same for messages that are dead-lettered (``PROCESSING_ON_POISON``).
+      alone_timeout: How long a message on its last chance waits for the others in its process to end, and how long they
+        then wait for it, at the most; doubles with every crash beyond ``max_recoveries``
+        (``PROCESSING_ALONE_TIMEOUT``; 600).
+      callback: Called with an `Incident` for every message whose worker died, in the process that recovers it.
       fence_ttl: How long settled records are remembered (``PROCESSING_FENCE_TTL``; 7 days).
       track_by_default: Whether to track actors that do not say (``PROCESSING_TRACK_BY_DEFAULT``; false).
       redis_url: A Redis apart from the broker's (``PROCESSING_REDIS_URL``).
       client: The same, as a ``redis.Redis``.
       enabled: False: the middleware does nothing (``PROCESSING_ENABLED``; true).
+
+    Those from ``max_recoveries`` to ``on_poison`` are defaults: actors and messages have options of the same names.
 
     Raises:
       ConfigurationError: A setting is unknown, malformed or out of its range.
@@ -72,11 +101,12 @@ class InFlightTracker(Middleware):
         self.settings = load_settings(settings)
         self._runtime: Runtime | None = None
         self._delayed: dict[str, tuple[str, str]] = {}
+        self._policies: dict[str, Policy] = {}  # by actor
 
     @property
     def actor_options(self) -> set[str]:
         """The options of actors (and messages) that this middleware knows."""
-        return {"track_inflight", "max_recoveries"}
+        return {"track_inflight", *OPTIONS}
 
     # The worker's boot.
 
@@ -91,8 +121,8 @@ class InFlightTracker(Middleware):
             raise ConfigurationError(
                 f"track_inflight of actor {actor.actor_name!r} is {track!r}; it must be True or False."
             )
-        if "max_recoveries" in actor.options:
-            check_max_recoveries(actor.options["max_recoveries"], f"max_recoveries of actor {actor.actor_name!r}")
+        options = check_options(actor.options, f"actor {actor.actor_name!r}")
+        self._policies[actor.actor_name] = dataclasses.replace(self.settings.policy, **options)
 
     def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
         """A queue more to be handed back, should this worker die."""
@@ -120,7 +150,17 @@ class InFlightTracker(Middleware):
                 "cannot keep what comes after it from going on.",
                 ", ".join(type(m).__name__ for m in late),
             )
-        self._runtime = Runtime(settings, broker)
+        for actor in list(broker.actors.values()):
+            policy = self._policy_of_actor(actor)
+            if policy.recovery_queue is not None:
+                broker.declare_queue(policy.recovery_queue)  # so that workers consume it
+            for option in ("on_recovery", "on_poison"):
+                if (name := getattr(policy, option)) is not None and name not in broker.actors:
+                    self.logger.warning(
+                        "%s of actor %r is %r, which is no actor here: nobody will be told.",
+                        *(option, actor.actor_name, name),
+                    )
+        self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of)
         self._runtime.register()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
@@ -141,6 +181,7 @@ class InFlightTracker(Middleware):
         runtime = self._runtime
         if runtime is None:
             return
+        runtime.gate.enter(lambda: _stopped_clock(broker, message))
         if self._tracks(broker, message):
             self._start(runtime, broker, message)
         elif runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
@@ -170,7 +211,10 @@ class InFlightTracker(Middleware):
             return
         mark = mark_of(message)
         if mark:
-            message.options[OPTION] = {"generation": mark.get("generation", 1)}
+            kept: Mark = {"generation": mark.get("generation", 1)}
+            if "home" in mark:
+                kept["home"] = mark["home"]
+            message.options[OPTION] = kept
         entry = current_entry.get()
         if entry is not None and entry.lost and message.message_id == entry.copy.message_id:
             message.options[OPTION] = {"void": True}
@@ -199,12 +243,15 @@ class InFlightTracker(Middleware):
             for option in CONTINUATIONS:
                 message.options.pop(option, None)
             message.options["store_results"] = False
+        elif exception is None:
+            store_at_home(broker, message, "after_process_message", result=result)
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
         """Another middleware has skipped the message after we had recorded its start."""
         entry = self._runtime.table.get(message) if self._runtime is not None else None
         if entry is not None and entry.phase is Phase.RUNNING:
             entry.end(succeeded=not message.failed)
+            store_at_home(broker, message, "after_skip_message")
 
     def before_ack(self, broker: Broker, message: Any) -> None:
         """A success is settled now: everything that follows from it has been enqueued.
@@ -228,8 +275,11 @@ class InFlightTracker(Middleware):
     def after_ack(self, broker: Broker, message: Any) -> None:
         """A failure is settled now: the broker holds the retry."""
         runtime = self._runtime
-        entry = runtime.table.get(message) if runtime is not None else None
-        if runtime is None or entry is None:
+        if runtime is None:
+            return
+        runtime.gate.leave()
+        entry = runtime.table.get(message)
+        if entry is None:
             return
         if entry.phase is Phase.ENDED and not entry.succeeded:
             # Without Retries an acknowledged failure is over.  With it, no retry means that it could not be enqueued.
@@ -243,6 +293,7 @@ class InFlightTracker(Middleware):
         runtime = self._runtime
         if runtime is None:
             return
+        runtime.gate.leave()
         entry = runtime.table.get(message)
         if entry is None:
             self._settle_unseen(runtime, broker, message, "dead_lettered")
@@ -253,6 +304,7 @@ class InFlightTracker(Middleware):
             entry.succeeded = False
             self._let_go(runtime, entry)
         self._forget(runtime, message, entry)
+        store_at_home(broker, message, "after_nack")
 
     # The worker's shutdown.
 
@@ -274,46 +326,88 @@ class InFlightTracker(Middleware):
         here = runtime.table.reserve(message, entry)
         if mark_of(message).get("void"):
             self._skip(message, entry, "it was enqueued by a worker that had lost the message")
-        started = None
         try:
-            entry.limit = self._max_recoveries(broker, message)
+            entry.policy = self._policy_of(message)
             entry.payload = message.encode()
-            # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the
-            # heartbeat tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
-            if not (runtime.connectivity.away and runtime.queues is None and not mark_of(message)):
-                started = runtime.registry.start(
-                    copy,
-                    entry.payload,
-                    limit=entry.limit,
-                    here=here,
-                    forgotten=runtime.lease.revived,
-                    broker_keys=runtime.broker_keys(copy.queue),
-                )
-        except redis.RedisError:
-            pass  # said once, by Connectivity
+            started = self._ask(runtime, message, entry, here, True if runtime.always_alone else None)
+            if started is not None and started.answer is Start.LAST_CHANCE:
+                alone = self._be_alone(runtime, message, entry, started)
+                started = self._ask(runtime, message, entry, here, alone)
+        except SkipMessage:
+            raise
         except BaseException:
             runtime.table.skip(entry)
             raise
         if started is None:
-            if here != "no" or copy.duplicate or mark_of(message).get("reason"):
+            never_again = entry.policy.on_orphan == "dead_letter"
+            if here != "no" or copy.duplicate or mark_of(message).get("reason") or never_again:
                 self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
             self._run(runtime, entry)
         else:
             self._act_on(runtime, message, entry, started)
 
+    def _ask(self, runtime: Runtime, message: Any, entry: Entry, here: str, alone: bool | None) -> Started | None:
+        """Ask Redis whether the copy may run.  ``None``: it cannot be reached."""
+        # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the heartbeat
+        # tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
+        if runtime.connectivity.away and runtime.queues is None and not mark_of(message):
+            return None
+        entry.alone = bool(alone)
+        try:
+            return runtime.registry.start(
+                entry.copy,
+                entry.payload,
+                limit=entry.policy.limit,
+                here=here,
+                forgotten=runtime.lease.revived,
+                alone=alone,
+                tailored=entry.policy.tailored,
+                broker_keys=runtime.broker_keys(entry.copy.queue),
+            )
+        except redis.RedisError:
+            return None  # said once, by Connectivity
+
+    def _be_alone(self, runtime: Runtime, message: Any, entry: Entry, started: Started) -> bool:
+        """Wait until the message has the process to itself.  False: it took too long, and the message has company."""
+        allowed = max(entry.policy.limit, 1)
+        # Longer with every crash that did not convict it, so that a crash loop ends whatever its rhythm is.
+        timeout = runtime.settings.alone_timeout * 2.0 ** min(started.crashes - allowed, 16)
+        self.logger.warning(
+            "Message %s (actor %r) was running %d times when its worker died: it runs alone in this process, which "
+            "starts nothing else meanwhile.",
+            *(message.message_id, message.actor_name, started.crashes),
+        )
+        try:
+            alone = runtime.gate.enter_alone(
+                timeout, lambda: runtime.heartbeat.accompany(entry), lambda: _stopped_clock(runtime.broker, message)
+            )
+        except Interrupt:
+            self._put_off(runtime, message, entry, 0)  # the actor has not begun: nothing has failed
+        if alone is None:
+            self._put_off(runtime, message, entry, 0)  # to a worker that is not about to end
+        if not alone:
+            self.logger.warning(
+                "Message %s could not be alone within %g seconds: it runs beside others, and would not be convicted.",
+                *(message.message_id, timeout),
+            )
+        return alone
+
     def _act_on(self, runtime: Runtime, message: Any, entry: Entry, started: Started) -> None:
         if started.answer is Start.RUN:
             entry.written, entry.run, entry.generation = True, started.run, started.generation
-            entry.crashes, entry.started_ms, entry.first_ms = started.crashes, started.started_ms, started.first_ms
+            entry.crashes, entry.drains = started.crashes, started.drains
+            entry.started_ms, entry.first_ms = started.started_ms, started.first_ms
+            if started.owner:
+                self._taken_over(runtime, entry, started)
             self._run(runtime, entry)
         elif started.answer in (Start.DUPLICATE, Start.WAITING):
             entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
             self._put_off(runtime, message, entry, started.wait_ms / 1000)
         elif started.answer is Start.POISONED:
             self._reject(message, entry, mark_of(message).get("reason") or "it has killed its worker too often")
-        elif started.answer is Start.CONVICTED:
-            self._convict(runtime, entry, started)
-            self._skip(message, entry, "it has killed its worker too often; a copy is dead-lettered with the reason")
+        elif started.answer in (Start.CLAIMED, Start.CONVICTED):
+            self._put_back(runtime, entry, started)
+            self._skip(message, entry, SKIPS[started.answer])
         else:
             self._skip(message, entry, SKIPS[started.answer])
 
@@ -330,18 +424,27 @@ class InFlightTracker(Middleware):
         track = message.options.get("track_inflight", actor.options.get("track_inflight"))
         return self.settings.track_by_default if track is None else bool(track)
 
-    def _max_recoveries(self, broker: Broker, message: Any) -> int | None:
-        actor = broker.actors[message.actor_name]
-        default: int | None = actor.options.get("max_recoveries", self.settings.max_recoveries)
-        if "max_recoveries" not in message.options:
-            return default
-        try:
-            return check_max_recoveries(
-                message.options["max_recoveries"], f"max_recoveries of message {message.message_id}"
-            )
-        except ConfigurationError as error:
-            self.logger.error("%s The actor's own is used.", error)
-            return default
+    def _policy_of_actor(self, actor: Any) -> Policy:
+        """The policy of an actor's messages; kept, since an actor's options do not change once it is declared."""
+        policy = self._policies.get(actor.actor_name)
+        if policy is None:  # it was declared before this middleware was added
+            self.before_declare_actor(actor.broker, actor)
+            policy = self._policies[actor.actor_name]
+        return policy
+
+    def _policy_of(self, message: Any) -> Policy:
+        """What is to become of a message: its own options, over its actor's, over the tracker's."""
+        actor = self._runtime.broker.actors.get(message.actor_name) if self._runtime is not None else None
+        policy = self._policy_of_actor(actor) if actor is not None else self.settings.policy
+        if OPTIONS.isdisjoint(message.options):
+            return policy
+        for option in OPTIONS.intersection(message.options):
+            try:
+                checked = check_options({option: message.options[option]}, f"message {message.message_id}")
+                policy = dataclasses.replace(policy, **checked)
+            except ConfigurationError as error:
+                self.logger.error("%s The actor's own is used.", error)
+        return policy
 
     def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""
@@ -369,29 +472,23 @@ class InFlightTracker(Middleware):
                 time.sleep(1)
         self._skip(message, entry, f"it is running already; this copy is put off for {delay:.1f} seconds")
 
-    def _convict(self, runtime: Runtime, entry: Entry, started: Started) -> None:
-        """The start has claimed the message for us: enqueue the copy that is dead-lettered, with the reason."""
-        copy = entry.copy
-        orphan = Orphan(
-            message_id=copy.message_id,
-            verdict=Claim.POISONED,
-            run=started.run,
-            generation=started.generation,
-            crashes=started.crashes,
-            limit=entry.limit,
-            started_ms=started.started_ms,
-            first_ms=started.first_ms,
-            origin=copy.origin,
-            queue=copy.queue,
-            actor=copy.actor,
-            payload=entry.payload,
-        )
+    def _put_back(self, runtime: Runtime, entry: Entry, started: Started) -> None:
+        """The start has claimed the message for us: enqueue its copy."""
         try:
-            complete = runtime.recovery.put_back([orphan], dead="", why="found by the worker that got it next")
+            complete = runtime.recovery.put_back([_orphan(entry, started)], runtime.registry.incarnation(started.owner))
         except redis.RedisError:
             complete = False
         if not complete:
             runtime.recovery_thread.wake()
+
+    def _taken_over(self, runtime: Runtime, entry: Entry, started: Started) -> None:
+        """This copy takes the place of one whose worker is dead."""
+        try:
+            dead = runtime.registry.incarnation(started.owner)
+        except redis.RedisError:
+            dead = DeadIncarnation(started.owner, "", "", "", "", "", [])
+        self.logger.warning("Message %s is taken over from worker %s: %s.", entry.copy.message_id, dead, dead.why)
+        runtime.recovery.tell(Incident.of(Kind.RECOVERED, _orphan(entry, started), dead), None)
 
     def _skip(self, message: Any, entry: Entry, why: str) -> NoReturn:
         assert self._runtime is not None
@@ -434,8 +531,40 @@ class InFlightTracker(Middleware):
             pass  # the record keeps its deadline, and recovery asks the broker then
 
 
+@contextmanager
+def _stopped_clock(broker: Broker, message: Any) -> Iterator[None]:
+    """While a message waits to begin, its time limit does not run."""
+    clocks = [m for m in broker.middleware if isinstance(m, TimeLimit) and message.actor_name in broker.actors]
+    for clock in clocks:
+        clock.after_process_message(broker, message)
+    yield
+    for clock in clocks:
+        clock.before_process_message(broker, message)
+
+
+def _orphan(entry: Entry, started: Started) -> Orphan:
+    copy = entry.copy
+    return Orphan(
+        message_id=copy.message_id,
+        verdict=Claim.POISONED if started.answer is Start.CONVICTED else Claim.CLAIMED,
+        run=started.run,
+        generation=started.generation,
+        crashes=started.crashes,
+        limit=entry.policy.limit,
+        started_ms=started.started_ms,
+        first_ms=started.first_ms or started.started_ms,
+        drains=started.drains,
+        origin=copy.origin,
+        queue=copy.queue,
+        actor=copy.actor,
+        payload=entry.payload,
+    )
+
+
 #: Why a copy is skipped.
 SKIPS = {
+    Start.CLAIMED: "its worker died; a copy of it is enqueued",
+    Start.CONVICTED: "it has killed its worker too often; a copy is dead-lettered with the reason",
     Start.STALE: "recovery has enqueued a newer copy",
     Start.COMPLETED: "it has completed",
     Start.SUPERSEDED: "it has been enqueued again since",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple, TypedDict
 
 __all__ = [
@@ -14,14 +15,18 @@ __all__ = [
     "Copy",
     "DeadIncarnation",
     "Due",
+    "Enqueued",
     "Finished",
     "HandedBack",
     "Head",
     "Mark",
     "Mended",
+    "Orphan",
     "Requeued",
     "Start",
     "Started",
+    "mark_of",
+    "moment",
 ]
 
 #: The one message option that this package writes; what is in it is a `Mark`.
@@ -43,6 +48,8 @@ class Mark(TypedDict, total=False):
     crashes: int
     #: Why the message is dead-lettered.
     reason: str
+    #: The queue that the message was sent to, if recovery has moved it to another: its results are looked for there.
+    home: str
     #: The copy was made by a worker that had lost the message: it must not run.
     void: bool
 
@@ -88,6 +95,11 @@ def mark_of(message: Any) -> Mark:
     return mark if isinstance(mark, dict) else {}  # type: ignore[return-value]
 
 
+def moment(ms: int) -> datetime | None:
+    """A time of Redis's clock, in milliseconds; 0: ``None``."""
+    return datetime.fromtimestamp(ms / 1000, tz=timezone.utc) if ms else None
+
+
 class Start(enum.Enum):
     """The answer to a worker that is about to run a copy."""
 
@@ -108,6 +120,10 @@ class Start(enum.Enum):
     DUPLICATE = "duplicate"
     #: Another enqueue of the message is running, or waits to be recovered: put this one off until its turn.
     WAITING = "waiting"
+    #: One more death may convict it: ask again when it has the process to itself.
+    LAST_CHANCE = "last_chance"
+    #: Its owner is dead, and its recovery takes a copy: enqueue that, skip this one.
+    CLAIMED = "claimed"
     #: Its owner is dead, and that was once too often: enqueue a copy to be dead-lettered, skip this one.
     CONVICTED = "convicted"
 
@@ -125,6 +141,9 @@ class Started(NamedTuple):
     crashes: int
     started_ms: int
     first_ms: int
+    drains: int
+    #: The dead incarnation that the message was taken over from; empty where it was not.
+    owner: str
 
 
 class Finished(enum.Enum):
@@ -157,8 +176,8 @@ class HandedBack(enum.Enum):
 
     HANDED_BACK = "handed_back"
     SETTLED = "settled"
-    #: It has crashed once too often: to be claimed, so that its dead letter can carry the reason.
-    CONVICTED = "convicted"
+    #: Its recovery takes a copy: it is to be dead-lettered, or has a policy of its own.
+    TO_CLAIM = "to_claim"
     BUSY = "busy"
     GONE = "gone"
 
@@ -192,14 +211,26 @@ class Orphan:
     run: int
     generation: int
     crashes: int
-    #: ``None``: no limit.
-    limit: int | None
+    #: As the record has it; see `Policy.limit`.
+    limit: int
     started_ms: int
     first_ms: int
+    drains: int
     origin: str
     queue: str
     actor: str
     payload: bytes
+
+
+class Enqueued(NamedTuple):
+    """The copy of an orphan, as it was enqueued."""
+
+    orphan: Orphan
+    #: Empty where the broker has none.
+    broker_copy_id: str
+    queue: str
+    #: Seconds.
+    delay: float
 
 
 @dataclass(frozen=True)
@@ -220,6 +251,9 @@ class Head:
     copy: str
     queue: str
     actor: str
+    drains: int
+    alone: int
+    tailored: int
 
 
 @dataclass(frozen=True)
@@ -244,6 +278,19 @@ class DeadIncarnation:
     broker_namespace: str
     broker_id: str
     queues: list[str]
+    #: When it was given up, milliseconds of Redis's clock; 0: not known.
+    dead_since_ms: int = 0
+    #: It was shutting down.
+    draining: bool = False
+    #: It ended in order, with messages still running.
+    left: bool = False
+
+    @property
+    def why(self) -> str:
+        """What proves that it is dead."""
+        if self.left:
+            return "it left while messages were still running"
+        return f"its heartbeat has expired{' while it was shutting down' if self.draining else ''}"
 
     def __str__(self) -> str:
         if not self.instance:

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import redis
 from dramatiq import Message
@@ -31,12 +32,23 @@ from dramatiq.logging import get_logger
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from .records import OPTION, Claim, DeadIncarnation, HandedBack, Mark, Orphan, mark_of
+from .incident import Incident, Kind
+from .policy import Policy
+from .records import OPTION, Claim, DeadIncarnation, Enqueued, HandedBack, Head, Mark, Orphan, mark_of
 from .redis_broker import RedisQueues
 from .registry import BATCH, Registry
 from .table import own_enqueue
 
-__all__ = ["Recovery", "RecoveryThread", "Swept"]
+__all__ = ["NOBODY", "Recovery", "RecoveryThread", "Swept"]
+
+#: Whose death it was, when it is the copy of a message that was lost.
+NOBODY = DeadIncarnation("", "", "", "", "", "", [])
+
+
+class Enqueue(Protocol):
+    """As `dramatiq.Broker.enqueue`; the delay is in milliseconds."""
+
+    def __call__(self, message: Message[object], *, delay: int | None = None) -> Message[object]: ...
 
 
 @dataclass
@@ -80,14 +92,18 @@ class Recovery:
       queues: The RedisBroker's queues, where they are on the tracker's own Redis: what is handed back.
       asks: The RedisBroker's queues, wherever they are: whom to ask whether the broker still holds a copy.
       lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
+      policy_of: What is to become of a message.
+      tell: Tells whoever wants to know what happened to a message, which is given where it was looked into.
     """
 
     registry: Registry
-    enqueue: Callable[[Message[object]], Message[object]]
+    enqueue: Enqueue
     declared: Callable[[], tuple[set[str], set[str]]]
     queues: RedisQueues | None
     lock_ttl: float
     asks: RedisQueues | None = None
+    policy_of: Callable[[Message[object]], Policy] = lambda message: Policy()
+    tell: Callable[[Incident, Message[object] | None], None] = lambda incident, message: None
     #: What was claimed here and not brought to an end, with the dead incarnation's id: the next sweep's first work.
     leftovers: dict[str, str] = field(default_factory=dict)
 
@@ -139,12 +155,11 @@ class Recovery:
         self._report(swept)
         return swept
 
-    def put_back(self, orphans: Sequence[Orphan], *, dead: str, why: str, swept: Swept | None = None) -> bool:
-        """Enqueue a copy of each claimed orphan, and mark it.
+    def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept | None = None) -> bool:
+        """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
 
         Parameters:
-          dead: The id of the dead incarnation that ran them; empty where that is not known.
-          why: What is said of a poison message's last crash.
+          dead: Who ran them; `NOBODY` if it is their copies that were lost.
 
         Returns: whether all got to their end; the rest is left over for the next sweep.
 
@@ -152,25 +167,29 @@ class Recovery:
           redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
         """
         swept = swept if swept is not None else Swept()
-        self.leftovers.update((orphan.message_id, dead) for orphan in orphans)
-        copies: list[tuple[Orphan, str]] = []
+        self.leftovers.update((orphan.message_id, dead.id) for orphan in orphans)
+        copies: list[Enqueued] = []
         complete = True
         for orphan in orphans:
+            poison = orphan.verdict is Claim.POISONED
+            incident = Incident.of(Kind.POISON if poison else Kind.RECOVERED, orphan, dead)
             try:
-                message = _copy_of(orphan, why)
+                message = Message.decode(orphan.payload)
             except DecodeError as error:
-                if self.registry.set_aside(orphan, dead=dead):
+                if self.registry.set_aside(orphan, dead=dead.id):
                     swept.set_aside += 1
                     self.logger.error(
-                        "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, "
-                        "and is not run.",
-                        *(orphan.message_id, orphan.actor, error.error),
+                        "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, and is "
+                        "not run; %d are aside now.",
+                        *(orphan.message_id, orphan.actor, error.error, self.registry.count_aside()),
                     )
+                    self.tell(Incident.of(Kind.SET_ASIDE, orphan, dead), None)
                 self.leftovers.pop(orphan.message_id, None)
                 continue
+            copy, delay = self._copy_of(message, orphan, dead, incident.reason if poison else "")
             try:
                 with own_enqueue():
-                    enqueued = self.enqueue(message)
+                    enqueued = self.enqueue(copy, delay=round(delay * 1000) or None)
             except Exception as error:
                 self.logger.warning(
                     "A copy of message %s could not be enqueued (%s: %s). Nothing is lost: it will be tried again.",
@@ -178,15 +197,17 @@ class Recovery:
                 )
                 complete = False
                 break
-            copies.append((orphan, str(enqueued.options.get("redis_message_id") or "")))
-            if orphan.verdict is Claim.POISONED:
+            copies.append(Enqueued(orphan, str(enqueued.options.get("redis_message_id") or ""), copy.queue_name, delay))
+            if poison:
                 self.logger.warning(
-                    "Message %s (actor %r) is moved to the dead-letter queue: %s",
-                    *(orphan.message_id, orphan.actor, mark_of(message).get("reason")),
+                    "Message %s (actor %r) is moved to the dead-letter queue: %s.",
+                    *(orphan.message_id, orphan.actor, incident.reason),
                 )
+            if dead.id:
+                self.tell(incident, message)
         if copies:
-            self.registry.requeued(copies, dead=dead)
-            for orphan, _ in copies:
+            self.registry.requeued(copies, dead=dead.id)
+            for orphan, *_ in copies:
                 self.leftovers.pop(orphan.message_id, None)
                 if orphan.verdict is Claim.POISONED:
                     swept.poisoned += 1
@@ -211,7 +232,7 @@ class Recovery:
         """Recover one incarnation.  False: something of it is left."""
         if dead.id not in self._said:
             self._said.add(dead.id)
-            self.logger.warning("Worker %s is dead: its heartbeat has expired. Recovering what it left behind.", dead)
+            self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
         if not dead.broker_id:
             complete = self._copy(dead, swept, holding)
         elif self.queues is not None and self.queues.namespace == dead.broker_namespace:
@@ -255,9 +276,12 @@ class Recovery:
                 return False
             swept.handed_back += results.count(HandedBack.HANDED_BACK)
             swept.settled += results.count(HandedBack.SETTLED)
-            convicted = [id for id, result in zip(ids, results, strict=True) if result is HandedBack.CONVICTED]
-            if convicted and not self._claim(convicted, dead, swept):
-                kept += len(convicted)
+            for id, head, result in zip(ids, heads, results, strict=True):
+                if head and result is HandedBack.HANDED_BACK:
+                    self.tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
+            to_claim = [id for id, result in zip(ids, results, strict=True) if result is HandedBack.TO_CLAIM]
+            if to_claim and not self._claim(to_claim, dead, swept):
+                kept += len(to_claim)
             kept += results.count(HandedBack.BUSY)
             if shared:
                 for head, result in zip(heads, results, strict=True):
@@ -291,8 +315,32 @@ class Recovery:
         answers = self.registry.claim(ids, dead=dead.id, hold=self.lock_ttl)
         orphans = [answer for answer in answers if isinstance(answer, Orphan)]
         swept.settled += answers.count(Claim.SETTLED)
-        complete = not orphans or self.put_back(orphans, dead=dead.id, why=f"last on {dead}", swept=swept)
+        complete = not orphans or self.put_back(orphans, dead, swept)
         return complete and not (Claim.BUSY in answers or Claim.ALIVE in answers)
+
+    def _copy_of(
+        self, message: Message[object], orphan: Orphan, dead: DeadIncarnation, reason: str
+    ) -> tuple[Message[object], float]:
+        """The copy to enqueue for an orphan, and its delay in seconds."""
+        mark: Mark = {**mark_of(message), "generation": orphan.generation, "crashes": orphan.crashes}
+        if orphan.origin:
+            mark["origin"] = orphan.origin
+        if reason:
+            mark["reason"] = reason
+        queue, delay = message.queue_name, 0.0
+        if dead.id and not reason:
+            policy = self.policy_of(message)
+            queue, delay = policy.recovery_queue or queue, policy.delay(orphan.crashes)
+            if queue not in self.declared()[0]:
+                self.logger.error(
+                    "recovery_queue of message %s (actor %r) is %r, which no actor here declares: the message is "
+                    "recovered to its own queue. Declare it: broker.declare_queue(%r).",
+                    *(orphan.message_id, orphan.actor, queue, queue),
+                )
+                queue = message.queue_name
+        if queue != message.queue_name:
+            mark.setdefault("home", message.queue_name)
+        return message.copy(queue_name=queue, options={OPTION: mark}), delay
 
     def _ours(self, ids: list[str]) -> list[str]:
         """Those whose queue and actor this broker declares, or whose record is gone.
@@ -324,7 +372,7 @@ class Recovery:
             if ours:
                 answers = self.registry.claim(ours, dead="", hold=self.lock_ttl)
                 orphans = [answer for answer in answers if isinstance(answer, Orphan)]
-                if orphans and not self.put_back(orphans, dead="", why="its copy was lost", swept=swept):
+                if orphans and not self.put_back(orphans, NOBODY, swept):
                     return
             left = len(ids) - len(known) - len(ours)
             swept.left += left
@@ -371,7 +419,7 @@ class Recovery:
             for id in ids:
                 self.leftovers.pop(id, None)
             orphans = [answer for answer in answers if isinstance(answer, Orphan)]
-            if orphans and not self.put_back(orphans, dead=dead, why="its worker died", swept=swept):
+            if orphans and not self.put_back(orphans, self.registry.incarnation(dead) if dead else NOBODY, swept):
                 return
 
     def _report(self, swept: Swept) -> None:
@@ -482,18 +530,20 @@ class RecoveryThread(threading.Thread):
         return min(longest, max(soon, 0.02))
 
 
-def _copy_of(orphan: Orphan, why: str) -> Message[object]:
-    """The message to enqueue for an orphan.
-
-    Raises:
-      DecodeError: The payload is not a message of this application's encoder.
-    """
-    message: Message[object] = Message.decode(orphan.payload)
-    mark: Mark = {**mark_of(message), "generation": orphan.generation, "crashes": orphan.crashes}
-    if orphan.origin:
-        mark["origin"] = orphan.origin
-    if orphan.verdict is Claim.POISONED:
-        mark["reason"] = (
-            f"its worker died while running it: {orphan.crashes} times, {why}; max_recoveries is {orphan.limit}"
-        )
-    return message.copy(options={OPTION: mark})
+def _handed_back(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
+    """A record that was handed back, as it was charged."""
+    return Orphan(
+        message_id=message_id,
+        verdict=Claim.CLAIMED,
+        run=head.run,
+        generation=head.generation,
+        crashes=head.crashes + (not dead.draining),
+        limit=head.limit,
+        started_ms=head.started,
+        first_ms=head.first or head.started,
+        drains=head.drains + dead.draining,
+        origin=head.origin,
+        queue=head.queue,
+        actor=head.actor,
+        payload=b"",
+    )

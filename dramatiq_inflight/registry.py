@@ -35,6 +35,7 @@ from .records import (
     Copy,
     DeadIncarnation,
     Due,
+    Enqueued,
     Finished,
     HandedBack,
     Head,
@@ -59,6 +60,9 @@ GRACE = 6.0
 
 #: How long messages that are still running when their worker leaves may take to end, seconds.
 HAND_OVER_DELAY = 5.0
+
+#: What the TTL of a worker has more while it shuts down, milliseconds: its deadline tells that it was; see _common.lua.
+DRAINING = 0.5
 
 #: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
 FIRST_DEADLINE_TTLS = 10
@@ -100,9 +104,9 @@ class Registry:
         self.client = client
         self.prefix = f"{{{namespace}}}:"
         self.me = me
-        self.ttl_ms = _ms(heartbeat_ttl)
+        self.ttl_ms: float = _ms(heartbeat_ttl)
         self.fence_ms = _ms(fence_ttl)
-        self.deadline_ms = FIRST_DEADLINE_TTLS * self.ttl_ms
+        self.deadline_ms = FIRST_DEADLINE_TTLS * _ms(heartbeat_ttl)
         self._on_contact = on_contact
         self._on_success = on_success
         self._on_failure = on_failure
@@ -124,17 +128,21 @@ class Registry:
         copy: Copy,
         payload: bytes,
         *,
-        limit: int | None,
+        limit: int,
         here: str,
         forgotten: bool = False,
+        alone: bool | None = None,
+        tailored: bool = False,
         broker_keys: Sequence[str] = (),
     ) -> Started:
         """May this copy run here?  One round trip.
 
         Parameters:
-          limit: The message's ``max_recoveries``.
+          limit: How many crashes it may have; see `Policy.limit`.
           here: What this process knows of the message: ``no``, ``running`` or ``ended``.
           forgotten: Whether Redis has ever forgotten this incarnation, or taken it for dead.
+          alone: Whether it has the process to itself; ``None``: that was not seen to yet.
+          tailored: Whether its recovery takes a copy.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         reply = self._own(
@@ -142,11 +150,15 @@ class Registry:
             [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, self._handed, *broker_keys],
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
-                *(copy.queue, copy.actor, _limit(limit), copy.broker_copy_id, payload, self.fence_ms),
-                *(_flag(copy.duplicate), _flag(forgotten)),
+                *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
+                *(_flag(copy.duplicate), _flag(forgotten), "" if alone is None else _flag(alone), _flag(tailored)),
             ],
         )
-        return Started(STARTED[reply[0]], reply[1] == 1, *reply[2:])
+        return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
+
+    def accompany(self, message_id: str, run: int) -> None:
+        """A message that had its process to itself is about to get company."""
+        self._own("accompany", [self._record(message_id), self._heartbeats], [self.me, self.ttl_ms, run])
 
     def finish(
         self,
@@ -211,21 +223,34 @@ class Registry:
         )
 
     def mend(
-        self, copy: Copy, payload: bytes, *, run: int, limit: int | None, started_ms: int, crashes: int
-    ) -> tuple[Mended, int, int, int]:
+        self,
+        copy: Copy,
+        payload: bytes,
+        *,
+        run: int,
+        limit: int,
+        started_ms: int,
+        crashes: int,
+        drains: int,
+        alone: bool = False,
+        tailored: bool = False,
+    ) -> tuple[Mended, int, int, int, int]:
         """This process runs the message: make the record say so, if nobody else has started it.
 
-        Returns: what became of it, and the record's run, generation and crashes.
+        Parameters:
+          crashes, drains: As they were when this run started: what it was charged with since is taken back.
+
+        Returns: what became of it, and the record's run, generation, crashes and drains.
         """
         reply = self._own(
             "mend",
             [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting],
             [
                 *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
-                *(_limit(limit), copy.broker_copy_id, started_ms, crashes, payload),
+                *(limit, copy.broker_copy_id, started_ms, crashes, drains, _flag(alone), _flag(tailored), payload),
             ],
         )
-        return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4])
+        return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
     # An incarnation's life.
 
@@ -244,12 +269,18 @@ class Registry:
         pairs = [text for pair in fields.items() for text in pair]
         self._call("register", [self._heartbeats, self._incarnation(self.me)], [self.me, self.ttl_ms, *pairs])
 
+    def drain(self) -> None:
+        """This incarnation shuts down: every proof of life that it sends from now on says so."""
+        self.ttl_ms = int(self.ttl_ms) + DRAINING
+
     def leave(self) -> int:
         """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
 
         Returns: how many messages that are.
         """
-        self.ttl_ms = _ms(HAND_OVER_DELAY)  # A thread that goes on must not keep the incarnation alive for longer.
+        self.ttl_ms = (
+            _ms(HAND_OVER_DELAY) + DRAINING
+        )  # A thread that goes on must not keep the incarnation alive for longer.
         keys = [self._heartbeats, self._incarnation(self.me), self._mine]
         return int(self._call("leave", keys, [self.me, self.ttl_ms]))
 
@@ -281,7 +312,10 @@ class Registry:
 
     def incarnation(self, id: str) -> DeadIncarnation:
         """What an incarnation said of itself."""
-        raw = self._ask(lambda: self.client.hgetall(self._incarnation(id)))
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.hgetall(self._incarnation(id))
+        pipeline.zscore(self._heartbeats, id)
+        raw, deadline = self._ask(pipeline.execute)
         said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
         return DeadIncarnation(
             id=id,
@@ -291,6 +325,9 @@ class Registry:
             broker_namespace=said.get("broker_namespace", ""),
             broker_id=said.get("broker_id", ""),
             queues=json.loads(said.get("queues", "[]")),
+            dead_since_ms=int(deadline or 0),
+            draining=(deadline or 0) % 1 != 0,
+            left="left" in said,
         )
 
     def registered_brokers(self) -> list[tuple[str, str]]:
@@ -327,6 +364,15 @@ class Registry:
         )
         return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
 
+    def payloads(self, ids: Sequence[str]) -> list[bytes]:
+        """The payloads of at most `BATCH` records; empty where there is none."""
+        values = self._ask(lambda: self.client.mget([self._record(id) for id in ids]))
+        return [(value or b"").partition(b"\n")[2] for value in values]
+
+    def count_aside(self) -> int:
+        """How many payloads are set aside because they could not be decoded."""
+        return int(self._ask(lambda: self.client.hlen(self._aside)))
+
     def was_handed_back(self) -> bool:
         """Whether what this incarnation had fetched was ever given to others."""
         return self._ask(lambda: self.client.zscore(self._handed, self.me)) is not None
@@ -345,14 +391,18 @@ class Registry:
         )
         return [_orphan(id, row) for id, row in zip(ids, reply, strict=True)]
 
-    def requeued(self, copies: Sequence[tuple[Orphan, str]], *, dead: str) -> list[Requeued]:
-        """The copies of claimed orphans are with the broker: at most `BATCH` pairs of orphan and broker's copy id."""
+    def requeued(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
+        """The copies of claimed orphans, at most `BATCH`, are with the broker."""
         reply = self._call(
             "requeued",
-            [self._waiting, self._running(dead), *(self._record(orphan.message_id) for orphan, _ in copies)],
+            [self._waiting, self._running(dead), *(self._record(copy.orphan.message_id) for copy in copies)],
             [
                 *(self.me, self.deadline_ms),
-                *(x for orphan, copy_id in copies for x in (orphan.message_id, orphan.generation, copy_id)),
+                *(
+                    x
+                    for orphan, copy_id, queue, delay in copies
+                    for x in (orphan.message_id, orphan.generation, copy_id, queue, round(delay * 1000))
+                ),
             ],
         )
         return [Requeued(result.decode()) for result in reply]
@@ -432,21 +482,22 @@ def _orphan(message_id: str, row: list[Any]) -> Orphan | Claim:
     answer = Claim(row[0].decode())
     if len(row) == 1:
         return answer
-    run, generation, crashes, limit, started, first = (int(number) for number in row[1:7])
-    origin, queue, actor = (text.decode() for text in row[7:10])
+    run, generation, crashes, limit, started, first, drains = (int(number) for number in row[1:8])
+    origin, queue, actor = (text.decode() for text in row[8:11])
     return Orphan(
         message_id=message_id,
         verdict=answer,
         run=run,
         generation=generation,
         crashes=crashes,
-        limit=None if limit < 0 else limit,
+        limit=limit,
         started_ms=started,
         first_ms=first or started,
+        drains=drains,
         origin=origin,
         queue=queue,
         actor=actor,
-        payload=row[10],
+        payload=row[11],
     )
 
 
@@ -456,7 +507,3 @@ def _ms(seconds: float) -> int:
 
 def _flag(value: bool) -> str:
     return "1" if value else "0"
-
-
-def _limit(limit: int | None) -> int:
-    return -1 if limit is None else limit

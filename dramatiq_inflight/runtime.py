@@ -5,22 +5,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import redis
-from dramatiq import Broker
+from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
 from .connection import bounded_client, bounded_client_from_url
 from .errors import ConfigurationError
+from .gate import Gate
 from .heartbeat import Heartbeat
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
+from .policy import Policy
 from .recovery import Recovery, RecoveryThread
 from .redis_broker import RedisQueues
 from .registry import GRACE, Registry
 from .settings import Settings
 from .table import Entry, Table, current_entry
+from .telling import Telling
 from .wire import Call
 
 __all__ = ["Runtime"]
@@ -33,12 +37,17 @@ class Runtime:
       ConfigurationError: There is no Redis to use.
     """
 
-    def __init__(self, settings: Settings, broker: Broker) -> None:
+    def __init__(
+        self, settings: Settings, broker: Broker, threads: int, policy_of: Callable[[Message[object]], Policy]
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
         self.broker = broker
         self.incarnation = Incarnation(settings.instance_id)
         self.table = Table()
+        self.gate = Gate()
+        #: Whether any message has the process to itself: the worker has one thread.
+        self.always_alone = threads == 1
         self.connectivity = Connectivity()
         self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
         client, shared = _client(settings, broker)
@@ -62,6 +71,8 @@ class Runtime:
             queues=self.queues,
             lock_ttl=settings.recovery_lock_ttl,
             asks=RedisQueues.of(broker),
+            policy_of=policy_of,
+            tell=Telling(broker, policy_of, settings.callback),
         )
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
@@ -92,7 +103,10 @@ class Runtime:
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
     def drain(self) -> None:
-        """The worker is about to stop: take nothing more from the dead, but go on beating."""
+        """The worker is about to stop: take nothing more from the dead, but go on beating, and say so."""
+        self.registry.drain()
+        self.gate.close()
+        self.connectivity.wake.set()
         self.recovery_thread.stop()
 
     def leave(self) -> None:

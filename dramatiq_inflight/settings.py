@@ -8,7 +8,7 @@ import difflib
 import math
 import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,8 +17,10 @@ import redis
 from environs import Env, EnvError
 
 from .errors import ConfigurationError
+from .incident import Incident
+from .policy import CHECKS, Policy
 
-__all__ = ["Settings", "check_max_recoveries", "load_settings"]
+__all__ = ["Settings", "load_settings"]
 
 #: Longer durations than this are taken for a mistake in the unit, seconds.
 LONGEST = 10 * 365 * 24 * 3600.0
@@ -36,11 +38,20 @@ VARIABLES: Final[Mapping[str, str]] = {
     "recovery_lock_ttl": "RECOVERY_LOCK_TTL",
     "recovery_interval": "PROCESSING_RECOVERY_INTERVAL",
     "max_recoveries": "PROCESSING_MAX_RECOVERIES",
+    "on_orphan": "PROCESSING_ON_ORPHAN",
+    "recovery_queue": "PROCESSING_RECOVERY_QUEUE",
+    "recovery_delay": "PROCESSING_RECOVERY_DELAY",
+    "on_recovery": "PROCESSING_ON_RECOVERY",
+    "on_poison": "PROCESSING_ON_POISON",
+    "alone_timeout": "PROCESSING_ALONE_TIMEOUT",
     "fence_ttl": "PROCESSING_FENCE_TTL",
     "track_by_default": "PROCESSING_TRACK_BY_DEFAULT",
     "redis_url": "PROCESSING_REDIS_URL",
     "enabled": "PROCESSING_ENABLED",
 }
+
+#: Settings that no text can hold.
+ARGUMENTS_ONLY: Final = ("client", "callback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +70,12 @@ class Settings:
     recovery_lock_ttl: float = 300.0
     #: Longest pause between two sweeps; 0: sweep only at boot.
     recovery_interval: float = 30.0
-    #: How often a message may be running when its worker dies, and still run again; ``None``: always.
-    max_recoveries: int | None = 3
+    #: What is to become of a message whose worker died, where neither it nor its actor says.
+    policy: Policy = field(default_factory=Policy)
+    #: How long a message that has to run alone waits for the others in its process, and how long they then wait for it.
+    alone_timeout: float = 600.0
+    #: Called with what happened to each message whose worker died.
+    callback: Callable[[Incident], object] | None = field(default=None, repr=False)
     #: How long settled records are remembered, where another copy of the message may still be under way.
     fence_ttl: float = 7 * 24 * 3600.0
     #: Whether to track actors that do not say.
@@ -84,10 +99,11 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
     Raises:
       ConfigurationError: An argument is unknown, or a value is malformed or out of its range.
     """
-    unknown = sorted(set(arguments) - set(VARIABLES) - {"client"})
+    known = sorted([*VARIABLES, *ARGUMENTS_ONLY])
+    unknown = sorted(set(arguments) - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], [*VARIABLES, "client"], n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted([*VARIABLES, 'client']))}."
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
         raise ConfigurationError(f"InFlightTracker has no setting {unknown[0]!r}. {hint}")
 
     source = _Source(arguments)
@@ -97,30 +113,19 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "heartbeat_interval": source.seconds("heartbeat_interval", Settings.heartbeat_interval, least=0.01),
         "heartbeat_ttl": source.seconds("heartbeat_ttl", Settings.heartbeat_ttl, least=0.02),
         "recovery_lock_ttl": source.seconds("recovery_lock_ttl", Settings.recovery_lock_ttl, least=0.1),
-        "max_recoveries": source.max_recoveries("max_recoveries", Settings.max_recoveries),
+        "policy": source.policy(),
+        "alone_timeout": source.seconds("alone_timeout", Settings.alone_timeout, least=0.0),
         "fence_ttl": source.seconds("fence_ttl", Settings.fence_ttl, least=0.001),
         "track_by_default": source.flag("track_by_default", Settings.track_by_default),
         "enabled": source.flag("enabled", Settings.enabled),
         "redis_url": source.redis_url("redis_url"),
         "client": arguments.get("client"),
+        "callback": arguments.get("callback"),
     }
     values["recovery_interval"] = source.seconds("recovery_interval", values["heartbeat_interval"], least=0.0)
     settings = Settings(**values)
     _check_together(settings, source)
     return settings
-
-
-def check_max_recoveries(value: object, name: str) -> int | None:
-    """The value, if it is a whole number from 0, or ``None`` for no limit.
-
-    Raises:
-      ConfigurationError: It is something else; `name` says whose it is.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 0, or None for no limit.")
-    return value
 
 
 def _check_together(settings: Settings, source: _Source) -> None:
@@ -144,6 +149,10 @@ def _check_together(settings: Settings, source: _Source) -> None:
         raise ConfigurationError(
             f"client is a {type(settings.client).__name__}; it must be a synchronous redis-py client, "
             "such as redis.Redis(host=...)."
+        )
+    if settings.callback is not None and not callable(settings.callback):
+        raise ConfigurationError(
+            f"callback is a {type(settings.callback).__name__}; it must be a function that takes an Incident."
         )
 
 
@@ -205,18 +214,25 @@ class _Source:
             raise self.wrong(setting, value, "printable text without braces (they mark a hash slot in Redis Cluster)")
         return value
 
-    def max_recoveries(self, setting: str, default: int | None) -> int | None:
+    def policy(self) -> Policy:
+        return Policy(**{name: self.checked(name) for name in CHECKS if self.is_set(name)})
+
+    def is_set(self, setting: str) -> bool:
+        return setting in self.arguments or self.raw(setting) is not None
+
+    def checked(self, setting: str) -> Any:
+        """A value that an actor's option may have as well; empty text is ``None``."""
         if setting in self.arguments:
-            return check_max_recoveries(self.arguments[setting], setting)
-        text = self.raw(setting)
-        if text is None:
-            return default
-        if text.strip().lower() in ("", "none"):
-            return None
-        try:
-            return check_max_recoveries(self.env.int(VARIABLES[setting]), self.name(setting))
-        except EnvError as error:
-            raise self.wrong(setting, text, "a whole number from 0, or empty for no limit") from error
+            return CHECKS[setting](self.arguments[setting], setting)
+        text = (self.raw(setting) or "").strip()
+        value: object = None if text.lower() in ("", "none") else text
+        if value is not None and setting in ("max_recoveries", "recovery_delay"):
+            parse = self.env.int if setting == "max_recoveries" else self.env.float
+            try:
+                value = parse(VARIABLES[setting])
+            except EnvError:
+                pass  # the check says what would be right
+        return CHECKS[setting](value, self.name(setting))
 
     def redis_url(self, setting: str) -> str | None:
         value = self.arguments[setting] if setting in self.arguments else self.raw(setting)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .policy import Policy
 from .records import Copy
 
 __all__ = ["Entry", "Phase", "Table", "current_entry", "is_own_enqueue", "own_enqueue"]
@@ -37,6 +38,9 @@ def is_own_enqueue() -> bool:
     return _own_enqueue.get()
 
 
+_DEFAULT_POLICY = Policy()
+
+
 class Phase(enum.Enum):
     """Where a message is on its way through this process."""
 
@@ -59,7 +63,7 @@ class Entry:
 
     copy: Copy
     payload: bytes = b""
-    limit: int | None = None
+    policy: Policy = _DEFAULT_POLICY
     phase: Phase = Phase.STARTING
     #: Whether Redis is known to have the record.
     written: bool = False
@@ -67,6 +71,9 @@ class Entry:
     run: int = 0
     generation: int = 1
     crashes: int = 0
+    drains: int = 0
+    #: Whether it has this process to itself, and Redis knows.
+    alone: bool = False
     started_ms: int = 0
     first_ms: int = 0
     #: How the last run of the hooks saw it end.

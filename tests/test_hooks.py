@@ -535,7 +535,7 @@ def test_poison_fails_with_its_reason(app: App) -> None:
     app.join()
     assert app.ran == []
     (letter,) = app.dead_letters()
-    assert "its worker died while running it: 1 times" in letter.options["inflight"]["reason"]
+    assert "its worker died while running it: once, on dead" in letter.options["inflight"]["reason"]
     assert app.lab.state(copy) == "dead_lettered"
     app.broker.enqueue(letter)
     wait_until(lambda: app.ran == ["first", "next"], what="the replay runs, with its pipeline")

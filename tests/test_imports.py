@@ -13,24 +13,29 @@ PACKAGE = Path(dramatiq_inflight.__file__).parent
 
 #: What each module may import of the package, besides itself.
 GRAPH = {
-    "__init__": {"current", "errors", "middleware"},
+    "__init__": {"current", "errors", "incident", "middleware"},
     "connection": set(),
-    "current": {"table"},
+    "current": {"records", "table"},
     "errors": set(),
+    "gate": set(),
     "heartbeat": {"lease", "records", "registry", "table", "wire"},
+    "home": {"records"},
     "incarnation": set(),
+    "incident": {"records"},
     "lease": {"table"},
-    "middleware": {"errors", "records", "runtime", "settings", "table"},
+    "middleware": {"errors", "home", "incident", "policy", "records", "runtime", "settings", "table"},
+    "policy": {"errors"},
     "records": set(),
-    "recovery": {"records", "redis_broker", "registry", "table"},
+    "recovery": {"incident", "policy", "records", "redis_broker", "registry", "table"},
     "redis_broker": {"registry", "wire"},
     "registry": {"records", "wire"},
     "runtime": {
-        "connection", "errors", "heartbeat", "incarnation", "lease", "recovery", "redis_broker", "registry",
-        "settings", "table", "wire",
+        "connection", "errors", "gate", "heartbeat", "incarnation", "lease", "policy", "recovery", "redis_broker",
+        "registry", "settings", "table", "telling", "wire",
     },
-    "settings": {"errors"},
-    "table": {"records"},
+    "settings": {"errors", "incident", "policy"},
+    "table": {"policy", "records"},
+    "telling": {"incident", "policy"},
     "wire": set(),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
-from dramatiq_inflight.records import Claim, Copy, Finished, HandedBack, Mended, Orphan, Requeued, Start
+from dramatiq_inflight.records import Claim, Copy, Enqueued, Finished, HandedBack, Mended, Orphan, Requeued, Start
 from dramatiq_inflight.registry import Registry
 
 from .support.lab import Lab, copy_of, payload_of
@@ -35,7 +35,7 @@ def requeue_by_hand_back(lab: Lab, dead: Registry, by: Registry, message_id: str
 def requeue_by_copy(lab: Lab, dead: Registry, by: Registry, copy: Copy) -> Orphan:
     lab.kill(dead)
     orphan = lab.claim(by, copy, dead)
-    assert by.requeued([(orphan, "r2")], dead=dead.me) == [Requeued.REQUEUED]
+    assert by.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me) == [Requeued.REQUEUED]
     return orphan
 
 
@@ -310,7 +310,7 @@ def test_a_late_success_between_claim_and_enqueue_settles(lab: Lab, a: Registry,
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
     assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
-    assert b.requeued([(orphan, "r2")], dead="a") == [Requeued.FENCED]
+    assert b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
     assert lab.start(b, lab.recovered(copy, orphan)).answer is Start.COMPLETED
 
 
@@ -474,7 +474,7 @@ def test_the_payload_stays_until_the_copy_is_marked(lab: Lab, a: Registry, b: Re
     second = lab.claim(c, copy, a)
     assert (second.generation, second.crashes) == (3, 1)
     assert lab.start(c, lab.recovered(copy, first)).answer is Start.STALE
-    assert c.requeued([(second, "r3")], dead="a") == [Requeued.REQUEUED]
+    assert c.requeued([Enqueued(second, "r3", "default", 0)], dead="a") == [Requeued.REQUEUED]
     assert lab.payload(copy) == payload_of(copy)
     assert c.running_of("a", 0) == []
     assert c.reap("a") is True
@@ -501,8 +501,8 @@ def test_a_hung_recoverer_is_overruled_after_its_deadline(lab: Lab, a: Registry,
     orphan = c.claim([copy.message_id], dead="", hold=60)[0]
     assert isinstance(orphan, Orphan)
     assert orphan.generation == 3
-    assert b.requeued([(slow, "r2")], dead="a") == [Requeued.FENCED]
-    assert c.requeued([(orphan, "r3")], dead="") == [Requeued.REQUEUED]
+    assert b.requeued([Enqueued(slow, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
+    assert c.requeued([Enqueued(orphan, "r3", "default", 0)], dead="") == [Requeued.REQUEUED]
 
 
 def test_a_copy_that_never_comes_is_claimed_again_after_a_growing_deadline(lab: Lab, a: Registry, b: Registry) -> None:
@@ -518,7 +518,7 @@ def test_a_copy_that_never_comes_is_claimed_again_after_a_growing_deadline(lab: 
         orphan = b.claim([copy.message_id], dead="", hold=60)[0]
         assert isinstance(orphan, Orphan)
         assert (orphan.generation, orphan.crashes) == (generation, 1)
-        b.requeued([(orphan, "")], dead="")
+        b.requeued([Enqueued(orphan, "", "default", 0)], dead="")
     waits.append(lab.deadline(copy) or 0.0)
     assert waits[0] < waits[1] < waits[2]
 
@@ -570,12 +570,12 @@ def test_the_verdict_is_in_the_record_before_any_copy_can_be_fetched(lab: Lab, a
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.CONVICTED]
+    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
     orphan = lab.claim(b, copy, a)
     assert (orphan.verdict, orphan.crashes, orphan.generation) == (Claim.POISONED, 1, 2)
     new = lab.recovered(copy, orphan)
     assert lab.start(b, new).answer is Start.POISONED
-    assert b.requeued([(orphan, "r2")], dead="a") == [Requeued.POISONED]
+    assert b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.POISONED]
     assert lab.start(b, new).answer is Start.POISONED
     assert lab.start(b, copy).answer is Start.STALE
 
@@ -586,7 +586,7 @@ def test_a_dead_letter_that_is_replayed_runs_with_a_clean_count(lab: Lab, a: Reg
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.requeued([(orphan, "r2")], dead="a")
+    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     new = lab.recovered(copy, orphan)
     b.settle(new, "dead_lettered")
     assert lab.state(copy) == "dead_lettered"
@@ -631,8 +631,8 @@ def test_a_lost_record_is_written_again(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.client.delete(*(lab.prefix + key for key in lab.names()))
-    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=2)
-    assert mended == (Mended.WRITTEN, 1, 1, 2)
+    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=2, drains=0)
+    assert mended == (Mended.WRITTEN, 1, 1, 2, 0)
     head = lab.head(copy)
     assert head is not None
     assert (head.owner, head.run, head.started, head.crashes) == ("a", 1, started.started_ms, 2)
@@ -645,7 +645,7 @@ def test_a_lost_index_entry_is_written_again(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.delete(lab.prefix + "running:a")
-    assert a.mend(copy, b"", run=1, limit=3, started_ms=0, crashes=0)[0] is Mended.KEPT
+    assert a.mend(copy, b"", run=1, limit=3, started_ms=0, crashes=0, drains=0)[0] is Mended.KEPT
     assert a.running_here() == {copy.message_id}
     assert lab.payload(copy) == payload_of(copy)
 
@@ -655,7 +655,7 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Re
     copy = copy_of()
     lab.runs(a, copy)
     requeue_by_hand_back(lab, a, b, copy.message_id)
-    mended, run, _, crashes = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0)
+    mended, run, _, crashes, _ = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
     assert (mended, run, crashes) == (Mended.RETAKEN, 2, 0)
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert a.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
@@ -669,11 +669,16 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Regist
     requeue_by_hand_back(lab, a, b, copy.message_id)
     lab.runs(b, copy)
     before = lab.head(copy)
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0)[0] is Mended.LOST
-    assert lab.head(copy) == before
+    assert before is not None
+    assert before.crashes == 1
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    # But the charge for a death that was none is taken back, once.
+    assert lab.head(copy) == dataclasses.replace(before, crashes=0)
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert lab.head(copy) == dataclasses.replace(before, crashes=0)
     assert a.running_here() == set()
     b.finish(copy, 2, again=False, contended=False)
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0)[0] is Mended.LOST
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
     assert lab.state(copy) == "completed"
 
 
@@ -683,8 +688,8 @@ def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> 
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.requeued([(orphan, "r2")], dead="a")
-    assert a.mend(copy, payload_of(copy), run=1, limit=0, started_ms=1, crashes=0)[0] is Mended.LOST
+    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    assert a.mend(copy, payload_of(copy), run=1, limit=0, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
     assert lab.state(copy) == "poisoned"
 
 
@@ -706,7 +711,7 @@ def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) ->
     lab.kill(c)
     lab.runs(c, copy)
     assert revived()
-    c.mend(copy, b"", run=1, limit=3, started_ms=1, crashes=0)
+    c.mend(copy, b"", run=1, limit=3, started_ms=1, crashes=0, drains=0)
     assert revived()
     c.release(copy.message_id, 1, contended=False)
     assert revived()
@@ -830,7 +835,7 @@ def test_a_dead_letter_that_its_sender_sends_again_survives_its_worker(lab: Lab,
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.requeued([(orphan, "r2")], dead="a")
+    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     b.settle(lab.recovered(copy, orphan), "dead_lettered")
     a.beat()
     again = copy_of(copy.message_id, origin="o9")

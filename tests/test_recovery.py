@@ -107,7 +107,7 @@ class Fleet:
         self.broker = broker
         self.queues = RedisQueues(broker)
 
-    def dead(self, name: str, messages: int, *, apart: bool = False, limit: int | None = 3) -> list[str]:
+    def dead(self, name: str, messages: int, *, apart: bool = False, limit: int = 3) -> list[str]:
         """An incarnation that died with so many messages running; `apart`: its broker is on another Redis."""
         me = Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
         fields = {"instance": f"pod-{name}", "host": "h", "pid": "1"}
@@ -304,12 +304,12 @@ def test_a_broker_that_is_away_loses_nothing_and_is_tried_again(fleet: Fleet, ca
     recovery = fleet.recovery("r", apart=True)
     enqueue, calls = recovery.enqueue, 0
 
-    def failing(message: Message[object]) -> Message[object]:
+    def failing(message: Message[object], *, delay: int | None = None) -> Message[object]:
         nonlocal calls
         calls += 1
         if calls > 2:
             raise ConnectionError("the broker is away")
-        return enqueue(message)
+        return enqueue(message, delay=delay)
 
     recovery.enqueue = failing
     swept = recovery.sweep()
@@ -498,7 +498,7 @@ def test_orphans_convicted_at_the_start_of_a_copy_are_put_back_with_the_reason(f
     assert recovery.sweep().handed_back == 0
     (again,) = recovery.registry.claim([id], dead="", hold=60)
     assert isinstance(again, Orphan)
-    assert recovery.put_back([again], dead="", why="found by the next")
+    assert recovery.put_back([again], recovery.registry.incarnation("dead"))
     assert fleet.lab.state(copy) == "poisoned"
 
 

@@ -47,7 +47,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert settings.namespace == "dramatiq_processing"
     assert (settings.heartbeat_interval, settings.heartbeat_ttl) == (30, 90)
     assert (settings.recovery_lock_ttl, settings.recovery_interval) == (300, 30)
-    assert (settings.max_recoveries, settings.fence_ttl) == (3, 7 * 24 * 3600)
+    assert (settings.policy.max_recoveries, settings.fence_ttl) == (3, 7 * 24 * 3600)
     assert (settings.track_by_default, settings.enabled) == (False, True)
     assert (settings.redis_url, settings.client) == (None, None)
 
@@ -71,14 +71,14 @@ def test_an_argument_is_over_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PROCESSING_MAX_RECOVERIES", "5")
     settings = load_settings({"heartbeat_interval": 12.5, "max_recoveries": None})
     assert settings.heartbeat_interval == 12.5
-    assert settings.max_recoveries is None
+    assert settings.policy.max_recoveries is None
 
 
 @pytest.mark.parametrize("text", ["", "none", " None "])
 def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty, or none."""
     monkeypatch.setenv("PROCESSING_MAX_RECOVERIES", text)
-    assert load_settings({}).max_recoveries is None
+    assert load_settings({}).policy.max_recoveries is None
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@
 -- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
 -- the head alone, however large the payload is. The fields:
 --
---   state        running, recovering, requeued, poisoned, released, completed, dead_lettered
+--   state        running, recovering (condemned: and to be dead-lettered), requeued, poisoned, released, completed,
+--                   dead_lettered
 --   owner        the incarnation that runs it, or the recoverer that has claimed it
 --   run          grows at every start; fences finishers
 --   generation   grows with every copy that recovery enqueues; fences copies
 --   crashes      how often it was running when its incarnation died
---   limit        max_recoveries of this message; -1: no limit
+--   limit        max_recoveries of this message; -1: no limit; -2: dead-lettered by any death, never run again
 --   contended    1: another copy of it may still be under way
 --   done         1: running: an earlier owner finished it after the present owner had started;
 --                   released: its origin was consumed, and what comes next is with the broker
@@ -21,9 +22,14 @@
 --   origin       the broker's id of the enqueue that it goes back to; '' where the broker has none
 --   copy         the broker's id of its present copy; '': the same as the origin; '-': there is none
 --   queue, actor
+--   drains       how often it was running when its incarnation ended, or died, while it was shutting down
+--   alone        1: running, and its process runs nothing else
+--   tailored     1: its recovery takes a copy: to another queue, with a delay, or told to somebody
 
 local SETTLED = {released = true, completed = true, dead_lettered = true}
-local WAITING = {recovering = true, requeued = true, poisoned = true}
+local WAITING = {recovering = true, condemned = true, requeued = true, poisoned = true}
+local CLAIMED = {recovering = true, condemned = true}
+local NEVER_AGAIN = -2
 
 -- How long nobody is judged by an expired heartbeat once Redis is back from an outage, ms: longer than a living worker
 -- needs to report back. One whose heartbeat has failed tries every second, and waits at most two for an answer. One
@@ -63,6 +69,7 @@ local function load(key)
     return {
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         done = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
+        drains = v[15], alone = v[16], tailored = v[17],
         payload_at = cut,
     }
 end
@@ -74,7 +81,7 @@ end
 local function dump(r)
     return cjson.encode({
         r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
-        r.done, r.started, r.first, r.origin, r.copy, r.queue, r.actor,
+        r.done, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
     }) .. '\n'
 end
 
@@ -97,6 +104,13 @@ local function save_settled(key, record, fence_ttl)
     else
         redis.call('DEL', key)
     end
+end
+
+-- A worker that is shutting down beats with a TTL of half a millisecond more, and so its deadline tells that it was.
+-- No key more, and nothing that could be missing, left over, or out of step with the heartbeat it belongs to.
+local function was_draining(heartbeats, incarnation)
+    local deadline = redis.call('ZSCORE', heartbeats, incarnation)
+    return deadline and tonumber(deadline) % 1 ~= 0
 end
 
 -- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long), and
@@ -129,7 +143,7 @@ end
 local function believed_for(heartbeats, incarnation, now, ttl)
     local deadline = redis.call('ZSCORE', heartbeats, incarnation)
     if not deadline then
-        redis.call('ZADD', heartbeats, now + ttl, incarnation)
+        redis.call('ZADD', heartbeats, now + math.floor(ttl), incarnation)
         return ttl
     end
     if tonumber(deadline) > now then
@@ -154,6 +168,23 @@ local function forget(heartbeats, incarnation)
     end
 end
 
-local function convicted(record)
-    return record.limit >= 0 and record.crashes > record.limit
+-- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its
+-- process to itself can be convicted, and a shutdown convicts nobody. Says whether it is.
+local function charge(record, drained)
+    local alone = record.alone == 1
+    record.alone = 0
+    if drained then
+        record.drains = record.drains + 1
+    else
+        record.crashes = record.crashes + 1
+    end
+    if record.limit == NEVER_AGAIN then
+        return true
+    end
+    return alone and not drained and record.limit >= 0 and record.crashes > record.limit
+end
+
+-- One more death may convict it: it has to run alone. What has never crashed needs not.
+local function is_last_chance(crashes, limit)
+    return limit >= 0 and crashes >= math.max(limit, 1)
 end

@@ -7,7 +7,7 @@
 -- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
 --       4 how long the claim holds, ms   5 fence ttl ms   6... message ids
--- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, origin, queue, actor,
+-- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, origin, queue, actor,
 --       payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone
 --
 -- I1: checked and changed in one script. I2: the payload stays. I5: here, and only here, the generation grows.
@@ -19,9 +19,9 @@ local results = {}
 local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
 
 local function claimable(record, id)
-    if record.state == 'recovering' and record.owner == me then
+    if CLAIMED[record.state] and record.owner == me then
         return 'claimed'
-    elseif record.state == 'recovering' and believed_for(KEYS[1], record.owner, now, ttl) == 0 then
+    elseif CLAIMED[record.state] and believed_for(KEYS[1], record.owner, now, ttl) == 0 then
         return 'claimed'
     elseif record.state == 'running' then
         if dead == '' or record.owner ~= dead then
@@ -33,7 +33,7 @@ local function claimable(record, id)
         if not deadline or tonumber(deadline) <= now then
             return 'claimed'
         end
-        return record.state == 'recovering' and 'busy' or 'gone'
+        return CLAIMED[record.state] and 'busy' or 'gone'
     end
     return 'gone'
 end
@@ -49,15 +49,16 @@ for i = 4, #KEYS do
     end
     if answer == 'claimed' then
         local payload = payload_of(key, record)
+        local condemned = record.state == 'condemned' or record.state == 'poisoned'
         if record.state == 'running' then
-            record.crashes = record.crashes + 1
+            condemned = charge(record, was_draining(KEYS[1], dead))
         end
-        record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
+        record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
         record.generation, record.copy, record.done = record.generation + 1, '-', 0
         save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
         results[#results + 1] = {
-            convicted(record) and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,
-            record.started, record.first, record.origin, record.queue, record.actor, payload,
+            condemned and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,
+            record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,
         }
     else
         if answer == 'gone' or answer == 'settled' then

@@ -28,6 +28,7 @@ if not record then
         record = {
             state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = -1,
             contended = 1, done = 1, started = now, first = 0, origin = origin, copy = '', queue = '', actor = '',
+            drains = 0, alone = 0, tailored = 0,
         }
         save_settled(KEYS[1], record, ARGV[8])
     end
@@ -38,7 +39,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     if lost or ARGV[7] == '1' then
         record.contended = 1
     end
-    record.state, record.crashes, record.done = again and 'released' or 'completed', 0, 1
+    record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
     save_settled(KEYS[1], record, ARGV[8])
     redis.call('ZREM', KEYS[2], id)
     return {'finished', known}

@@ -8,7 +8,7 @@
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
 --       5... message id, '1' if the broker still holds its copy, ... (a pair for each record)
 -- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
---       handed_back, settled, convicted (to be claimed), busy (another recoverer has it), or gone}
+--       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it), or gone}
 --
 -- I2: the payload stays, with a deadline. I5: the generation stays. I8: right without the lock.
 
@@ -22,7 +22,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[4], now, dead)
 redis.call('PEXPIRE', KEYS[4], ARGV[4])
 
-local results = {1}
+local results, drained = {1}, was_draining(KEYS[1], dead)
 
 for i = 5, #KEYS do
     local id, held = ARGV[i + i - 5], ARGV[i + i - 4] == '1'
@@ -30,35 +30,35 @@ for i = 5, #KEYS do
     local result
     if not record then
         result = 'gone'
-    elseif record.state == 'recovering' and record.owner ~= ''
+    elseif CLAIMED[record.state] and record.owner ~= ''
         and believed_for(KEYS[1], record.owner, now, ttl) > 0 then
         result = 'busy'
-    elseif record.state == 'recovering' then
-        result = 'convicted' -- a recoverer died in the middle of a claim: to be claimed again
+    elseif CLAIMED[record.state] then
+        result = 'to_claim' -- a recoverer died in the middle of a claim
     elseif record.state ~= 'running' or record.owner ~= dead then
         result = 'gone'
     elseif record.done == 1 then
         record.state, record.contended = 'completed', 1
         save_settled(KEYS[i], record, ARGV[4])
         result = 'settled'
-    elseif record.limit >= 0 and record.crashes + 1 > record.limit then
-        result = 'convicted'
-    elseif held then
+    elseif not held then
+        -- Acknowledged, or put off under another copy: the broker has what comes next, or nothing comes.
+        charge(record, drained)
+        record.state = 'released'
+        save_settled(KEYS[i], record, ARGV[4])
+        result = 'settled'
+    elseif charge(record, drained) or record.tailored == 1 then
+        result = 'to_claim' -- the claim charges it
+    else
         local payload = payload_of(KEYS[i], record)
         if record.copy == '' then
             record.copy = record.origin
         end
         record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
-        record.crashes = record.crashes + 1
         save_waiting(KEYS[i], KEYS[2], id, record, payload, now + tonumber(ARGV[3]))
         result = 'handed_back'
-    else
-        -- Acknowledged, or put off under another copy: the broker has what comes next, or nothing comes.
-        record.state, record.crashes = 'released', record.crashes + 1
-        save_settled(KEYS[i], record, ARGV[4])
-        result = 'settled'
     end
-    if result ~= 'busy' and result ~= 'convicted' then
+    if result ~= 'busy' and result ~= 'to_claim' then
         redis.call('ZREM', KEYS[3], id)
     end
     results[#results + 1] = result

@@ -5,7 +5,7 @@
 -- seconds to end: threads may work until the process is gone.
 --
 -- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>
--- ARGV  1 me   2 hand-over delay ms
+-- ARGV  1 me   2 hand-over delay ms, and the half that marks a shutdown
 -- returns how many messages are still running
 
 local now = clock()

@@ -6,8 +6,9 @@
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 generation   6 origin   7 queue   8 actor
---       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes   13 payload
--- returns {answer, known, run, generation, crashes}; answers: kept, written, retaken, lost
+--       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes   13 drains (12, 13: before this run)
+--       14 '1': it has the process to itself   15 '1': its recovery takes a copy   16 payload
+-- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost
 --
 -- I1, I3: what another worker owns stays as it is. I11: the process itself knows best what it runs.
 
@@ -15,31 +16,49 @@ local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local now = clock()
 local record = load(KEYS[1])
 local known = beat(KEYS[3], me, now, ttl)
+local copy = ARGV[10] == ARGV[6] and '' or ARGV[10]
 local answer
+
+-- We were charged with a death, and are alive.
+local function take_back()
+    if run > 0 and record.crashes > tonumber(ARGV[12]) then
+        record.crashes = record.crashes - 1
+    elseif run > 0 and record.drains > tonumber(ARGV[13]) then
+        record.drains = record.drains - 1
+    else
+        return false
+    end
+    return true
+end
 
 if not record then
     record = {
         state = 'running', owner = me, run = math.max(run, 1), generation = tonumber(ARGV[5]),
         crashes = tonumber(ARGV[12]), limit = tonumber(ARGV[9]), contended = 0, done = 0,
         started = tonumber(ARGV[11]) > 0 and tonumber(ARGV[11]) or now, first = 0,
-        origin = ARGV[6], copy = ARGV[10] == ARGV[6] and '' or ARGV[10], queue = ARGV[7], actor = ARGV[8],
+        origin = ARGV[6], copy = copy, queue = ARGV[7], actor = ARGV[8],
+        drains = tonumber(ARGV[13]), alone = tonumber(ARGV[14]), tailored = tonumber(ARGV[15]),
     }
-    save_running(KEYS[1], record, ARGV[13])
+    save_running(KEYS[1], record, ARGV[16])
     answer = 'written'
 elseif record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
     answer = 'kept'
-elseif (record.state == 'requeued' or record.state == 'recovering') and record.origin == ARGV[6] then
-    -- Its copy has not started: ours goes on, and the copy will find it running. The charge is taken back.
-    record.state, record.owner, record.run, record.contended = 'running', me, record.run + 1, 1
-    record.crashes = math.max(record.crashes - 1, 0)
-    save_running(KEYS[1], record, ARGV[13])
+elseif WAITING[record.state] and record.state ~= 'poisoned' and record.origin == ARGV[6] then
+    -- Its copy has not started: ours goes on, and the copy will find it running.
+    take_back()
+    record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy
+    record.alone = tonumber(ARGV[14])
+    save_running(KEYS[1], record, ARGV[16])
     redis.call('ZREM', KEYS[4], id)
     answer = 'retaken'
 else
     if record.owner ~= me then
         redis.call('ZREM', KEYS[2], id)
+        if record.state == 'running' and record.run == run + 1 and record.origin == ARGV[6] and take_back() then
+            save_running(KEYS[1], record, payload_of(KEYS[1], record))
+        end
     end
-    return {'lost', known, record.run, record.generation, record.crashes}
+    return {'lost', known, record.run, record.generation, record.crashes, record.drains}
 end
 redis.call('ZADD', KEYS[2], record.started, id)
-return {answer, known, record.run, record.generation, record.crashes}
+return {answer, known, record.run, record.generation, record.crashes, record.drains}

@@ -5,7 +5,8 @@
 --
 -- KEYS  1 waiting   2 running:<dead>   3... records
 -- ARGV  1 me   2 first deadline ms (doubles with every generation, up to a day)
---       3... message id, generation, broker's id of the copy ('' where it has none), ... (three for each record)
+--       3... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ... (five a
+--       record)
 -- returns for each record: requeued, poisoned, or fenced (it is not ours any more: the copy was started, or claimed)
 --
 -- I2: only now that the successor exists is the dead worker's claim to the payload given up.
@@ -14,17 +15,19 @@ local me, first_deadline = ARGV[1], tonumber(ARGV[2])
 local now = clock()
 local results = {}
 for i = 3, #KEYS do
-    local at = 3 + 3 * (i - 3)
-    local id, generation, copy = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+    local at = 3 + 5 * (i - 3)
+    local id, generation, copy, delay = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 4])
     local record = load(KEYS[i])
     local result = 'fenced'
-    if record and record.state == 'recovering' and record.owner == me and record.generation == generation then
+    if record and CLAIMED[record.state] and record.owner == me and record.generation == generation then
         local payload = payload_of(KEYS[i], record)
-        result = convicted(record) and 'poisoned' or 'requeued'
-        record.state, record.owner, record.copy, record.now = result, '', copy, now
+        result = record.state == 'condemned' and 'poisoned' or 'requeued'
+        record.state, record.owner, record.queue, record.now = result, '', ARGV[at + 3], now
+        -- A delayed copy gets another id when its time has come: the broker cannot be asked about it.
+        record.copy = delay > 0 and '-' or copy
         local wait = first_deadline * 2 ^ math.min(generation - 2, 20)
         wait = math.min(wait, math.max(first_deadline, 24 * 3600 * 1000))
-        save_waiting(KEYS[i], KEYS[1], id, record, payload, now + wait)
+        save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait)
     end
     if result ~= 'fenced' or not record or not WAITING[record.state] then
         redis.call('ZREM', KEYS[2], id)

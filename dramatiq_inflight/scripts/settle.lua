@@ -19,7 +19,7 @@ local same = ARGV[4] == '1' or (origin ~= '' and origin == record.origin)
 if not same or not WAITING[record.state] or generation < record.generation then
     return {'fenced'}
 end
-record.state, record.crashes, record.contended = ARGV[5], 0, 1
+record.state, record.crashes, record.drains, record.contended = ARGV[5], 0, 0, 1
 save_settled(KEYS[1], record, ARGV[6])
 redis.call('ZREM', KEYS[2], id)
 return {'settled'}

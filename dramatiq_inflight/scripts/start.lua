@@ -11,14 +11,19 @@
 --       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload   13 fence ttl ms
 --       14 '1': the copy was put off as a duplicate of its origin before
 --       15 '1': Redis has forgotten this incarnation before, or taken it for dead
--- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms}; answers:
---       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting, convicted
+--       16 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
+--       17 '1': its recovery takes a copy
+-- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, its dead owner or ''}; answers:
+--       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
+--       last_chance (to be asked again when 16 is known), claimed (its owner is dead: a copy is to be enqueued),
+--       convicted (a copy is to be dead-lettered)
 --
 -- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
 -- I7: a poison verdict holds until the broker has dead-lettered a copy.
 
 local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
+local limit, dead_owner = tonumber(ARGV[10]), ''
 local now = clock()
 local record = load(KEYS[1])
 local held, stored = 1, 1
@@ -32,12 +37,15 @@ local handed = held == 0 and redis.call('ZSCORE', KEYS[5], me)
 local known, remembered = beat(KEYS[3], me, now, ttl)
 
 local function answer(name, wait)
-    local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0}
-    return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first}
+    local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0, drains = 0}
+    return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first, r.drains, dead_owner}
 end
 
-local function run(crashes, contended)
+local function run(crashes, drains, contended)
     local before = record
+    if ARGV[16] == '' and is_last_chance(crashes, limit) then
+        return answer('last_chance')
+    end
     local kept_generation = generation
     if before and copy ~= '' then
         -- Where the broker has ids, a generation never falls: what is older than any copy of ours stays stale.
@@ -45,9 +53,10 @@ local function run(crashes, contended)
     end
     record = {
         state = 'running', owner = me, run = (before and before.run or 0) + 1,
-        generation = kept_generation, crashes = crashes, limit = tonumber(ARGV[10]),
+        generation = kept_generation, crashes = crashes, limit = limit,
         contended = contended or 0, done = 0, started = now, first = 0,
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
+        drains = drains, alone = ARGV[16] == '1' and 1 or 0, tailored = tonumber(ARGV[17]),
     }
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
@@ -71,7 +80,7 @@ if not record then
     if here ~= 'no' then
         return answer('waiting', 250) -- it runs here, and Redis does not know of it yet, or not any more
     end
-    return run(0)
+    return run(0, 0)
 end
 
 -- Only what can be the same enqueue is skipped; a message that was sent again under its old id waits its turn.
@@ -91,28 +100,28 @@ if record.state == 'completed' then
     if same then
         return answer('completed')
     end
-    return run(0)
+    return run(0, 0)
 elseif record.state == 'dead_lettered' then
-    return run(0, record.contended) -- a replay, with a clean count
+    return run(0, 0, record.contended) -- a replay, with a clean count
 elseif record.state == 'released' then
     if record.done == 1 and origin ~= '' and origin == record.origin then
         return answer('superseded') -- this enqueue failed: its retry, or its dead letter, is with the broker
     end
-    return run(record.crashes, record.contended)
+    return run(record.crashes, record.drains, record.contended)
 elseif WAITING[record.state] then
     if not same then
         return answer('waiting', 250)
-    elseif record.state == 'poisoned' or convicted(record) then
+    elseif record.state == 'poisoned' or record.state == 'condemned' then
         return answer('poisoned')
     end
-    return run(record.crashes, record.contended)
+    return run(record.crashes, record.drains, record.contended)
 end
 
 -- running
 local wait
 if record.owner == me then
     if here == 'no' then
-        return run(record.crashes, record.contended)
+        return run(record.crashes, record.drains, record.contended)
     elseif here == 'ended' and same then
         return answer('ending')
     end
@@ -132,17 +141,18 @@ if wait > 0 or not same then
     return answer('waiting', 250)
 end
 
--- Its owner is dead: take over, unless it was complete all the same, or has crashed once too often.
+-- Its owner is dead: take over, unless it was complete all the same, is convicted, or is to be recovered by a copy.
 if record.done == 1 then
     record.state = 'completed'
     save_settled(KEYS[1], record, ARGV[13])
     return answer('completed')
 end
-record.crashes = record.crashes + 1
-if not convicted(record) then
-    return run(record.crashes, 1)
+dead_owner = record.owner
+local convicted = charge(record, was_draining(KEYS[3], dead_owner))
+if not convicted and record.tailored == 0 then
+    return run(record.crashes, record.drains, 1)
 end
-record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
+record.state, record.owner, record.contended, record.now = convicted and 'condemned' or 'recovering', me, 1, now
 record.generation, record.copy = record.generation + 1, '-'
 save_waiting(KEYS[1], KEYS[4], id, record, ARGV[12], now + ttl)
-return answer('convicted')
+return answer(convicted and 'convicted' or 'claimed')

@@ -34,6 +34,7 @@ class Lab:
     """A namespace and the incarnations in it.
 
     Heartbeats are believed for a minute here, so nobody dies of a slow test: `kill` sets a heartbeat's end in Redis.
+    Messages have their process to themselves unless they are told otherwise, as in a worker with one thread.
     """
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
@@ -46,16 +47,18 @@ class Lab:
         registry.register({"instance": f"pod-{name}", "host": "h", "pid": "1"})
         return registry
 
-    def kill(self, registry: Registry) -> None:
-        """Its heartbeat has expired, while others beat."""
-        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1})
+    def kill(self, registry: Registry, *, draining: bool = False) -> None:
+        """Its heartbeat has expired, while others beat; `draining`: it was shutting down when it sent its last."""
+        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1.5 if draining else 1})
 
     def start(
         self,
         registry: Registry,
         copy: Copy,
         *,
-        limit: int | None = 3,
+        limit: int = 3,
+        alone: bool | None = True,
+        tailored: bool = False,
         here: str = "no",
         payload: bytes | None = None,
         forgotten: bool = False,
@@ -67,12 +70,14 @@ class Lab:
             limit=limit,
             here=here,
             forgotten=forgotten,
+            alone=alone,
+            tailored=tailored,
             broker_keys=broker_keys,
         )
 
-    def runs(self, registry: Registry, copy: Copy, *, limit: int | None = 3) -> Started:
+    def runs(self, registry: Registry, copy: Copy, *, limit: int = 3, alone: bool | None = True) -> Started:
         """Start it, and see that it runs."""
-        started = self.start(registry, copy, limit=limit)
+        started = self.start(registry, copy, limit=limit, alone=alone)
         assert started.answer is Start.RUN
         return started
 

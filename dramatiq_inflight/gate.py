@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The gate that every message of this process passes, so that one of them can have the process to itself.
+
+A message that may be convicted by one more death of its worker runs alone, for then that death proves something.  It
+waits for those inside to end; who comes after it waits behind it.  First come, first served: nobody is overtaken, and
+every wait has an end.  Who waits too long to be alone goes in with the others; and who is alone for too long, while
+others wait, gets company.  Neither can then be convicted, and both times grow with every crash.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+__all__ = ["Gate"]
+
+#: How long to wait before one who is alone is asked again to accept company, when Redis could not be told, seconds.
+RETRY = 1.0
+
+#: An interrupt (a shutdown, an abort) reaches a waiting thread no later than this, seconds.
+LONGEST_PAUSE = 1.0
+
+
+@dataclass(eq=False, slots=True)
+class _Pass:
+    """A message's place in the queue, and what it is let in as."""
+
+    thread: int
+    #: Whether it is to be alone.
+    alone: bool = False
+    #: How long it waits for that, and how long the others then wait for it, seconds.
+    timeout: float = 0.0
+    #: Tells Redis that it gets company; False: that failed, and has to be tried again.
+    give_way: Callable[[], bool] = bool
+    #: Until when to wait for being alone, and then until when to be left alone (``time.monotonic``).
+    until: float = 0.0
+
+
+class Gate:
+    """Who is inside, by thread (or greenlet): Dramatiq runs one message at a time in each."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: set[int] = set()
+        self._queue: deque[_Pass] = deque()
+        self._alone: _Pass | None = None
+        self._closing = False
+
+    def enter(self, while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        """Go in; wait while another is alone, or was here first and is to be.
+
+        Parameters:
+          while_waiting: A context to wait in.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            self._out(me)  # a message of this thread that never came to its end
+            if not self._queue and self._alone is None:
+                self._inside.add(me)
+                return
+            this = _Pass(me)
+            self._queue.append(this)
+        with while_waiting():
+            self._wait(this)
+
+    def enter_alone(
+        self,
+        timeout: float,
+        give_way: Callable[[], bool],
+        while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> bool | None:
+        """Go in alone, coming from inside; wait until everybody else has left.
+
+        Parameters:
+          timeout: How long to wait at the most, and how long the others then wait before they ask to come in; seconds.
+          give_way: Called, by a thread that waits, before another is let in.  False: to be asked again.
+
+        Returns: whether it is alone; ``None``: the worker is shutting down, and it is not inside.
+        """
+        this = _Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
+        with self._changed:
+            self._out(this.thread)
+            self._queue.append(this)
+        with while_waiting():
+            self._wait(this)
+        with self._changed:
+            return self._alone is this if this.thread in self._inside else None
+
+    def leave(self) -> None:
+        """The message of this thread has ended."""
+        with self._changed:
+            self._out(threading.get_ident())
+
+    def close(self) -> None:
+        """The worker is shutting down: nobody begins to run alone any more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _out(self, thread: int) -> None:
+        self._inside.discard(thread)
+        if self._alone is not None and self._alone.thread == thread:
+            self._alone = None
+        if self._queue:
+            self._changed.notify_all()
+
+    def _wait(self, this: _Pass) -> None:
+        try:
+            while True:
+                with self._changed:
+                    if this.alone and self._closing:
+                        return
+                    if this.alone and time.monotonic() >= this.until:
+                        this.alone = False
+                    if self._may_enter(this):
+                        self._inside.add(this.thread)
+                        if this.alone:
+                            self._alone, this.until = this, time.monotonic() + this.timeout
+                        return
+                    overstayed = self._pause(this)
+                if overstayed is not None and overstayed.give_way():
+                    with self._changed:
+                        if self._alone is overstayed:
+                            self._alone = None
+        finally:
+            with self._changed:
+                self._queue.remove(this)
+                self._changed.notify_all()
+
+    def _may_enter(self, this: _Pass) -> bool:
+        if self._alone is not None:
+            return False
+        if this.alone:
+            return self._queue[0] is this and not self._inside
+        before = itertools.takewhile(lambda other: other is not this, self._queue)
+        return not any(other.alone for other in before)
+
+    def _pause(self, this: _Pass) -> _Pass | None:
+        """Wait for a change.  Returns who has been alone for long enough and is to be asked."""
+        now = time.monotonic()
+        ends = [now + LONGEST_PAUSE]
+        if this.alone:
+            ends.append(this.until)
+        if self._alone is not None:
+            if now >= self._alone.until:
+                self._alone.until = now + RETRY  # nobody else asks meanwhile
+                return self._alone
+            ends.append(self._alone.until)
+        self._changed.wait(min(ends) - now)
+        return None
