@@ -98,6 +98,19 @@ def self_killing(key: Any) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+@dramatiq.actor(track_inflight=True)
+def killer(key: Any, seconds: float) -> None:
+    """Kills its worker after a while."""
+    _noted(key, seconds)
+    os.killpg(0, signal.SIGKILL)
+
+
+@dramatiq.actor
+def untracked(key: Any, seconds: float) -> None:
+    """Works for a while, and is not tracked."""
+    _noted(key, seconds)
+
+
 @dramatiq.actor(track_inflight=True, max_recoveries=None, max_retries=3, min_backoff=50, max_backoff=100)
 def failing(key: Any, failures: int, seconds: float) -> None:
     """Fails so often, and then succeeds."""
