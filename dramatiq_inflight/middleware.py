@@ -151,17 +151,23 @@ class InFlightTracker(Middleware):
                 ", ".join(type(m).__name__ for m in late),
             )
         for actor in list(broker.actors.values()):
-            policy = self._policy_of_actor(actor)
-            if policy.recovery_queue is not None:
-                broker.declare_queue(policy.recovery_queue)  # so that workers consume it
-            for option in ("on_recovery", "on_poison"):
-                if (name := getattr(policy, option)) is not None and name not in broker.actors:
-                    self.logger.warning(
-                        "%s of actor %r is %r, which is no actor here: nobody will be told.",
-                        *(option, actor.actor_name, name),
-                    )
+            self._prepare(broker, actor)
         self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of)
         self._runtime.register()
+
+    def _prepare(self, broker: Broker, actor: Any) -> None:
+        if actor.actor_name not in self._policies:  # it was declared before this middleware was added
+            self.before_declare_actor(broker, actor)
+        policy = self._policies[actor.actor_name]
+        if policy.recovery_queue is not None:
+            broker.declare_queue(policy.recovery_queue)  # so that workers consume it
+        for option in ("on_recovery", "on_poison"):
+            name = getattr(policy, option)
+            if name is not None and name not in broker.actors:
+                self.logger.warning(
+                    "%s of actor %r is %r, which is no actor here: nobody will be told.",
+                    *(option, actor.actor_name, name),
+                )
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Start to beat and to recover."""
@@ -424,18 +430,9 @@ class InFlightTracker(Middleware):
         track = message.options.get("track_inflight", actor.options.get("track_inflight"))
         return self.settings.track_by_default if track is None else bool(track)
 
-    def _policy_of_actor(self, actor: Any) -> Policy:
-        """The policy of an actor's messages; kept, since an actor's options do not change once it is declared."""
-        policy = self._policies.get(actor.actor_name)
-        if policy is None:  # it was declared before this middleware was added
-            self.before_declare_actor(actor.broker, actor)
-            policy = self._policies[actor.actor_name]
-        return policy
-
     def _policy_of(self, message: Any) -> Policy:
         """What is to become of a message: its own options, over its actor's, over the tracker's."""
-        actor = self._runtime.broker.actors.get(message.actor_name) if self._runtime is not None else None
-        policy = self._policy_of_actor(actor) if actor is not None else self.settings.policy
+        policy = self._policies.get(message.actor_name, self.settings.policy)
         if OPTIONS.isdisjoint(message.options):
             return policy
         for option in OPTIONS.intersection(message.options):

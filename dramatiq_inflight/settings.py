@@ -50,6 +50,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "enabled": "PROCESSING_ENABLED",
 }
 
+#: How the text of those settings is read that are no texts and that an actor's option may have as well.
+_PARSERS: Final[Mapping[str, str]] = {"max_recoveries": "int", "recovery_delay": "float"}
+
 #: Settings that no text can hold.
 ARGUMENTS_ONLY: Final = ("client", "callback")
 
@@ -221,15 +224,16 @@ class _Source:
         return setting in self.arguments or self.raw(setting) is not None
 
     def checked(self, setting: str) -> Any:
-        """A value that an actor's option may have as well; empty text is ``None``."""
+        """A value that an actor's option may have as well; in the environment, empty text is ``None``."""
         if setting in self.arguments:
             return CHECKS[setting](self.arguments[setting], setting)
-        text = (self.raw(setting) or "").strip()
-        value: object = None if text.lower() in ("", "none") else text
-        if value is not None and setting in ("max_recoveries", "recovery_delay"):
-            parse = self.env.int if setting == "max_recoveries" else self.env.float
+        value: object = (self.raw(setting) or "").strip()
+        parse = _PARSERS.get(setting)
+        if str(value).lower() in ("", "none") and setting not in ("on_orphan", "recovery_delay"):
+            value = None
+        elif parse is not None:
             try:
-                value = parse(VARIABLES[setting])
+                value = getattr(self.env, parse)(VARIABLES[setting])
             except EnvError:
                 pass  # the check says what would be right
         return CHECKS[setting](value, self.name(setting))

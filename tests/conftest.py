@@ -14,6 +14,7 @@ import redis
 
 from tests.support.cluster import Cluster
 from tests.support.history import History
+from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.servers import RedisServer, find_server
 
@@ -60,6 +61,14 @@ def namespace() -> str:
 def lab(client: redis.Redis, namespace: str) -> Lab:
     """Incarnations to drive by hand, without processes."""
     return Lab(client, namespace)
+
+
+@pytest.fixture
+def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
+    """A worker in this process."""
+    app = App(server_url, namespace, lab)
+    yield app
+    app.close()
 
 
 @pytest.fixture

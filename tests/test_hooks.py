@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -17,17 +17,11 @@ import redis
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import (
-    AsyncIO,
-    GroupCallbacks,
     Middleware,
     SkipMessage,
-    TimeLimit,
     TimeLimitExceeded,
-    default_middleware,
 )
-from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
-from dramatiq.results import ResultFailure, Results
-from dramatiq.results.backends import RedisBackend
+from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
@@ -37,86 +31,9 @@ from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Entry, Phase, Table, own_enqueue
 
+from .support.inprocess import App
 from .support.lab import Lab, copy_of
 from .support.servers import wait_until
-
-
-class App:
-    """A broker, its tracker and a worker in this process."""
-
-    def __init__(self, url: str, namespace: str, lab: Lab) -> None:
-        self.lab = lab
-        self.namespace = namespace
-        self.client: Any = redis.Redis.from_url(url)
-        self.backend = RedisBackend(client=self.client, namespace=f"{namespace}-results")
-        self.tracker = InFlightTracker(
-            namespace=namespace, heartbeat_interval=0.2, heartbeat_ttl=20, recovery_interval=0.2
-        )
-        # TimeLimit with a shorter interval than its default of a second.
-        middleware = [m() if m is not TimeLimit else TimeLimit(interval=50) for m in default_middleware]
-        self.broker = RedisBroker(url=url, namespace=f"{namespace}-broker", middleware=middleware, maintenance_chance=0)
-        self.broker.add_middleware(Results(backend=self.backend))
-        self.broker.add_middleware(GroupCallbacks(RateLimiterBackend(client=self.client)))
-        self.broker.add_middleware(AsyncIO())
-        self.broker.add_middleware(self.tracker)
-        dramatiq.set_broker(self.broker)  # pipelines and groups ask for it
-        self.worker: dramatiq.Worker | None = None
-        self.ran: list[Any] = []
-
-    def actor(self, fn: Callable[..., Any], **options: Any) -> Any:
-        options.setdefault("track_inflight", True)
-        return dramatiq.actor(broker=self.broker, **options)(fn)
-
-    def start(self, threads: int = 4) -> None:
-        self.broker.emit_after("process_boot")
-        self.worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=20)
-        self.worker.start()
-
-    def stop(self) -> None:
-        if self.worker is not None:
-            self.worker.stop()
-            self.worker = None
-
-    def join(self, timeout: float = 20) -> None:
-        """Wait until the broker has nothing left, and nothing runs."""
-        runtime = self.tracker._runtime
-
-        def done() -> bool:
-            queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
-            left = sum(self.client.hlen(f"{self.broker.namespace}:{queue}.msgs") for queue in queues)
-            return left == 0 and (runtime is None or not runtime.table.entries())
-
-        wait_until(done, timeout=timeout, what="the broker is empty")
-
-    @property
-    def registry(self) -> Registry:
-        assert self.tracker._runtime is not None
-        return self.tracker._runtime.registry
-
-    def redeliver(self, message: Message[Any]) -> None:
-        """As Dramatiq's maintenance does it: the id of a message that is running is pushed to its queue again."""
-        self.client.rpush(f"{self.broker.namespace}:default", message.options["redis_message_id"])
-
-    def other(self, name: str = "other") -> Registry:
-        """Another incarnation, driven by hand."""
-        registry = Registry(self.lab.client, self.namespace, name, heartbeat_ttl=20, fence_ttl=60)
-        registry.register({"instance": name})
-        return registry
-
-    def records(self) -> set[str]:
-        return {name for name in self.lab.names() if name.startswith("record:")}
-
-    def dead_letters(self) -> list[Message[Any]]:
-        return [Message.decode(data) for data in self.client.hvals(f"{self.broker.namespace}:default.XQ.msgs")]
-
-
-@pytest.fixture
-def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
-    app = App(server_url, namespace, lab)
-    yield app
-    app.stop()
-    app.broker.client.close()
-    app.client.close()
 
 
 def test_a_completed_message_leaves_no_key(app: App) -> None:

@@ -17,6 +17,7 @@ from dramatiq.errors import DramatiqError
 from dramatiq.middleware import MiddlewareError
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker
+from dramatiq_inflight.policy import OPTIONS
 from dramatiq_inflight.settings import VARIABLES, load_settings
 
 ENVIRONMENT = {
@@ -27,6 +28,12 @@ ENVIRONMENT = {
     "recovery_lock_ttl": ("17", 17.0),
     "recovery_interval": ("0", 0.0),
     "max_recoveries": ("7", 7),
+    "on_orphan": ("dead_letter", "dead_letter"),
+    "recovery_queue": ("big-memory", "big-memory"),
+    "recovery_delay": ("1.5", 1.5),
+    "on_recovery": ("tell", "tell"),
+    "on_poison": ("tell_ops", "tell_ops"),
+    "alone_timeout": ("20", 20.0),
     "fence_ttl": ("3600", 3600.0),
     "track_by_default": ("true", True),
     "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
@@ -48,6 +55,9 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (settings.heartbeat_interval, settings.heartbeat_ttl) == (30, 90)
     assert (settings.recovery_lock_ttl, settings.recovery_interval) == (300, 30)
     assert (settings.policy.max_recoveries, settings.fence_ttl) == (3, 7 * 24 * 3600)
+    assert (settings.policy.on_orphan, settings.policy.recovery_queue) == ("requeue", None)
+    assert (settings.policy.recovery_delay, settings.alone_timeout) == (0, 600)
+    assert (settings.policy.on_recovery, settings.policy.on_poison, settings.callback) == (None, None, None)
     assert (settings.track_by_default, settings.enabled) == (False, True)
     assert (settings.redis_url, settings.client) == (None, None)
 
@@ -62,7 +72,8 @@ def test_every_setting_is_read_from_its_variable(setting: str, monkeypatch: pyte
     """An environment variable is over the default."""
     text, value = ENVIRONMENT[setting]
     monkeypatch.setenv(VARIABLES[setting], text)
-    assert getattr(load_settings({}), setting) == value
+    settings = load_settings({})
+    assert getattr(settings.policy if setting in OPTIONS else settings, setting) == value
 
 
 def test_an_argument_is_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +119,17 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("instance_id", "a\tb", "printable text"),
         ("instance_id", 7, "printable text"),
         ("redis_url", 7, "a URL such as redis://"),
+        ("on_orphan", "drop", "'requeue' or 'dead_letter'"),
+        ("on_orphan", None, "'requeue' or 'dead_letter'"),
+        ("recovery_queue", "default.DQ", "the name of a queue"),
+        ("recovery_queue", "", "the name of a queue"),
+        ("recovery_queue", 7, "the name of a queue"),
+        ("recovery_delay", -1, "a number of seconds from 0"),
+        ("recovery_delay", True, "a number of seconds from 0"),
+        ("recovery_delay", 1e9, "a number of seconds from 0 to 604800"),
+        ("on_recovery", 7, "an actor or the name of one"),
+        ("on_poison", "", "an actor or the name of one"),
+        ("alone_timeout", -1, "a number of seconds from 0"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(
@@ -127,6 +149,12 @@ def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(
         ("heartbeat_interval", "half a minute"),
         ("heartbeat_interval", ""),
         ("heartbeat_ttl", "nan"),
+        ("on_orphan", "drop"),
+        ("on_orphan", ""),
+        ("recovery_delay", "soon"),
+        ("recovery_delay", ""),
+        ("recovery_queue", "a b"),
+        ("alone_timeout", "long"),
         ("recovery_interval", "-3"),
         ("max_recoveries", "three"),
         ("max_recoveries", "-1"),

@@ -125,7 +125,9 @@ def failing(key: Any, failures: int, seconds: float) -> None:
 @dramatiq.actor(track_inflight=True, max_recoveries=None)
 def gated(key: Any, gate: str) -> None:
     """Works until a file is there; `{}` in its name stands for what the worker's environment says."""
-    history.write("start", key, _message_id())
+    current = dramatiq_inflight.current()
+    seen = current and {"run": current.run, "crashes": current.crashes, "drains": current.drains}
+    history.write("start", key, _message_id(), seen)
     gate = gate.format(os.environ.get("TEST_GATE_SUFFIX", ""))
     while not Path(gate).exists():
         time.sleep(0.01)

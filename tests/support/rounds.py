@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class Report:
     repeated: list[Any] = field(default_factory=list)
     #: Started again after a kill that hit between the end of the actor and the acknowledgement.
     torn: int = 0
+    #: Rejected to the dead-letter queue.
+    dead_lettered: int = 0
 
     def __str__(self) -> str:
         return (
@@ -50,6 +53,7 @@ class Report:
             f"{self.cut_off} runs cut off; "
             f"lost {len(self.lost)}, run twice at once {len(self.doubled)}, run again after completion "
             f"{len(self.repeated)} (and {self.torn} that were killed between finish and ack)"
+            + (f"; {self.dead_lettered} dead-lettered" if self.dead_lettered else "")
         )
 
 
@@ -59,10 +63,13 @@ def judge(history: History, sent: Sequence[Any], deaths: dict[int, float]) -> Re
     by_key = history.by_key()
     for key in sent:
         events = by_key.get(key, [])
-        if not any(event.what == "end" for event in events):
+        if any(event.what == "nacked" for event in events):
+            report.dead_lettered += 1
+        elif not any(event.what == "end" for event in events):
             report.lost.append(key)
             continue
-        report.completed += 1
+        else:
+            report.completed += 1
         _judge_one(key, events, deaths, report)
     return report
 
@@ -92,17 +99,19 @@ def _judge_one(key: Any, events: list[Event], deaths: dict[int, float], report: 
             acked = True
 
 
-def kill_rounds(cluster: Cluster, rounds: int, seed: int, **worker: Any) -> Report:
+def kill_rounds(cluster: Cluster, rounds: int, seed: int, *, at_most_once: bool = False, **worker: Any) -> Report:
     """Two workers; again and again one is killed while 8 of its messages run, and replaced.
 
     Parameters:
       seed: Of the moments, the victims and the lengths of the messages.
+      at_most_once: What may have run is dead-lettered; a second start counts as `repeated`.
     """
     random_ = random.Random(seed)
     history = cluster.history
     workers = [cluster.worker(**worker), cluster.worker(**worker)]
     deaths: dict[int, float] = {}
     sent: list[int] = []
+    options = {"on_orphan": "dead_letter"} if at_most_once else {}
 
     def running(victim: WorkerProcess) -> int:
         pid = victim.booted_pid()
@@ -116,7 +125,8 @@ def kill_rounds(cluster: Cluster, rounds: int, seed: int, **worker: Any) -> Repo
     def send(number: int) -> None:
         for _ in range(number):
             sent.append(len(sent))
-            cluster.app.work.send(sent[-1], round(random_.uniform(0.02, 0.5), 3))
+            seconds = round(random_.uniform(0.02, 0.5), 3)
+            cluster.app.work.send_with_options(args=(sent[-1], seconds), **options)
 
     def is_busy(victim: WorkerProcess) -> bool:
         if cluster.enqueued() < 32:
@@ -137,10 +147,17 @@ def kill_rounds(cluster: Cluster, rounds: int, seed: int, **worker: Any) -> Repo
         victim.kill()
         deaths[pid] = victim.killed_at
         workers[workers.index(victim)] = cluster.worker(**worker)
-    cluster.wait(lambda: len(history.keys("end")) == len(sent), timeout=120, what="all messages complete")
+    cluster.wait(
+        lambda: len(history.keys("end") | history.keys("nacked")) == len(sent),
+        timeout=120,
+        what="all messages complete",
+    )
     cluster.wait(lambda: cluster.enqueued() == 0, timeout=120, what="the broker is empty")
     report = judge(history, sent, deaths)
     report.rounds = rounds
+    if at_most_once:
+        starts = Counter(event.key for event in history.events("start"))
+        report.repeated = [key for key, number in starts.items() if number > 1]
     for survivor in workers:
         survivor.stop()
     return report
@@ -153,6 +170,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--maintenance", type=int, default=0, help="RedisBroker's chance of maintenance, in a million")
     parser.add_argument("--heartbeat-timeout", type=int, default=60_000, help="RedisBroker's own, ms")
+    parser.add_argument("--at-most-once", action="store_true", help="on_orphan is dead_letter")
     parser.add_argument("--apart", action="store_true", help="the tracker's Redis is not the broker's")
     options = parser.parse_args()
     binary = find_server()
@@ -169,7 +187,7 @@ def main() -> int:
         cluster = Cluster(uuid.uuid4().hex[:8], Path(folder), History(Path(folder) / "history"), settings)
         try:
             started = time.monotonic()
-            report = kill_rounds(cluster, options.rounds, options.seed)
+            report = kill_rounds(cluster, options.rounds, options.seed, at_most_once=options.at_most_once)
             print(f"seed {options.seed}: {report}; {time.monotonic() - started:.0f} s")
             for name in ("lost", "doubled", "repeated"):
                 for key in getattr(report, name)[:5]:

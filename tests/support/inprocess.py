@@ -1,0 +1,133 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A worker in the test's own process, with a real broker on a real server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import AsyncIO, GroupCallbacks, TimeLimit, default_middleware
+from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+from dramatiq_inflight import InFlightTracker
+from dramatiq_inflight.records import Copy, Start
+from dramatiq_inflight.registry import Registry
+
+from .lab import Lab
+from .servers import wait_until
+
+__all__ = ["App"]
+
+
+class App:
+    """A broker, its tracker and a worker in this process."""
+
+    def __init__(self, url: str, namespace: str, lab: Lab, **settings: Any) -> None:
+        self.lab = lab
+        self.namespace = namespace
+        self.client: Any = redis.Redis.from_url(url)
+        self.backend = RedisBackend(client=self.client, namespace=f"{namespace}-results")
+        self.tracker = InFlightTracker(
+            **{
+                "namespace": namespace,
+                "heartbeat_interval": 0.2,
+                "heartbeat_ttl": 20,
+                "recovery_interval": 0.2,
+                **settings,
+            }
+        )
+        # TimeLimit with a shorter interval than its default of a second.
+        middleware = [m() if m is not TimeLimit else TimeLimit(interval=50) for m in default_middleware]
+        self.broker = RedisBroker(url=url, namespace=f"{namespace}-broker", middleware=middleware, maintenance_chance=0)
+        self.broker.add_middleware(Results(backend=self.backend))
+        self.broker.add_middleware(GroupCallbacks(RateLimiterBackend(client=self.client)))
+        self.broker.add_middleware(AsyncIO())
+        self.broker.add_middleware(self.tracker)
+        dramatiq.set_broker(self.broker)  # pipelines and groups ask for it
+        self.worker: dramatiq.Worker | None = None
+        self.ran: list[Any] = []
+
+    def actor(self, fn: Callable[..., Any], **options: Any) -> Any:
+        options.setdefault("track_inflight", True)
+        return dramatiq.actor(broker=self.broker, **options)(fn)
+
+    def start(self, threads: int = 4) -> None:
+        self.broker.emit_after("process_boot")
+        self.worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=20)
+        self.worker.start()
+
+    def stop(self) -> None:
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+    def join(self, timeout: float = 20) -> None:
+        """Wait until the broker has nothing left, and nothing runs."""
+        runtime = self.tracker._runtime
+
+        def done() -> bool:
+            queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
+            left = sum(self.client.hlen(f"{self.broker.namespace}:{queue}.msgs") for queue in queues)
+            return left == 0 and (runtime is None or not runtime.table.entries())
+
+        wait_until(done, timeout=timeout, what="the broker is empty")
+
+    @property
+    def registry(self) -> Registry:
+        assert self.tracker._runtime is not None
+        return self.tracker._runtime.registry
+
+    def redeliver(self, message: Message[Any]) -> None:
+        """As Dramatiq's maintenance does it: the id of a message that is running is pushed to its queue again."""
+        self.client.rpush(f"{self.broker.namespace}:default", message.options["redis_message_id"])
+
+    def other(self, name: str = "other") -> Registry:
+        """Another incarnation, driven by hand."""
+        registry = Registry(self.lab.client, self.namespace, name, heartbeat_ttl=20, fence_ttl=60)
+        registry.register({"instance": name})
+        return registry
+
+    def orphan(
+        self, message: Message[Any], *, limit: int = 3, crashes: int = 0, tailored: bool = False, draining: bool = False
+    ) -> Registry:
+        """A message is running on a worker that is dead, and has crashed so often before."""
+        rid = message.options["redis_message_id"]
+        data = self.client.hget(f"{self.broker.namespace}:{message.queue_name}.msgs", rid) or message.encode()
+        copy = Copy(message.message_id, 1, rid, rid, False, message.queue_name, message.actor_name)
+        for i in range(crashes + 1):
+            dead = self.other(f"dead-{message.message_id[:8]}-{i}")
+            assert (
+                self.lab.start(dead, copy, payload=data, limit=limit, tailored=tailored and i == crashes).answer
+                is Start.RUN
+            )
+            self.lab.kill(dead, draining=draining and i == crashes)
+        return dead
+
+    def send_orphan(self, actor: Any, **orphan: Any) -> Message[Any]:
+        """Send a message that is an orphan before any worker can fetch it."""
+        message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
+        self.orphan(message, **orphan)
+        rid, queue = message.options["redis_message_id"], f"{self.broker.namespace}:{message.queue_name}"
+        self.client.hset(f"{queue}.msgs", rid, message.encode())
+        self.client.rpush(queue, rid)
+        return message
+
+    def close(self) -> None:
+        """Close what the test opened."""
+        self.stop()
+        self.broker.client.close()
+        self.client.close()
+
+    def records(self) -> set[str]:
+        return {name for name in self.lab.names() if name.startswith("record:")}
+
+    def dead_letters(self, queue: str = "default") -> list[Message[Any]]:
+        return [Message.decode(data) for data in self.client.hvals(f"{self.broker.namespace}:{queue}.XQ.msgs")]

@@ -1,0 +1,259 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The gate: who is alone is alone, nobody is overtaken, and every wait has an end."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from dramatiq_inflight.gate import Gate
+
+from .support.servers import wait_until
+
+
+class Guest:
+    """One thread that goes in and out as it is told."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.thread = ThreadPoolExecutor(max_workers=1)
+
+    def enter(self) -> Future[None]:
+        return self.thread.submit(self.gate.enter)
+
+    def enter_alone(self, timeout: float = 20, give_way: Callable[[], bool] = lambda: True) -> Future[bool | None]:
+        return self.thread.submit(self.gate.enter_alone, timeout, give_way)
+
+    def leave(self) -> None:
+        self.thread.submit(self.gate.leave).result(5)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def guests(gate: Gate) -> Any:
+    guests = [Guest(gate) for _ in range(4)]
+    yield guests
+    for guest in guests:
+        guest.thread.shutdown(wait=False, cancel_futures=True)
+
+
+def queued(gate: Gate, number: int) -> None:
+    wait_until(lambda: len(gate._queue) == number, what=f"{number} wait at the gate")
+
+
+def test_everybody_is_let_in_while_nobody_is_to_be_alone(guests: list[Guest]) -> None:
+    """The ordinary case costs nothing but a lock."""
+    for guest in guests:
+        guest.enter().result(5)
+        guest.enter().result(5)  # one whose last message never came to its end
+
+
+def test_who_is_to_be_alone_waits_for_those_inside(gate: Gate, guests: list[Guest]) -> None:
+    """And whoever comes later waits behind it."""
+    a, b, c, d = guests
+    a.enter().result(5)
+    b.enter().result(5)
+    alone = b.enter_alone()
+    queued(gate, 1)
+    late = c.enter()
+    queued(gate, 2)
+    a.leave()
+    assert alone.result(5) is True
+    assert not late.done()
+    later = d.enter()
+    queued(gate, 2)
+    b.leave()
+    late.result(5)
+    later.result(5)
+
+
+def test_two_that_are_to_be_alone_do_not_wait_for_each_other(gate: Gate, guests: list[Guest]) -> None:
+    """Both were inside when they learnt it: one after the other."""
+    a, b, c, _ = guests
+    a.enter().result(5)
+    b.enter().result(5)
+    first = a.enter_alone()
+    queued(gate, 1)
+    second = b.enter_alone()
+    assert first.result(5) is True
+    third = c.enter()
+    queued(gate, 2)
+    a.leave()
+    assert second.result(5) is True
+    assert not third.done()
+    b.leave()
+    third.result(5)
+
+
+def test_nobody_is_overtaken(gate: Gate, guests: list[Guest]) -> None:
+    """A stream of messages that are to be alone does not starve the others, nor the other way round."""
+    a, b, c, d = guests
+    a.enter().result(5)
+    assert a.enter_alone().result(5) is True
+    neighbour = b.enter()
+    queued(gate, 1)
+    c.enter()
+    queued(gate, 2)
+    a.leave()
+    neighbour.result(5)
+    # Those who queued before b is alone again go first.
+    alone_again = d.enter_alone()
+    queued(gate, 1)
+    a_again = a.enter()
+    queued(gate, 2)
+    b.leave()
+    c.leave()
+    assert alone_again.result(5) is True
+    d.leave()
+    a_again.result(5)
+
+
+def test_who_waits_too_long_goes_in_with_the_others(gate: Gate, guests: list[Guest]) -> None:
+    """A neighbour that does not end starves nobody."""
+    a, b, c, _ = guests
+    a.enter().result(5)
+    b.enter().result(5)
+    alone = b.enter_alone(timeout=0.05)
+    assert alone.result(5) is False
+    c.enter().result(5)
+
+
+def test_who_is_alone_for_too_long_gets_company_once_that_is_known(gate: Gate, guests: list[Guest]) -> None:
+    """Not before Redis was told: otherwise a death in company would convict."""
+    a, b, c, _ = guests
+    answers = [False, True]
+    said: list[float] = []
+
+    def give_way() -> bool:
+        said.append(time.monotonic())
+        return answers.pop(0)
+
+    a.enter().result(5)
+    began = time.monotonic()
+    assert a.enter_alone(0.1, give_way).result(5) is True
+    waiting = [b.enter(), c.enter()]
+    for future in waiting:
+        future.result(5)
+    assert not answers
+    assert said[0] - began >= 0.1
+    assert said[1] - said[0] >= 0.9  # one asks, a second later again
+
+
+def test_who_waits_too_long_does_not_break_into_anothers_peace(gate: Gate, guests: list[Guest]) -> None:
+    """Its own time is up, the other's is not: it waits on like any neighbour."""
+    a, b, _, _ = guests
+    a.enter().result(5)
+    b.enter().result(5)
+    first = a.enter_alone(timeout=20)
+    queued(gate, 1)
+    second = b.enter_alone(timeout=0.05)
+    assert first.result(5) is True
+    wait_until(lambda: not gate._queue[0].alone, what="its time is up")
+    assert not second.done()
+    a.leave()
+    assert second.result(5) is False
+
+
+def test_a_worker_that_shuts_down_begins_nothing_alone(gate: Gate, guests: list[Guest]) -> None:
+    """The message goes to another worker instead."""
+    a, b, c, _ = guests
+    a.enter().result(5)
+    b.enter().result(5)
+    alone = b.enter_alone()
+    queued(gate, 1)
+    late = c.enter()
+    queued(gate, 2)
+    gate.close()
+    assert alone.result(5) is None
+    late.result(5)
+
+
+def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) -> None:
+    """An exception in a waiting thread frees its place in the queue."""
+    a, b, c, _ = guests
+    a.enter().result(5)
+    b.enter().result(5)
+
+    class Stop(Exception):
+        pass
+
+    def interrupted() -> None:
+        @contextmanager
+        def waiting() -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(gate, "_pause", lambda this: (_ for _ in ()).throw(Stop))
+                yield
+
+        gate.enter_alone(20, lambda: True, waiting)
+
+    with pytest.raises(Stop):
+        b.thread.submit(interrupted).result(5)
+    assert not gate._queue
+    c.enter().result(5)
+
+
+def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> None:
+    """Whoever was told that it is alone saw nobody else, until it gave way."""
+    inside: set[int] = set()
+    alone: set[int] = set()
+    wrong: list[str] = []
+    mutex = threading.Lock()
+    done = [0, 0, 0]
+
+    def guest(number: int) -> None:
+        choose = random.Random(number)
+        for _ in range(60):
+            gate.enter()
+            with mutex:
+                if alone:
+                    wrong.append("went in while another was alone")
+                inside.add(number)
+            if choose.random() < 0.3:
+                with mutex:
+                    inside.discard(number)
+                gave_way: list[bool] = []
+
+                def give_way(gave_way: list[bool] = gave_way) -> bool:
+                    with mutex:
+                        gave_way.append(True)
+                        alone.discard(number)
+                    return True
+
+                was = gate.enter_alone(choose.choice((0.0, 0.01, 1.0)), give_way)
+                with mutex:
+                    if was and not gave_way:
+                        alone.add(number)
+                        if inside:
+                            wrong.append("not alone")
+                    inside.add(number)
+                    done[bool(was)] += 1
+            time.sleep(choose.uniform(0, 0.004))
+            with mutex:
+                inside.discard(number)
+                alone.discard(number)
+            gate.leave()
+            done[2] += 1
+
+    threads = [threading.Thread(target=guest, args=(number,), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "somebody waits for ever"
+    assert not wrong
+    assert done[2] == 8 * 60
+    assert done[True] > 10
+    assert not gate._queue
+    assert not gate._inside
