@@ -6,6 +6,8 @@ A message that may be convicted by one more death of its worker runs alone, for 
 waits for those inside to end; who comes after it waits behind it.  First come, first served: nobody is overtaken, and
 every wait has an end.  Who waits too long to be alone goes in with the others; and who is alone for too long, while
 others wait, gets company.  Neither can then be convicted, and both times grow with every crash.
+
+Where the processes of a container die together, it has the container to itself: see `siblings`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from .siblings import Siblings
+
 __all__ = ["Gate"]
 
 #: How long to wait before one who is alone is asked again to accept company, when Redis could not be told, seconds.
@@ -25,6 +29,9 @@ RETRY = 1.0
 
 #: An interrupt (a shutdown, an abort) reaches a waiting thread no later than this, seconds.
 LONGEST_PAUSE = 1.0
+
+#: How often to look whether the processes beside this one let us in, seconds.
+LOOK = 0.05
 
 
 @dataclass(eq=False, slots=True)
@@ -40,12 +47,18 @@ class _Pass:
     give_way: Callable[[], bool] = bool
     #: Until when to wait for being alone, and then until when to be left alone (``time.monotonic``).
     until: float = 0.0
+    timer: threading.Timer | None = None
 
 
 class Gate:
-    """Who is inside, by thread (or greenlet): Dramatiq runs one message at a time in each."""
+    """Who is inside, by thread (or greenlet): Dramatiq runs one message at a time in each.
 
-    def __init__(self) -> None:
+    Parameters:
+      siblings: The worker processes that die together with this one.
+    """
+
+    def __init__(self, siblings: Siblings | None = None) -> None:
+        self._siblings = siblings
         self._changed = threading.Condition()
         self._inside: set[int] = set()
         self._queue: deque[_Pass] = deque()
@@ -61,8 +74,7 @@ class Gate:
         me = threading.get_ident()
         with self._changed:
             self._out(me)  # a message of this thread that never came to its end
-            if not self._queue and self._alone is None:
-                self._inside.add(me)
+            if not self._queue and self._alone is None and self._go_in(me):
                 return
             this = _Pass(me)
             self._queue.append(this)
@@ -103,10 +115,26 @@ class Gate:
             self._closing = True
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """The worker has stopped."""
+        with self._changed:
+            if self._siblings is not None:
+                self._siblings.close()
+                self._siblings = None
+
+    def _go_in(self, thread: int) -> bool:
+        if self._siblings is not None and not self._siblings.go_in():
+            return False
+        self._inside.add(thread)
+        return True
+
     def _out(self, thread: int) -> None:
+        was_inside = thread in self._inside
         self._inside.discard(thread)
         if self._alone is not None and self._alone.thread == thread:
-            self._alone = None
+            self._let_in()
+        elif self._siblings is not None and was_inside and not self._inside:
+            self._siblings.go_out()
         if self._queue:
             self._changed.notify_all()
 
@@ -118,19 +146,17 @@ class Gate:
                         return
                     if this.alone and time.monotonic() >= this.until:
                         this.alone = False
-                    if self._may_enter(this):
-                        self._inside.add(this.thread)
-                        if this.alone:
-                            self._alone, this.until = this, time.monotonic() + this.timeout
+                        self._give_up()
+                    if self._may_enter(this) and (self._be_alone(this) if this.alone else self._go_in(this.thread)):
                         return
                     overstayed = self._pause(this)
-                if overstayed is not None and overstayed.give_way():
-                    with self._changed:
-                        if self._alone is overstayed:
-                            self._alone = None
+                if overstayed is not None:
+                    self._ask_for_company(overstayed)
         finally:
             with self._changed:
                 self._queue.remove(this)
+                if this.alone and self._alone is not this:
+                    self._give_up()
                 self._changed.notify_all()
 
     def _may_enter(self, this: _Pass) -> bool:
@@ -141,10 +167,44 @@ class Gate:
         before = itertools.takewhile(lambda other: other is not this, self._queue)
         return not any(other.alone for other in before)
 
+    def _be_alone(self, this: _Pass) -> bool:
+        if self._siblings is not None and not self._siblings.be_alone():
+            return False
+        self._inside.add(this.thread)
+        self._alone, this.until = this, time.monotonic() + this.timeout
+        if self._siblings is not None:
+            # Nobody here may be waiting, but there: company comes when the time is up.
+            this.timer = threading.Timer(this.timeout, self._time_is_up, (this,))
+            this.timer.daemon = True
+            this.timer.start()
+        return True
+
+    def _time_is_up(self, this: _Pass) -> None:
+        while self._alone is this:
+            self._ask_for_company(this)
+            time.sleep(RETRY)
+
+    def _ask_for_company(self, alone: _Pass) -> None:
+        if alone.give_way():
+            with self._changed:
+                if self._alone is alone:
+                    self._let_in()
+                    self._changed.notify_all()
+
+    def _let_in(self) -> None:
+        if self._alone is not None and self._alone.timer is not None:
+            self._alone.timer.cancel()
+        self._alone = None
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self._siblings is not None and self._alone is None:
+            self._siblings.give_up(inside=bool(self._inside))
+
     def _pause(self, this: _Pass) -> _Pass | None:
         """Wait for a change.  Returns who has been alone for long enough and is to be asked."""
         now = time.monotonic()
-        ends = [now + LONGEST_PAUSE]
+        ends = [now + (LONGEST_PAUSE if self._siblings is None else LOOK)]
         if this.alone:
             ends.append(this.until)
         if self._alone is not None:

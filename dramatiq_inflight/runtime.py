@@ -23,6 +23,7 @@ from .recovery import Recovery, RecoveryThread
 from .redis_broker import RedisQueues
 from .registry import GRACE, Registry
 from .settings import Settings
+from .siblings import Siblings, die_together
 from .table import Entry, Table, current_entry
 from .telling import Telling
 from .wire import Call
@@ -45,9 +46,11 @@ class Runtime:
         self.broker = broker
         self.incarnation = Incarnation(settings.instance_id)
         self.table = Table()
-        self.gate = Gate()
+        together = settings.alone_in == "container" or (settings.alone_in == "auto" and die_together())
+        siblings = Siblings.of(settings.namespace, settings.instance_id) if together else None
+        self.gate = Gate(siblings)
         #: Whether any message has the process to itself: the worker has one thread.
-        self.always_alone = threads == 1
+        self.always_alone = threads == 1 and siblings is None
         self.connectivity = Connectivity()
         self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
         client, shared = _client(settings, broker)
@@ -125,6 +128,7 @@ class Runtime:
         except redis.RedisError:
             return  # the heartbeat expires by itself
         finally:
+            self.gate.end()
             self.registry.close()
         if left:
             self.logger.warning("This worker leaves with %d messages still running; they will be recovered.", left)

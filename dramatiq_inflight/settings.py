@@ -44,6 +44,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "on_recovery": "PROCESSING_ON_RECOVERY",
     "on_poison": "PROCESSING_ON_POISON",
     "alone_timeout": "PROCESSING_ALONE_TIMEOUT",
+    "alone_in": "PROCESSING_ALONE_IN",
     "fence_ttl": "PROCESSING_FENCE_TTL",
     "track_by_default": "PROCESSING_TRACK_BY_DEFAULT",
     "redis_url": "PROCESSING_REDIS_URL",
@@ -77,6 +78,9 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     #: How long a message that has to run alone waits for the others in its process, and how long they then wait for it.
     alone_timeout: float = 600.0
+    #: What such a message has to itself: its ``process``, or its ``container`` with all worker processes; ``auto``: the
+    #: container, where the kernel kills that as a whole when it is out of memory.
+    alone_in: str = "auto"
     #: Called with what happened to each message whose worker died.
     callback: Callable[[Incident], object] | None = field(default=None, repr=False)
     #: How long settled records are remembered, where another copy of the message may still be under way.
@@ -122,6 +126,7 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "track_by_default": source.flag("track_by_default", Settings.track_by_default),
         "enabled": source.flag("enabled", Settings.enabled),
         "redis_url": source.redis_url("redis_url"),
+        "alone_in": source.choice("alone_in", Settings.alone_in, ("auto", "process", "container")),
         "client": arguments.get("client"),
         "callback": arguments.get("callback"),
     }
@@ -210,6 +215,12 @@ class _Source:
         if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 255:
             raise self.wrong(setting, value, "printable text of 1 to 255 characters")
         return value
+
+    def choice(self, setting: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.arguments[setting] if setting in self.arguments else self.env.str(VARIABLES[setting], default)
+        if value not in choices:
+            raise self.wrong(setting, value, " or ".join(repr(choice) for choice in choices))
+        return str(value)
 
     def namespace(self, setting: str, default: str) -> str:
         value = self.text(setting, default)

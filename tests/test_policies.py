@@ -92,7 +92,7 @@ def waiting(app: App) -> int:
 
 def test_the_last_chance_is_alone_in_the_worker(app: App) -> None:
     """Tracked or not, nothing else runs beside it, and everything runs."""
-    mutex, running, most_beside = threading.Lock(), set(), []  # type: ignore[var-annotated]
+    mutex, running, most_beside = threading.Lock(), set(), []
 
     def work(key: str, seconds: float) -> None:
         with mutex:
@@ -376,7 +376,7 @@ def test_the_actor_is_sent_the_message_and_what_happened(app: App, poison: bool)
     """After the manner of on_retry_exhausted."""
     handler, heard = told(app)
     option = "on_poison" if poison else "on_recovery"
-    actor = app.actor(app.ran.append, actor_name="work", max_recoveries=1, **{option: handler})
+    actor = app.actor(lambda x: app.ran.append(x), actor_name="work", max_recoveries=1, **{option: handler})  # noqa: PLW0108
     message = actor.send(7)
     dead = app.orphan(message, crashes=int(poison), limit=1, tailored=not poison)
     app.start()

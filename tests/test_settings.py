@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "on_recovery": ("tell", "tell"),
     "on_poison": ("tell_ops", "tell_ops"),
     "alone_timeout": ("20", 20.0),
+    "alone_in": ("container", "container"),
     "fence_ttl": ("3600", 3600.0),
     "track_by_default": ("true", True),
     "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
@@ -56,7 +57,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (settings.recovery_lock_ttl, settings.recovery_interval) == (300, 30)
     assert (settings.policy.max_recoveries, settings.fence_ttl) == (3, 7 * 24 * 3600)
     assert (settings.policy.on_orphan, settings.policy.recovery_queue) == ("requeue", None)
-    assert (settings.policy.recovery_delay, settings.alone_timeout) == (0, 600)
+    assert (settings.policy.recovery_delay, settings.alone_timeout, settings.alone_in) == (0, 600, "auto")
     assert (settings.policy.on_recovery, settings.policy.on_poison, settings.callback) == (None, None, None)
     assert (settings.track_by_default, settings.enabled) == (False, True)
     assert (settings.redis_url, settings.client) == (None, None)
@@ -130,6 +131,7 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("on_recovery", 7, "an actor or the name of one"),
         ("on_poison", "", "an actor or the name of one"),
         ("alone_timeout", -1, "a number of seconds from 0"),
+        ("alone_in", "pod", "'auto' or 'process' or 'container'"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(

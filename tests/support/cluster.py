@@ -51,10 +51,10 @@ class Cluster:
         self.client: Any = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
         self.prefix = f"{{{namespace}}}:"
 
-    def worker(self, *, threads: int = 8, wait: bool = True, **settings: str) -> WorkerProcess:
+    def worker(self, *, threads: int = 8, processes: int = 1, wait: bool = True, **settings: str) -> WorkerProcess:
         """Start a worker process."""
         log = self.folder / f"worker-{len(self.workers)}.log"
-        worker = WorkerProcess({**self.env, **settings}, self.history, log, threads=threads)
+        worker = WorkerProcess({**self.env, **settings}, self.history, log, threads=threads, processes=processes)
         self.workers.append(worker)
         return worker.wait_ready() if wait else worker
 

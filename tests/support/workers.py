@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class WorkerProcess:
-    """One ``dramatiq -p 1`` with its worker process: the process group is one pod."""
+    """One ``dramatiq`` with its worker process, or several: the process group is one pod."""
 
     def __init__(
         self,
@@ -30,13 +30,14 @@ class WorkerProcess:
         *,
         app: str = "tests.support.app",
         threads: int = 8,
+        processes: int = 1,
         args: tuple[str, ...] = (),
     ) -> None:
         self.log = log
         self.history = history
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dramatiq", app, "-p", "1", "-t", str(threads), *args],
+                [sys.executable, "-m", "dramatiq", app, "-p", str(processes), "-t", str(threads), *args],
                 env={**os.environ, "PYTHONPATH": str(ROOT), **env},
                 cwd=ROOT,
                 stdout=file,
