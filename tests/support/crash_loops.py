@@ -81,7 +81,8 @@ class Verdict:
         plan = self.plan
         return (
             f"seed {plan.seed}: {plan.workers} x {plan.processes} workers, {len(plan.innocent)} innocent and "
-            f"{len(plan.poison)} poison messages, max_recoveries {plan.max_recoveries}, {'copies' if plan.apart else 'hand back'}: "
+            f"{len(plan.poison)} poison messages, max_recoveries {plan.max_recoveries}, "
+            f"{'copies' if plan.apart else 'hand back'}: "
             f"{self.deaths} of at most {self.most_deaths} deaths, runs of the poison {self.runs}; {self.seconds:.0f} s"
             + "".join(f"\n    WRONG: {text}" for text in self.wrong)
         )
@@ -195,6 +196,7 @@ def main() -> int:
     """Run the seeds one after another, and print the verdicts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="1-50", help="a number, or first-last")
+    parser.add_argument("--alone-in", help="the setting of the workers: process, to see what happens without the gate")
     parser.add_argument("--keep", help="a folder for the logs")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
@@ -208,7 +210,9 @@ def main() -> int:
             server = RedisServer(binary, folder / "redis").start()
             plan = Plan.of(seed)
             history = History(folder / "history")
-            cluster = Cluster(uuid.uuid4().hex[:8], folder, history, settings_of(plan, server.url))
+            settings = settings_of(plan, server.url)
+            settings["PROCESSING_ALONE_IN"] = options.alone_in or settings["PROCESSING_ALONE_IN"]
+            cluster = Cluster(uuid.uuid4().hex[:8], folder, history, settings)
             try:
                 verdict = CrashLoops(cluster, plan).run()
             finally:
