@@ -323,6 +323,19 @@ def test_what_was_acknowledged_is_not_recovered_whatever_its_policy(lab: Lab, a:
         assert b.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.SETTLED]
 
 
+def test_what_was_put_off_is_convicted_all_the_same(lab: Lab, a: Registry, b: Registry) -> None:
+    """The broker redelivered it before its owner was judged: it holds the copy that was put off, and not this one."""
+    for limit in (0, -2):
+        copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
+        lab.runs(dead, copy, limit=limit)
+        assert lab.start(b, copy, limit=limit).answer is Start.DUPLICATE
+        put_off = dataclasses.replace(copy, broker_copy_id="put-off", duplicate=True)
+        lab.kill(dead)
+        assert b.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+        assert lab.claim(b, copy, dead).verdict is Claim.POISONED
+        assert lab.start(b, put_off, limit=limit).answer is Start.STALE
+
+
 def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Registry, b: Registry) -> None:
     """And is not asked about by an id that it will not keep; its queue is the one it was sent to."""
     copy = copy_of()

@@ -5,16 +5,21 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dramatiq_inflight.gate import Gate
+from dramatiq_inflight.siblings import Siblings, die_together
 
 from .support.servers import wait_until
 
@@ -257,3 +262,161 @@ def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> Non
     assert done[True] > 10
     assert not gate._queue
     assert not gate._inside
+
+
+# Between processes.
+
+SIBLING = """
+import sys
+from dramatiq_inflight.siblings import Siblings
+siblings = Siblings("n", "i", sys.argv[1])
+for line in sys.stdin:
+    name, _, argument = line.strip().partition(" ")
+    print(getattr(siblings, name)(**({"inside": argument == "True"} if argument else {})), flush=True)
+"""
+
+
+class Sibling:
+    """Another process, which does as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SIBLING, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def does(self, what: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def siblings(tmp_path: Path) -> Iterator[tuple[Sibling, Sibling]]:
+    pair = Sibling(tmp_path), Sibling(tmp_path)
+    yield pair
+    for sibling in pair:
+        sibling.process.kill()
+        sibling.process.communicate()
+
+
+def test_a_process_is_alone_when_the_others_have_gone_out(siblings: tuple[Sibling, Sibling]) -> None:
+    """And who waits to be alone keeps them from going in again."""
+    a, b = siblings
+    assert a.does("go_in") == "True"
+    assert b.does("go_in") == "True"
+    a.does("go_out")
+    assert a.does("be_alone") == "False"
+    assert b.does("go_in") == "False"  # it runs something, and must not begin more
+    b.does("go_out")
+    assert b.does("be_alone") == "False"
+    assert a.does("be_alone") == "True"
+    assert b.does("go_in") == "False"
+    a.does("give_up True")
+    assert b.does("go_in") == "True"
+    b.does("go_out")
+    assert b.does("be_alone") == "False"  # a still runs what was alone
+    a.does("go_out")
+    assert b.does("be_alone") == "True"
+
+
+def test_a_process_that_is_killed_leaves_no_lock(siblings: tuple[Sibling, Sibling]) -> None:
+    """The kernel gives them back."""
+    a, b = siblings
+    assert a.does("be_alone") == "True"
+    assert b.does("go_in") == "False"
+    a.process.kill()
+    a.process.wait()
+    assert b.does("go_in") == "True"
+
+
+def test_a_gate_waits_for_its_siblings_and_lets_them_in_when_its_time_is_up(tmp_path: Path) -> None:
+    """Nobody waits in this process: a timer asks for company."""
+    other = Sibling(tmp_path)
+    asked: list[bool] = []
+    gate, guest = Gate(Siblings("n", "i", str(tmp_path))), ThreadPoolExecutor(max_workers=1)
+    assert other.does("go_in") == "True"
+    guest.submit(gate.enter).result(5)
+    alone = guest.submit(gate.enter_alone, 20, lambda: True)
+    wait_until(lambda: other.does("go_in") == "False", what="it waits to be alone")
+    assert not alone.done()
+    other.does("go_out")
+    assert alone.result(5) is True
+    assert other.does("go_in") == "False"
+    guest.submit(gate.leave).result(5)
+    assert other.does("go_in") == "True"
+    other.does("go_out")
+    guest.submit(gate.enter).result(5)
+
+    def give_way() -> bool:
+        asked.append(True)
+        return True
+
+    assert guest.submit(gate.enter_alone, 0.2, give_way).result(5) is True
+    wait_until(lambda: other.does("go_in") == "True", what="the other is let in")
+    assert asked == [True]
+    other.does("go_out")
+    assert other.does("be_alone") == "False"  # the message is still running here
+    guest.submit(gate.leave).result(5)
+    assert other.does("be_alone") == "True"
+    gate.end()
+    other.process.kill()
+    other.process.communicate()
+
+
+def test_who_gives_up_waiting_does_not_let_others_into_anothers_peace(tmp_path: Path) -> None:
+    """Two in this process are to be alone: the second one's time is up while the first one is."""
+    other = Sibling(tmp_path)
+    gate = Gate(Siblings("n", "i", str(tmp_path)))
+    first, second = Guest(gate), Guest(gate)
+    first.enter().result(5)
+    second.enter().result(5)
+    alone = first.enter_alone(timeout=20)
+    queued(gate, 1)
+    hasty = second.enter_alone(timeout=0.05)
+    assert alone.result(5) is True
+    wait_until(lambda: not gate._queue[0].alone, what="its time is up")
+    assert other.does("go_in") == "False"
+    first.leave()
+    assert hasty.result(5) is False
+    second.leave()
+    assert other.does("be_alone") == "True"
+    gate.end()
+    other.process.kill()
+    other.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "together"),
+    [
+        ("0::/\n", {"memory.oom.group": "1\n"}, True),
+        ("0::/\n", {"memory.oom.group": "0\n"}, False),
+        ("0::/pods/a\n", {"pods/a/memory.oom.group": "0\n", "pods/memory.oom.group": "1\n"}, True),
+        ("0::/pods/a\n", {"pods/b/memory.oom.group": "1\n"}, False),
+        ("4:memory:/x\n0::/\n", {}, False),
+        ("", {}, False),
+    ],
+)
+def test_whether_the_kernel_kills_all_is_read_from_the_cgroup(
+    tmp_path: Path, path: str, files: dict[str, str], together: bool
+) -> None:
+    """memory.oom.group of this cgroup or of one above it."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "memory.oom.group").write_text("1\n")  # outside of the root
+    for name, text in files.items():
+        file = tmp_path / "root" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "cgroup").write_text(path)
+    assert die_together(tmp_path / "root", tmp_path / "cgroup") is together
+    assert not die_together(tmp_path / "root", tmp_path / "not there")
+
+
+def test_a_folder_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last chance is then alone in its process only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert Siblings.of("n", "i") is None
+    assert "cannot see each other" in caplog.text

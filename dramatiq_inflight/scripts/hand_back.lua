@@ -41,15 +41,18 @@ for i = 5, #KEYS do
         record.state, record.contended = 'completed', 1
         save_settled(KEYS[i], record, ARGV[4])
         result = 'settled'
-    elseif not held then
-        -- Acknowledged, or put off under another copy: the broker has what comes next, or nothing comes.
-        charge(record, drained)
-        record.state = 'released'
-        save_settled(KEYS[i], record, ARGV[4])
-        result = 'settled'
-    elseif charge(record, drained) or record.tailored == 1 then
-        result = 'to_claim' -- the claim charges it
     else
+        local convicted = charge(record, drained)
+        if convicted and (held or record.contended == 1) or held and record.tailored == 1 then
+            result = 'to_claim' -- the claim charges it; a copy of it that was put off is stale then
+        elseif not held then
+            -- Acknowledged, or put off under another copy: the broker has what comes next, or nothing comes.
+            record.state = 'released'
+            save_settled(KEYS[i], record, ARGV[4])
+            result = 'settled'
+        end
+    end
+    if not result then
         local payload = payload_of(KEYS[i], record)
         if record.copy == '' then
             record.copy = record.origin
