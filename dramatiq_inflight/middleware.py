@@ -337,10 +337,11 @@ class InFlightTracker(Middleware):
         try:
             entry.policy = self._policy_of(message)
             entry.payload = message.encode()
-            started = self._ask(runtime, message, entry, here, True if runtime.always_alone else None)
+            entry.alone = runtime.always_alone
+            started = self._ask(runtime, message, entry, here, seen_to=runtime.always_alone)
             if started is not None and started.answer is Start.LAST_CHANCE:
-                alone = self._be_alone(runtime, message, entry, started)
-                started = self._ask(runtime, message, entry, here, alone)
+                self._be_alone(runtime, message, entry, started)
+                started = self._ask(runtime, message, entry, here, seen_to=True)
         except SkipMessage:
             raise
         except BaseException:
@@ -354,29 +355,33 @@ class InFlightTracker(Middleware):
         else:
             self._act_on(runtime, message, entry, started)
 
-    def _ask(self, runtime: Runtime, message: Any, entry: Entry, here: str, alone: bool | None) -> Started | None:
-        """Ask Redis whether the copy may run.  ``None``: it cannot be reached."""
+    def _ask(self, runtime: Runtime, message: Any, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
+        """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
+
+        Parameters:
+          seen_to: Whether it was seen to it that the message is alone, as far as that is possible.
+        """
         # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the heartbeat
         # tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
         if runtime.connectivity.away and runtime.queues is None and not mark_of(message):
             return None
-        entry.alone = bool(alone)
         try:
-            return runtime.registry.start(
-                entry.copy,
-                entry.payload,
-                limit=entry.policy.limit,
-                here=here,
-                forgotten=runtime.lease.revived,
-                alone=alone,
-                tailored=entry.policy.tailored,
-                broker_keys=runtime.broker_keys(entry.copy.queue),
-            )
+            with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
+                return runtime.registry.start(
+                    entry.copy,
+                    entry.payload,
+                    limit=entry.policy.limit,
+                    here=here,
+                    forgotten=runtime.lease.revived,
+                    alone=entry.alone if seen_to else None,
+                    tailored=entry.policy.tailored,
+                    broker_keys=runtime.broker_keys(entry.copy.queue),
+                )
         except redis.RedisError:
             return None  # said once, by Connectivity
 
-    def _be_alone(self, runtime: Runtime, message: Any, entry: Entry, started: Started) -> bool:
-        """Wait until the message has the process to itself.  False: it took too long, and the message has company."""
+    def _be_alone(self, runtime: Runtime, message: Any, entry: Entry, started: Started) -> None:
+        """Wait until the message has the process to itself; not for ever."""
         allowed = max(entry.policy.limit, 1)
         # Longer with every crash that did not convict it, so that a crash loop ends whatever its rhythm is.
         timeout = runtime.settings.alone_timeout * 2.0 ** min(started.crashes - allowed, 16)
@@ -385,20 +390,23 @@ class InFlightTracker(Middleware):
             "starts nothing else meanwhile.",
             *(message.message_id, message.actor_name, started.crashes),
         )
+        entry.alone = True
         try:
             alone = runtime.gate.enter_alone(
-                timeout, lambda: runtime.heartbeat.accompany(entry), lambda: _stopped_clock(runtime.broker, message)
+                timeout,
+                lambda: runtime.heartbeat.accompany(entry),
+                lambda: _stopped_clock(runtime.broker, message),
             )
         except Interrupt:
             self._put_off(runtime, message, entry, 0)  # the actor has not begun: nothing has failed
         if alone is None:
             self._put_off(runtime, message, entry, 0)  # to a worker that is not about to end
         if not alone:
+            entry.alone = False
             self.logger.warning(
                 "Message %s could not be alone within %g seconds: it runs beside others, and would not be convicted.",
                 *(message.message_id, timeout),
             )
-        return alone
 
     def _act_on(self, runtime: Runtime, message: Any, entry: Entry, started: Started) -> None:
         if started.answer is Start.RUN:

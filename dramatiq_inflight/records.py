@@ -191,6 +191,8 @@ class Claim(enum.Enum):
     BUSY = "busy"
     ALIVE = "alive"
     GONE = "gone"
+    #: Its record cannot be read, and was set aside whole.
+    ASIDE = "aside"
 
 
 class Requeued(enum.Enum):

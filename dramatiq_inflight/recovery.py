@@ -110,6 +110,8 @@ class Recovery:
     def __post_init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
         self._said: set[str] = set()
+        # A worker thread puts back what its start has claimed: not at once with a sweep that looks after leftovers.
+        self._mutex = threading.RLock()
         self._unreachable: set[str] = set()
 
     def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
@@ -166,7 +168,10 @@ class Recovery:
         Raises:
           redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
         """
-        swept = swept if swept is not None else Swept()
+        with self._mutex:
+            return self._put_back(orphans, dead, swept if swept is not None else Swept())
+
+    def _put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept) -> bool:
         self.leftovers.update((orphan.message_id, dead.id) for orphan in orphans)
         copies: list[Enqueued] = []
         complete = True
@@ -312,11 +317,27 @@ class Recovery:
 
     def _claim(self, ids: list[str], dead: DeadIncarnation, swept: Swept) -> bool:
         """Claim and put back.  False: some of them are still where they were."""
-        answers = self.registry.claim(ids, dead=dead.id, hold=self.lock_ttl)
+        answers = self._try_to_claim(ids, dead, swept)
         orphans = [answer for answer in answers if isinstance(answer, Orphan)]
         swept.settled += answers.count(Claim.SETTLED)
         complete = not orphans or self.put_back(orphans, dead, swept)
         return complete and not (Claim.BUSY in answers or Claim.ALIVE in answers)
+
+    def _try_to_claim(
+        self, ids: list[str], dead: DeadIncarnation, swept: Swept, *, leftovers: bool = False
+    ) -> list[Orphan | Claim]:
+        """Claim; what cannot be read is set aside by that, and said."""
+        answers = self.registry.claim(ids, dead=dead.id, hold=self.lock_ttl, leftovers=leftovers)
+        for id, answer in zip(ids, answers, strict=True):
+            if answer is Claim.ASIDE:
+                swept.set_aside += 1
+                self.logger.error(
+                    "The record of message %s cannot be read: it is damaged, or of another version. It is set aside "
+                    "whole, and the message is not recovered; %d are aside now.",
+                    *(id, self.registry.count_aside()),
+                )
+                self.tell(Incident.of(Kind.SET_ASIDE, _unreadable(id), dead), None)
+        return answers
 
     def _copy_of(
         self, message: Message[object], orphan: Orphan, dead: DeadIncarnation, reason: str
@@ -370,7 +391,7 @@ class Recovery:
                 swept.settled += self.registry.postpone(asked).count("settled")
             ours = self._ours([id for id in ids if id not in known])
             if ours:
-                answers = self.registry.claim(ours, dead="", hold=self.lock_ttl)
+                answers = self._try_to_claim(ours, NOBODY, swept)
                 orphans = [answer for answer in answers if isinstance(answer, Orphan)]
                 if orphans and not self.put_back(orphans, NOBODY, swept):
                     return
@@ -410,17 +431,19 @@ class Recovery:
 
     def _finish_leftovers(self, swept: Swept, holding: _Holding) -> None:
         while self.leftovers and not holding.over():
-            leftovers = list(self.leftovers.items())
-            if not leftovers:
-                return
-            dead = leftovers[0][1]
-            ids = [id for id, other in leftovers if other == dead][:BATCH]
-            answers = self.registry.claim(ids, dead=dead, hold=self.lock_ttl)
-            for id in ids:
-                self.leftovers.pop(id, None)
-            orphans = [answer for answer in answers if isinstance(answer, Orphan)]
-            if orphans and not self.put_back(orphans, self.registry.incarnation(dead) if dead else NOBODY, swept):
-                return
+            with self._mutex:
+                leftovers = list(self.leftovers.items())
+                if not leftovers:
+                    return
+                dead = leftovers[0][1]
+                ids = [id for id, other in leftovers if other == dead][:BATCH]
+                owner = self.registry.incarnation(dead) if dead else NOBODY
+                answers = self._try_to_claim(ids, owner, swept, leftovers=True)
+                for id in ids:
+                    self.leftovers.pop(id, None)
+                orphans = [answer for answer in answers if isinstance(answer, Orphan)]
+                if orphans and not self.put_back(orphans, owner, swept):
+                    return
 
     def _report(self, swept: Swept) -> None:
         parts = [
@@ -547,3 +570,7 @@ def _handed_back(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
         actor=head.actor,
         payload=b"",
     )
+
+
+def _unreadable(message_id: str) -> Orphan:
+    return Orphan(message_id, Claim.ASIDE, 0, 0, 0, -1, 0, 0, 0, "", "", "", b"")

@@ -10,7 +10,7 @@ Keys, all under one hash tag, so that every script runs on Redis Cluster::
     {namespace}:heartbeats                 zset     incarnations by the time until which they are believed to live
     {namespace}:waiting                    zset     ids of records that wait for their copy, by deadline
     {namespace}:handed                     zset     incarnations whose messages were handed back, by when
-    {namespace}:aside                      hash     payloads that could not be decoded, by message id
+    {namespace}:aside                      hash     records whose payload could not be decoded, by message id
     {namespace}:lock                       string   the recovery lock
 
 Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
@@ -377,17 +377,18 @@ class Registry:
         """Whether what this incarnation had fetched was ever given to others."""
         return self._ask(lambda: self.client.zscore(self._handed, self.me)) is not None
 
-    def claim(self, ids: Sequence[str], *, dead: str, hold: float) -> list[Orphan | Claim]:
+    def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
         """Take at most `BATCH` orphans, to enqueue a copy of each.
 
         Parameters:
           dead: The dead incarnation that ran them; empty for records past their deadline.
           hold: How long the claim holds, seconds.
+          leftovers: Also what this incarnation has claimed before, and did not bring to an end.
         """
         reply = self._call(
             "claim",
-            [self._heartbeats, self._waiting, self._running(dead), *(self._record(id) for id in ids)],
-            [self.me, self.ttl_ms, dead, _ms(hold), self.fence_ms, *ids],
+            [self._heartbeats, self._waiting, self._running(dead), self._aside, *(self._record(id) for id in ids)],
+            [self.me, self.ttl_ms, dead, _ms(hold), self.fence_ms, _flag(leftovers), *ids],
         )
         return [_orphan(id, row) for id, row in zip(ids, reply, strict=True)]
 

@@ -72,7 +72,7 @@ class Entry:
     generation: int = 1
     crashes: int = 0
     drains: int = 0
-    #: Whether it has this process to itself, and Redis knows.
+    #: Whether it has this process to itself, or is about to: what Redis is told.  Changed under `mutex`.
     alone: bool = False
     started_ms: int = 0
     first_ms: int = 0

@@ -486,7 +486,8 @@ def test_a_recoverer_finishes_its_own_left_overs(lab: Lab, a: Registry, b: Regis
     lab.runs(a, copy)
     lab.kill(a)
     lab.claim(b, copy, a)
-    again = lab.claim(b, copy, a)
+    assert lab.claim_answer(b, copy, a.me) is Claim.BUSY  # another thread of its own may be at it
+    again = lab.claim(b, copy, a, leftovers=True)
     assert (again.generation, again.crashes) == (3, 1)
 
 
@@ -621,6 +622,45 @@ def test_a_payload_that_cannot_be_decoded_is_kept_whole(lab: Lab, a: Registry, b
     assert lab.head(copy) is None
     assert b.reap("a")
     assert not b.set_aside(orphan, dead="a")
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("damage", [b"no head", b"[1,2\npayload", b"[1,2]\npayload", b"7\npayload", b"\n", b"null\n"])
+def test_a_record_that_cannot_be_read_is_set_aside_whole(lab: Lab, a: Registry, b: Registry, damage: bytes) -> None:
+    """It holds nothing else up, and is not dropped."""
+    copy, other = copy_of(), copy_of()
+    lab.runs(a, copy)
+    lab.runs(a, other)
+    key = f"{lab.prefix}record:{copy.message_id}"
+    lab.client.set(key, damage)
+    lab.kill(a)
+    ids = [copy.message_id, other.message_id]
+    assert b.peek(ids)[0] is None
+    results = b.hand_back("a", [(id, True) for id in ids])
+    assert results == [HandedBack.TO_CLAIM, HandedBack.HANDED_BACK]
+    assert b.claim(ids[:1], dead="a", hold=60) == [Claim.ASIDE]
+    assert lab.client.hget(lab.prefix + "aside", copy.message_id) == damage
+    assert (lab.client.exists(key), b.running_of("a", 0), b.count_aside()) == (0, [], 1)
+    assert b.claim(ids[:1], dead="a", hold=60) == [Claim.GONE]
+
+
+def test_whoever_has_the_message_writes_a_damaged_record_anew(lab: Lab, a: Registry, b: Registry) -> None:
+    """A start, and a mend."""
+    copy = copy_of()
+    key = f"{lab.prefix}record:{copy.message_id}"
+    lab.client.set(key, b"[broken\n")
+    lab.runs(a, copy)
+    assert lab.payload(copy) == payload_of(copy)
+    lab.client.set(key, b"[broken\n")
+    assert b.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert b.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    b.settle(copy, "completed")
+    b.accompany(copy.message_id, 1)
+    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+    assert mended[0] is Mended.WRITTEN
+    assert lab.state(copy) == "running"
 
 
 # Mending.

@@ -22,7 +22,7 @@ from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.records import Copy, Orphan, Start
+from dramatiq_inflight.records import Claim, Copy, Orphan, Start
 from dramatiq_inflight.recovery import Recovery, RecoveryThread
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import BATCH, Registry
@@ -497,7 +497,8 @@ def test_orphans_convicted_at_the_start_of_a_copy_are_put_back_with_the_reason(f
     started = fleet.lab.start(recovery.registry, copy, limit=0)
     assert started.answer is Start.CONVICTED
     assert recovery.sweep().handed_back == 0
-    (again,) = recovery.registry.claim([id], dead="", hold=60)
+    assert recovery.registry.claim([id], dead="dead", hold=60) == [Claim.BUSY]  # the start's own thread does it
+    (again,) = recovery.registry.claim([id], dead="dead", hold=60, leftovers=True)
     assert isinstance(again, Orphan)
     assert recovery.put_back([again], recovery.registry.incarnation("dead"))
     assert fleet.lab.state(copy) == "poisoned"

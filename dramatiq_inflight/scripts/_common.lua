@@ -65,7 +65,10 @@ local function load(key)
         head = redis.call('GET', key)
         cut = string.find(head, '\n', 1, true)
     end
-    local v = cjson.decode(string.sub(head, 1, cut - 1))
+    local whole, v = pcall(cjson.decode, string.sub(head, 1, (cut or 0) - 1))
+    if not whole or type(v) ~= 'table' or #v ~= 17 then
+        return {state = 'damaged', run = 0, generation = 0} -- or of another version: claim.lua sets it aside
+    end
     return {
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         done = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],

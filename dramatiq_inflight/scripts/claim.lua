@@ -4,11 +4,13 @@
 -- A recoverer takes orphans, to enqueue a copy of each: what a dead incarnation ran, what waited past its deadline,
 -- or what it had claimed before without getting to the end.
 --
--- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4... records
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
---       4 how long the claim holds, ms   5 fence ttl ms   6... message ids
+--       4 how long the claim holds, ms   5 fence ttl ms   6 '1': also what I have claimed, and did not bring to an end
+--       7... message ids
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, origin, queue, actor,
---       payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone
+--       payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone,
+--       aside (the record cannot be read)
 --
 -- I1: checked and changed in one script. I2: the payload stays. I5: here, and only here, the generation grows.
 -- I7: the verdict is in the record before any copy can be fetched.
@@ -19,7 +21,7 @@ local results = {}
 local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
 
 local function claimable(record, id)
-    if CLAIMED[record.state] and record.owner == me then
+    if CLAIMED[record.state] and record.owner == me and ARGV[6] == '1' then
         return 'claimed'
     elseif CLAIMED[record.state] and believed_for(KEYS[1], record.owner, now, ttl) == 0 then
         return 'claimed'
@@ -38,10 +40,15 @@ local function claimable(record, id)
     return 'gone'
 end
 
-for i = 4, #KEYS do
+for i = 5, #KEYS do
     local key, id = KEYS[i], ARGV[i + 2]
     local record = load(key)
     local answer = record and claimable(record, id) or 'gone'
+    if record and record.state == 'damaged' then
+        redis.call('HSET', KEYS[4], id, redis.call('GET', key))
+        redis.call('DEL', key)
+        record, answer = nil, 'aside'
+    end
     if answer == 'claimed' and record.state == 'running' and record.done == 1 then
         record.state, record.contended = 'completed', 1
         save_settled(key, record, ARGV[5])
@@ -61,7 +68,7 @@ for i = 4, #KEYS do
             record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,
         }
     else
-        if answer == 'gone' or answer == 'settled' then
+        if answer == 'gone' or answer == 'settled' or answer == 'aside' then
             redis.call('ZREM', KEYS[3], id)
             if not record or not WAITING[record.state] then
                 redis.call('ZREM', KEYS[2], id)

@@ -35,6 +35,8 @@ for i = 5, #KEYS do
         result = 'busy'
     elseif CLAIMED[record.state] then
         result = 'to_claim' -- a recoverer died in the middle of a claim
+    elseif record.state == 'damaged' then
+        result = 'to_claim'
     elseif record.state ~= 'running' or record.owner ~= dead then
         result = 'gone'
     elseif record.done == 1 then

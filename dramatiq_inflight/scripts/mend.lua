@@ -31,7 +31,7 @@ local function take_back()
     return true
 end
 
-if not record then
+if not record or record.state == 'damaged' then
     record = {
         state = 'running', owner = me, run = math.max(run, 1), generation = tonumber(ARGV[5]),
         crashes = tonumber(ARGV[12]), limit = tonumber(ARGV[9]), contended = 0, done = 0,

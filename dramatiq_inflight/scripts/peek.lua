@@ -9,6 +9,6 @@
 local heads = {}
 for i, key in ipairs(KEYS) do
     local record = load(key)
-    heads[i] = record and dump(record) or ''
+    heads[i] = record and record.state ~= 'damaged' and dump(record) or ''
 end
 return heads

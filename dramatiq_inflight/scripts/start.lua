@@ -26,6 +26,9 @@ local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV
 local limit, dead_owner = tonumber(ARGV[10]), ''
 local now = clock()
 local record = load(KEYS[1])
+if record and record.state == 'damaged' then
+    record = nil -- the copy at hand is whole
+end
 local held, stored = 1, 1
 if KEYS[6] then
     held = redis.call('SISMEMBER', KEYS[6], copy)

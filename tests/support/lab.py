@@ -81,9 +81,9 @@ class Lab:
         assert started.answer is Start.RUN
         return started
 
-    def claim(self, registry: Registry, copy: Copy, dead: Registry) -> Orphan:
+    def claim(self, registry: Registry, copy: Copy, dead: Registry, *, leftovers: bool = False) -> Orphan:
         """Claim it, and see that it was claimed."""
-        orphan = registry.claim([copy.message_id], dead=dead.me, hold=60)[0]
+        orphan = registry.claim([copy.message_id], dead=dead.me, hold=60, leftovers=leftovers)[0]
         assert isinstance(orphan, Orphan), orphan
         return orphan
 
