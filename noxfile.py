@@ -99,9 +99,12 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def rounds(session: nox.Session) -> None:
-    """Kill workers again and again: ``nox -s rounds -- --rounds 200 --seed 1 --maintenance 1000000``."""
+    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys] [--help]``."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.support.rounds", *session.posargs)
+    what, *options = session.posargs or ["rounds"]
+    if what.startswith("-"):
+        what, options = "rounds", [what, *options]
+    session.run("python", "-m", f"tests.support.{what}", *options)
 
 
 @nox.session
