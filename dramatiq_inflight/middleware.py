@@ -285,11 +285,8 @@ class InFlightTracker(Middleware):
         runtime = self._runtime
         if runtime is None:
             return
-        runtime.gate.leave()
         entry = runtime.table.get(message)
-        if entry is None:
-            return
-        if entry.phase is Phase.ENDED and not entry.succeeded:
+        if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded:
             # Without Retries an acknowledged failure is over.  With it, no retry means that it could not be enqueued.
             if not entry.enqueued_again and any(isinstance(m, Retries) for m in broker.middleware):
                 entry.stranded, entry.payload = True, message.encode()
@@ -301,12 +298,10 @@ class InFlightTracker(Middleware):
         runtime = self._runtime
         if runtime is None:
             return
-        runtime.gate.leave()
         entry = runtime.table.get(message)
         if entry is None:
             self._settle_unseen(runtime, broker, message, "dead_lettered")
-            return
-        if entry.phase is Phase.POISONED:
+        elif entry.phase is Phase.POISONED:
             self._settle(runtime, entry.copy, "dead_lettered")
         elif entry.phase is Phase.ENDED:
             entry.succeeded = False
@@ -517,12 +512,15 @@ class InFlightTracker(Middleware):
         except redis.RedisError:
             pass  # _forget leaves it to the heartbeat
 
-    def _forget(self, runtime: Runtime, message: Any, entry: Entry) -> None:
-        if entry.phase is Phase.ENDED and not entry.told and not entry.lost:
-            entry.phase = Phase.UNTOLD
-        runtime.table.forget(message)
-        if current_entry.get() is entry:
-            current_entry.set(None)
+    def _forget(self, runtime: Runtime, message: Any, entry: Entry | None) -> None:
+        """The broker is done with this copy, and so is this thread."""
+        if entry is not None:
+            if entry.phase is Phase.ENDED and not entry.told and not entry.lost:
+                entry.phase = Phase.UNTOLD
+            runtime.table.forget(message)
+            if current_entry.get() is entry:
+                current_entry.set(None)
+        runtime.gate.leave()  # last: its record must not say that it is alone when others come in
 
     def _settle_unseen(self, runtime: Runtime, broker: Broker, message: Any, state: str) -> None:
         """The broker is rid of a copy that never came to us: it was too old, or has no actor here."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from datetime import timezone
@@ -222,6 +223,33 @@ def test_neighbours_get_in_when_the_last_chance_takes_too_long(server_url: str, 
     release.set()
     app.join()
     app.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_gate_opens_when_the_record_says_nothing_of_alone_any_more(
+    app: App, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A neighbour that kills the process right then must not convict what has just ended."""
+    states: list[str | None] = []
+
+    def last() -> None:
+        runtime = app.tracker._runtime
+        assert runtime is not None
+        leave = runtime.gate.leave
+
+        def look() -> None:
+            raw = app.client.get(f"{app.lab.prefix}record:{message.message_id}")
+            states.append(raw and json.loads(raw.partition(b"\n")[0])[0])
+            leave()
+
+        monkeypatch.setattr(runtime.gate, "leave", look)
+        if fails:
+            raise RuntimeError("as asked for")
+
+    message = app.send_orphan(app.actor(last, actor_name="last", max_retries=1, min_backoff=10_000), crashes=2)
+    app.start(threads=2)
+    wait_until(lambda: states, what="it has ended")
+    assert states == ["released" if fails else "completed"]
 
 
 # on_orphan.
