@@ -30,6 +30,9 @@ RETRY = 1.0
 #: An interrupt (a shutdown, an abort) reaches a waiting thread no later than this, seconds.
 LONGEST_PAUSE = 1.0
 
+#: The thread of a message that has ended while Redis could not be told.
+NOBODY = 0
+
 #: How often to look whether the processes beside this one let us in, seconds.
 LOOK = 0.05
 
@@ -59,27 +62,30 @@ class Gate:
 
     def __init__(self, siblings: Siblings | None = None) -> None:
         self._siblings = siblings
-        self._changed = threading.Condition()
+        # A plain lock: an interrupt that hits while a thread takes it must not leave it taken.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._inside: set[int] = set()
         self._queue: deque[_Pass] = deque()
         self._alone: _Pass | None = None
         self._closing = False
 
-    def enter(self, while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+    def enter(self, while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> bool:
         """Go in; wait while another is alone, or was here first and is to be.
 
         Parameters:
           while_waiting: A context to wait in.
+
+        Returns: whether it is inside; False: it would have to wait, and the worker is shutting down.
         """
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             self._out(me)  # a message of this thread that never came to its end
             if not self._queue and self._alone is None and self._go_in(me):
-                return
-            this = _Pass(me)
-            self._queue.append(this)
-        with while_waiting():
-            self._wait(this)
+                return True
+        self._wait(_Pass(me), while_waiting)
+        with self._lock:
+            return me in self._inside
 
     def enter_alone(
         self,
@@ -96,28 +102,39 @@ class Gate:
         Returns: whether it is alone; ``None``: the worker is shutting down, and it is not inside.
         """
         this = _Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
-        with self._changed:
-            self._out(this.thread)
-            self._queue.append(this)
-        with while_waiting():
-            self._wait(this)
-        with self._changed:
+        self._wait(this, while_waiting)
+        with self._lock:
             return self._alone is this if this.thread in self._inside else None
 
-    def leave(self) -> None:
-        """The message of this thread has ended."""
-        with self._changed:
-            self._out(threading.get_ident())
+    def leave(self, *, told: bool = True) -> None:
+        """The message of this thread has ended.
+
+        Parameters:
+          told: False: Redis does not know it yet.  If it was alone, nobody is let in before Redis knows that it is not.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            if told or self._alone is None or self._alone.thread != me:
+                self._out(me)
+                return
+            self._inside.discard(me)
+            self._alone.thread, self._alone.until = NOBODY, 0.0
+            self._changed.notify_all()
+
+    def expel(self, thread: int) -> None:
+        """The message of that thread has ended, and Dramatiq has not said so."""
+        with self._lock:
+            self._out(thread)
 
     def close(self) -> None:
-        """The worker is shutting down: nobody begins to run alone any more."""
-        with self._changed:
+        """The worker is shutting down: nobody begins to run alone any more, and nobody waits."""
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
 
     def end(self) -> None:
         """The worker has stopped."""
-        with self._changed:
+        with self._lock:
             if self._siblings is not None:
                 self._siblings.close()
                 self._siblings = None
@@ -131,6 +148,8 @@ class Gate:
     def _out(self, thread: int) -> None:
         was_inside = thread in self._inside
         self._inside.discard(thread)
+        for leaked in [other for other in self._queue if other.thread == thread]:
+            self._queue.remove(leaked)  # an interrupt may hit anywhere
         if self._alone is not None and self._alone.thread == thread:
             self._let_in()
         elif self._siblings is not None and was_inside and not self._inside:
@@ -138,26 +157,36 @@ class Gate:
         if self._queue:
             self._changed.notify_all()
 
-    def _wait(self, this: _Pass) -> None:
+    def _wait(self, this: _Pass, while_waiting: Callable[[], AbstractContextManager[object]]) -> None:
         try:
-            while True:
-                with self._changed:
-                    if this.alone and self._closing:
-                        return
-                    if this.alone and time.monotonic() >= this.until:
-                        this.alone = False
-                        self._give_up()
-                    if self._may_enter(this) and (self._be_alone(this) if this.alone else self._go_in(this.thread)):
-                        return
-                    overstayed = self._pause(this)
-                if overstayed is not None:
-                    self._ask_for_company(overstayed)
+            with self._lock:
+                self._out(this.thread)
+                self._queue.append(this)
+            with while_waiting():
+                self._wait_in_queue(this)
         finally:
-            with self._changed:
-                self._queue.remove(this)
+            with self._lock:
                 if this.alone and self._alone is not this:
-                    self._give_up()
+                    self._give_up(this)
+                if this in self._queue:
+                    self._queue.remove(this)
                 self._changed.notify_all()
+
+    def _wait_in_queue(self, this: _Pass) -> None:
+        while True:
+            with self._lock:
+                if this.alone and self._closing:
+                    return
+                if this.alone and time.monotonic() >= this.until:
+                    self._give_up(this)
+                    this.alone = False
+                if self._may_enter(this) and (self._be_alone(this) if this.alone else self._go_in(this.thread)):
+                    return
+                if self._closing:
+                    return
+                overstayed = self._pause(this)
+            if overstayed is not None:
+                self._ask_for_company(overstayed)
 
     def _may_enter(self, this: _Pass) -> bool:
         if self._alone is not None:
@@ -186,19 +215,24 @@ class Gate:
 
     def _ask_for_company(self, alone: _Pass) -> None:
         if alone.give_way():
-            with self._changed:
+            with self._lock:
                 if self._alone is alone:
                     self._let_in()
                     self._changed.notify_all()
+
+    def _give_up(self, this: _Pass) -> None:
+        """It is not to be alone any more: who was before it in the queue may still be."""
+        if self._alone is None and self._queue and self._queue[0] is this:
+            self._let_siblings_in()
 
     def _let_in(self) -> None:
         if self._alone is not None and self._alone.timer is not None:
             self._alone.timer.cancel()
         self._alone = None
-        self._give_up()
+        self._let_siblings_in()
 
-    def _give_up(self) -> None:
-        if self._siblings is not None and self._alone is None:
+    def _let_siblings_in(self) -> None:
+        if self._siblings is not None:
             self._siblings.give_up(inside=bool(self._inside))
 
     def _pause(self, this: _Pass) -> _Pass | None:

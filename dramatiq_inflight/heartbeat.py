@@ -44,6 +44,7 @@ class Heartbeat(Thread):
         identity: Callable[[], dict[str, str]],
         on_hand_over: Callable[[], None],
         acknowledge: Callable[[Entry], None],
+        on_drop: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
         self.logger = get_logger(__name__, type(self))
@@ -55,6 +56,7 @@ class Heartbeat(Thread):
         self.identity = identity
         self.on_hand_over = on_hand_over
         self.acknowledge = acknowledge
+        self.on_drop = on_drop
         self._stopping = Event()
         self._strangers: dict[str, int] = {}  # by their run
 
@@ -228,7 +230,7 @@ class Heartbeat(Thread):
         for message_id, run in runs.items():
             if self._strangers.get(message_id) == run:
                 self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
-                self.registry.release(message_id, run, contended=True)
+                self.registry.release(message_id, run, contended=True, consumed=False)
         self._strangers = runs
 
     def settle_what_was_never_acknowledged(self, age: float) -> None:
@@ -250,3 +252,4 @@ class Heartbeat(Thread):
                 self.let_go(entry)
             self.acknowledge(entry)
             self.table.drop(entry)
+            self.on_drop(entry)

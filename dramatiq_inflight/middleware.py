@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -31,8 +31,10 @@ from dramatiq.middleware import (
     Middleware,
     Pipelines,
     Retries,
+    Shutdown,
     SkipMessage,
     TimeLimit,
+    TimeLimitExceeded,
 )
 from dramatiq.worker import ConsumerThread
 
@@ -189,7 +191,14 @@ class InFlightTracker(Middleware):
         runtime = self._runtime
         if runtime is None:
             return
-        runtime.gate.enter(lambda: _stopped_clock(broker, message))
+        try:
+            entered = runtime.gate.enter(lambda: _stopped_clock(broker, message))
+        except NOT_BEGUN:
+            entered = False
+        if not entered:
+            entry = Entry(Copy.of(message))
+            runtime.table.reserve(message, entry)
+            self._put_off(runtime, message, entry, TO_ANOTHER, SHUTS_DOWN)
         if self._tracks(broker, message):
             self._start(runtime, broker, message)
         elif runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
@@ -286,12 +295,23 @@ class InFlightTracker(Middleware):
         if runtime is None:
             return
         entry = runtime.table.get(message)
+        try:
+            self._settle_failure(runtime, broker, message, entry)
+        finally:
+            self._forget(runtime, message, entry)
+
+    def _settle_failure(self, runtime: Runtime, broker: Broker, message: Any, entry: Entry | None) -> None:
         if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded:
             # Without Retries an acknowledged failure is over.  With it, no retry means that it could not be enqueued.
             if not entry.enqueued_again and any(isinstance(m, Retries) for m in broker.middleware):
-                entry.stranded, entry.payload = True, message.encode()
+                entry.stranded = True
+                try:
+                    entry.payload = message.encode()
+                except Exception:
+                    self.logger.exception(
+                        "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
+                    )
             self._let_go(runtime, entry)
-        self._forget(runtime, message, entry)
 
     def after_nack(self, broker: Broker, message: Any) -> None:
         """The broker has dead-lettered the copy."""
@@ -329,6 +349,7 @@ class InFlightTracker(Middleware):
         here = runtime.table.reserve(message, entry)
         if mark_of(message).get("void"):
             self._skip(message, entry, "it was enqueued by a worker that had lost the message")
+        started = None
         try:
             entry.policy = self._policy_of(message)
             entry.payload = message.encode()
@@ -339,13 +360,21 @@ class InFlightTracker(Middleware):
                 started = self._ask(runtime, message, entry, here, seen_to=True)
         except SkipMessage:
             raise
+        except Exception:
+            # Dramatiq would swallow it, and run the actor.
+            if started is None and not mark_of(message) and entry.policy.on_orphan != "dead_letter":
+                runtime.table.skip(entry)
+                raise
+            self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
+            self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl, "its start failed")
         except BaseException:
             runtime.table.skip(entry)
             raise
         if started is None:
             never_again = entry.policy.on_orphan == "dead_letter"
             if here != "no" or copy.duplicate or mark_of(message).get("reason") or never_again:
-                self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl)
+                why = "its start cannot be recorded, because Redis is away"
+                self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl, why)
             self._run(runtime, entry)
         else:
             self._act_on(runtime, message, entry, started)
@@ -387,15 +416,19 @@ class InFlightTracker(Middleware):
         )
         entry.alone = True
         try:
+            runtime.registry.hold(entry.copy, timeout)
+        except redis.RedisError:
+            pass  # its start will tell
+        try:
             alone = runtime.gate.enter_alone(
                 timeout,
                 lambda: runtime.heartbeat.accompany(entry),
                 lambda: _stopped_clock(runtime.broker, message),
             )
-        except Interrupt:
-            self._put_off(runtime, message, entry, 0)  # the actor has not begun: nothing has failed
+        except NOT_BEGUN:
+            alone = None
         if alone is None:
-            self._put_off(runtime, message, entry, 0)  # to a worker that is not about to end
+            self._put_off(runtime, message, entry, TO_ANOTHER, SHUTS_DOWN)
         if not alone:
             entry.alone = False
             self.logger.warning(
@@ -413,7 +446,7 @@ class InFlightTracker(Middleware):
             self._run(runtime, entry)
         elif started.answer in (Start.DUPLICATE, Start.WAITING):
             entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
-            self._put_off(runtime, message, entry, started.wait_ms / 1000)
+            self._put_off(runtime, message, entry, started.wait_ms / 1000, "it is running already")
         elif started.answer is Start.POISONED:
             self._reject(message, entry, mark_of(message).get("reason") or "it has killed its worker too often")
         elif started.answer in (Start.CLAIMED, Start.CONVICTED):
@@ -448,40 +481,57 @@ class InFlightTracker(Middleware):
                 self.logger.error("%s The actor's own is used.", error)
         return policy
 
-    def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float) -> NoReturn:
+    def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float, why: str) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""
+        for clock in _clocks(runtime.broker, message):
+            clock.after_process_message(runtime.broker, message)
         deferrals = mark_of(message).get("deferrals", 0)
         delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait))
         if entry.copy.duplicate:
             delay += 0.5  # when the owner's heartbeat has expired, not just before
-        mark: Mark = {**mark_of(message), "generation": entry.copy.generation, "deferrals": deferrals + 1}
+        mark: Mark = {
+            **mark_of(message),
+            "generation": entry.copy.generation,
+            "deferrals": deferrals + (wait > TO_ANOTHER),
+        }
         if entry.copy.origin:
             mark["origin"] = entry.copy.origin
         if entry.copy.duplicate:
             mark["duplicate"] = True
         deferred = message.copy(options={OPTION: mark})
+        self._patiently(
+            f"The copy of message {message.message_id} could not be put off",
+            lambda: runtime.broker.enqueue(deferred, delay=int(delay * 1000)),
+        )
+        if runtime.queues is not None:
+            # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
+            self._patiently(
+                f"Redis could not be told that message {message.message_id} was put off",
+                lambda: runtime.registry.put_off(entry.copy, delay),
+            )
+        self._skip(message, entry, f"{why}; this copy is put off for {delay:.1f} seconds")
+
+    def _patiently(self, failure: str, step: Callable[[], object]) -> None:
+        """Do it before the message is acknowledged, whatever that takes: Dramatiq is as patient with its own acks."""
         while True:
             try:
                 with own_enqueue():
-                    runtime.broker.enqueue(deferred, delay=int(delay * 1000))
-                break
+                    step()
+                return
+            except Interrupt:
+                continue  # the message does not run: there is nothing to interrupt, but a copy to be kept
             except Exception as error:
-                # Not acknowledged before it is with the broker again: as patient as Dramatiq is with its own acks.
-                self.logger.warning(
-                    "The duplicate of message %s could not be put off (%s: %s); trying again.",
-                    *(message.message_id, type(error).__name__, error),
-                )
+                self.logger.warning("%s (%s: %s); trying again.", failure, type(error).__name__, error)
+            try:
                 time.sleep(1)
-        self._skip(message, entry, f"it is running already; this copy is put off for {delay:.1f} seconds")
+            except Interrupt:
+                pass
 
     def _put_back(self, runtime: Runtime, entry: Entry, started: Started) -> None:
-        """The start has claimed the message for us: enqueue its copy."""
-        try:
-            complete = runtime.recovery.put_back([_orphan(entry, started)], runtime.registry.incarnation(started.owner))
-        except redis.RedisError:
-            complete = False
-        if not complete:
-            runtime.recovery_thread.wake()
+        """The start has claimed the message for us: its copy is enqueued by recovery."""
+        # Not in this thread, which may be interrupted at any moment.
+        runtime.recovery.leave_over(entry.copy.message_id, started.owner)
+        runtime.recovery_thread.wake()
 
     def _taken_over(self, runtime: Runtime, entry: Entry, started: Started) -> None:
         """This copy takes the place of one whose worker is dead."""
@@ -520,7 +570,8 @@ class InFlightTracker(Middleware):
             runtime.table.forget(message)
             if current_entry.get() is entry:
                 current_entry.set(None)
-        runtime.gate.leave()  # last: its record must not say that it is alone when others come in
+        # Last: its record must not say that it is alone when others come in.
+        runtime.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
 
     def _settle_unseen(self, runtime: Runtime, broker: Broker, message: Any, state: str) -> None:
         """The broker is rid of a copy that never came to us: it was too old, or has no actor here."""
@@ -539,12 +590,21 @@ class InFlightTracker(Middleware):
 @contextmanager
 def _stopped_clock(broker: Broker, message: Any) -> Iterator[None]:
     """While a message waits to begin, its time limit does not run."""
-    clocks = [m for m in broker.middleware if isinstance(m, TimeLimit) and message.actor_name in broker.actors]
+    clocks = _clocks(broker, message)
     for clock in clocks:
         clock.after_process_message(broker, message)
     yield
     for clock in clocks:
-        clock.before_process_message(broker, message)
+        try:
+            clock.before_process_message(broker, message)
+        except Exception:
+            pass  # a time limit that is no number: Dramatiq has said so when the message came
+
+
+def _clocks(broker: Broker, message: Any) -> list[TimeLimit]:
+    if message.actor_name not in broker.actors:
+        return []  # none was started
+    return [m for m in broker.middleware if isinstance(m, TimeLimit)]
 
 
 def _orphan(entry: Entry, started: Started) -> Orphan:
@@ -565,6 +625,13 @@ def _orphan(entry: Entry, started: Started) -> Orphan:
         payload=entry.payload,
     )
 
+
+#: Interrupts that say nothing against a message whose actor has not begun: it is put off, and has not failed.
+NOT_BEGUN = (Shutdown, TimeLimitExceeded)
+
+#: How long a message is put off that is for another worker, because this one shuts down, seconds.
+TO_ANOTHER = 2.0
+SHUTS_DOWN = "this worker shuts down before it can begin"
 
 #: Why a copy is skipped.
 SKIPS = {

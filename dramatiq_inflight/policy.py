@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,12 +91,7 @@ def check_recovery_queue(value: object, name: str) -> str | None:
 
 def check_recovery_delay(value: object, name: str) -> float:
     """Seconds from 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or not 0 <= value <= LONGEST_DELAY
-    ):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_DELAY:
         raise ConfigurationError(f"{name} is {value!r}; it must be a number of seconds from 0 to {LONGEST_DELAY:g}.")
     return float(value)
 

@@ -41,6 +41,9 @@ from .table import own_enqueue
 
 __all__ = ["NOBODY", "Recovery", "RecoveryThread", "Swept"]
 
+#: After how many messages in a batch that cannot be enqueued the broker is taken to be away.
+GIVE_UP_AFTER = 3
+
 #: Whose death it was, when it is the copy of a message that was lost.
 NOBODY = DeadIncarnation("", "", "", "", "", "", [])
 
@@ -110,8 +113,7 @@ class Recovery:
     def __post_init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
         self._said: set[str] = set()
-        # A worker thread puts back what its start has claimed: not at once with a sweep that looks after leftovers.
-        self._mutex = threading.RLock()
+        self._mutex = threading.Lock()  # worker threads add to `leftovers`
         self._unreachable: set[str] = set()
 
     def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
@@ -157,6 +159,11 @@ class Recovery:
         self._report(swept)
         return swept
 
+    def leave_over(self, message_id: str, dead: str) -> None:
+        """What a start has claimed: the next sweep puts it back.  The record has the payload until then."""
+        with self._mutex:
+            self.leftovers[message_id] = dead
+
     def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept | None = None) -> bool:
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
 
@@ -168,13 +175,11 @@ class Recovery:
         Raises:
           redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
         """
+        swept = swept if swept is not None else Swept()
         with self._mutex:
-            return self._put_back(orphans, dead, swept if swept is not None else Swept())
-
-    def _put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept) -> bool:
-        self.leftovers.update((orphan.message_id, dead.id) for orphan in orphans)
+            self.leftovers.update((orphan.message_id, dead.id) for orphan in orphans)
         copies: list[Enqueued] = []
-        complete = True
+        failures = 0
         for orphan in orphans:
             poison = orphan.verdict is Claim.POISONED
             incident = Incident.of(Kind.POISON if poison else Kind.RECOVERED, orphan, dead)
@@ -200,8 +205,10 @@ class Recovery:
                     "A copy of message %s could not be enqueued (%s: %s). Nothing is lost: it will be tried again.",
                     *(orphan.message_id, type(error).__name__, error),
                 )
-                complete = False
-                break
+                failures += 1
+                if failures == GIVE_UP_AFTER:
+                    break  # it is not the message, it is the broker
+                continue
             copies.append(Enqueued(orphan, str(enqueued.options.get("redis_message_id") or ""), copy.queue_name, delay))
             if poison:
                 self.logger.warning(
@@ -218,8 +225,8 @@ class Recovery:
                     swept.poisoned += 1
                 else:
                     swept.copied += 1
-        swept.failed = swept.failed or not complete
-        return complete
+        swept.failed = swept.failed or failures > 0
+        return failures == 0
 
     # One dead incarnation.
 
@@ -285,8 +292,12 @@ class Recovery:
                 if head and result is HandedBack.HANDED_BACK:
                     self.tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
             to_claim = [id for id, result in zip(ids, results, strict=True) if result is HandedBack.TO_CLAIM]
-            if to_claim and not self._claim(to_claim, dead, swept):
-                kept += len(to_claim)
+            # Only those whose actor, and so whose policy, is known here.
+            ours = self._ours(to_claim) if to_claim else []
+            swept.left += len(to_claim) - len(ours)
+            kept += len(to_claim) - len(ours)
+            if ours and not self._claim(ours, dead, swept):
+                kept += len(ours)
             kept += results.count(HandedBack.BUSY)
             if shared:
                 for head, result in zip(heads, results, strict=True):
@@ -344,21 +355,24 @@ class Recovery:
     ) -> tuple[Message[object], float]:
         """The copy to enqueue for an orphan, and its delay in seconds."""
         mark: Mark = {**mark_of(message), "generation": orphan.generation, "crashes": orphan.crashes}
+        mark.pop("duplicate", None)
+        mark.pop("deferrals", None)
         if orphan.origin:
             mark["origin"] = orphan.origin
         if reason:
             mark["reason"] = reason
-        queue, delay = message.queue_name, 0.0
+        # Where it was: a copy in a recovery queue stays there, though the payload may be from before it was moved.
+        queue, delay = orphan.queue, 0.0
         if dead.id and not reason:
             policy = self.policy_of(message)
-            queue, delay = policy.recovery_queue or queue, policy.delay(orphan.crashes)
+            queue, delay = policy.recovery_queue or queue, 0.0 if dead.draining else policy.delay(orphan.crashes)
             if queue not in self.declared()[0]:
                 self.logger.error(
                     "recovery_queue of message %s (actor %r) is %r, which no actor here declares: the message is "
                     "recovered to its own queue. Declare it: broker.declare_queue(%r).",
                     *(orphan.message_id, orphan.actor, queue, queue),
                 )
-                queue = message.queue_name
+                queue = orphan.queue
         if queue != message.queue_name:
             mark.setdefault("home", message.queue_name)
         return message.copy(queue_name=queue, options={OPTION: mark}), delay
@@ -433,17 +447,15 @@ class Recovery:
         while self.leftovers and not holding.over():
             with self._mutex:
                 leftovers = list(self.leftovers.items())
-                if not leftovers:
-                    return
-                dead = leftovers[0][1]
-                ids = [id for id, other in leftovers if other == dead][:BATCH]
-                owner = self.registry.incarnation(dead) if dead else NOBODY
-                answers = self._try_to_claim(ids, owner, swept, leftovers=True)
-                for id in ids:
-                    self.leftovers.pop(id, None)
-                orphans = [answer for answer in answers if isinstance(answer, Orphan)]
-                if orphans and not self.put_back(orphans, owner, swept):
-                    return
+            dead = leftovers[0][1]
+            ids = [id for id, other in leftovers if other == dead][:BATCH]
+            owner = self.registry.incarnation(dead) if dead else NOBODY
+            answers = self._try_to_claim(ids, owner, swept, leftovers=True)
+            for id in ids:
+                self.leftovers.pop(id, None)
+            orphans = [answer for answer in answers if isinstance(answer, Orphan)]
+            if orphans and not self.put_back(orphans, owner, swept):
+                return
 
     def _report(self, swept: Swept) -> None:
         parts = [
@@ -510,10 +522,7 @@ class RecoveryThread(threading.Thread):
         """Sweep until `stop` is called; survive everything."""
         while not self._stopping.is_set():
             self._wake.clear()
-            pause = self._sweep()
-            if pause is None:
-                return
-            self._wake.wait(pause)
+            self._wake.wait(self._sweep())
 
     def wake(self) -> None:
         """There is something to recover now."""

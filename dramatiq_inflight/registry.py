@@ -196,12 +196,16 @@ class Registry:
         self._on_contact(reply[1] == 1)
         return FINISHED[reply[0]]
 
-    def release(self, message_id: str, run: int, *, contended: bool) -> Finished:
-        """The message failed, and the broker holds its retry or its dead letter.  One round trip."""
+    def release(self, message_id: str, run: int, *, contended: bool, consumed: bool = True) -> Finished:
+        """The message failed, and the broker holds its retry or its dead letter.  One round trip.
+
+        Parameters:
+          consumed: False: it never ran here, and whatever copy the broker has may run.
+        """
         reply = self._own(
             "release",
             [self._record(message_id), self._mine, self._heartbeats],
-            [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms],
+            [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms, _flag(consumed)],
         )
         return FINISHED[reply[0]]
 
@@ -213,6 +217,19 @@ class Registry:
             [self.me, self.ttl_ms, message_id, run, payload],
         )
         return FINISHED[reply[0]]
+
+    def put_off(self, copy: Copy, delay: float) -> None:
+        """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged."""
+        self._call(
+            "put_off",
+            [self._record(copy.message_id), self._waiting],
+            [copy.message_id, copy.broker_copy_id, self.deadline_ms + round(delay * 1000)],
+        )
+
+    def hold(self, copy: Copy, seconds: float) -> None:
+        """A recovered copy waits here before it may run: its deadline comes so much later."""
+        keys = [self._record(copy.message_id), self._waiting]
+        self._call("hold", keys, [copy.message_id, copy.generation, self.deadline_ms + round(seconds * 1000)])
 
     def settle(self, copy: Copy, state: str) -> None:
         """The broker is rid of a copy that never ran; `state` is ``completed`` or ``dead_lettered``."""

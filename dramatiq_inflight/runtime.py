@@ -88,6 +88,7 @@ class Runtime:
             identity=self._identity,
             on_hand_over=self.recovery_thread.wake,
             acknowledge=self.acknowledge,
+            on_drop=lambda entry: self.gate.expel(entry.thread),
         )
 
     def register(self) -> None:

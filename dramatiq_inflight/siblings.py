@@ -60,6 +60,7 @@ class Siblings:
     def __init__(self, namespace: str, instance: str, folder: str | None = None) -> None:
         self.name = hashlib.sha256(f"{namespace}\n{instance}".encode()).hexdigest()[:16]
         path = Path(folder or tempfile.gettempdir(), f"dramatiq_inflight-{os.getuid()}-{self.name}.lock")
+        self._said = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     @classmethod
@@ -115,6 +116,14 @@ class Siblings:
             return False
         except PermissionError:  # POSIX allows either
             return False
+        except OSError as error:  # no locks here at all: better no gate than no work
+            if not self._said:
+                self._said = True
+                get_logger(__name__, type(self)).error(
+                    "The worker processes of this container cannot see each other (%s): a message on its last chance "
+                    "is alone in its process only.",
+                    error,
+                )
         return True
 
     def _unlock(self, what: int) -> None:

@@ -88,6 +88,8 @@ class Entry:
     lost: bool = False
     #: The lease under which its ownership was last seen; see `Lease`.
     epoch: int = 0
+    #: The thread that it came to.
+    thread: int = field(default_factory=threading.get_ident)
     #: When Dramatiq began to acknowledge it (``time.monotonic``); 0: not yet.
     acking_since: float = 0.0
     #: Whether Redis was told how it ended: from then on its record must not be written again.

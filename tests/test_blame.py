@@ -323,17 +323,116 @@ def test_what_was_acknowledged_is_not_recovered_whatever_its_policy(lab: Lab, a:
         assert b.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.SETTLED]
 
 
-def test_what_was_put_off_is_convicted_all_the_same(lab: Lab, a: Registry, b: Registry) -> None:
+def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Registry, b: Registry) -> None:
     """The broker redelivered it before its owner was judged: it holds the copy that was put off, and not this one."""
-    for limit in (0, -2):
+    for limit, tailored, verdict in ((0, False, Claim.POISONED), (-2, False, Claim.POISONED), (3, True, Claim.CLAIMED)):
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
-        lab.runs(dead, copy, limit=limit)
-        assert lab.start(b, copy, limit=limit).answer is Start.DUPLICATE
+        lab.start(dead, copy, limit=limit, tailored=tailored)
+        assert lab.start(b, copy, limit=limit, tailored=tailored).answer is Start.DUPLICATE
+        b.put_off(copy, 60)
         put_off = dataclasses.replace(copy, broker_copy_id="put-off", duplicate=True)
         lab.kill(dead)
         assert b.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
-        assert lab.claim(b, copy, dead).verdict is Claim.POISONED
+        assert lab.claim(b, copy, dead).verdict is verdict
         assert lab.start(b, put_off, limit=limit).answer is Start.STALE
+
+
+def test_what_was_put_off_and_needs_no_copy_runs_when_its_time_comes(lab: Lab, a: Registry, b: Registry) -> None:
+    """It counts as handed back, and its crash is not forgotten."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=1, alone=False)
+    lab.kill(a)
+    assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
+    b.put_off(copy, 0)
+    assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
+    again = lab.start(b, dataclasses.replace(copy, broker_copy_id="put-off"), limit=1, alone=True)
+    assert (again.answer, again.crashes) == (Start.RUN, 1)
+
+
+def test_a_recovered_copy_that_is_put_off_is_not_taken_for_consumed(lab: Lab, a: Registry, b: Registry) -> None:
+    """Whoever asks the broker about it would be told that it is gone."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=1)
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    before = lab.deadline(copy)
+    assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
+    b.put_off(dataclasses.replace(copy, broker_copy_id="another"), 60)
+    assert lab.deadline(copy) == before
+    b.put_off(copy, 60)
+    assert before is not None
+    assert (lab.deadline(copy) or 0) >= before + 60_000
+    assert b.postpone([(copy.message_id, "o1", False)]) == ["gone"]
+    put_off = dataclasses.replace(copy, broker_copy_id="put-off")
+    assert lab.start(b, put_off, limit=1, alone=True).answer is Start.RUN
+
+
+def test_a_copy_that_waits_at_the_gate_is_not_taken_back_meanwhile(lab: Lab, a: Registry, b: Registry) -> None:
+    """Its deadline comes later by as long as it may wait."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=1)
+    b.hold(copy, 3600)  # nothing waits yet
+    assert lab.deadline(copy) is None
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    before = lab.deadline(copy)
+    assert before is not None
+    b.hold(dataclasses.replace(copy, generation=7), 3600)
+    assert lab.deadline(copy) == before
+    b.hold(copy, 3600)
+    assert (lab.deadline(copy) or 0) >= before + 3_600_000
+    assert lab.expiry(copy) > 7 * 24 * 3600 + 3600
+
+
+@pytest.mark.parametrize("limit", [3, -2])
+def test_what_never_ran_here_is_released_for_whatever_copy_there_is(lab: Lab, a: Registry, limit: int) -> None:
+    """Its start was executed, the answer lost, and the copy put off: it has not run."""
+    copy = copy_of()
+    run = lab.start(a, copy, limit=limit).run
+    a.put_off(copy, 60)
+    a.release(copy.message_id, run, contended=True, consumed=False)
+    put_off = dataclasses.replace(copy, broker_copy_id="put-off")
+    assert lab.start(a, put_off, limit=limit).answer is Start.RUN
+
+
+def test_a_mend_bears_being_sent_twice(lab: Lab, a: Registry, b: Registry) -> None:
+    """A connection breaks after Redis has executed it: the message is still ours."""
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    a.beat()
+
+    def mend() -> tuple[Mended, int, int, int, int]:
+        return a.mend(
+            copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=0, drains=0, alone=False
+        )
+
+    assert mend()[:2] == (Mended.RETAKEN, 2)
+    assert mend()[:2] == (Mended.KEPT, 2)
+
+
+def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Registry) -> None:
+    """A start that arrived late must not make it a hermit again."""
+    copy = copy_of()
+    run = lab.runs(a, copy, alone=True).run
+    a.mend(copy, b"", run=run, limit=3, started_ms=1, crashes=0, drains=0, alone=False)
+    head = lab.head(copy)
+    assert head is not None
+    assert head.alone == 0
+    assert lab.payload(copy) == payload_of(copy)
+
+
+def test_a_message_that_was_completed_late_does_not_run_again_here(lab: Lab, a: Registry, b: Registry) -> None:
+    """Another worker's late success is noted in our record, and our own run is unknown here."""
+    copy = copy_of()
+    lab.runs(b, copy)
+    lab.kill(b)
+    assert a.hand_back("b", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.runs(a, copy)
+    assert b.finish(copy, 1, again=False, contended=False) is Finished.LATE
+    assert lab.start(a, copy, here="no").answer is Start.COMPLETED
+    assert a.running_here() == set()
 
 
 def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Registry, b: Registry) -> None:

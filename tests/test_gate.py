@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dramatiq.threading import raise_thread_exception
 
-from dramatiq_inflight.gate import Gate
+from dramatiq_inflight.gate import Gate, _Pass
 from dramatiq_inflight.siblings import Siblings, die_together
 
 from .support.servers import wait_until
@@ -31,7 +33,7 @@ class Guest:
         self.gate = gate
         self.thread = ThreadPoolExecutor(max_workers=1)
 
-    def enter(self) -> Future[None]:
+    def enter(self) -> Future[bool]:
         return self.thread.submit(self.gate.enter)
 
     def enter_alone(self, timeout: float = 20, give_way: Callable[[], bool] = lambda: True) -> Future[bool | None]:
@@ -182,7 +184,10 @@ def test_a_worker_that_shuts_down_begins_nothing_alone(gate: Gate, guests: list[
     queued(gate, 2)
     gate.close()
     assert alone.result(5) is None
-    late.result(5)
+    assert late.result(5) is False
+    assert not gate._queue
+    a.leave()
+    assert c.enter().result(5) is True
 
 
 def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) -> None:
@@ -207,6 +212,87 @@ def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) ->
         b.thread.submit(interrupted).result(5)
     assert not gate._queue
     c.enter().result(5)
+
+
+def test_an_interrupt_before_the_wait_leaves_no_place_behind(gate: Gate, guests: list[Guest]) -> None:
+    """Where the time limit is stopped, say."""
+    a, b, _, _ = guests
+
+    class Stop(Exception):
+        pass
+
+    @contextmanager
+    def interrupted() -> Any:
+        raise Stop
+        yield
+
+    a.enter().result(5)
+    with pytest.raises(Stop):
+        a.thread.submit(gate.enter_alone, 20, lambda: True, interrupted).result(5)
+    assert not gate._queue
+    b.enter().result(5)
+    assert b.enter_alone().result(5) is True
+
+
+def test_a_place_that_leaked_all_the_same_is_freed_with_its_thread(gate: Gate, guests: list[Guest]) -> None:
+    """An interrupt may hit anywhere; the thread's next step tidies up."""
+    a, b, _, _ = guests
+    a.enter().result(5)
+    ident = a.thread.submit(threading.get_ident).result(5)
+    gate._queue.append(_Pass(ident, alone=True, timeout=1000, until=time.monotonic() + 1000))
+    waiting = b.enter()
+    queued(gate, 2)
+    a.leave()
+    waiting.result(5)
+
+
+def test_an_interrupt_of_a_thread_that_waits_for_the_lock_does_not_keep_it(gate: Gate) -> None:
+    """Dramatiq raises exceptions in other threads."""
+
+    class Stop(Exception):
+        pass
+
+    def enter() -> None:
+        with contextlib.suppress(Stop):
+            gate.enter()
+            time.sleep(0.1)
+
+    for _ in range(20):
+        thread = threading.Thread(target=enter, daemon=True)
+        with gate._lock:
+            thread.start()
+            assert thread.ident is not None
+            raise_thread_exception(thread.ident, Stop)
+        thread.join(5)
+        assert gate._lock.acquire(timeout=5), "nobody will ever free it"
+        gate._lock.release()
+
+
+def test_what_ended_while_redis_was_away_lets_nobody_in_before_that_is_told(gate: Gate, guests: list[Guest]) -> None:
+    """Its record still says that it is alone."""
+    a, b, _, _ = guests
+    answers = [False, True]
+    a.enter().result(5)
+
+    def give_way() -> bool:
+        return answers.pop(0)
+
+    assert a.enter_alone(1000, give_way).result(5) is True
+    a.thread.submit(lambda: gate.leave(told=False)).result(5)
+    b.enter().result(5)
+    assert answers == []
+    a.enter().result(5)
+
+
+def test_a_thread_whose_message_was_given_up_is_expelled(gate: Gate, guests: list[Guest]) -> None:
+    """Dramatiq emits no hook after an ack that it gives up."""
+    a, b, _, _ = guests
+    a.enter().result(5)
+    assert a.enter_alone(1000).result(5) is True
+    waiting = b.enter()
+    queued(gate, 1)
+    gate.expel(a.thread.submit(threading.get_ident).result(5))
+    waiting.result(5)
 
 
 def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from datetime import timezone
 from typing import Any
 
 import dramatiq
 import pytest
+import redis
 from dramatiq import Message
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import CurrentMessage
@@ -20,7 +22,7 @@ from dramatiq.results import ResultFailure
 import dramatiq_inflight
 from dramatiq_inflight import ConfigurationError, Current, Incident, InFlightTracker, Kind
 from dramatiq_inflight.policy import OPTIONS, Policy, check_options
-from dramatiq_inflight.records import Copy
+from dramatiq_inflight.records import Copy, HandedBack, Head
 from dramatiq_inflight.recovery import Recovery
 
 from .support.inprocess import App
@@ -31,7 +33,7 @@ WRONG = {
     "max_recoveries": -1,
     "on_orphan": "requeued",
     "recovery_queue": "default.XQ",
-    "recovery_delay": "1 minute",
+    "recovery_delay": 10**400,
     "on_recovery": 7,
     "on_poison": "",
 }
@@ -237,9 +239,10 @@ def test_the_gate_opens_when_the_record_says_nothing_of_alone_any_more(
         assert runtime is not None
         leave = runtime.gate.leave
 
-        def look() -> None:
+        def look(*, told: bool) -> None:
             raw = app.client.get(f"{app.lab.prefix}record:{message.message_id}")
             states.append(raw and json.loads(raw.partition(b"\n")[0])[0])
+            assert told
             leave()
 
         monkeypatch.setattr(runtime.gate, "leave", look)
@@ -250,6 +253,206 @@ def test_the_gate_opens_when_the_record_says_nothing_of_alone_any_more(
     app.start(threads=2)
     wait_until(lambda: states, what="it has ended")
     assert states == ["released" if fails else "completed"]
+
+
+def handed_back(app: App, actor: Any, *, crashes: int = 0, **orphan: Any) -> Message[Any]:
+    """A message that has crashed, and whose stored copy is with the broker again."""
+    message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
+    dead = app.orphan(message, crashes=crashes, **orphan)
+    results = app.other("judge").hand_back(dead.me, [(message.message_id, True)])
+    assert results == [HandedBack.HANDED_BACK]
+    app.deliver(message)
+    return message
+
+
+def head_of(app: App, message: Message[Any]) -> Head | None:
+    return app.lab.head(Copy.of(message))
+
+
+def test_a_last_chance_that_is_put_off_is_not_lost_when_it_waits_for_long(app: App) -> None:
+    """A deploy, then a backlog of ten TTLs: whoever sweeps must not take it for consumed."""
+    release = threading.Event()
+    slow = app.actor(lambda: release.wait(20) and None, actor_name="slow")
+    last_chance = app.actor(lambda: app.ran.append("last"), actor_name="last_chance", max_recoveries=1)
+    app.actor(lambda: None, actor_name="idle", queue_name="other")
+    slow.send()
+    app.start(threads=2)
+    wait_until(app.records, what="the slow one runs")
+    message = handed_back(app, last_chance, limit=1)
+    wait_until(lambda: waiting(app) == 1, what="the last chance waits")
+    stopping = threading.Thread(target=app.stop)
+    stopping.start()
+    wait_until(lambda: waiting(app) == 0, what="it is put off")
+    release.set()
+    stopping.join(20)
+    app.client.zadd(f"{app.lab.prefix}waiting", {message.message_id: 1})
+    app.worker = dramatiq.Worker(app.broker, queues={"other"}, worker_threads=1, worker_timeout=20)
+    app.worker.start()
+
+    def generation() -> int:
+        head = head_of(app, message)
+        return head.generation if head is not None else 0
+
+    wait_until(lambda: generation() == 2, what="another copy is made")
+    app.stop()
+    app.start(threads=2)
+    app.join()
+    assert app.ran == ["last"]
+    assert not app.dead_letters()
+
+
+@pytest.mark.parametrize("kind", ["plain", "untracked", "crashed"])
+def test_an_interrupt_at_the_gate_is_no_failure(app: App, kind: str) -> None:
+    """A deploy with notify_shutdown: what waits has not begun, and loses neither a retry nor its count."""
+    release = threading.Event()
+
+    def last() -> None:
+        assert release.wait(20)
+
+    def work() -> None:
+        app.ran.append(kind)
+
+    last_chance = app.actor(last, actor_name="last", max_recoveries=1)
+    actor = app.actor(
+        work,
+        actor_name="work",
+        max_retries=0,
+        max_recoveries=5,
+        notify_shutdown=True,
+        track_inflight=kind != "untracked",
+    )
+    app.send_orphan(last_chance, limit=1)
+    app.start(threads=3)
+    wait_until(lambda: app.tracker._runtime and app.tracker._runtime.gate._alone, what="it is alone")
+    message = handed_back(app, actor, limit=5) if kind == "crashed" else actor.send()
+    wait_until(lambda: waiting(app) == 1, what="the other one waits")
+    stopping = threading.Thread(target=app.stop)
+    stopping.start()
+    wait_until(lambda: waiting(app) == 0, what="it is interrupted")
+    release.set()
+    stopping.join(20)
+    assert app.ran == []
+    assert not app.dead_letters()
+    if kind == "crashed":
+        head = head_of(app, message)
+        assert head is not None
+        assert (head.state, head.crashes) == ("requeued", 1)
+    app.start()
+    app.join()
+    assert app.ran == [kind]
+    assert not app.dead_letters()
+
+
+def test_a_start_whose_answer_is_lost_loses_no_message(
+    server_url: str, namespace: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis executed it, and the answer was lost: at most once puts it off, and it has not run."""
+    app = App(server_url, namespace, lab, heartbeat_interval=0.2, heartbeat_ttl=1.5)
+    actor = app.actor(lambda: app.ran.append(1), actor_name="work", on_orphan="dead_letter")
+    app.start()
+    start = app.registry.start
+    lost: list[Any] = []
+
+    def losing(*args: Any, **kwargs: Any) -> Any:
+        started = start(*args, **kwargs)
+        if not lost:
+            lost.append(started)
+            raise redis.TimeoutError("no answer")
+        return started
+
+    monkeypatch.setattr(app.registry, "start", losing)
+    actor.send()
+    wait_until(lambda: app.ran or app.dead_letters(), what="it runs, or is known not to")
+    app.join()
+    app.close()
+    assert app.ran == [1]
+
+
+def test_no_interrupt_ends_a_put_off(server_url: str, namespace: str, lab: Lab, own_server: RedisServer) -> None:
+    """The broker is away for longer than the time limit: the message is kept until it is with the broker again."""
+    app = App(own_server.url, namespace, Lab(redis.Redis.from_url(own_server.url), namespace), heartbeat_ttl=2)
+    actor = app.actor(
+        lambda: app.ran.append(1), actor_name="work", on_orphan="dead_letter", time_limit=300, max_retries=0
+    )
+    app.start()
+    start = app.registry.start
+    stalled: list[int] = []
+
+    def stalling(*args: Any, **kwargs: Any) -> Any:
+        if not stalled:
+            stalled.append(1)
+            own_server.kill()
+        return start(*args, **kwargs)
+
+    app.registry.start = stalling  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: stalled, what="the start fails")
+    time.sleep(1.5)  # the time limit would strike
+    own_server.start()
+    wait_until(lambda: app.ran, timeout=40, what="it runs")
+    app.join()
+    app.close()
+    assert app.ran == [1]
+
+
+def test_a_time_limit_that_is_no_number_makes_no_message_run_untracked(app: App) -> None:
+    """Its clock cannot be started again after the wait; Dramatiq would swallow the error, and run the actor."""
+    heads: list[Head | None] = []
+
+    def work() -> None:
+        heads.append(head_of(app, message))
+
+    actor = app.actor(work, actor_name="work", max_recoveries=1)
+    message = actor.message_with_options(time_limit="600000").copy(options={"redis_message_id": uuid.uuid4().hex})
+    app.orphan(message, limit=1)
+    app.deliver(message)
+    app.start(threads=2)
+    app.join()
+    (head,) = heads
+    assert head is not None
+    assert (head.state, head.run) == ("running", 2)
+
+
+def test_an_actor_that_makes_its_message_unencodable_leaks_nothing(app: App) -> None:
+    """It cannot be retried; it is recovered as it came."""
+
+    def work(items: list[Any]) -> None:
+        app.ran.append(len(items))
+        if len(app.ran) == 1:
+            items.append(object())
+            raise RuntimeError("as asked for")
+
+    app.actor(work, actor_name="work", min_backoff=10, max_backoff=10).send([])
+    app.start(threads=2)
+    wait_until(lambda: len(app.ran) == 2, what="it is recovered")
+    app.join()
+    assert app.ran == [0, 0]
+    assert app.tracker._runtime is not None
+    wait_until(lambda: app.tracker._runtime and not app.tracker._runtime.gate._inside, what="nobody is inside")
+
+
+def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis refuses it, and Dramatiq emits no further hook: the heartbeat sees to it."""
+    monkeypatch.setattr("dramatiq_inflight.heartbeat.ACK_PATIENCE", 0.3)
+    last_chance = app.actor(lambda: app.ran.append("last"), actor_name="last", max_recoveries=1)
+    other = app.actor(lambda: app.ran.append("other"), actor_name="other", track_inflight=False)
+    app.start(threads=2)
+    queues = app.tracker._runtime.queues  # type: ignore[union-attr]
+    assert queues is not None
+    ack_call = queues.ack_call
+    refused: list[str] = []
+
+    def refusing(queue: str, copy_id: str) -> Any:
+        if app.ran == ["last"] and not refused:
+            refused.append(copy_id)
+            raise redis.ResponseError("OOM command not allowed")
+        return ack_call(queue, copy_id)
+
+    monkeypatch.setattr(queues, "ack_call", refusing)
+    app.send_orphan(last_chance, limit=1)
+    wait_until(lambda: refused, what="the ack is refused")
+    other.send()
+    wait_until(lambda: "other" in app.ran, what="the other one gets in")
 
 
 # on_orphan.
@@ -397,6 +600,22 @@ def told(app: App) -> tuple[Any, list[Any]]:
         lambda message, incident: heard.append((message, incident)), actor_name="tell", track_inflight=False
     )
     return handler, heard
+
+
+def test_an_overdue_copy_stays_in_its_recovery_queue(app: App) -> None:
+    """Its first copy was lost: the next one is not for the workers that could not bear it."""
+    actor = app.actor(lambda: app.ran.append(1), actor_name="work", recovery_queue="big-memory")
+    app.broker.declare_queue("big-memory")
+    message = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
+    app.orphan(message, tailored=True)
+    recovery = _recovery(app)
+    assert recovery.sweep().copied == 1
+    app.client.delete(f"{app.broker.namespace}:big-memory", f"{app.broker.namespace}:big-memory.msgs")
+    app.client.zadd(f"{app.lab.prefix}waiting", {message.message_id: 1})
+    assert recovery.sweep().copied == 1
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:big-memory", 0, -1)
+    copy = Message.decode(app.client.hget(f"{app.broker.namespace}:big-memory.msgs", rid))
+    assert (copy.options["inflight"]["home"], copy.options["inflight"]["generation"]) == ("default", 3)
 
 
 @pytest.mark.parametrize("poison", [False, True])

@@ -20,6 +20,7 @@ import pytest
 import redis
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import SkipMessage
 
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.records import Claim, Copy, Orphan, Start
@@ -107,7 +108,9 @@ class Fleet:
         self.broker = broker
         self.queues = RedisQueues(broker)
 
-    def dead(self, name: str, messages: int, *, apart: bool = False, limit: int = 3) -> list[str]:
+    def dead(
+        self, name: str, messages: int, *, apart: bool = False, limit: int = 3, tailored: bool = False
+    ) -> list[str]:
         """An incarnation that died with so many messages running; `apart`: its broker is on another Redis."""
         me = Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
         fields = {"instance": f"pod-{name}", "host": "h", "pid": "1"}
@@ -123,7 +126,7 @@ class Fleet:
             if not apart:
                 pipeline.hset(f"{self.broker.namespace}:default.msgs", copy.origin, data)
                 pipeline.sadd(f"{self.broker.namespace}:__acks__.{name}.default", copy.origin)
-            assert self.lab.start(me, copy, payload=data, limit=limit).answer is Start.RUN
+            assert self.lab.start(me, copy, payload=data, limit=limit, tailored=tailored).answer is Start.RUN
             ids.append(message.message_id)
         pipeline.execute()
         self.lab.kill(me)
@@ -462,13 +465,58 @@ def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
 
 
 def test_with_an_interval_of_zero_there_is_one_sweep_at_boot(fleet: Fleet) -> None:
-    """Nothing more."""
+    """Nothing more, unless a worker thread has something to be put back."""
     fleet.dead("dead", 1)
-    thread = RecoveryThread(fleet.recovery("r"), interval=0)
+    recovery = fleet.recovery("r")
+    sweeps: list[float | None] = []
+    thread = RecoveryThread(recovery, interval=0)
+    sweep = thread._sweep
+
+    def counted() -> float | None:
+        sweeps.append(sweep())
+        return sweeps[-1]
+
+    thread._sweep = counted  # type: ignore[method-assign]
     thread.start()
-    thread.join(timeout=10)
-    assert not thread.is_alive()
+    wait_until(lambda: sweeps and sweeps[-1] is None, what="it sleeps")
     assert len(fleet.enqueued()) == 1
+    number = len(sweeps)
+    thread.wake()
+    wait_until(lambda: len(sweeps) > number, what="it is woken")
+    thread.stop()
+
+
+def test_one_message_that_cannot_be_enqueued_holds_up_no_other(fleet: Fleet) -> None:
+    """A middleware of the user's refuses it, say; the broker is not away."""
+    ids = fleet.dead("dead", 4, apart=True)
+    recovery = fleet.recovery("r", apart=True)
+    enqueue = recovery.enqueue
+
+    def refusing(message: Message[object], *, delay: int | None = None) -> Message[object]:
+        if message.message_id == ids[0]:
+            raise SkipMessage("refused")
+        return enqueue(message, delay=delay)
+
+    recovery.enqueue = refusing
+    swept = recovery.sweep()
+    assert (swept.copied, swept.failed) == (3, True)
+    swept = recovery.sweep()
+    assert (swept.copied, swept.failed, swept.reaped) == (0, True, 0)
+    recovery.enqueue = enqueue
+    recovery.sweep()
+    assert recovery.sweep().reaped + len(recovery.leftovers) <= 1
+    assert {message.message_id for message in fleet.enqueued()} >= set(ids)
+
+
+def test_a_tailored_message_is_left_to_those_that_know_its_actor(fleet: Fleet) -> None:
+    """Its policy is its actor's; another deployment on the same broker does not know it."""
+    fleet.dead("dead", 1, tailored=True)
+    stranger = fleet.recovery("stranger")
+    declared = stranger.declared
+    stranger.declared = lambda: (declared()[0], set())
+    swept = stranger.sweep()
+    assert (swept.copied, swept.left, swept.reaped) == (0, 1, 0)
+    assert fleet.recovery("r").sweep().copied == 1
 
 
 def test_a_sweep_asks_redis_as_often_as_there_are_batches(fleet: Fleet, client: Any) -> None:
@@ -588,8 +636,7 @@ def test_with_an_interval_of_zero_those_are_recovered_who_died_before_the_boot(f
     thread = RecoveryThread(fleet.recovery("r"), interval=0, at_boot=1.5)
     thread.start()
     wait_until(fleet.enqueued, timeout=5)
-    thread.join(timeout=10)
-    assert not thread.is_alive()
+    thread.stop()
 
 
 def test_a_worker_that_fetches_under_the_same_id_keeps_what_it_has(fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ local now = clock()
 local horizon = string.format('(%d', now + math.max(2 * ttl, HORIZON))
 local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], horizon, '+inf', 'LIMIT', 0, limit)
 for _, member in ipairs(ahead) do
-    local cut = now + ttl
+    local cut = now + math.floor(ttl) + tonumber(redis.call('ZSCORE', KEYS[1], member)) % 1
     if string.sub(member, 1, 1) == '*' then
         cut = now
     end

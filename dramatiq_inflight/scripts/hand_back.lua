@@ -44,14 +44,15 @@ for i = 5, #KEYS do
         save_settled(KEYS[i], record, ARGV[4])
         result = 'settled'
     else
+        local put_off = record.copy == '-'
         local convicted = charge(record, drained)
-        if convicted and (held or record.contended == 1) or held and record.tailored == 1 then
+        if (convicted or record.tailored == 1) and (held or put_off) then
             result = 'to_claim' -- the claim charges it; a copy of it that was put off is stale then
         elseif not held then
-            -- Acknowledged, or put off under another copy: the broker has what comes next, or nothing comes.
+            -- Put off under another copy, which runs; or acknowledged: the broker has what comes next, or nothing comes.
             record.state = 'released'
             save_settled(KEYS[i], record, ARGV[4])
-            result = 'settled'
+            result = put_off and 'handed_back' or 'settled'
         end
     end
     if not result then

@@ -41,7 +41,14 @@ if not record or record.state == 'damaged' then
     }
     save_running(KEYS[1], record, ARGV[16])
     answer = 'written'
-elseif record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
+elseif record.state == 'running' and record.owner == me
+    -- One more: this script has retaken it before, and its answer was lost. A new start would have another time.
+    and (run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11]))) then
+    if record.alone ~= tonumber(ARGV[14]) then
+        local payload = payload_of(KEYS[1], record)
+        record.alone = tonumber(ARGV[14])
+        save_running(KEYS[1], record, payload)
+    end
     answer = 'kept'
 elseif WAITING[record.state] and record.state ~= 'poisoned' and record.origin == ARGV[6] then
     -- Its copy has not started: ours goes on, and the copy will find it running.

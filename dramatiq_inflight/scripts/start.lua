@@ -123,7 +123,12 @@ end
 -- running
 local wait
 if record.owner == me then
-    if here == 'no' then
+    if here == 'no' and record.done == 1 then
+        record.state = 'completed'
+        save_settled(KEYS[1], record, ARGV[13])
+        redis.call('ZREM', KEYS[2], id)
+        return answer('completed')
+    elseif here == 'no' then
         return run(record.crashes, record.drains, record.contended)
     elseif here == 'ended' and same then
         return answer('ending')

@@ -76,7 +76,8 @@ class App:
         def done() -> bool:
             queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
             left = sum(self.client.hlen(f"{self.broker.namespace}:{queue}.msgs") for queue in queues)
-            return left == 0 and (runtime is None or not runtime.table.entries())
+            idle = runtime is None or not (runtime.table.entries() or runtime.recovery.leftovers)
+            return left == 0 and idle
 
         wait_until(done, timeout=timeout, what="the broker is empty")
 
@@ -115,10 +116,14 @@ class App:
         """Send a message that is an orphan before any worker can fetch it."""
         message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
         self.orphan(message, **orphan)
+        self.deliver(message)
+        return message
+
+    def deliver(self, message: Message[Any]) -> None:
+        """Put a message with an id of its own into its queue."""
         rid, queue = message.options["redis_message_id"], f"{self.broker.namespace}:{message.queue_name}"
         self.client.hset(f"{queue}.msgs", rid, message.encode())
         self.client.rpush(queue, rid)
-        return message
 
     def close(self) -> None:
         """Close what the test opened."""
