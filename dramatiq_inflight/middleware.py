@@ -492,7 +492,7 @@ class InFlightTracker(Middleware):
         mark: Mark = {
             **mark_of(message),
             "generation": entry.copy.generation,
-            "deferrals": deferrals + (wait > TO_ANOTHER),
+            "deferrals": deferrals + (why != SHUTS_DOWN),
         }
         if entry.copy.origin:
             mark["origin"] = entry.copy.origin
