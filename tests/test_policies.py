@@ -249,8 +249,9 @@ def test_the_gate_opens_when_the_record_says_nothing_of_alone_any_more(
         if fails:
             raise RuntimeError("as asked for")
 
-    message = app.send_orphan(app.actor(last, actor_name="last", max_retries=1, min_backoff=10_000), crashes=2)
-    app.start(threads=2)
+    actor = app.actor(last, actor_name="last", max_retries=1, min_backoff=10_000)
+    app.start(threads=2)  # first: what is acknowledged during the boot is told by the heartbeat
+    message = app.send_orphan(actor, crashes=2)
     wait_until(lambda: states, what="it has ended")
     assert states == ["released" if fails else "completed"]
 
