@@ -257,12 +257,11 @@ def test_the_gate_opens_when_the_record_says_nothing_of_alone_any_more(
 
 
 def handed_back(app: App, actor: Any, *, crashes: int = 0, **orphan: Any) -> Message[Any]:
-    """A message that has crashed, and whose stored copy is with the broker again."""
+    """A message that has crashed, and whose stored copy is with the broker again once it is delivered."""
     message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
     dead = app.orphan(message, crashes=crashes, **orphan)
     results = app.other("judge").hand_back(dead.me, [(message.message_id, True)])
     assert results == [HandedBack.HANDED_BACK]
-    app.deliver(message)
     return message
 
 
@@ -277,9 +276,10 @@ def test_a_last_chance_that_is_put_off_is_not_lost_when_it_waits_for_long(app: A
     last_chance = app.actor(lambda: app.ran.append("last"), actor_name="last_chance", max_recoveries=1)
     app.actor(lambda: None, actor_name="idle", queue_name="other")
     slow.send()
-    app.start(threads=2)
-    wait_until(app.records, what="the slow one runs")
     message = handed_back(app, last_chance, limit=1)
+    app.start(threads=2)
+    wait_until(lambda: len(app.records()) == 2, what="the slow one runs")
+    app.deliver(message)
     wait_until(lambda: waiting(app) == 1, what="the last chance waits")
     stopping = threading.Thread(target=app.stop)
     stopping.start()
@@ -323,9 +323,12 @@ def test_an_interrupt_at_the_gate_is_no_failure(app: App, kind: str) -> None:
         track_inflight=kind != "untracked",
     )
     app.send_orphan(last_chance, limit=1)
+    message = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
+    if kind == "crashed":
+        message = handed_back(app, actor, limit=5)
     app.start(threads=3)
     wait_until(lambda: app.tracker._runtime and app.tracker._runtime.gate._alone, what="it is alone")
-    message = handed_back(app, actor, limit=5) if kind == "crashed" else actor.send()
+    app.deliver(message)
     wait_until(lambda: waiting(app) == 1, what="the other one waits")
     stopping = threading.Thread(target=app.stop)
     stopping.start()
