@@ -70,14 +70,14 @@ class App:
             self.worker = None
 
     def join(self, timeout: float = 20) -> None:
-        """Wait until the broker has nothing left, and nothing runs."""
+        """Wait until the broker has nothing left, nothing runs, and nothing waits to be recovered."""
         runtime = self.tracker._runtime
 
         def done() -> bool:
             queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
             left = sum(self.client.hlen(f"{self.broker.namespace}:{queue}.msgs") for queue in queues)
             idle = runtime is None or not (runtime.table.entries() or runtime.recovery.leftovers)
-            return left == 0 and idle
+            return left == 0 and idle and not self.lab.client.zcard(f"{self.lab.prefix}waiting")
 
         wait_until(done, timeout=timeout, what="the broker is empty")
 
