@@ -29,7 +29,7 @@ UNLIMITED = 2**31
 POOL_INTERNALS = ("maint_notifications", "orig_", "himport_registry", "connection_pool", "retry", "event_dispatcher")
 
 
-def bounded_client(client: redis.Redis) -> redis.Redis:
+def bounded_client(client: redis.Redis, timeout: float = COMMAND_TIMEOUT) -> redis.Redis:
     """A client of the same Redis with connections of its own, and bounds on how long a command may take.
 
     A client of another class than ``redis.Redis`` (a cluster's) is used as it is: its own bounds hold.
@@ -38,7 +38,7 @@ def bounded_client(client: redis.Redis) -> redis.Redis:
     if not isinstance(pool, redis.ConnectionPool):
         return client
     arguments = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(POOL_INTERNALS)}
-    arguments.update(_bounds())
+    arguments.update(_bounds(timeout))
     bounded: redis.ConnectionPool
     if isinstance(pool, SentinelConnectionPool):
         proxy = pool.proxy
@@ -61,9 +61,9 @@ def bounded_client_from_url(url: str) -> redis.Redis:
     return bounded_client(redis.Redis.from_url(url))
 
 
-def _bounds() -> dict[str, Any]:
+def _bounds(timeout: float) -> dict[str, Any]:
     return {
-        "socket_timeout": COMMAND_TIMEOUT,
+        "socket_timeout": timeout,
         "socket_connect_timeout": COMMAND_TIMEOUT,
         "decode_responses": False,
         # One more try, for a pooled connection that a restarted server has closed.  All scripts bear being run twice.

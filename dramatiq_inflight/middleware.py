@@ -92,6 +92,8 @@ class InFlightTracker(Middleware):
       track_by_default: Whether to track actors that do not say (``PROCESSING_TRACK_BY_DEFAULT``; false).
       redis_url: A Redis apart from the broker's (``PROCESSING_REDIS_URL``).
       client: The same, as a ``redis.Redis``.
+      watch_processes: Whether worker processes on the same host watch each other, so that a death is known at once
+        (``PROCESSING_WATCH_PROCESSES``; true).
       enabled: False: the middleware does nothing (``PROCESSING_ENABLED``; true).
 
     Those from ``max_recoveries`` to ``on_poison`` are defaults: actors and messages have options of the same names.

@@ -286,10 +286,17 @@ class DeadIncarnation:
     draining: bool = False
     #: It ended in order, with messages still running.
     left: bool = False
+    #: What proved its death; empty: its heartbeat has expired.
+    proof: str = ""
+    #: Where its process can be told from others; see `evidence`.
+    place: str = ""
+    process_started: str = ""
 
     @property
     def why(self) -> str:
         """What proves that it is dead."""
+        if self.proof:
+            return f"{self.proof}{' while it was shutting down' if self.draining else ''}"
         if self.left:
             return "it left while messages were still running"
         return f"its heartbeat has expired{' while it was shutting down' if self.draining else ''}"

@@ -260,7 +260,7 @@ class Recovery:
                 )
             swept.left += 1
             return False
-        if not complete or not self.registry.reap(dead.id):
+        if not complete or not self.registry.reap(dead.id, dead.place):
             return False
         swept.reaped += 1
         self._said.discard(dead.id)

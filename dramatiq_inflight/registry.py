@@ -12,6 +12,8 @@ Keys, all under one hash tag, so that every script runs on Redis Cluster::
     {namespace}:handed                     zset     incarnations whose messages were handed back, by when
     {namespace}:aside                      hash     records whose payload could not be decoded, by message id
     {namespace}:lock                       string   the recovery lock
+    {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
+    {namespace}:wake:<incarnation>         list     what others say to it
 
 Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
 many in them does no harm.  Every method is one script, so it is atomic, and every method raises
@@ -20,6 +22,7 @@ many in them does no harm.  Every method is one script, so it is atomic, and eve
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -120,6 +123,7 @@ class Registry:
         self._aside = self.prefix + "aside"
         self._lock = self.prefix + "lock"
         self._mine = self._running(me)
+        self._place: list[str] = []
 
     # A message's life.
 
@@ -284,7 +288,9 @@ class Registry:
             pipeline.script_load(script.script)
         self._ask(pipeline.execute)
         pairs = [text for pair in fields.items() for text in pair]
-        self._call("register", [self._heartbeats, self._incarnation(self.me)], [self.me, self.ttl_ms, *pairs])
+        self._place = self._places(fields.get("place", ""))
+        keys = [self._heartbeats, self._incarnation(self.me), *self._place]
+        self._call("register", keys, [self.me, self.ttl_ms, *pairs])
 
     def drain(self) -> None:
         """This incarnation shuts down: every proof of life that it sends from now on says so."""
@@ -298,7 +304,7 @@ class Registry:
         self.ttl_ms = (
             _ms(HAND_OVER_DELAY) + DRAINING
         )  # A thread that goes on must not keep the incarnation alive for longer.
-        keys = [self._heartbeats, self._incarnation(self.me), self._mine]
+        keys = [self._heartbeats, self._incarnation(self.me), self._mine, self._wake(self.me), *self._place]
         return int(self._call("leave", keys, [self.me, self.ttl_ms]))
 
     def count_running(self) -> int:
@@ -329,23 +335,43 @@ class Registry:
 
     def incarnation(self, id: str) -> DeadIncarnation:
         """What an incarnation said of itself."""
+        return self.incarnations([id])[0]
+
+    def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
+        """What incarnations said of themselves."""
         pipeline = self.client.pipeline(transaction=False)
-        pipeline.hgetall(self._incarnation(id))
-        pipeline.zscore(self._heartbeats, id)
-        raw, deadline = self._ask(pipeline.execute)
-        said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
-        return DeadIncarnation(
-            id=id,
-            instance=said.get("instance", ""),
-            host=said.get("host", ""),
-            pid=said.get("pid", ""),
-            broker_namespace=said.get("broker_namespace", ""),
-            broker_id=said.get("broker_id", ""),
-            queues=json.loads(said.get("queues", "[]")),
-            dead_since_ms=int(deadline or 0),
-            draining=(deadline or 0) % 1 != 0,
-            left="left" in said,
-        )
+        for id in ids:
+            pipeline.hgetall(self._incarnation(id))
+            pipeline.zscore(self._heartbeats, id)
+        replies = self._ask(pipeline.execute)
+        return [_incarnation(id, *replies[2 * i : 2 * i + 2]) for i, id in enumerate(ids)]
+
+    def in_place(self, place: str) -> list[str]:
+        """The incarnations in a place, in an order that is the same for all who ask."""
+        (key,) = self._places(place)
+        return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key)))
+
+    def prove(self, dead: DeadIncarnation, why: str) -> bool:
+        """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
+        keys = [self._heartbeats, self._incarnation(dead.id), *self._places(dead.place)]
+        return bool(self._call("prove", keys, [dead.id, why]))
+
+    def wake(self, ids: Sequence[str], what: str) -> None:
+        """Say something to other incarnations; see `heard`."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.lpush(self._wake(id), what)
+            pipeline.pexpire(self._wake(id), int(self.ttl_ms))
+        self._ask(pipeline.execute)
+
+    def heard(self, client: redis.Redis, timeout: float) -> str:
+        """Wait until somebody says something to this incarnation; empty: nobody did within `timeout` seconds.
+
+        Parameters:
+          client: One whose bounds allow for the wait.
+        """
+        found: Any = client.blpop([self._wake(self.me)], timeout)
+        return str(found[1], "utf-8") if found else ""
 
     def registered_brokers(self) -> list[tuple[str, str]]:
         """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
@@ -445,9 +471,12 @@ class Registry:
         keys = [self._record(orphan.message_id), self._waiting, self._running(dead), self._aside]
         return bool(self._call("set_aside", keys, [self.me, orphan.message_id, orphan.generation]) == b"aside")
 
-    def reap(self, dead: str) -> bool:
+    def reap(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
-        keys = [self._heartbeats, self._incarnation(dead), self._running(dead)]
+        keys = [
+            *(self._heartbeats, self._incarnation(dead), self._running(dead), self._wake(dead)),
+            *self._places(place),
+        ]
         return bool(self._call("reap", keys, [dead, self.ttl_ms]))
 
     # How it gets there.
@@ -494,6 +523,32 @@ class Registry:
 
     def _incarnation(self, incarnation: str) -> str:
         return f"{self.prefix}incarnation:{incarnation}"
+
+    def _wake(self, incarnation: str) -> str:
+        return f"{self.prefix}wake:{incarnation}"
+
+    def _places(self, place: str) -> list[str]:
+        """The key of those in a place; none where processes cannot be told."""
+        return [f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}"] if place else []
+
+
+def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> DeadIncarnation:
+    said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+    return DeadIncarnation(
+        id=id,
+        instance=said.get("instance", ""),
+        host=said.get("host", ""),
+        pid=said.get("pid", ""),
+        broker_namespace=said.get("broker_namespace", ""),
+        broker_id=said.get("broker_id", ""),
+        queues=json.loads(said.get("queues", "[]")),
+        dead_since_ms=int(said.get("gone", deadline or 0)),
+        draining=(deadline or 0) % 1 != 0,
+        left="left" in said,
+        proof=said.get("why", ""),
+        place=said.get("place", ""),
+        process_started=said.get("process_started", ""),
+    )
 
 
 def _orphan(message_id: str, row: list[Any]) -> Orphan | Claim:

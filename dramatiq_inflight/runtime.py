@@ -12,8 +12,9 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
-from .connection import bounded_client, bounded_client_from_url
+from .connection import COMMAND_TIMEOUT, bounded_client, bounded_client_from_url
 from .errors import ConfigurationError
+from .evidence import Process
 from .gate import Gate
 from .heartbeat import Heartbeat
 from .incarnation import Incarnation
@@ -26,6 +27,7 @@ from .settings import Settings
 from .siblings import Siblings, die_together
 from .table import Entry, Table, current_entry
 from .telling import Telling
+from .watch import JOINED, Listener, Watch
 from .wire import Call
 
 __all__ = ["Runtime"]
@@ -54,6 +56,7 @@ class Runtime:
         self.connectivity = Connectivity()
         self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
         client, shared = _client(settings, broker)
+        self.process = Process.here() if settings.watch_processes else None
         self.queues = RedisQueues.of(broker) if shared else None
         #: Whether a success is settled in the same write as its ack; else just before it.
         self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
@@ -79,6 +82,8 @@ class Runtime:
         )
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
+        self.watch = Watch(self.registry, self.process, self.recovery_thread.wake) if self.process is not None else None
+        self.listener = Listener(self.registry, bounded_client(client, Listener.PATIENCE + COMMAND_TIMEOUT), self._told)
         self.heartbeat = Heartbeat(
             self.registry,
             self.table,
@@ -104,6 +109,9 @@ class Runtime:
             self.queues.ack_with(self._finish_and_ack)
         self.heartbeat.start()
         self.recovery_thread.start()
+        self.listener.start()
+        if self.watch is not None:
+            self.watch.start()
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
     def drain(self) -> None:
@@ -116,6 +124,9 @@ class Runtime:
     def leave(self) -> None:
         """The worker has stopped: end in order."""
         self.recovery_thread.stop()
+        if self.watch is not None:
+            self.watch.stop()
+        self.listener.stop()
         if self.queues is not None:
             self.queues.ack_alone()
         self.heartbeat.stop()
@@ -163,6 +174,11 @@ class Runtime:
         except redis.RedisError:
             return False
 
+    def _told(self, word: str) -> None:
+        """Another incarnation says something to this one."""
+        if word == JOINED and self.watch is not None:
+            self.watch.refresh()
+
     def _shares_broker_id(self) -> bool:
         """Whether another incarnation fetches under the same id: an earlier worker of this process, or a fork."""
         assert self.queues is not None
@@ -179,6 +195,8 @@ class Runtime:
     def _identity(self) -> dict[str, str]:
         me = self.incarnation
         said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
+        if self.process is not None:
+            said["place"], said["process_started"] = self.process.place, self.process.started
         if self.queues is not None:
             said["broker_namespace"] = self.queues.namespace
             said["broker_id"] = self.queues.broker.broker_id

@@ -48,6 +48,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "fence_ttl": "PROCESSING_FENCE_TTL",
     "track_by_default": "PROCESSING_TRACK_BY_DEFAULT",
     "redis_url": "PROCESSING_REDIS_URL",
+    "watch_processes": "PROCESSING_WATCH_PROCESSES",
     "enabled": "PROCESSING_ENABLED",
 }
 
@@ -91,6 +92,8 @@ class Settings:
     redis_url: str | None = field(default=None, repr=False)
     #: A client of a Redis apart from the broker's.
     client: redis.Redis | None = field(default=None, repr=False)
+    #: Whether worker processes on the same host watch each other; off: deaths are known by the heartbeat alone.
+    watch_processes: bool = True
     #: Off: the middleware does nothing.
     enabled: bool = True
 
@@ -124,6 +127,7 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "alone_timeout": source.seconds("alone_timeout", Settings.alone_timeout, least=0.0),
         "fence_ttl": source.seconds("fence_ttl", Settings.fence_ttl, least=0.001),
         "track_by_default": source.flag("track_by_default", Settings.track_by_default),
+        "watch_processes": source.flag("watch_processes", Settings.watch_processes),
         "enabled": source.flag("enabled", Settings.enabled),
         "redis_url": source.redis_url("redis_url"),
         "alone_in": source.choice("alone_in", Settings.alone_in, ("auto", "process", "container")),

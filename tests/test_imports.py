@@ -17,6 +17,7 @@ GRAPH = {
     "connection": set(),
     "current": {"records", "table"},
     "errors": set(),
+    "evidence": set(),
     "gate": {"siblings"},
     "heartbeat": {"lease", "records", "registry", "table", "wire"},
     "home": {"records"},
@@ -30,13 +31,14 @@ GRAPH = {
     "redis_broker": {"registry", "wire"},
     "registry": {"records", "wire"},
     "runtime": {
-        "connection", "errors", "gate", "heartbeat", "incarnation", "lease", "policy", "recovery", "redis_broker",
-        "registry", "settings", "siblings", "table", "telling", "wire",
+        "connection", "errors", "evidence", "gate", "heartbeat", "incarnation", "lease", "policy", "recovery",
+        "redis_broker", "registry", "settings", "siblings", "table", "telling", "watch", "wire",
     },
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "table": {"policy", "records"},
     "telling": {"incident", "policy"},
+    "watch": {"evidence", "records", "registry"},
     "wire": set(),
 }  # fmt: skip
 

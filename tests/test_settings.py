@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "fence_ttl": ("3600", 3600.0),
     "track_by_default": ("true", True),
     "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
+    "watch_processes": ("false", False),
     "enabled": ("false", False),
 }
 
@@ -110,6 +111,7 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("max_recoveries", 1.5, "a whole number from 0, or None"),
         ("max_recoveries", True, "a whole number from 0, or None"),
         ("track_by_default", "yes", "true or false"),
+        ("watch_processes", "no", "true or false"),
         ("enabled", 1, "true or false"),
         ("namespace", "", "printable text"),
         ("namespace", " ", "printable text"),

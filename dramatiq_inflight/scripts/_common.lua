@@ -42,6 +42,9 @@ end
 -- of any worker: workers with different settings share a namespace during a deployment.
 local HORIZON = 600000
 
+-- A deadline below this says that the incarnation is gone beyond doubt, ms: no grace, and no clock, is needed to judge it.
+local PROVEN = 100
+
 -- Members of the heartbeat set that are no incarnation: when anybody last beat, and until when the grace lasts. They
 -- live in this set so that a beat needs one key only.
 local LAST, GRACE_END = '*last', '*grace'
@@ -148,6 +151,9 @@ local function believed_for(heartbeats, incarnation, now, ttl)
     if not deadline then
         redis.call('ZADD', heartbeats, now + math.floor(ttl), incarnation)
         return ttl
+    end
+    if tonumber(deadline) < PROVEN then
+        return 0
     end
     if tonumber(deadline) > now then
         return tonumber(deadline) - now

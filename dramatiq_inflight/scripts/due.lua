@@ -25,21 +25,22 @@ for _, member in ipairs(ahead) do
 end
 
 local quiet = nobody_is_judged(KEYS[1], now, ttl)
-local dead, next_deadline = {}, -1
+local dead, next_deadline, until_when = {}, -1, now
 if quiet then
     local grace_end = tonumber(redis.call('ZSCORE', KEYS[1], GRACE_END) or 0)
-    next_deadline = math.max(grace_end - now, 1000)
-else
-    local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, skip + limit + 2)
-    for _, member in ipairs(expired) do
-        if string.sub(member, 1, 1) ~= '*' then
-            if skip == 0 then
-                dead[#dead + 1] = member
-            else
-                skip = skip - 1
-            end
+    next_deadline, until_when = math.max(grace_end - now, 1000), PROVEN
+end
+local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', until_when, 'LIMIT', 0, skip + limit + 2)
+for _, member in ipairs(expired) do
+    if string.sub(member, 1, 1) ~= '*' then
+        if skip == 0 then
+            dead[#dead + 1] = member
+        else
+            skip = skip - 1
         end
     end
+end
+if not quiet or #dead > 0 then
     -- A recoverer that died, or left, holds its lock for minutes. The lock saves work and protects nothing: break it.
     local holder = redis.call('GET', KEYS[3])
     local deadline = holder and redis.call('ZSCORE', KEYS[1], holder)

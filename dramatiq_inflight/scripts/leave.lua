@@ -4,7 +4,7 @@
 -- An incarnation ends in order. What it still runs (a shutdown that timed out) is handed over when it has had a few
 -- seconds to end: threads may work until the process is gone.
 --
--- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>
+-- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 wake:<me>   5 (if any) the incarnations in the same place
 -- ARGV  1 me   2 hand-over delay ms, and the half that marks a shutdown
 -- returns how many messages are still running
 
@@ -12,7 +12,10 @@ local now = clock()
 local left = redis.call('ZCARD', KEYS[3])
 if left == 0 then
     forget(KEYS[1], ARGV[1])
-    redis.call('DEL', KEYS[2])
+    redis.call('DEL', KEYS[2], KEYS[4])
+    if KEYS[5] then
+        redis.call('SREM', KEYS[5], ARGV[1])
+    end
 else
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
     redis.call('HSET', KEYS[2], 'left', now)

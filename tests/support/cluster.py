@@ -22,8 +22,9 @@ from .workers import WorkerProcess
 
 __all__ = ["Cluster"]
 
-#: Short times, for tests that wait for a heartbeat to expire.
+#: Short times, for tests that wait for a heartbeat to expire; and no evidence but that.
 FAST = {
+    "PROCESSING_WATCH_PROCESSES": "false",
     "HEARTBEAT_INTERVAL": "0.3",
     "HEARTBEAT_TTL": "1.5",
     "PROCESSING_MAX_RECOVERIES": "3",
