@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
 
 import redis
@@ -45,6 +46,7 @@ class Heartbeat(Thread):
         on_hand_over: Callable[[], None],
         acknowledge: Callable[[Entry], None],
         on_drop: Callable[[Entry], None] = lambda entry: None,
+        health_file: Path | None = None,
     ) -> None:
         super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
         self.logger = get_logger(__name__, type(self))
@@ -57,6 +59,7 @@ class Heartbeat(Thread):
         self.on_hand_over = on_hand_over
         self.acknowledge = acknowledge
         self.on_drop = on_drop
+        self.health_file = health_file
         self._stopping = Event()
         self._strangers: dict[str, int] = {}  # by their run
 
@@ -86,6 +89,8 @@ class Heartbeat(Thread):
             self._tell_the_untold()
             self.settle_what_was_never_acknowledged(max(self.interval, ACK_PATIENCE))
             self._compare()
+            if self.health_file is not None:
+                self.health_file.touch()
             self.logger.debug("Heartbeat sent.")
             return True
         except redis.RedisError:

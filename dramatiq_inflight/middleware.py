@@ -92,6 +92,10 @@ class InFlightTracker(Middleware):
       track_by_default: Whether to track actors that do not say (``PROCESSING_TRACK_BY_DEFAULT``; false).
       redis_url: A Redis apart from the broker's (``PROCESSING_REDIS_URL``).
       client: The same, as a ``redis.Redis``.
+      instance_exclusive: Whether no two containers ever have this instance id at once, as in a pod with one worker
+        container: a new container then proves the old one dead at once (``PROCESSING_INSTANCE_EXCLUSIVE``; false).
+      health_file: A file that is touched at each successful heartbeat, for a liveness probe
+        (``PROCESSING_HEALTH_FILE``).
       watch_processes: Whether worker processes on the same host watch each other, so that a death is known at once
         (``PROCESSING_WATCH_PROCESSES``; true).
       enabled: False: the middleware does nothing (``PROCESSING_ENABLED``; true).
@@ -113,6 +117,15 @@ class InFlightTracker(Middleware):
     def actor_options(self) -> set[str]:
         """The options of actors (and messages) that this middleware knows."""
         return {"track_inflight", *OPTIONS}
+
+    def healthy(self) -> bool:
+        """Whether this process keeps itself alive in Redis: for a liveness probe.
+
+        False also where there is no worker, or it does not track.  A worker whose Redis is away for half a TTL is not
+        healthy, though it goes on working.
+        """
+        runtime = self._runtime
+        return runtime is not None and runtime.heartbeat.is_alive() and not runtime.lease.silent
 
     # The worker's boot.
 

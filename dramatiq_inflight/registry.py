@@ -346,6 +346,11 @@ class Registry:
         replies = self._ask(pipeline.execute)
         return [_incarnation(id, *replies[2 * i : 2 * i + 2]) for i, id in enumerate(ids)]
 
+    def everybody(self) -> list[str]:
+        """All incarnations that are believed to live, or whose death is not recovered yet."""
+        members = self._ask(lambda: self.client.zrange(self._heartbeats, 0, -1))
+        return [member.decode() for member in members if not member.startswith(b"*")]
+
     def in_place(self, place: str) -> list[str]:
         """The incarnations in a place, in an order that is the same for all who ask."""
         (key,) = self._places(place)

@@ -57,6 +57,12 @@ class Runtime:
         self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
         client, shared = _client(settings, broker)
         self.process = Process.here() if settings.watch_processes else None
+        if settings.instance_exclusive and self.process is None:
+            self.logger.warning(
+                "instance_exclusive has no effect here: %s, so a new container cannot be told from another process of "
+                "the same one.",
+                "this system shows no processes" if settings.watch_processes else "watch_processes is off",
+            )
         self.queues = RedisQueues.of(broker) if shared else None
         #: Whether a success is settled in the same write as its ack; else just before it.
         self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
@@ -82,7 +88,10 @@ class Runtime:
         )
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
-        self.watch = Watch(self.registry, self.process, self.recovery_thread.wake) if self.process is not None else None
+        exclusive = settings.instance_id if settings.instance_exclusive else None
+        self.watch: Watch | None = None
+        if self.process is not None:
+            self.watch = Watch(self.registry, self.process, self.recovery_thread.wake, exclusive=exclusive)
         self.listener = Listener(self.registry, bounded_client(client, Listener.PATIENCE + COMMAND_TIMEOUT), self._told)
         self.heartbeat = Heartbeat(
             self.registry,
@@ -93,6 +102,7 @@ class Runtime:
             identity=self._identity,
             on_hand_over=self.recovery_thread.wake,
             acknowledge=self.acknowledge,
+            health_file=settings.health_file,
             on_drop=lambda entry: self.gate.expel(entry.thread),
         )
 

@@ -10,6 +10,7 @@ import socket
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -48,7 +49,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "fence_ttl": "PROCESSING_FENCE_TTL",
     "track_by_default": "PROCESSING_TRACK_BY_DEFAULT",
     "redis_url": "PROCESSING_REDIS_URL",
+    "instance_exclusive": "PROCESSING_INSTANCE_EXCLUSIVE",
     "watch_processes": "PROCESSING_WATCH_PROCESSES",
+    "health_file": "PROCESSING_HEALTH_FILE",
     "enabled": "PROCESSING_ENABLED",
 }
 
@@ -92,6 +95,10 @@ class Settings:
     redis_url: str | None = field(default=None, repr=False)
     #: A client of a Redis apart from the broker's.
     client: redis.Redis | None = field(default=None, repr=False)
+    #: Whether no two containers ever have this instance id at once: a newer one then proves the older one dead.
+    instance_exclusive: bool = False
+    #: A file that is touched at each successful heartbeat.
+    health_file: Path | None = None
     #: Whether worker processes on the same host watch each other; off: deaths are known by the heartbeat alone.
     watch_processes: bool = True
     #: Off: the middleware does nothing.
@@ -127,6 +134,8 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "alone_timeout": source.seconds("alone_timeout", Settings.alone_timeout, least=0.0),
         "fence_ttl": source.seconds("fence_ttl", Settings.fence_ttl, least=0.001),
         "track_by_default": source.flag("track_by_default", Settings.track_by_default),
+        "instance_exclusive": source.flag("instance_exclusive", Settings.instance_exclusive),
+        "health_file": source.path("health_file"),
         "watch_processes": source.flag("watch_processes", Settings.watch_processes),
         "enabled": source.flag("enabled", Settings.enabled),
         "redis_url": source.redis_url("redis_url"),
@@ -219,6 +228,15 @@ class _Source:
         if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 255:
             raise self.wrong(setting, value, "printable text of 1 to 255 characters")
         return value
+
+    def path(self, setting: str) -> Path | None:
+        value = self.arguments[setting] if setting in self.arguments else self.raw(setting)
+        if value is None or value == "":
+            return None
+        remedy = "the path of a file in a folder that exists"
+        if not isinstance(value, (str, Path)) or not Path(value).parent.is_dir() or Path(value).is_dir():
+            raise self.wrong(setting, value, remedy)
+        return Path(value)
 
     def choice(self, setting: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.arguments[setting] if setting in self.arguments else self.env.str(VARIABLES[setting], default)

@@ -37,6 +37,8 @@ JOINED = "joined"
 
 GONE = "its process is gone, seen from the same host"
 
+SUCCEEDED = "a newer container has its instance id, which is exclusive"
+
 
 class Watch(threading.Thread):
     """Watches the next in the ring.
@@ -44,14 +46,18 @@ class Watch(threading.Thread):
     Parameters:
       me: This process.
       on_death: Called after each death that was proven here.
+      exclusive: The id of this instance, if no two containers ever have it at once.
     """
 
-    def __init__(self, registry: Registry, me: Process, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self, registry: Registry, me: Process, on_death: Callable[[], None], *, exclusive: str | None = None
+    ) -> None:
         super().__init__(name="dramatiq_inflight-watch", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self.registry = registry
         self.me = me
         self.on_death = on_death
+        self.exclusive = exclusive
         self._watched: dict[str, tuple[Watched, DeadIncarnation]] = {}
         self._gone: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
@@ -66,6 +72,7 @@ class Watch(threading.Thread):
             try:
                 self.look(everybody=not joined)
                 if not joined:
+                    self.succeed()
                     self.registry.wake(self._before_me(), JOINED)
                     joined = True
             except redis.RedisError:
@@ -106,6 +113,22 @@ class Watch(threading.Thread):
             gone = self._see_who_is_gone()
             everybody = False
             self._forget(self._watched.keys() - set(ring[:NEIGHBOURS]))
+
+    def succeed(self) -> None:
+        """Whoever had this exclusive instance id in another container is dead.
+
+        The processes of one container are in one place: they are no successors of each other.  Where one does not say
+        in which place it is, nothing is known.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        if self.exclusive is None:
+            return
+        for said in self.registry.incarnations(self.registry.everybody()):
+            elsewhere = said.place and said.place != self.me.place
+            if said.instance == self.exclusive and elsewhere and self.registry.prove(said, SUCCEEDED):
+                self.on_death()
 
     def _ring(self) -> list[str]:
         """All others in this place that are not known to be gone, beginning with the next one."""

@@ -335,6 +335,81 @@ def test_who_boots_looks_at_everybody(ring: Callable[[int], Ring]) -> None:
     assert len(watch._watched) == NEIGHBOURS
 
 
+# Exclusive instances.
+
+
+def test_a_new_container_of_an_exclusive_instance_proves_the_old_one_dead(lab: Lab) -> None:
+    """Not its siblings, not another instance, and not one of which nothing is known."""
+    me = Process.here()
+    assert me is not None
+    for name, instance, place in (
+        ("old", "pod", "another place"),
+        ("sibling", "pod", me.place),
+        ("unknown", "pod", ""),
+        ("stranger", "another pod", "another place"),
+        ("new", "pod", me.place),
+    ):
+        registry = lab.incarnation(name)
+        registry.register({"instance": instance, "pid": str(os.getpid()), "place": place, "process_started": "1"})
+    woken: list[str] = []
+    watch = Watch(registry, me, lambda: woken.append("woken"), exclusive="pod")
+    watch.succeed()
+    watch.succeed()
+    assert registry.due().dead == ["old"]
+    assert registry.incarnation("old").why == "a newer container has its instance id, which is exclusive"
+    assert woken == ["woken"]
+    Watch(registry, me, lambda: None).succeed()
+    assert registry.due().dead == ["old"]
+    watch.stop()
+
+
+def test_a_restarted_container_takes_over_at_once(cluster: MakeCluster, history: History, tmp_path: Path) -> None:
+    """In a pid namespace of its own, as a container has: another place, with the same pids."""
+    unshare = shutil.which("unshare")
+    probe = [str(unshare), "--fork", "--pid", "--mount-proc", "true"]
+    if unshare is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("pid namespaces cannot be made here")
+    made = cluster(**DEFAULTS)
+    gate, namespace = str(tmp_path / "gate"), probe[:-1]
+    for key in range(8):  # each process fetches four, and runs two
+        made.app.gated.send(key, gate)
+    first = made.worker(threads=2, processes=2, inside=namespace, wait=False, PROCESSING_INSTANCE_ID="pod-1")
+    made.wait(lambda: history.count("start") == 4, what="they run")
+    first.kill()
+    # Another pod on the host knows nothing, and would wait for the heartbeat.
+    other = made.worker(threads=8, inside=namespace, wait=False, PROCESSING_INSTANCE_ID="pod-2")
+    made.wait(lambda: "ready for action" in other.output(), what="another pod boots")
+    again = {"PROCESSING_INSTANCE_ID": "pod-1", "PROCESSING_INSTANCE_EXCLUSIVE": "true"}
+    second = made.worker(threads=2, processes=2, inside=namespace, wait=False, **again)
+    made.wait(lambda: history.count("start") >= 8, timeout=20, what="they run again")
+    why = "a newer container has its instance id, which is exclusive"
+    made.wait(lambda: why in second.output() + other.output(), what="it is said why")
+    assert "Worker pod-2" not in second.output()
+    Path(gate).touch()
+    made.wait(lambda: made.enqueued() == 0, what="all complete")
+    # Nobody was taken for another's predecessor: the processes of one container are in one place.
+    assert history.count("start") == 12
+
+
+# Health.
+
+
+def test_health_is_a_beating_heart(cluster: MakeCluster, tmp_path: Path) -> None:
+    """The file is touched at each successful heartbeat, and not by a worker that is frozen."""
+    file = tmp_path / "healthy"
+    made = cluster(PROCESSING_HEALTH_FILE=str(file))
+    worker = made.worker()
+    made.wait(file.exists, what="the first heartbeat")
+    before = file.stat().st_mtime_ns
+    made.wait(lambda: file.stat().st_mtime_ns > before, what="the next heartbeat")
+    worker.pause()
+    frozen = file.stat().st_mtime_ns
+    time.sleep(1)  # three intervals in which nothing must happen
+    assert file.stat().st_mtime_ns == frozen
+    worker.resume()
+    made.wait(lambda: file.stat().st_mtime_ns > frozen, what="it beats again")
+
+
 # Real workers, at default settings.
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import warnings
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -39,6 +40,8 @@ ENVIRONMENT = {
     "track_by_default": ("true", True),
     "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
     "watch_processes": ("false", False),
+    "instance_exclusive": ("true", True),
+    "health_file": ("/tmp/healthy", Path("/tmp/healthy")),
     "enabled": ("false", False),
 }
 
@@ -112,6 +115,10 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("max_recoveries", True, "a whole number from 0, or None"),
         ("track_by_default", "yes", "true or false"),
         ("watch_processes", "no", "true or false"),
+        ("instance_exclusive", "no", "true or false"),
+        ("health_file", "/not/there/healthy", "the path of a file in a folder that exists"),
+        ("health_file", "/tmp", "the path of a file in a folder that exists"),
+        ("health_file", 7, "the path of a file in a folder that exists"),
         ("enabled", 1, "true or false"),
         ("namespace", "", "printable text"),
         ("namespace", " ", "printable text"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,10 +53,20 @@ class Cluster:
         self.client: Any = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
         self.prefix = f"{{{namespace}}}:"
 
-    def worker(self, *, threads: int = 8, processes: int = 1, wait: bool = True, **settings: str) -> WorkerProcess:
+    def worker(
+        self,
+        *,
+        threads: int = 8,
+        processes: int = 1,
+        wait: bool = True,
+        inside: Sequence[str] = (),
+        **settings: str,
+    ) -> WorkerProcess:
         """Start a worker process."""
         log = self.folder / f"worker-{len(self.workers)}.log"
-        worker = WorkerProcess({**self.env, **settings}, self.history, log, threads=threads, processes=processes)
+        worker = WorkerProcess(
+            {**self.env, **settings}, self.history, log, threads=threads, processes=processes, inside=inside
+        )
         self.workers.append(worker)
         return worker.wait_ready() if wait else worker
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .history import History
@@ -32,12 +33,13 @@ class WorkerProcess:
         threads: int = 8,
         processes: int = 1,
         args: tuple[str, ...] = (),
+        inside: Sequence[str] = (),
     ) -> None:
         self.log = log
         self.history = history
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dramatiq", app, "-p", str(processes), "-t", str(threads), *args],
+                [*inside, sys.executable, "-m", "dramatiq", app, "-p", str(processes), "-t", str(threads), *args],
                 env={**os.environ, "PYTHONPATH": str(ROOT), **env},
                 cwd=ROOT,
                 stdout=file,
