@@ -642,7 +642,7 @@ def test_the_actor_is_sent_the_message_and_what_happened(app: App, poison: bool)
     assert (incident["instance"], incident["incarnation"]) == (dead.me, dead.me)
     assert incident["why"] == "its heartbeat has expired"
     assert incident["started"].endswith("+00:00")
-    assert incident["dead_since"] == "1970-01-01T00:00:00.001000+00:00"
+    assert incident["dead_since"] == "1970-01-01T00:00:01+00:00"
     assert incident["reason"].startswith("its worker died while running it: ")
     assert app.ran == ([] if poison else [7])
 

@@ -843,7 +843,7 @@ def test_a_grace_longer_than_the_ttl_is_not_cut(lab: Lab) -> None:
     c = Registry(lab.client, lab.namespace, "c", heartbeat_ttl=1, fence_ttl=60)
     c.beat()
     now_ms = 1000 * lab.client.time()[0]
-    lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 5_000, "dead": 1})
+    lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 5_000, "dead": 1000})
     c.beat()
     for _ in range(3):
         assert c.due().dead == []

@@ -233,7 +233,7 @@ def test_the_copy_of_a_poison_message_carries_the_reason(fleet: Fleet) -> None:
         assert mark["generation"] == 2
         assert mark["reason"] == (
             f"its worker died while running it: once, on pod-dead{apart} (process 1 on h, incarnation dead{apart}) "
-            "at 1970-01-01 00:00:00 UTC (its heartbeat has expired); max_recoveries is 0, and the last time it had its "
+            "at 1970-01-01 00:00:01 UTC (its heartbeat has expired); max_recoveries is 0, and the last time it had its "
             "process to itself"
         )
 

@@ -49,7 +49,7 @@ class Lab:
 
     def kill(self, registry: Registry, *, draining: bool = False) -> None:
         """Its heartbeat has expired, while others beat; `draining`: it was shutting down when it sent its last."""
-        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1.5 if draining else 1})
+        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1000.5 if draining else 1000})
 
     def start(
         self,
