@@ -524,6 +524,11 @@ class RecoveryThread(threading.Thread):
             self._wake.clear()
             self._wake.wait(self._sweep())
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
     def wake(self) -> None:
         """There is something to recover now."""
         self._wake.set()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 
 import redis
@@ -27,7 +28,7 @@ from .settings import Settings
 from .siblings import Siblings, die_together
 from .table import Entry, Table, current_entry
 from .telling import Telling
-from .watch import JOINED, Listener, Watch
+from .watch import DIED, JOINED, NEIGHBOURS, Listener, Watch
 from .wire import Call
 
 __all__ = ["Runtime"]
@@ -91,7 +92,7 @@ class Runtime:
         exclusive = settings.instance_id if settings.instance_exclusive else None
         self.watch: Watch | None = None
         if self.process is not None:
-            self.watch = Watch(self.registry, self.process, self.recovery_thread.wake, exclusive=exclusive)
+            self.watch = Watch(self.registry, self.process, self._saw_a_death, exclusive=exclusive)
         self.listener = Listener(self.registry, bounded_client(client, Listener.PATIENCE + COMMAND_TIMEOUT), self._told)
         self.heartbeat = Heartbeat(
             self.registry,
@@ -188,6 +189,16 @@ class Runtime:
         """Another incarnation says something to this one."""
         if word == JOINED and self.watch is not None:
             self.watch.refresh()
+        elif word == DIED:
+            self.recovery_thread.wake()
+
+    def _saw_a_death(self) -> None:
+        """It is proven in Redis: have it recovered, here or, if this worker shuts down, elsewhere."""
+        if not self.recovery_thread.stopping:
+            self.recovery_thread.wake()
+            return
+        others = [id for id in self.registry.everybody() if id != self.registry.me]
+        self.registry.wake(random.sample(others, min(NEIGHBOURS, len(others))), DIED)
 
     def _shares_broker_id(self) -> bool:
         """Whether another incarnation fetches under the same id: an earlier worker of this process, or a fork."""

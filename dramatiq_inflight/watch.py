@@ -21,7 +21,7 @@ from .evidence import Process, Watched
 from .records import DeadIncarnation
 from .registry import Registry
 
-__all__ = ["JOINED", "Listener", "Watch"]
+__all__ = ["DIED", "JOINED", "NEIGHBOURS", "Listener", "Watch"]
 
 #: How many each one watches: as many may die together with one that watches them.
 NEIGHBOURS = 4
@@ -34,6 +34,9 @@ RETRY = 1.0
 
 #: What a newcomer says to those that are to watch it.
 JOINED = "joined"
+
+#: What one that has seen a death, and is shutting down itself, says to some others.
+DIED = "died"
 
 GONE = "its process is gone, seen from the same host"
 
@@ -95,6 +98,10 @@ class Watch(threading.Thread):
         self.refresh()
         if self.is_alive():
             self.join(timeout=5)
+        if not self.is_alive():
+            self._forget(set(self._watched))
+            for fd in (self._wake_read, self._wake_write):
+                os.close(fd)
 
     def look(self, *, everybody: bool = False) -> None:
         """See who is gone, and watch whoever comes next.

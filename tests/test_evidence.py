@@ -444,6 +444,33 @@ def test_the_messages_of_a_killed_process_run_again_at_once(
     assert {name for name in made.names() if not name.startswith("record:")} <= {"handed"}
 
 
+def test_a_death_that_is_seen_during_a_shutdown_is_recovered_elsewhere(
+    cluster: MakeCluster, history: History, tmp_path: Path
+) -> None:
+    """The one that saw it recovers nothing any more, and says so to another, on another host, say."""
+    made = cluster(**DEFAULTS)
+    gate = str(tmp_path / "gate")
+    for key in range(4):  # each fetches two, and runs one
+        made.app.gated.send(key, gate)
+    first, second = made.worker(threads=1), made.worker(threads=1)
+    made.wait(lambda: history.count("start") == 2, what="each runs one")
+    (key,) = [event.key for event in history.events("start") if event.pid == first.booted_pid()]
+    elsewhere = made.worker(threads=4, PROCESSING_WATCH_PROCESSES="false")
+    second.process.terminate()
+    made.wait(
+        lambda: any(score % 1 for _, score in made.client.zrange(made.prefix + "heartbeats", 0, -1, withscores=True)),
+        what="the second one shuts down",
+    )
+    first.kill()
+    made.wait(
+        lambda: any(e.key == key and e.pid == elsewhere.booted_pid() for e in history.events("start")),
+        timeout=20,
+        what="the third one has it",
+    )
+    Path(gate).touch()
+    made.wait(lambda: made.enqueued() == 0, what="all complete")
+
+
 def test_a_frozen_worker_is_not_seen_as_dead(cluster: MakeCluster, history: History, tmp_path: Path) -> None:
     """And one that ends in order leaves nothing to see."""
     made = cluster(**DEFAULTS)
