@@ -42,7 +42,7 @@ end
 -- of any worker: workers with different settings share a namespace during a deployment.
 local HORIZON = 600000
 
--- A deadline below this says that the incarnation is gone beyond doubt, ms: no grace, and no clock, is needed to judge it.
+-- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
 local PROVEN = 100
 
 -- Members of the heartbeat set that are no incarnation: when anybody last beat, and until when the grace lasts. They

@@ -49,7 +49,7 @@ for i = 5, #KEYS do
         if (convicted or record.tailored == 1) and (held or put_off) then
             result = 'to_claim' -- the claim charges it; a copy of it that was put off is stale then
         elseif not held then
-            -- Put off under another copy, which runs; or acknowledged: the broker has what comes next, or nothing comes.
+            -- Put off under another copy, which runs; or acknowledged: the broker has what comes next, if anything.
             record.state = 'released'
             save_settled(KEYS[i], record, ARGV[4])
             result = put_off and 'handed_back' or 'settled'

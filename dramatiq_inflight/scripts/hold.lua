@@ -1,7 +1,7 @@
 -- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 -- SPDX-License-Identifier: MIT
 --
--- A worker has fetched a recovered copy, and has to wait before it may run it: it is not lost, and not to be taken back.
+-- A worker has fetched a recovered copy, and has to wait before it may run it: it is not lost; nobody takes it back.
 --
 -- KEYS  1 record   2 waiting
 -- ARGV  1 message id   2 generation of the copy   3 deadline, ms

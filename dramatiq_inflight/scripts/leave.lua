@@ -4,7 +4,8 @@
 -- An incarnation ends in order. What it still runs (a shutdown that timed out) is handed over when it has had a few
 -- seconds to end: threads may work until the process is gone.
 --
--- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 wake:<me>   5 (if any) the incarnations in the same place
+-- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 wake:<me>
+--       5 (if any) the incarnations in the same place
 -- ARGV  1 me   2 hand-over delay ms, and the half that marks a shutdown
 -- returns how many messages are still running
 

@@ -6,7 +6,7 @@
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 generation   6 origin   7 queue   8 actor
---       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes   13 drains (12, 13: before this run)
+--       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes, 13 drains (before this run)
 --       14 '1': it has the process to itself   15 '1': its recovery takes a copy   16 payload
 -- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost
 --

@@ -5,8 +5,8 @@
 --
 -- KEYS  1 waiting   2 running:<dead>   3... records
 -- ARGV  1 me   2 first deadline ms (doubles with every generation, up to a day)
---       3... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ... (five a
---       record)
+--       3... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ...
+--       (five a record)
 -- returns for each record: requeued, poisoned, or fenced (it is not ours any more: the copy was started, or claimed)
 --
 -- I2: only now that the successor exists is the dead worker's claim to the payload given up.

@@ -13,7 +13,8 @@
 --       15 '1': Redis has forgotten this incarnation before, or taken it for dead
 --       16 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
 --       17 '1': its recovery takes a copy
--- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, its dead owner or ''}; answers:
+-- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, its dead owner or ''}
+-- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
 --       last_chance (to be asked again when 16 is known), claimed (its owner is dead: a copy is to be enqueued),
 --       convicted (a copy is to be dead-lettered)
