@@ -175,16 +175,26 @@ def test_who_waits_too_long_does_not_break_into_anothers_peace(gate: Gate, guest
 
 def test_a_worker_that_shuts_down_begins_nothing_alone(gate: Gate, guests: list[Guest]) -> None:
     """The message goes to another worker instead."""
-    a, b, c, _ = guests
+    a, b, _, _ = guests
     a.enter().result(5)
     b.enter().result(5)
     alone = b.enter_alone()
     queued(gate, 1)
-    late = c.enter()
-    queued(gate, 2)
     gate.close()
     assert alone.result(5) is None
-    assert late.result(5) is False
+    assert b.enter().result(5) is True
+
+
+def test_a_worker_that_shuts_down_lets_nobody_wait(gate: Gate, guests: list[Guest]) -> None:
+    """Neither who waits already nor who would have to."""
+    a, b, c, _ = guests
+    a.enter().result(5)
+    assert a.enter_alone().result(5) is True
+    waiting = b.enter()
+    queued(gate, 1)
+    gate.close()
+    assert waiting.result(5) is False
+    assert c.enter().result(5) is False
     assert not gate._queue
     a.leave()
     assert c.enter().result(5) is True

@@ -477,7 +477,7 @@ def test_what_may_have_run_is_dead_lettered_and_does_not_run_again(app: App, dra
     assert reason.startswith(f"its worker {'was shut down' if draining else 'died'} while running it: once, on dead-")
     assert reason.endswith("on_orphan is 'dead_letter': it may have run, and does not run again")
     with pytest.raises(ResultFailure, match="it may have run, and does not run again"):
-        message.get_result(backend=app.backend)
+        message.get_result(backend=app.backend, block=True)  # stored after the rejection
     assert app.ran == []
 
 
