@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from dramatiq_inflight.registry import Registry
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.inprocess import App
@@ -61,6 +62,18 @@ def namespace() -> str:
 def lab(client: redis.Redis, namespace: str) -> Lab:
     """Incarnations to drive by hand, without processes."""
     return Lab(client, namespace)
+
+
+@pytest.fixture
+def a(lab: Lab) -> Registry:
+    """One incarnation."""
+    return lab.incarnation("a")
+
+
+@pytest.fixture
+def b(lab: Lab) -> Registry:
+    """Another one."""
+    return lab.incarnation("b")
 
 
 @pytest.fixture

@@ -19,16 +19,6 @@ from .support.lab import Lab, copy_of, payload_of
 WAYS = ("hand_back", "claim", "take_over")
 
 
-@pytest.fixture
-def a(lab: Lab) -> Registry:
-    return lab.incarnation("a")
-
-
-@pytest.fixture
-def b(lab: Lab) -> Registry:
-    return lab.incarnation("b")
-
-
 class Court:
     """One message that dies again and again; `die` is one death and its verdict."""
 

@@ -151,16 +151,6 @@ def test_equal_pids_in_two_pid_namespaces_are_in_two_places() -> None:
 # In Redis.
 
 
-@pytest.fixture
-def a(lab: Lab) -> Registry:
-    return lab.incarnation("a")
-
-
-@pytest.fixture
-def b(lab: Lab) -> Registry:
-    return lab.incarnation("b")
-
-
 def test_what_is_proven_needs_no_grace_and_no_clock(lab: Lab, a: Registry, b: Registry) -> None:
     """After an outage nobody is judged by a heartbeat; this one is no question of heartbeats."""
     copy = copy_of()

@@ -17,16 +17,6 @@ from dramatiq_inflight.registry import Registry
 from .support.lab import Lab, copy_of, payload_of
 
 
-@pytest.fixture
-def a(lab: Lab) -> Registry:
-    return lab.incarnation("a")
-
-
-@pytest.fixture
-def b(lab: Lab) -> Registry:
-    return lab.incarnation("b")
-
-
 def requeue_by_hand_back(lab: Lab, dead: Registry, by: Registry, message_id: str) -> None:
     lab.kill(dead)
     assert by.hand_back(dead.me, [(message_id, True)]) == [HandedBack.HANDED_BACK]
