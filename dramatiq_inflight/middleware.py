@@ -213,7 +213,7 @@ class InFlightTracker(Middleware):
         if not entered:
             entry = Entry(Copy.of(message))
             runtime.table.reserve(message, entry)
-            self._put_off(runtime, message, entry, TO_ANOTHER, SHUTS_DOWN)
+            self._to_another(runtime, message, entry)
         if self._tracks(broker, message):
             self._start(runtime, broker, message)
         elif runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
@@ -443,7 +443,7 @@ class InFlightTracker(Middleware):
         except NOT_BEGUN:
             alone = None
         if alone is None:
-            self._put_off(runtime, message, entry, TO_ANOTHER, SHUTS_DOWN)
+            self._to_another(runtime, message, entry)
         if not alone:
             entry.alone = False
             self.logger.warning(
@@ -496,10 +496,11 @@ class InFlightTracker(Middleware):
                 self.logger.error("%s The actor's own is used.", error)
         return policy
 
-    def _put_off(self, runtime: Runtime, message: Any, entry: Entry, wait: float, why: str) -> NoReturn:
+    def _put_off(
+        self, runtime: Runtime, message: Any, entry: Entry, wait: float, why: str, *, counted: bool = True
+    ) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished."""
-        for clock in _clocks(runtime.broker, message):
-            clock.after_process_message(runtime.broker, message)
+        _stop_clocks(runtime.broker, message)  # for good: this copy does not run
         deferrals = mark_of(message).get("deferrals", 0)
         delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait))
         if entry.copy.duplicate:
@@ -507,7 +508,7 @@ class InFlightTracker(Middleware):
         mark: Mark = {
             **mark_of(message),
             "generation": entry.copy.generation,
-            "deferrals": deferrals + (why != SHUTS_DOWN),
+            "deferrals": deferrals + counted,
         }
         if entry.copy.origin:
             mark["origin"] = entry.copy.origin
@@ -525,6 +526,11 @@ class InFlightTracker(Middleware):
                 lambda: runtime.registry.put_off(entry.copy, delay),
             )
         self._skip(message, entry, f"{why}; this copy is put off for {delay:.1f} seconds")
+
+    def _to_another(self, runtime: Runtime, message: Any, entry: Entry) -> NoReturn:
+        """This worker shuts down before the copy can begin: put it off, without the next time being any later."""
+        why = "this worker shuts down before it can begin"
+        self._put_off(runtime, message, entry, TO_ANOTHER, why, counted=False)
 
     def _patiently(self, failure: str, step: Callable[[], object]) -> None:
         """Do it before the message is acknowledged, whatever that takes: Dramatiq is as patient with its own acks."""
@@ -605,9 +611,7 @@ class InFlightTracker(Middleware):
 @contextmanager
 def _stopped_clock(broker: Broker, message: Any) -> Iterator[None]:
     """While a message waits to begin, its time limit does not run."""
-    clocks = _clocks(broker, message)
-    for clock in clocks:
-        clock.after_process_message(broker, message)
+    clocks = _stop_clocks(broker, message)
     yield
     for clock in clocks:
         try:
@@ -616,17 +620,20 @@ def _stopped_clock(broker: Broker, message: Any) -> Iterator[None]:
             pass  # a time limit that is no number: Dramatiq has said so when the message came
 
 
-def _clocks(broker: Broker, message: Any) -> list[TimeLimit]:
+def _stop_clocks(broker: Broker, message: Any) -> list[TimeLimit]:
     if message.actor_name not in broker.actors:
         return []  # none was started
-    return [m for m in broker.middleware if isinstance(m, TimeLimit)]
+    clocks = [m for m in broker.middleware if isinstance(m, TimeLimit)]
+    for clock in clocks:
+        clock.after_process_message(broker, message)
+    return clocks
 
 
 def _orphan(entry: Entry, started: Started) -> Orphan:
     copy = entry.copy
     return Orphan(
         message_id=copy.message_id,
-        verdict=Claim.POISONED if started.answer is Start.CONVICTED else Claim.CLAIMED,
+        verdict=Claim.CLAIMED,
         run=started.run,
         generation=started.generation,
         crashes=started.crashes,
@@ -646,7 +653,6 @@ NOT_BEGUN = (Shutdown, TimeLimitExceeded)
 
 #: How long a message is put off that is for another worker, because this one shuts down, seconds.
 TO_ANOTHER = 2.0
-SHUTS_DOWN = "this worker shuts down before it can begin"
 
 #: Why a copy is skipped.
 SKIPS = {

@@ -164,7 +164,7 @@ class Recovery:
         with self._mutex:
             self.leftovers[message_id] = dead
 
-    def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept | None = None) -> bool:
+    def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept) -> bool:
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
 
         Parameters:
@@ -175,7 +175,6 @@ class Recovery:
         Raises:
           redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
         """
-        swept = swept if swept is not None else Swept()
         with self._mutex:
             self.leftovers.update((orphan.message_id, dead.id) for orphan in orphans)
         copies: list[Enqueued] = []

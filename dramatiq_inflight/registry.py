@@ -412,11 +412,6 @@ class Registry:
         )
         return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
 
-    def payloads(self, ids: Sequence[str]) -> list[bytes]:
-        """The payloads of at most `BATCH` records; empty where there is none."""
-        values = self._ask(lambda: self.client.mget([self._record(id) for id in ids]))
-        return [(value or b"").partition(b"\n")[2] for value in values]
-
     def count_aside(self) -> int:
         """How many payloads are set aside because they could not be decoded."""
         return int(self._ask(lambda: self.client.hlen(self._aside)))

@@ -165,16 +165,14 @@ def test_company_is_noted_before_it_comes(lab: Lab, a: Registry, b: Registry) ->
     a.accompany("unknown", 1)
     assert lab.head(copy) == dataclasses.replace(head, alone=0)
     assert lab.payload(copy) == payload
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
 
 
 def test_a_success_clears_the_count(lab: Lab, a: Registry, b: Registry) -> None:
     """A poll loop that once died is no suspect for ever."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     run = lab.runs(b, copy).run
     b.finish(copy, run, again=True, contended=False)
     head = lab.head(copy)
@@ -186,8 +184,7 @@ def test_a_failure_keeps_the_count(lab: Lab, a: Registry, b: Registry) -> None:
     """The retry of a message on its last chance is on its last chance."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     run = lab.runs(b, copy, limit=1).run
     b.release(copy.message_id, run, contended=False)
     retry = dataclasses.replace(copy, origin="retry", broker_copy_id="retry")
@@ -250,8 +247,7 @@ def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Registry, b: Registry)
     """A start that Redis never saw was charged with nothing: the crashes are another run's."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     mended = b.mend(copy, payload_of(copy), run=0, limit=3, started_ms=1, crashes=0, drains=0)
     assert (mended[0], mended[3]) == (Mended.RETAKEN, 1)
 
@@ -260,8 +256,7 @@ def test_a_charge_is_taken_back_from_a_successor_once_and_only_ours(lab: Lab, a:
     """The copy has started elsewhere: it runs on there, without our death, which was none."""
     copy, c = copy_of(), lab.incarnation("c")
     lab.runs(a, copy)
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     lab.runs(b, copy)
 
     def crashes() -> int:
@@ -343,8 +338,7 @@ def test_a_recovered_copy_that_is_put_off_is_not_taken_for_consumed(lab: Lab, a:
     """Whoever asks the broker about it would be told that it is gone."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     before = lab.deadline(copy)
     assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
     b.put_off(dataclasses.replace(copy, broker_copy_id="another"), 60)
@@ -363,8 +357,7 @@ def test_a_copy_that_waits_at_the_gate_is_not_taken_back_meanwhile(lab: Lab, a: 
     lab.runs(a, copy, limit=1)
     b.hold(copy, 3600)  # nothing waits yet
     assert lab.deadline(copy) is None
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     before = lab.deadline(copy)
     assert before is not None
     b.hold(dataclasses.replace(copy, generation=7), 3600)
@@ -389,8 +382,7 @@ def test_a_mend_bears_being_sent_twice(lab: Lab, a: Registry, b: Registry) -> No
     """A connection breaks after Redis has executed it: the message is still ours."""
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    lab.hand_back(b, a, copy)
     a.beat()
 
     def mend() -> tuple[Mended, int, int, int, int]:

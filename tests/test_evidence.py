@@ -427,7 +427,7 @@ def test_the_messages_of_a_killed_process_run_again_at_once(
     before = history.count("start")
     last = made.worker(threads=4)
     made.wait(lambda: history.count("start") == before + 4, timeout=20, what="the next worker finds them")
-    assert "its process is gone, seen from the same host" in last.output()
+    made.wait(lambda: "its process is gone, seen from the same host" in last.output(), what="it is said why")
     Path(gate).touch()
     made.wait(lambda: made.enqueued() == 0, what="all complete")
     last.stop()

@@ -17,11 +17,6 @@ from dramatiq_inflight.registry import Registry
 from .support.lab import Lab, copy_of, payload_of
 
 
-def requeue_by_hand_back(lab: Lab, dead: Registry, by: Registry, message_id: str) -> None:
-    lab.kill(dead)
-    assert by.hand_back(dead.me, [(message_id, True)]) == [HandedBack.HANDED_BACK]
-
-
 def requeue_by_copy(lab: Lab, dead: Registry, by: Registry, copy: Copy) -> Orphan:
     lab.kill(dead)
     orphan = lab.claim(by, copy, dead)
@@ -263,7 +258,7 @@ def test_finish_by_a_zombie_changes_nothing_of_what_failed(lab: Lab, a: Registry
     """I3: the zombie fails while the new owner runs, and while the message waits."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     before = lab.head(copy)
     assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert a.hand_over(copy.message_id, 1, b"") is Finished.FENCED
@@ -285,7 +280,7 @@ def test_a_late_success_settles_a_message_whose_copy_has_not_started(lab: Lab, a
             orphan = requeue_by_copy(lab, a, b, copy)
             new = lab.recovered(copy, orphan)
         else:
-            requeue_by_hand_back(lab, a, b, copy.message_id)
+            lab.hand_back(b, a, copy)
             new = copy
         assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
         assert lab.state(copy) == "completed"
@@ -314,7 +309,7 @@ def test_a_late_success_while_the_copy_runs_is_remembered_if_that_worker_dies(
         for registry in (a, b):
             registry.register({})
         lab.runs(a, copy)
-        requeue_by_hand_back(lab, a, b, copy.message_id)
+        lab.hand_back(b, a, copy)
         lab.runs(b, copy)
         assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
         head = lab.head(copy)
@@ -337,7 +332,7 @@ def test_a_late_success_that_enqueued_itself_again_changes_nothing(lab: Lab, a: 
     """A poll loop goes on by the copy that it enqueued."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     assert a.finish(copy, 1, again=True, contended=False) is Finished.FENCED
     assert lab.state(copy) == "requeued"
 
@@ -346,7 +341,7 @@ def test_a_late_success_of_another_enqueue_changes_nothing(lab: Lab, a: Registry
     """The record is about a message that was sent again since."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     lab.runs(b, copy)
     b.release(copy.message_id, 2, contended=False)
     lab.runs(b, copy_of(copy.message_id, origin="o9"))
@@ -358,7 +353,7 @@ def test_an_earlier_run_of_the_same_incarnation_is_fenced_too(lab: Lab, a: Regis
     """I3: by owner and run."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     a.beat()
     lab.runs(a, copy)
     assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
@@ -518,7 +513,7 @@ def test_what_waits_expires_after_a_week_at_the_earliest(lab: Lab, a: Registry, 
     """A namespace that nobody works on any more cleans itself up; no sooner than that."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     assert lab.expiry(copy) > 7 * 24 * 3600
 
 
@@ -526,7 +521,7 @@ def test_hand_back_charges_keeps_the_generation_and_the_payload(lab: Lab, a: Reg
     """I5: no second copy comes into being."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.generation, head.crashes, head.contended, head.copy) == ("requeued", 1, 1, 1, "o1")
@@ -684,7 +679,7 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Re
     """A false alarm: the message goes on here, its charge is taken back, and the copy finds it running."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     mended, run, _, crashes, _ = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
     assert (mended, run, crashes) == (Mended.RETAKEN, 2, 0)
     assert lab.start(b, copy).answer is Start.DUPLICATE
@@ -696,7 +691,7 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Regist
     """Promise 5."""
     copy = copy_of()
     lab.runs(a, copy)
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     lab.runs(b, copy)
     before = lab.head(copy)
     assert before is not None
@@ -870,7 +865,7 @@ def test_a_dead_letter_that_its_sender_sends_again_survives_its_worker(lab: Lab,
     a.beat()
     again = copy_of(copy.message_id, origin="o9")
     assert lab.runs(a, again).generation == 2
-    requeue_by_hand_back(lab, a, b, copy.message_id)
+    lab.hand_back(b, a, copy)
     assert lab.runs(b, again).crashes == 1
     lab.kill(b)
     a.beat()

@@ -24,7 +24,7 @@ from dramatiq.middleware import SkipMessage
 
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.records import Claim, Copy, Orphan, Start
-from dramatiq_inflight.recovery import Recovery, RecoveryThread
+from dramatiq_inflight.recovery import Recovery, RecoveryThread, Swept
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import BATCH, Registry
 
@@ -548,7 +548,7 @@ def test_orphans_convicted_at_the_start_of_a_copy_are_put_back_with_the_reason(f
     assert recovery.registry.claim([id], dead="dead", hold=60) == [Claim.BUSY]  # the start's own thread does it
     (again,) = recovery.registry.claim([id], dead="dead", hold=60, leftovers=True)
     assert isinstance(again, Orphan)
-    assert recovery.put_back([again], recovery.registry.incarnation("dead"))
+    assert recovery.put_back([again], recovery.registry.incarnation("dead"), Swept())
     assert fleet.lab.state(copy) == "poisoned"
 
 

@@ -53,16 +53,15 @@ for i = 5, #KEYS do
             record.state = 'released'
             save_settled(KEYS[i], record, ARGV[4])
             result = put_off and 'handed_back' or 'settled'
+        else
+            local payload = payload_of(KEYS[i], record)
+            if record.copy == '' then
+                record.copy = record.origin
+            end
+            record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
+            save_waiting(KEYS[i], KEYS[2], id, record, payload, now + tonumber(ARGV[3]))
+            result = 'handed_back'
         end
-    end
-    if not result then
-        local payload = payload_of(KEYS[i], record)
-        if record.copy == '' then
-            record.copy = record.origin
-        end
-        record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
-        save_waiting(KEYS[i], KEYS[2], id, record, payload, now + tonumber(ARGV[3]))
-        result = 'handed_back'
     end
     if result ~= 'busy' and result ~= 'to_claim' then
         redis.call('ZREM', KEYS[3], id)

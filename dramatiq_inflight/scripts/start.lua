@@ -73,6 +73,14 @@ local function run(crashes, drains, contended)
     return answer('run')
 end
 
+-- It was complete all the same: an earlier owner was late.
+local function complete()
+    record.state = 'completed'
+    save_settled(KEYS[1], record, ARGV[13])
+    redis.call('ZREM', KEYS[2], id)
+    return answer('completed')
+end
+
 -- The broker took this delivery back while it waited in our memory (we were frozen, or Dramatiq's maintenance was
 -- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
 -- done elsewhere; unless Redis has lost its data, and with them all that it knew of us: then our copy is the last.
@@ -125,10 +133,7 @@ end
 local wait
 if record.owner == me then
     if here == 'no' and record.done == 1 then
-        record.state = 'completed'
-        save_settled(KEYS[1], record, ARGV[13])
-        redis.call('ZREM', KEYS[2], id)
-        return answer('completed')
+        return complete()
     elseif here == 'no' then
         return run(record.crashes, record.drains, record.contended)
     elseif here == 'ended' and same then
@@ -152,9 +157,7 @@ end
 
 -- Its owner is dead: take over, unless it was complete all the same, is convicted, or is to be recovered by a copy.
 if record.done == 1 then
-    record.state = 'completed'
-    save_settled(KEYS[1], record, ARGV[13])
-    return answer('completed')
+    return complete()
 end
 dead_owner = record.owner
 local convicted = charge(record, was_draining(KEYS[3], dead_owner))

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,10 +21,10 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import ResultBackend
 
 from .history import History
-from .servers import wait_until
+from .servers import RedisServer, find_server, wait_until
 from .workers import WorkerProcess
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "standalone"]
 
 #: Short times, for tests that wait for a heartbeat to expire; and no evidence but that.
 FAST = {
@@ -31,6 +34,29 @@ FAST = {
     "PROCESSING_MAX_RECOVERIES": "3",
     "dramatiq_restart_delay": "300",
 }
+
+
+@contextlib.contextmanager
+def standalone(settings_for: Callable[[str], dict[str, str]], folder: Path | None = None) -> Iterator[Cluster]:
+    """A cluster with a server of its own, outside of pytest.
+
+    Parameters:
+      settings_for: The workers' environment, given the server's URL.
+      folder: Where logs and history are kept; ``None``: nowhere.
+    """
+    binary = find_server()
+    assert binary is not None, "no Redis or Valkey server here"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        server = RedisServer(binary, folder / "redis").start()
+        settings = {"TEST_BROKER_URL": server.url, **settings_for(server.url)}
+        cluster = Cluster(uuid.uuid4().hex[:8], folder, History(folder / "history"), settings)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+            server.kill()
 
 
 class Cluster:

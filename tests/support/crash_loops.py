@@ -10,18 +10,15 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import tempfile
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from .cluster import Cluster
-from .history import History
-from .servers import RedisServer, find_server
+from .cluster import Cluster, standalone
+from .servers import another_database
 from .workers import WorkerProcess
 
 __all__ = ["CrashLoops", "Plan", "Verdict"]
@@ -186,7 +183,7 @@ def settings_of(plan: Plan, url: str) -> dict[str, str]:
         "PROCESSING_ALONE_IN": "container" if plan.processes > 1 else "process",
     }
     if plan.apart:
-        settings["PROCESSING_REDIS_URL"] = url.removesuffix("/0") + "/1"
+        settings["PROCESSING_REDIS_URL"] = another_database(url)
         # The broker's own redelivery of what the dead had fetched.
         settings["TEST_MAINTENANCE_CHANCE"] = "1000000"
         settings["TEST_HEARTBEAT_TIMEOUT"] = "3000"
@@ -201,26 +198,19 @@ def main() -> int:
     parser.add_argument("--keep", help="a folder for the logs")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
-    binary = find_server()
-    assert binary is not None, "no Redis or Valkey server here"
     wrong = 0
     for seed in range(int(first), int(last or first) + 1):
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(options.keep or temporary, f"seed-{seed}")
-            folder.mkdir(parents=True)
-            server = RedisServer(binary, folder / "redis").start()
-            plan = Plan.of(seed)
-            history = History(folder / "history")
-            settings = settings_of(plan, server.url)
-            settings["PROCESSING_ALONE_IN"] = options.alone_in or settings["PROCESSING_ALONE_IN"]
-            cluster = Cluster(uuid.uuid4().hex[:8], folder, history, settings)
-            try:
-                verdict = CrashLoops(cluster, plan).run()
-            finally:
-                cluster.close()
-                server.kill()
-            print(verdict, flush=True)
-            wrong += bool(verdict.wrong)
+        plan = Plan.of(seed)
+
+        def settings(url: str, plan: Plan = plan) -> dict[str, str]:
+            alone_in = {"PROCESSING_ALONE_IN": options.alone_in} if options.alone_in else {}
+            return {**settings_of(plan, url), **alone_in}
+
+        folder = Path(options.keep, f"seed-{seed}") if options.keep else None
+        with standalone(settings, folder) as cluster:
+            verdict = CrashLoops(cluster, plan).run()
+        print(verdict, flush=True)
+        wrong += bool(verdict.wrong)
     print(f"{wrong} of the seeds went wrong")
     return 1 if wrong else 0
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
-import uuid
 from pathlib import Path
 
-from .cluster import Cluster
-from .history import History
-from .servers import RedisServer, find_server
+from .cluster import Cluster, standalone
 
 __all__ = ["rolling_deploys"]
 
@@ -60,19 +56,12 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=30)
     parser.add_argument("--max-recoveries", type=int, default=3)
     options = parser.parse_args()
-    binary = find_server()
-    assert binary is not None, "no Redis or Valkey server here"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, began = Path(temporary), time.monotonic()
-        server = RedisServer(binary, folder / "redis").start()
-        cluster = Cluster(uuid.uuid4().hex[:8], folder, History(folder / "history"), {"TEST_BROKER_URL": server.url})
-        try:
-            runs = rolling_deploys(cluster, options.cycles, folder / "gate", max_recoveries=options.max_recoveries)
-            crashes = runs[-1]["crashes"]
-            letters = len(cluster.dead_letters())
-        finally:
-            cluster.close()
-            server.kill()
+    began = time.monotonic()
+    with standalone(lambda url: {}) as cluster:
+        gate = cluster.folder / "gate"
+        runs = rolling_deploys(cluster, options.cycles, gate, max_recoveries=options.max_recoveries)
+        crashes = runs[-1]["crashes"]
+        letters = len(cluster.dead_letters())
     print(
         f"{options.cycles} deploys over one message with max_recoveries={options.max_recoveries}: {len(runs)} runs, "
         f"{crashes} crashes and {runs[-1]['drains']} shutdowns counted, {letters} dead letters; "

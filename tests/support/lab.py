@@ -13,7 +13,7 @@ import redis
 from dramatiq import Message
 
 from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.records import Claim, Copy, Head, Orphan, Start, Started
+from dramatiq_inflight.records import Claim, Copy, HandedBack, Head, Orphan, Start, Started
 from dramatiq_inflight.registry import Registry
 
 __all__ = ["Lab", "copy_of"]
@@ -80,6 +80,11 @@ class Lab:
         started = self.start(registry, copy, limit=limit, alone=alone)
         assert started.answer is Start.RUN
         return started
+
+    def hand_back(self, by: Registry, dead: Registry, copy: Copy) -> None:
+        """It dies, and the broker, which holds the copy, has it back."""
+        self.kill(dead)
+        assert by.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
 
     def claim(self, registry: Registry, copy: Copy, dead: Registry, *, leftovers: bool = False) -> Orphan:
         """Claim it, and see that it was claimed."""

@@ -13,14 +13,11 @@ import random
 import signal
 import statistics
 import sys
-import tempfile
 import time
-import uuid
 from pathlib import Path
 
-from .cluster import Cluster
+from .cluster import Cluster, standalone
 from .history import History
-from .servers import RedisServer, find_server
 
 __all__ = ["kill_one_of_four"]
 
@@ -72,18 +69,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    binary = find_server()
-    assert binary is not None, "no Redis or Valkey server here"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        server = RedisServer(binary, folder / "redis").start()
-        settings = {"TEST_BROKER_URL": server.url, **DEFAULTS}
-        cluster = Cluster(uuid.uuid4().hex[:8], folder, History(folder / "history"), settings)
-        try:
-            seconds = kill_one_of_four(cluster, options.rounds, options.seed)
-        finally:
-            cluster.close()
-            server.kill()
+    with standalone(lambda url: DEFAULTS) as cluster:
+        seconds = kill_one_of_four(cluster, options.rounds, options.seed)
     print(f"{len(seconds)} rounds: median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s")
     return 0
 

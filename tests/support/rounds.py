@@ -10,18 +10,15 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from .cluster import Cluster
+from .cluster import Cluster, standalone
 from .history import Event, History
-from .servers import RedisServer, find_server
+from .servers import another_database
 from .workers import WorkerProcess
 
 __all__ = ["Report", "judge", "kill_rounds"]
@@ -173,31 +170,25 @@ def main() -> int:
     parser.add_argument("--at-most-once", action="store_true", help="on_orphan is dead_letter")
     parser.add_argument("--apart", action="store_true", help="the tracker's Redis is not the broker's")
     options = parser.parse_args()
-    binary = find_server()
-    assert binary is not None, "no Redis or Valkey server here"
-    with tempfile.TemporaryDirectory() as folder:
-        server = RedisServer(binary, Path(folder) / "redis").start()
-        settings = {
-            "TEST_BROKER_URL": server.url,
+
+    def settings(url: str) -> dict[str, str]:
+        apart = {"PROCESSING_REDIS_URL": another_database(url)} if options.apart else {}
+        return {
             "TEST_MAINTENANCE_CHANCE": str(options.maintenance),
             "TEST_HEARTBEAT_TIMEOUT": str(options.heartbeat_timeout),
+            **apart,
         }
-        if options.apart:
-            settings["PROCESSING_REDIS_URL"] = server.url.removesuffix("/0") + "/1"
-        cluster = Cluster(uuid.uuid4().hex[:8], Path(folder), History(Path(folder) / "history"), settings)
-        try:
-            started = time.monotonic()
-            report = kill_rounds(cluster, options.rounds, options.seed, at_most_once=options.at_most_once)
-            print(f"seed {options.seed}: {report}; {time.monotonic() - started:.0f} s")
-            for name in ("lost", "doubled", "repeated"):
-                for key in getattr(report, name)[:5]:
-                    print(f"{name} {key}:")
-                    for event in cluster.history.by_key().get(key, []):
-                        print(f"    {event.at:.3f} {event.pid} {event.what} {event.extra or ''}")
-            return 1 if report.lost or report.doubled or report.repeated else 0
-        finally:
-            cluster.close()
-            server.kill()
+
+    with standalone(settings) as cluster:
+        started = time.monotonic()
+        report = kill_rounds(cluster, options.rounds, options.seed, at_most_once=options.at_most_once)
+        print(f"seed {options.seed}: {report}; {time.monotonic() - started:.0f} s")
+        for name in ("lost", "doubled", "repeated"):
+            for key in getattr(report, name)[:5]:
+                print(f"{name} {key}:")
+                for event in cluster.history.by_key().get(key, []):
+                    print(f"    {event.at:.3f} {event.pid} {event.what} {event.extra or ''}")
+    return 1 if report.lost or report.doubled or report.repeated else 0
 
 
 if __name__ == "__main__":
