@@ -203,9 +203,10 @@ def test_a_last_chance_in_company_is_said_so(
 def test_neighbours_get_in_when_the_last_chance_takes_too_long(server_url: str, namespace: str, lab: Lab) -> None:
     """And the record says that it is not alone any more."""
     app = App(server_url, namespace, lab, alone_timeout=0.3)
-    release = threading.Event()
+    running, release = threading.Event(), threading.Event()
 
     def last() -> None:
+        running.set()
         assert release.wait(20)
 
     last_chance = app.actor(last, actor_name="last_chance")
@@ -218,7 +219,8 @@ def test_neighbours_get_in_when_the_last_chance_takes_too_long(server_url: str, 
     message = last_chance.send()
     app.orphan(message, crashes=2)
     app.start(threads=2)
-    wait_until(lambda: alone() == 1, what="it runs alone")
+    # The dead worker's record says alone as well: only once it runs here is it this one's.
+    wait_until(lambda: running.is_set() and alone() == 1, what="it runs alone")
     neighbour.send()
     wait_until(lambda: app.ran, what="the neighbour runs")
     assert alone() == 0
