@@ -9,7 +9,7 @@ its messages are put back through the broker: at once, exactly once, and not for
 from __future__ import annotations
 
 from .current import Current, current
-from .errors import ConfigurationError, InFlightError, MessageSkipped, PoisonMessage
+from .errors import ConfigurationError, InFlightError, MessageLost, MessageSkipped, PoisonMessage
 from .incident import Incident, Kind
 from .middleware import InFlightTracker
 
@@ -22,6 +22,7 @@ __all__ = [
     "InFlightTracker",
     "Incident",
     "Kind",
+    "MessageLost",
     "MessageSkipped",
     "PoisonMessage",
     "__version__",

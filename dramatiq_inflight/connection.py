@@ -9,14 +9,18 @@ client's it is given, but with time-outs, with replies as bytes (payloads need n
 
 from __future__ import annotations
 
+import io
+import pickle
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
 from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
-__all__ = ["COMMAND_TIMEOUT", "bounded_client", "bounded_client_from_url"]
+__all__ = ["COMMAND_TIMEOUT", "Address", "bounded_client", "bounded_client_from_url"]
 
 #: How long to wait for a connection or an answer, seconds.  The grace in the scripts is meant to be longer than this
 #: and the pause between two tries together.
@@ -29,31 +33,93 @@ UNLIMITED = 2**31
 POOL_INTERNALS = ("maint_notifications", "orig_", "himport_registry", "connection_pool", "retry", "event_dispatcher")
 
 
+@dataclass(frozen=True)
+class Address:
+    """How to reach a Redis: all that another process needs to make a client of its own.
+
+    Holds the password, and shows none of it.
+    """
+
+    #: Of a connection; of the client, where that is a cluster's.
+    connection_class: type[Any] = field(repr=False)
+    arguments: dict[str, Any] = field(repr=False)
+    #: Host and port of some nodes of a cluster.
+    nodes: tuple[tuple[str, int], ...] = ()
+    #: What else the pool was made with, where sentinels give the address.
+    sentinel_pool: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, client: redis.Redis) -> Address | None:
+        """Of a client; ``None`` if it is of a class of its own, of which nothing is known."""
+        if isinstance(client, redis.RedisCluster):
+            manager = client.nodes_manager
+            nodes = tuple((node.host, node.port) for node in manager.startup_nodes.values())
+            return cls(type(client), _own_arguments(manager.connection_kwargs), nodes)
+        pool = getattr(client, "connection_pool", None)
+        if not isinstance(pool, redis.ConnectionPool):
+            return None
+        arguments = _own_arguments(pool.connection_kwargs)
+        if not isinstance(pool, SentinelConnectionPool):
+            return cls(pool.connection_class, arguments)
+        proxy = pool.proxy
+        own = {
+            "service_name": proxy.service_name,
+            "sentinel_manager": proxy.sentinel_manager,
+            "is_master": pool.is_master,
+            "check_connection": pool.check_connection,
+        }
+        return cls(pool.connection_class, arguments, sentinel_pool=own)
+
+    def pickled(self) -> bytes:
+        """For another process.
+
+        Raises:
+          Exception: What the user gave to the client cannot be pickled.
+        """
+        file = io.BytesIO()
+        _Pickler(file).dump(self)
+        return file.getvalue()
+
+    def connect(self, timeout: float = COMMAND_TIMEOUT) -> redis.Redis:
+        """A client with connections of its own, and bounds on how long a command may take."""
+        if self.nodes:
+            nodes = [ClusterNode(host, port) for host, port in self.nodes]
+            bounds = {name: value for name, value in _bounds(timeout).items() if name != "retry"}
+            cluster: redis.Redis = self.connection_class(startup_nodes=nodes, **{**self.arguments, **bounds})
+            return cluster
+        arguments = {**self.arguments, **_bounds(timeout)}
+        pool_class = SentinelConnectionPool if self.sentinel_pool else redis.ConnectionPool
+        pool = pool_class(
+            connection_class=self.connection_class, max_connections=UNLIMITED, **self.sentinel_pool, **arguments
+        )
+        return redis.Redis(connection_pool=pool)
+
+
 def bounded_client(client: redis.Redis, timeout: float = COMMAND_TIMEOUT) -> redis.Redis:
     """A client of the same Redis with connections of its own, and bounds on how long a command may take.
 
     A client of another class than ``redis.Redis`` (a cluster's) is used as it is: its own bounds hold.
     """
-    pool = getattr(client, "connection_pool", None)
-    if not isinstance(pool, redis.ConnectionPool):
-        return client
-    arguments = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(POOL_INTERNALS)}
-    arguments.update(_bounds(timeout))
-    bounded: redis.ConnectionPool
-    if isinstance(pool, SentinelConnectionPool):
-        proxy = pool.proxy
-        bounded = SentinelConnectionPool(
-            proxy.service_name,
-            proxy.sentinel_manager,
-            is_master=pool.is_master,
-            check_connection=pool.check_connection,
-            connection_class=pool.connection_class,
-            max_connections=UNLIMITED,
-            **arguments,
-        )
-    else:
-        bounded = redis.ConnectionPool(pool.connection_class, UNLIMITED, **arguments)
-    return redis.Redis(connection_pool=bounded)
+    address = Address.of(client)
+    return client if address is None or address.nodes else address.connect(timeout)
+
+
+class _Pickler(pickle.Pickler):
+    """Knows how to pickle the clients that a sentinel manager has of its sentinels."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, redis.Redis):
+            pool = obj.connection_pool
+            return _client, (pool.connection_class, _own_arguments(pool.connection_kwargs))
+        return NotImplemented
+
+
+def _client(connection_class: type[Any], arguments: dict[str, Any]) -> redis.Redis:
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class, **arguments))
+
+
+def _own_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if not name.startswith(POOL_INTERNALS)}
 
 
 def bounded_client_from_url(url: str) -> redis.Redis:

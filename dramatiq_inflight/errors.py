@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 from dramatiq.errors import DramatiqError
-from dramatiq.middleware import MiddlewareError, SkipMessage
+from dramatiq.middleware import Interrupt, MiddlewareError, SkipMessage
 
-__all__ = ["ConfigurationError", "InFlightError", "MessageSkipped", "PoisonMessage"]
+__all__ = ["ConfigurationError", "InFlightError", "MessageLost", "MessageSkipped", "PoisonMessage"]
 
 
 class InFlightError(DramatiqError):
@@ -33,4 +33,11 @@ class PoisonMessage(InFlightError, SkipMessage):
     """The message has killed its worker more than ``max_recoveries`` times and is moved to the dead-letter queue.
 
     Where results are stored, this is the message's result, with the reason as its text.
+    """
+
+
+class MessageLost(Interrupt):
+    """Raised in the thread of a message that another worker has taken, with ``interrupt_on_loss``: stop what you do.
+
+    Like Dramatiq's ``TimeLimitExceeded`` it is no ``Exception``; it reaches the thread when that next runs Python code.
     """

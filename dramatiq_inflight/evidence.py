@@ -14,7 +14,10 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Process", "Watched"]
+__all__ = ["GONE", "Process", "Watched"]
+
+#: Why an incarnation is dead that was watched.
+GONE = "its process is gone, seen from the same host"
 
 PROC = Path("/proc")
 

@@ -12,6 +12,7 @@ from threading import Event, Thread
 import redis
 from dramatiq.logging import get_logger
 
+from .errors import MessageLost
 from .lease import Connectivity, Lease
 from .records import Finished, Mended
 from .registry import Registry
@@ -107,11 +108,25 @@ class Heartbeat(Thread):
         """
         if self.lease.was_lost():
             self.logger.warning(
-                "This worker was taken for dead, or Redis has lost its data. It goes on; "
-                "what another worker has taken over meanwhile stays there."
+                "This worker was taken for dead, or Redis has lost its data. It goes on; what another worker has taken "
+                "over meanwhile stays there. %s",
+                self._why_silent(),
             )
+        begun = time.monotonic()
         self.registry.register(self.identity())
-        self.lease.registered()
+        self.lease.registered(begun)
+
+    def _why_silent(self) -> str:
+        silence = self.lease.silence
+        said = f"It had not been heard of for {silence:.1f} seconds: "
+        if self.connectivity.failed_within(silence):
+            return said + "it could not reach Redis."
+        if silence < self.interval:
+            return ""  # Redis has lost its data, or somebody was wrong
+        return (
+            f"{said}it was frozen, or its heartbeat thread had no turn. If code that it runs holds the GIL for long (C "
+            'extensions may), set heartbeat="process" (PROCESSING_HEARTBEAT=process), or a longer heartbeat_ttl.'
+        )
 
     def look_up(self, entry: Entry) -> None:
         """See whether a message that runs here is still ours, and write its record where it is missing.
@@ -138,17 +153,23 @@ class Heartbeat(Thread):
         )
         if mended is Mended.LOST:
             if not entry.lost:
-                self.logger.warning(
-                    "Message %s was taken over while this worker was silent. It goes on here, but changes nothing.",
-                    entry.copy.message_id,
-                )
-            entry.lost = True
+                self._lose(entry)
         else:
             if mended is not Mended.KEPT:
                 self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
             entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
             entry.written = True
         entry.epoch = epoch
+
+    def _lose(self, entry: Entry) -> None:
+        entry.lost = True
+        strand = entry.strand if entry.phase is Phase.RUNNING else None
+        self.logger.warning(
+            "Message %s was taken over while this worker was silent. It %s here, and changes nothing.",
+            *(entry.copy.message_id, "goes on" if strand is None else "is interrupted"),
+        )
+        if strand is not None:
+            strand.interrupt(MessageLost, lambda: entry.phase is Phase.RUNNING)
 
     def finish(self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None) -> None:
         """Tell Redis that a message is complete; `then`: and acknowledge it, in one write.

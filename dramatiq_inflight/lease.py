@@ -22,12 +22,17 @@ class Connectivity:
         self.logger = get_logger(__name__, type(self))
         self._mutex = threading.Lock()
         self._away_since: float | None = None
+        self._failed_at = float("-inf")
         self.wake = threading.Event()
 
     @property
     def away(self) -> bool:
         """Whether the last command failed.  The heartbeat tries again within a second."""
         return self._away_since is not None
+
+    def failed_within(self, seconds: float) -> bool:
+        """Whether any command has failed in the last so many seconds."""
+        return time.monotonic() - self._failed_at < seconds
 
     def succeeded(self, begun: float) -> None:
         """A command reached Redis; `begun` says when (``time.monotonic``): one from before the outage ends none."""
@@ -42,6 +47,7 @@ class Connectivity:
 
     def failed(self, error: redis.RedisError) -> None:
         """A command did not reach Redis, or was refused."""
+        self._failed_at = time.monotonic()
         with self._mutex:
             first = self._away_since is None
             if first:
@@ -58,19 +64,25 @@ class Connectivity:
 class Lease:
     """How surely this incarnation is believed to live.
 
-    Others may have taken its messages when it was silent for a TTL: frozen, starved, or cut off.  From half a TTL of
-    silence on, or when Redis says that it did not know the incarnation, a new epoch begins: every message that started
-    in an earlier one is looked up before anything is done in its name.
+    Others may have taken its messages when it was silent for a TTL (frozen, starved, or cut off), and single ones when
+    it left two challenges unanswered.  From half a TTL of silence on, or when Redis says that it did not know the
+    incarnation, or an answer of Redis was lost, a new epoch begins: every message that started in an earlier one is
+    looked up before anything is done in its name.  So is one that ends when a challenge may have gone unanswered.
 
     Parameters:
       ttl: How long a heartbeat is believed, seconds.
+      patience: How long this incarnation may take to answer a challenge, seconds.
       wake: Set when the heartbeat thread has to say again who this is.
     """
 
-    def __init__(self, ttl: float, wake: threading.Event) -> None:
+    def __init__(self, ttl: float, patience: float, wake: threading.Event) -> None:
         self._wake = wake
-        self._doubt_after = ttl / 2
+        self._silent_after = ttl / 2
+        self._doubt_after = min(ttl / 2, patience)
         self._last_contact = time.monotonic()
+        self._answer_lost = False
+        #: How long the last silence was that made a new epoch, seconds.
+        self.silence = 0.0
         self.epoch = 0
         #: Whether this incarnation was ever taken for dead, or Redis lost its data.
         self.revived = False
@@ -83,34 +95,45 @@ class Lease:
         lost, self._lost = self._lost, False
         return lost
 
-    def contact(self, known: bool) -> None:
-        """A script of ours has renewed the heartbeat; `known` says whether we were believed to live until then."""
-        now = time.monotonic()
-        silent = now - self._last_contact > self._doubt_after
-        self._last_contact = now
+    def contact(self, known: bool, begun: float) -> None:
+        """A script of ours has renewed the heartbeat.
+
+        Parameters:
+          known: Whether we were believed to live until then, with all that we run.
+          begun: When it was sent (``time.monotonic``): the heartbeat is no older than that.
+        """
+        silence = begun - self._last_contact
+        doubt = silence > self._silent_after or self._answer_lost
+        self._last_contact = max(begun, self._last_contact)
+        self._answer_lost = False
         if not known:
             self._lost = self.epoch > 0
             self.register_again()
-        if silent or (not known and self.epoch > 0):
+        if doubt or (not known and self.epoch > 0):
+            self.silence = silence
             self.revived = self.revived or not known
             self.epoch += 1
+
+    def answer_lost(self) -> None:
+        """A script of ours may have reached Redis, and what it said is not known."""
+        self._answer_lost = True
 
     def register_again(self) -> None:
         """What this incarnation said of itself has changed."""
         self.unregistered = True
         self._wake.set()
 
-    def registered(self) -> None:
-        """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not."""
+    def registered(self, begun: float) -> None:
+        """Redis knows since `begun` who this incarnation is: from now on it is a sign of trouble if it does not."""
         self.unregistered = False
-        self._last_contact = time.monotonic()
+        self._last_contact = max(begun, self._last_contact)
         self.epoch = max(self.epoch, 1)
 
     @property
     def silent(self) -> bool:
         """Whether we may be taken for dead soon, or already are."""
-        return time.monotonic() - self._last_contact > self._doubt_after
+        return time.monotonic() - self._last_contact > self._silent_after
 
     def in_doubt(self, entry: Entry) -> bool:
         """Whether the message may have been taken from us since it was last looked up."""
-        return entry.epoch != self.epoch or self.silent
+        return entry.epoch != self.epoch or time.monotonic() - self._last_contact > self._doubt_after

@@ -41,6 +41,7 @@ from dramatiq.worker import ConsumerThread
 from .errors import ConfigurationError, MessageSkipped, PoisonMessage
 from .home import store_at_home
 from .incident import Incident, Kind
+from .interrupt import Strand
 from .policy import OPTIONS, Policy, check_options
 from .records import OPTION, Claim, Copy, DeadIncarnation, Mark, Orphan, Start, Started, mark_of
 from .runtime import Runtime
@@ -48,6 +49,9 @@ from .settings import load_settings
 from .table import Entry, Phase, current_entry, is_own_enqueue, own_enqueue
 
 __all__ = ["InFlightTracker"]
+
+#: How long a duplicate is put off at first, at the most, in challenges: a little longer than they take.
+QUESTIONS = 3
 
 #: A duplicate is put off for longer and longer, but for no longer than this, seconds.
 LONGEST_DEFERRAL = 900.0
@@ -68,6 +72,10 @@ class InFlightTracker(Middleware):
       namespace: Prefix of every key in Redis (``PROCESSING_NS``; ``dramatiq_processing``).
       heartbeat_interval: How often each process proves that it lives (``HEARTBEAT_INTERVAL``; 30).
       heartbeat_ttl: How long that is believed (``HEARTBEAT_TTL``; 90).
+      heartbeat: ``"thread"``, or ``"process"``: a small process beside each worker process beats on its behalf, which C
+        code that holds the GIL cannot starve, and sees its death (``PROCESSING_HEARTBEAT``; thread).
+      challenge_timeout: How long a worker may take to answer, twice, when one of its messages is delivered again
+        (``PROCESSING_CHALLENGE_TIMEOUT``; 10, with a heartbeat process 2).
       recovery_lock_ttl: How long a recoverer that makes no progress keeps others out (``RECOVERY_LOCK_TTL``; 300).
       recovery_interval: Longest pause between two sweeps; 0: only at boot (``PROCESSING_RECOVERY_INTERVAL``; the
         heartbeat interval).
@@ -82,6 +90,8 @@ class InFlightTracker(Middleware):
       on_recovery: The actor that is sent every recovered message, as a dict, and what happened
         (``PROCESSING_ON_RECOVERY``).
       on_poison: The same for messages that are dead-lettered (``PROCESSING_ON_POISON``).
+      interrupt_on_loss: Whether to raise `MessageLost` in a message's thread once another worker has taken the message
+        (``PROCESSING_INTERRUPT_ON_LOSS``; false).
       alone_timeout: How long a message on its last chance waits for the others in its process to end, and how long they
         then wait for it, at the most; doubles with every crash beyond ``max_recoveries``
         (``PROCESSING_ALONE_TIMEOUT``; 600).
@@ -100,7 +110,8 @@ class InFlightTracker(Middleware):
         (``PROCESSING_WATCH_PROCESSES``; true).
       enabled: False: the middleware does nothing (``PROCESSING_ENABLED``; true).
 
-    Those from ``max_recoveries`` to ``on_poison`` are defaults: actors and messages have options of the same names.
+    Those from ``max_recoveries`` to ``interrupt_on_loss`` are defaults: actors and messages have options of the same
+    names.
 
     Raises:
       ConfigurationError: A setting is unknown, malformed or out of its range.
@@ -265,7 +276,8 @@ class InFlightTracker(Middleware):
         entry = runtime.table.get(message) if runtime is not None else None
         if runtime is None or entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
             return
-        entry.end(succeeded=exception is None)
+        with entry.mutex:  # whoever is about to interrupt it, does so before it has ended, or not at all
+            entry.end(succeeded=exception is None)
         if runtime.lease.in_doubt(entry):
             try:
                 runtime.heartbeat.look_up(entry)
@@ -461,7 +473,12 @@ class InFlightTracker(Middleware):
             self._run(runtime, entry)
         elif started.answer in (Start.DUPLICATE, Start.WAITING):
             entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
-            self._put_off(runtime, message, entry, started.wait_ms / 1000, "it is running already")
+            wait = started.wait_ms / 1000
+            if started.owner:
+                runtime.challenge(started.owner, entry.copy.message_id)
+                # Should this process die before it has its answer, the copy asks anew.
+                wait = min(wait, QUESTIONS * runtime.settings.patience("thread"))
+            self._put_off(runtime, message, entry, wait, "it is running already")
         elif started.answer is Start.POISONED:
             self._reject(message, entry, mark_of(message).get("reason") or "it has killed its worker too often")
         elif started.answer in (Start.CLAIMED, Start.CONVICTED):
@@ -471,6 +488,8 @@ class InFlightTracker(Middleware):
             self._skip(message, entry, SKIPS[started.answer])
 
     def _run(self, runtime: Runtime, entry: Entry) -> None:
+        if entry.policy.interrupt_on_loss:
+            entry.strand = Strand()
         runtime.table.run(entry)
         current_entry.set(entry)
 

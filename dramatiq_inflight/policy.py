@@ -40,6 +40,8 @@ class Policy:
     on_recovery: str | None = None
     #: The actor that is told that the message was dead-lettered.
     on_poison: str | None = None
+    #: Whether it is interrupted where it runs once another worker has taken it.
+    interrupt_on_loss: bool = False
 
     @property
     def limit(self) -> int:
@@ -105,6 +107,13 @@ def check_handler(value: object, name: str) -> str | None:
     return value
 
 
+def check_flag(value: object, name: str) -> bool:
+    """``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}; it must be True or False.")
+    return value
+
+
 #: How each option is checked: given a value and its name for the error, the value to use, or `ConfigurationError`.
 CHECKS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "max_recoveries": check_max_recoveries,
@@ -113,6 +122,7 @@ CHECKS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "recovery_delay": check_recovery_delay,
     "on_recovery": check_handler,
     "on_poison": check_handler,
+    "interrupt_on_loss": check_flag,
 }
 
 OPTIONS: Final = frozenset(CHECKS)

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple, TypedDict
 
 __all__ = [
     "OPTION",
+    "Answer",
+    "Challenged",
     "Claim",
     "Copy",
     "DeadIncarnation",
@@ -142,8 +144,29 @@ class Started(NamedTuple):
     started_ms: int
     first_ms: int
     drains: int
-    #: The dead incarnation that the message was taken over from; empty where it was not.
+    #: The incarnation that runs a duplicate, or whose death a take-over or a claim is; else empty.
     owner: str
+
+
+class Answer(enum.Enum):
+    """What is known of an incarnation that was asked whether it lives."""
+
+    #: Nothing yet.
+    ASKED = "asked"
+    #: It was asked twice, and had its time to answer both times.
+    SILENT = "silent"
+    #: It has answered, or is known to be dead, or cannot be asked.
+    OVER = "over"
+
+
+class Challenged(NamedTuple):
+    """What a challenge brought."""
+
+    answer: Answer
+    #: Seconds until it is worth asking again.
+    wait: float
+    #: To be given with the next question.
+    token: str
 
 
 class Finished(enum.Enum):

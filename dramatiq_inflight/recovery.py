@@ -16,6 +16,7 @@ lose and double nothing, because every step checks in Redis what it changes.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import time
@@ -32,6 +33,7 @@ from dramatiq.logging import get_logger
 from redis.exceptions import LockError
 from redis.lock import Lock
 
+from .challenge import SILENT, Challenges
 from .incident import Incident, Kind
 from .policy import Policy
 from .records import OPTION, Claim, DeadIncarnation, Enqueued, HandedBack, Head, Mark, Orphan, mark_of
@@ -112,6 +114,8 @@ class Recovery:
 
     def __post_init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
+        #: Whom this process has asked whether it lives.
+        self.challenges = Challenges(self.registry)
         self._said: set[str] = set()
         self._mutex = threading.Lock()  # worker threads add to `leftovers`
         self._unreachable: set[str] = set()
@@ -126,13 +130,16 @@ class Recovery:
           redis.RedisError: Redis cannot be reached; what was done is done, the rest is for the next sweep.
         """
         swept = Swept()
+        self._challenge(swept)
         due = self.registry.due()
         swept.next_in = due.next_in
         if not (due.dead or due.overdue or self.leftovers):
+            self._report(swept)
             return swept
         lock = self.registry.lock(self.lock_ttl)
         if not self._acquire(lock):
             swept.locked = True
+            self._report(swept)
             return swept
         try:
             holding = _Holding(lock, self.lock_ttl, stop)
@@ -158,6 +165,19 @@ class Recovery:
                 pass  # it ran out, or somebody deleted it: it protects nothing
         self._report(swept)
         return swept
+
+    def _challenge(self, swept: Swept) -> None:
+        """Ask whom there is to ask, and take from the silent the messages in question.
+
+        Without the lock: each process asks for the sake of the copies that it was given, and a claim is atomic.
+        """
+        for owner, ids in self.challenges.ask().items():
+            dead = dataclasses.replace(self.registry.incarnation(owner), proof=SILENT)
+            self.logger.warning(
+                "Worker %s is taken for dead for %d messages that were delivered again: %s.", dead, len(ids), SILENT
+            )
+            for batch in range(0, len(ids), BATCH):
+                self._claim(ids[batch : batch + BATCH], dead, swept)
 
     def leave_over(self, message_id: str, dead: str) -> None:
         """What a start has claimed: the next sweep puts it back.  The record has the payload until then."""
@@ -521,7 +541,8 @@ class RecoveryThread(threading.Thread):
         """Sweep until `stop` is called; survive everything."""
         while not self._stopping.is_set():
             self._wake.clear()
-            self._wake.wait(self._sweep())
+            pauses = (self._sweep(), self.recovery.challenges.next_in)
+            self._wake.wait(min((pause for pause in pauses if pause is not None), default=None))
 
     @property
     def stopping(self) -> bool:

@@ -14,6 +14,7 @@ Keys, all under one hash tag, so that every script runs on Redis Cluster::
     {namespace}:lock                       string   the recovery lock
     {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
     {namespace}:wake:<incarnation>         list     what others say to it
+    {namespace}:asked:<incarnation>        list     that others ask whether it lives
 
 Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
 many in them does no harm.  Every method is one script, so it is atomic, and every method raises
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
@@ -34,6 +36,8 @@ from redis.commands.core import Script
 from redis.lock import Lock
 
 from .records import (
+    Answer,
+    Challenged,
     Claim,
     Copy,
     DeadIncarnation,
@@ -50,10 +54,16 @@ from .records import (
 )
 from .wire import Call, Wire
 
-__all__ = ["BATCH", "GRACE", "Registry"]
+__all__ = ["ASKED", "BATCH", "DIED", "GRACE", "JOINED", "Registry"]
 
 STARTED = {answer.value.encode(): answer for answer in Start}
 FINISHED = {answer.value.encode(): answer for answer in Finished}
+
+#: What incarnations say to each other: do you live; I am new, watch me; somebody has died, recover what is left.
+ASKED, JOINED, DIED = "asked", "joined", "died"
+
+#: How many are told of a death by one that saw it, and recovers nothing itself.
+SOME = 4
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
@@ -87,7 +97,8 @@ class Registry:
       me: The id of this incarnation.
       heartbeat_ttl: How long a heartbeat is believed, seconds.
       fence_ttl: How long settled records are remembered, seconds.
-      on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live.
+      on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
+        and when it was begun (``time.monotonic``).
       on_success: Called after every command that reached Redis, with when it was begun (``time.monotonic``).
       on_failure: Called after every command that did not.
     """
@@ -100,7 +111,7 @@ class Registry:
         *,
         heartbeat_ttl: float,
         fence_ttl: float,
-        on_contact: Callable[[bool], None] = lambda known: None,
+        on_contact: Callable[[bool, float], None] = lambda known, begun: None,
         on_success: Callable[[float], None] = lambda begun: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
     ) -> None:
@@ -189,6 +200,7 @@ class Registry:
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
             *(self.fence_ms, copy.broker_copy_id, copy.generation),
         ]
+        begun = time.monotonic()
         if then is None:
             reply = self._call("finish", keys, args)
         else:
@@ -197,7 +209,7 @@ class Registry:
             for outcome in (answer, reply):
                 if isinstance(outcome, redis.RedisError):
                     raise outcome
-        self._on_contact(reply[1] == 1)
+        self._on_contact(reply[1] == 1, begun)
         return FINISHED[reply[0]]
 
     def release(self, message_id: str, run: int, *, contended: bool, consumed: bool = True) -> Finished:
@@ -277,9 +289,14 @@ class Registry:
 
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""
+        begun = time.monotonic()
         known = bool(self._call("beat", [self._heartbeats], [self.me, self.ttl_ms]))
-        self._on_contact(known)
+        self._on_contact(known, begun)
         return known
+
+    def attest(self) -> bool:
+        """Beat on behalf of this incarnation, from a process that sees it live.  False: Redis does not know it."""
+        return bool(self._call("attest", [self._heartbeats], [self.me, self.ttl_ms]))
 
     def register(self, fields: dict[str, str]) -> None:
         """Say who this incarnation is; `incarnation` gives it back."""
@@ -304,7 +321,7 @@ class Registry:
         self.ttl_ms = (
             _ms(HAND_OVER_DELAY) + DRAINING
         )  # A thread that goes on must not keep the incarnation alive for longer.
-        keys = [self._heartbeats, self._incarnation(self.me), self._mine, self._wake(self.me), *self._place]
+        keys = [self._heartbeats, self._incarnation(self.me), self._mine, *self._heard_by(self.me), *self._place]
         return int(self._call("leave", keys, [self.me, self.ttl_ms]))
 
     def count_running(self) -> int:
@@ -348,8 +365,7 @@ class Registry:
 
     def everybody(self) -> list[str]:
         """All incarnations that are believed to live, or whose death is not recovered yet."""
-        members = self._ask(lambda: self.client.zrange(self._heartbeats, 0, -1))
-        return [member.decode() for member in members if not member.startswith(b"*")]
+        return list(self.deadlines())
 
     def in_place(self, place: str) -> list[str]:
         """The incarnations in a place, in an order that is the same for all who ask."""
@@ -361,22 +377,53 @@ class Registry:
         keys = [self._heartbeats, self._incarnation(dead.id), *self._places(dead.place)]
         return bool(self._call("prove", keys, [dead.id, why]))
 
+    def deadlines(self) -> dict[str, float]:
+        """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
+        scores: Any = self._ask(lambda: self.client.zrange(self._heartbeats, 0, -1, withscores=True))
+        return {member.decode(): score for member, score in scores if not member.startswith(b"*")}
+
     def wake(self, ids: Sequence[str], what: str) -> None:
         """Say something to other incarnations; see `heard`."""
-        pipeline = self.client.pipeline(transaction=False)
-        for id in ids:
-            pipeline.lpush(self._wake(id), what)
-            pipeline.pexpire(self._wake(id), int(self.ttl_ms))
-        self._ask(pipeline.execute)
+        self._say([(self._wake(id), what) for id in ids])
 
-    def heard(self, client: redis.Redis, timeout: float) -> str:
+    def tell_some(self, what: str) -> None:
+        """Say something to some others, whoever they are."""
+        others = [id for id in self.everybody() if id != self.me]
+        self.wake(random.sample(others, min(SOME, len(others))), what)
+
+    def ask(self, ids: Sequence[str]) -> None:
+        """Ask other incarnations whether they live.  The answer is a heartbeat; see `challenge` and `deadlines`."""
+        self._say([(self._asked(id), ASKED) for id in ids])
+
+    def challenge(self, id: str, token: str) -> Challenged:
+        """Ask an incarnation whether it lives, note when, and say what is known by now.
+
+        Parameters:
+          token: As the first answer gave it; empty at first.
+        """
+        self.ask([id])  # first: what is noted was asked
+        keys = [self._heartbeats, self._incarnation(id)]
+        answer, wait_ms, asked_at = self._call("challenge", keys, [id, self.ttl_ms, token])
+        return Challenged(Answer(answer.decode()), wait_ms / 1000, asked_at.decode())
+
+    def heard(self, client: redis.Redis, timeout: float, *, words: bool = True, questions: bool = True) -> str:
         """Wait until somebody says something to this incarnation; empty: nobody did within `timeout` seconds.
 
         Parameters:
           client: One whose bounds allow for the wait.
+          words: Whether to listen to what `wake` says.
+          questions: Whether to listen to what `ask` asks: heard as `ASKED`.
         """
-        found: Any = client.blpop([self._wake(self.me)], timeout)
+        lists = [self._wake(self.me)] * words + [self._asked(self.me)] * questions
+        found: Any = client.blpop(lists, timeout)
         return str(found[1], "utf-8") if found else ""
+
+    def _say(self, sayings: Sequence[tuple[str, str]]) -> None:
+        pipeline = self.client.pipeline(transaction=False)
+        for key, what in sayings:
+            pipeline.lpush(key, what)
+            pipeline.pexpire(key, int(self.ttl_ms))
+        self._ask(pipeline.execute)
 
     def registered_brokers(self) -> list[tuple[str, str]]:
         """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
@@ -430,7 +477,10 @@ class Registry:
         """
         reply = self._call(
             "claim",
-            [self._heartbeats, self._waiting, self._running(dead), self._aside, *(self._record(id) for id in ids)],
+            [
+                *(self._heartbeats, self._waiting, self._running(dead), self._aside, self._incarnation(dead)),
+                *(self._record(id) for id in ids),
+            ],
             [self.me, self.ttl_ms, dead, _ms(hold), self.fence_ms, _flag(leftovers), *ids],
         )
         return [_orphan(id, row) for id, row in zip(ids, reply, strict=True)]
@@ -474,7 +524,7 @@ class Registry:
     def reap(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
         keys = [
-            *(self._heartbeats, self._incarnation(dead), self._running(dead), self._wake(dead)),
+            *(self._heartbeats, self._incarnation(dead), self._running(dead), *self._heard_by(dead)),
             *self._places(place),
         ]
         return bool(self._call("reap", keys, [dead, self.ttl_ms]))
@@ -491,8 +541,9 @@ class Registry:
 
     def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
+        begun = time.monotonic()
         reply = self._call(script, keys, args)
-        self._on_contact(reply[1] == 1)
+        self._on_contact(reply[1] == 1, begun)
         return reply
 
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -527,6 +578,12 @@ class Registry:
     def _wake(self, incarnation: str) -> str:
         return f"{self.prefix}wake:{incarnation}"
 
+    def _asked(self, incarnation: str) -> str:
+        return f"{self.prefix}asked:{incarnation}"
+
+    def _heard_by(self, incarnation: str) -> list[str]:
+        return [self._wake(incarnation), self._asked(incarnation)]
+
     def _places(self, place: str) -> list[str]:
         """The key of those in a place; none where processes cannot be told."""
         return [f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}"] if place else []
@@ -543,7 +600,7 @@ def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> De
         broker_id=said.get("broker_id", ""),
         queues=json.loads(said.get("queues", "[]")),
         dead_since_ms=int(said.get("gone", deadline or 0)),
-        draining=(deadline or 0) % 1 != 0,
+        draining=(deadline or 0) % 1 >= DRAINING,
         left="left" in said,
         proof=said.get("why", ""),
         place=said.get("place", ""),

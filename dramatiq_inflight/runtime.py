@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-import random
+import os
 from collections.abc import Callable
 
 import redis
@@ -13,22 +13,24 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
-from .connection import COMMAND_TIMEOUT, bounded_client, bounded_client_from_url
+from .attendant import Task
+from .connection import COMMAND_TIMEOUT, Address, bounded_client, bounded_client_from_url
 from .errors import ConfigurationError
 from .evidence import Process
 from .gate import Gate
 from .heartbeat import Heartbeat
+from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
 from .policy import Policy
 from .recovery import Recovery, RecoveryThread
 from .redis_broker import RedisQueues
-from .registry import GRACE, Registry
-from .settings import Settings
+from .registry import ASKED, DIED, GRACE, JOINED, Registry
+from .settings import CHALLENGE_TIMEOUTS, Settings
 from .siblings import Siblings, die_together
 from .table import Entry, Table, current_entry
 from .telling import Telling
-from .watch import DIED, JOINED, NEIGHBOURS, Listener, Watch
+from .watch import Listener, Watch
 from .wire import Call
 
 __all__ = ["Runtime"]
@@ -55,7 +57,9 @@ class Runtime:
         #: Whether any message has the process to itself: the worker has one thread.
         self.always_alone = threads == 1 and siblings is None
         self.connectivity = Connectivity()
-        self.lease = Lease(settings.heartbeat_ttl, self.connectivity.wake)
+        self.lease = Lease(
+            settings.heartbeat_ttl, min(map(settings.patience, CHALLENGE_TIMEOUTS)), self.connectivity.wake
+        )
         client, shared = _client(settings, broker)
         self.process = Process.here() if settings.watch_processes else None
         if settings.instance_exclusive and self.process is None:
@@ -64,6 +68,8 @@ class Runtime:
                 "the same one.",
                 "this system shows no processes" if settings.watch_processes else "watch_processes is off",
             )
+        #: Whether another process beats and answers for this one.
+        self._attended = False
         self.queues = RedisQueues.of(broker) if shared else None
         #: Whether a success is settled in the same write as its ack; else just before it.
         self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
@@ -75,7 +81,7 @@ class Runtime:
             fence_ttl=settings.fence_ttl,
             on_contact=self.lease.contact,
             on_success=self.connectivity.succeeded,
-            on_failure=self.connectivity.failed,
+            on_failure=self._failed,
         )
         self.recovery = Recovery(
             registry=self.registry,
@@ -94,6 +100,7 @@ class Runtime:
         if self.process is not None:
             self.watch = Watch(self.registry, self.process, self._saw_a_death, exclusive=exclusive)
         self.listener = Listener(self.registry, bounded_client(client, Listener.PATIENCE + COMMAND_TIMEOUT), self._told)
+        self.heartbeat_process = self._heartbeat_process(client) if settings.heartbeat == "process" else None
         self.heartbeat = Heartbeat(
             self.registry,
             self.table,
@@ -121,6 +128,9 @@ class Runtime:
         self.heartbeat.start()
         self.recovery_thread.start()
         self.listener.start()
+        self.lease.register_again()  # from now on it can be asked whether it lives
+        if self.heartbeat_process is not None:
+            self.heartbeat_process.start()
         if self.watch is not None:
             self.watch.start()
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
@@ -138,6 +148,8 @@ class Runtime:
         if self.watch is not None:
             self.watch.stop()
         self.listener.stop()
+        if self.heartbeat_process is not None:
+            self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
         if self.queues is not None:
             self.queues.ack_alone()
         self.heartbeat.stop()
@@ -171,6 +183,11 @@ class Runtime:
         if self.queues is not None:
             self.registry.run(self.queues.ack_call(entry.copy.queue, entry.copy.broker_copy_id))
 
+    def challenge(self, owner: str, message_id: str) -> None:
+        """A copy of a message that another incarnation runs was delivered: ask that one whether it lives."""
+        self.recovery.challenges.open(owner, message_id)
+        self.recovery_thread.wake()
+
     def is_elsewhere(self, queue: str, copy_id: str) -> bool:
         """Whether a delivery that waited in our memory was given to others while we were taken for dead.
 
@@ -191,14 +208,51 @@ class Runtime:
             self.watch.refresh()
         elif word == DIED:
             self.recovery_thread.wake()
+        elif word == ASKED:
+            self.registry.beat()
 
     def _saw_a_death(self) -> None:
         """It is proven in Redis: have it recovered, here or, if this worker shuts down, elsewhere."""
         if not self.recovery_thread.stopping:
             self.recovery_thread.wake()
             return
-        others = [id for id in self.registry.everybody() if id != self.registry.me]
-        self.registry.wake(random.sample(others, min(NEIGHBOURS, len(others))), DIED)
+        self.registry.tell_some(DIED)
+
+    def _failed(self, error: redis.RedisError) -> None:
+        self.lease.answer_lost()
+        self.connectivity.failed(error)
+
+    def _heartbeat_process(self, client: redis.Redis) -> HeartbeatProcess | None:
+        address = Address.of(client)
+        try:
+            if address is None:
+                raise TypeError(f"a {type(client).__name__} cannot be made anew there")
+            pickled = address.pickled()
+        except Exception as error:
+            self.logger.error(
+                "heartbeat='process' is not possible with this Redis client (%s: %s): no other process could connect "
+                "like it. A thread sends the heartbeat. Give the address by redis_url (PROCESSING_REDIS_URL).",
+                *(type(error).__name__, error),
+            )
+            return None
+        settings = self.settings
+        task = Task(
+            address=pickled,
+            namespace=settings.namespace,
+            incarnation=self.incarnation.id,
+            process=self.process,
+            parent=os.getpid(),
+            interval=settings.beat_interval,
+            ttl=settings.heartbeat_ttl,
+            health_file=settings.health_file,
+        )
+        return HeartbeatProcess(task, self._heartbeat_process_answers)
+
+    def _heartbeat_process_answers(self, answers: bool) -> None:
+        """It has begun to answer whether this worker lives, or does so no more."""
+        self._attended = answers
+        self.listener.answer(not answers)
+        self.lease.register_again()
 
     def _shares_broker_id(self) -> bool:
         """Whether another incarnation fetches under the same id: an earlier worker of this process, or a fork."""
@@ -218,6 +272,9 @@ class Runtime:
         said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
         if self.process is not None:
             said["place"], said["process_started"] = self.process.place, self.process.started
+        if self.listener.is_alive():
+            patience = self.settings.patience("process" if self._attended else "thread")
+            said["patience"] = str(round(patience * 1000))
         if self.queues is not None:
             said["broker_namespace"] = self.queues.namespace
             said["broker_id"] = self.queues.broker.broker_id

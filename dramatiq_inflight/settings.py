@@ -30,12 +30,17 @@ LONGEST = 10 * 365 * 24 * 3600.0
 #: outage of Redis, which is assumed when nobody has beaten for half a TTL.
 LONGEST_INTERVAL_PER_TTL = 1 / 3
 
+#: How long a worker may take to answer a challenge, by what sends its heartbeat, seconds.  C code can starve a thread.
+CHALLENGE_TIMEOUTS: Final[Mapping[str, float]] = {"process": 2.0, "thread": 10.0}
+
 #: The environment variable of each setting.
 VARIABLES: Final[Mapping[str, str]] = {
     "instance_id": "PROCESSING_INSTANCE_ID",
     "namespace": "PROCESSING_NS",
     "heartbeat_interval": "HEARTBEAT_INTERVAL",
     "heartbeat_ttl": "HEARTBEAT_TTL",
+    "heartbeat": "PROCESSING_HEARTBEAT",
+    "challenge_timeout": "PROCESSING_CHALLENGE_TIMEOUT",
     "recovery_lock_ttl": "RECOVERY_LOCK_TTL",
     "recovery_interval": "PROCESSING_RECOVERY_INTERVAL",
     "max_recoveries": "PROCESSING_MAX_RECOVERIES",
@@ -44,6 +49,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "recovery_delay": "PROCESSING_RECOVERY_DELAY",
     "on_recovery": "PROCESSING_ON_RECOVERY",
     "on_poison": "PROCESSING_ON_POISON",
+    "interrupt_on_loss": "PROCESSING_INTERRUPT_ON_LOSS",
     "alone_timeout": "PROCESSING_ALONE_TIMEOUT",
     "alone_in": "PROCESSING_ALONE_IN",
     "fence_ttl": "PROCESSING_FENCE_TTL",
@@ -56,7 +62,7 @@ VARIABLES: Final[Mapping[str, str]] = {
 }
 
 #: How the text of those settings is read that are no texts and that an actor's option may have as well.
-_PARSERS: Final[Mapping[str, str]] = {"max_recoveries": "int", "recovery_delay": "float"}
+_PARSERS: Final[Mapping[str, str]] = {"max_recoveries": "int", "recovery_delay": "float", "interrupt_on_loss": "bool"}
 
 #: Settings that no text can hold.
 ARGUMENTS_ONLY: Final = ("client", "callback")
@@ -74,6 +80,10 @@ class Settings:
     heartbeat_interval: float = 30.0
     #: How long such a proof is believed.
     heartbeat_ttl: float = 90.0
+    #: What sends it: a ``thread``, or a small ``process`` beside, which C code that holds the GIL cannot starve.
+    heartbeat: str = "thread"
+    #: How long a worker may take to answer whether it lives; ``None``: by what sends its heartbeat.
+    challenge_timeout: float | None = None
     #: How long a recoverer may hold the recovery lock without a sign of progress.
     recovery_lock_ttl: float = 300.0
     #: Longest pause between two sweeps; 0: sweep only at boot.
@@ -104,6 +114,10 @@ class Settings:
     #: Off: the middleware does nothing.
     enabled: bool = True
 
+    def patience(self, heartbeat: str) -> float:
+        """How long a worker with that kind of heartbeat may take to answer a challenge, seconds."""
+        return CHALLENGE_TIMEOUTS[heartbeat] if self.challenge_timeout is None else self.challenge_timeout
+
     @property
     def beat_interval(self) -> float:
         """How often to beat, in seconds: as set, but at least three times in a TTL."""
@@ -129,6 +143,8 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "namespace": source.namespace("namespace", Settings.namespace),
         "heartbeat_interval": source.seconds("heartbeat_interval", Settings.heartbeat_interval, least=0.01),
         "heartbeat_ttl": source.seconds("heartbeat_ttl", Settings.heartbeat_ttl, least=0.02),
+        "heartbeat": source.choice("heartbeat", Settings.heartbeat, tuple(sorted(CHALLENGE_TIMEOUTS))),
+        "challenge_timeout": None,
         "recovery_lock_ttl": source.seconds("recovery_lock_ttl", Settings.recovery_lock_ttl, least=0.1),
         "policy": source.policy(),
         "alone_timeout": source.seconds("alone_timeout", Settings.alone_timeout, least=0.0),
@@ -143,6 +159,8 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "client": arguments.get("client"),
         "callback": arguments.get("callback"),
     }
+    if source.is_set("challenge_timeout"):
+        values["challenge_timeout"] = source.seconds("challenge_timeout", 0.0, least=0.05)
     values["recovery_interval"] = source.seconds("recovery_interval", values["heartbeat_interval"], least=0.0)
     settings = Settings(**values)
     _check_together(settings, source)
@@ -262,7 +280,7 @@ class _Source:
             return CHECKS[setting](self.arguments[setting], setting)
         value: object = (self.raw(setting) or "").strip()
         parse = _PARSERS.get(setting)
-        if str(value).lower() in ("", "none") and setting not in ("on_orphan", "recovery_delay"):
+        if str(value).lower() in ("", "none") and setting not in ("on_orphan", "recovery_delay", "interrupt_on_loss"):
             value = None
         elif parse is not None:
             try:

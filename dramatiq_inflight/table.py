@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .interrupt import Strand
 from .policy import Policy
 from .records import Copy
 
@@ -90,6 +91,8 @@ class Entry:
     epoch: int = 0
     #: The thread that it came to.
     thread: int = field(default_factory=threading.get_ident)
+    #: Where to interrupt it if another worker takes it; ``None``: it is not to be interrupted.
+    strand: Strand | None = None
     #: When Dramatiq began to acknowledge it (``time.monotonic``); 0: not yet.
     acking_since: float = 0.0
     #: Whether Redis was told how it ended: from then on its record must not be written again.

@@ -17,11 +17,11 @@ from collections.abc import Callable
 import redis
 from dramatiq.logging import get_logger
 
-from .evidence import Process, Watched
+from .evidence import GONE, Process, Watched
 from .records import DeadIncarnation
-from .registry import Registry
+from .registry import JOINED, Registry
 
-__all__ = ["DIED", "JOINED", "NEIGHBOURS", "Listener", "Watch"]
+__all__ = ["NEIGHBOURS", "Listener", "Watch"]
 
 #: How many each one watches: as many may die together with one that watches them.
 NEIGHBOURS = 4
@@ -31,14 +31,6 @@ REFRESH = 30.0
 
 #: How long to wait after Redis could not be asked, seconds.
 RETRY = 1.0
-
-#: What a newcomer says to those that are to watch it.
-JOINED = "joined"
-
-#: What one that has seen a death, and is shutting down itself, says to some others.
-DIED = "died"
-
-GONE = "its process is gone, seen from the same host"
 
 SUCCEEDED = "a newer container has its instance id, which is exclusive"
 
@@ -194,13 +186,15 @@ class Listener(threading.Thread):
         self.registry = registry
         self._patient = patient
         self.on_word = on_word
+        #: Whether to answer questions, too; else somebody else does.
+        self.questions = True
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Listen until `stop` is called; survive everything."""
         while not self._stopping.is_set():
             try:
-                word = self.registry.heard(self._patient, self.PATIENCE)
+                word = self.registry.heard(self._patient, self.PATIENCE, questions=self.questions)
                 if word:
                     self.on_word(word)
             except redis.RedisError:
@@ -209,12 +203,20 @@ class Listener(threading.Thread):
                 self.logger.exception("Listening failed for an unexpected reason; it will be tried again.")
                 self._stopping.wait(RETRY)
 
+    def answer(self, questions: bool) -> None:
+        """From now on answer questions, or leave them to somebody else."""
+        self.questions = questions
+        self._interrupt()
+
     def stop(self) -> None:
         """Listen no more."""
         self._stopping.set()
+        self._interrupt()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def _interrupt(self) -> None:
         try:
             self.registry.wake([self.registry.me], "")
         except redis.RedisError:
-            pass  # it ends with the process
-        if self.is_alive():
-            self.join(timeout=5)
+            pass  # what it waits for has an end

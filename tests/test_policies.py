@@ -36,6 +36,7 @@ WRONG = {
     "recovery_delay": 10**400,
     "on_recovery": 7,
     "on_poison": "",
+    "interrupt_on_loss": "yes",
 }
 
 

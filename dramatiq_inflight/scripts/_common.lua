@@ -45,6 +45,10 @@ local HORIZON = 600000
 -- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
 local PROVEN = 100
 
+-- What the deadline of a living incarnation has more: it has lost a message because it did not answer, and is to hear
+-- of it with its next beat, ms. (A shutdown has half a millisecond more.)
+local DOUBTED = 0.25
+
 -- Members of the heartbeat set that are no incarnation: when anybody last beat, and until when the grace lasts. They
 -- live in this set so that a beat needs one key only.
 local LAST, GRACE_END = '*last', '*grace'
@@ -116,11 +120,16 @@ end
 -- No key more, and nothing that could be missing, left over, or out of step with the heartbeat it belongs to.
 local function was_draining(heartbeats, incarnation)
     local deadline = redis.call('ZSCORE', heartbeats, incarnation)
-    return deadline and tonumber(deadline) % 1 ~= 0
+    return deadline and tonumber(deadline) % 1 >= 0.5
 end
 
--- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long), and
--- whether Redis had heard of it at all.
+-- Whether it was believed to live, and all that it ran was still its own.
+local function is_trusted(deadline, now)
+    return tonumber(deadline) > now and tonumber(deadline) % 0.5 == 0
+end
+
+-- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long, be it for
+-- one message), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]
@@ -128,7 +137,7 @@ local function beat(heartbeats, me, now, ttl)
         redis.call('ZADD', heartbeats, now + grace(ttl), GRACE_END)
     end
     redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
-    if deadline and tonumber(deadline) > now then
+    if deadline and is_trusted(deadline, now) then
         return 1, true
     end
     return 0, deadline and true
@@ -164,6 +173,16 @@ local function believed_for(heartbeats, incarnation, now, ttl)
     return 0
 end
 
+-- Whether an incarnation was asked twice if it lives, and had its time to answer both times (see challenge.lua). An
+-- answer is a heartbeat, and every heartbeat has another deadline.
+local function is_silent(heartbeats, incarnation_key, incarnation, now, ttl)
+    local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation) or 0)
+    local asked = redis.call('HMGET', incarnation_key, 'asked', 'asked_again', 'asked_at', 'patience')
+    return asked[2] and asked[4] and tonumber(asked[3]) == math.floor(deadline)
+        and now - tonumber(asked[2]) >= tonumber(asked[4]) and not nobody_is_judged(heartbeats, now, ttl)
+        and tonumber(asked[1]) > tonumber(redis.call('ZSCORE', heartbeats, GRACE_END) or 0)
+end
+
 -- When nobody is left, the last one turns off the light.
 local function forget(heartbeats, incarnation)
     redis.call('ZREM', heartbeats, incarnation)
@@ -177,20 +196,23 @@ local function forget(heartbeats, incarnation)
     end
 end
 
+-- Whether one more crash convicts it.
+local function would_be_convicted(record)
+    return record.limit == NEVER_AGAIN
+        or (record.alone == 1 and record.limit >= 0 and record.crashes + 1 > record.limit)
+end
+
 -- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its
 -- process to itself can be convicted, and a shutdown convicts nobody. Says whether it is.
 local function charge(record, drained)
-    local alone = record.alone == 1
+    local convicted = would_be_convicted(record) and (not drained or record.limit == NEVER_AGAIN)
     record.alone = 0
     if drained then
         record.drains = record.drains + 1
     else
         record.crashes = record.crashes + 1
     end
-    if record.limit == NEVER_AGAIN then
-        return true
-    end
-    return alone and not drained and record.limit >= 0 and record.crashes > record.limit
+    return convicted
 end
 
 -- One more death may convict it: it has to run alone. What has never crashed needs not.

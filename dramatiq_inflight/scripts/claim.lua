@@ -4,13 +4,16 @@
 -- A recoverer takes orphans, to enqueue a copy of each: what a dead incarnation ran, what waited past its deadline,
 -- or what it had claimed before without getting to the end.
 --
--- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5... records
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 incarnation:<dead>   6... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
 --       4 how long the claim holds, ms   5 fence ttl ms   6 '1': also what I have claimed, and did not bring to an end
 --       7... message ids
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, origin, queue, actor,
 --       payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone,
 --       aside (the record cannot be read)
+--
+-- An incarnation that was asked and is silent is dead for these messages only, and unless that would convict one: then
+-- its heartbeat decides.
 --
 -- I1: checked and changed in one script. I2: the payload stays. I5: here, and only here, the generation grows.
 -- I7: the verdict is in the record before any copy can be fetched.
@@ -19,6 +22,7 @@ local me, ttl, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = clock()
 local results = {}
 local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
+local silent = alive and is_silent(KEYS[1], KEYS[5], dead, now, ttl)
 
 local function claimable(record, id)
     if CLAIMED[record.state] and record.owner == me and ARGV[6] == '1' then
@@ -29,7 +33,7 @@ local function claimable(record, id)
         if dead == '' or record.owner ~= dead then
             return 'gone'
         end
-        return alive and 'alive' or 'claimed'
+        return alive and (not silent or would_be_convicted(record)) and 'alive' or 'claimed'
     elseif WAITING[record.state] then
         local deadline = redis.call('ZSCORE', KEYS[2], id)
         if not deadline or tonumber(deadline) <= now then
@@ -40,8 +44,8 @@ local function claimable(record, id)
     return 'gone'
 end
 
-for i = 5, #KEYS do
-    local key, id = KEYS[i], ARGV[i + 2]
+for i = 6, #KEYS do
+    local key, id = KEYS[i], ARGV[i + 1]
     local record = load(key)
     local answer = record and claimable(record, id) or 'gone'
     if record and record.state == 'damaged' then
@@ -59,6 +63,10 @@ for i = 5, #KEYS do
         local condemned = record.state == 'condemned' or record.state == 'poisoned'
         if record.state == 'running' then
             condemned = charge(record, was_draining(KEYS[1], dead))
+            if silent then
+                local deadline = tonumber(redis.call('ZSCORE', KEYS[1], dead))
+                redis.call('ZADD', KEYS[1], deadline - deadline % 0.5 + DOUBTED, dead)
+            end
         end
         record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
         record.generation, record.copy, record.done = record.generation + 1, '-', 0

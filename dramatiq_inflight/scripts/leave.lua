@@ -4,8 +4,8 @@
 -- An incarnation ends in order. What it still runs (a shutdown that timed out) is handed over when it has had a few
 -- seconds to end: threads may work until the process is gone.
 --
--- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 wake:<me>
---       5 (if any) the incarnations in the same place
+-- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 wake:<me>   5 asked:<me>
+--       6 (if any) the incarnations in the same place
 -- ARGV  1 me   2 hand-over delay ms, and the half that marks a shutdown
 -- returns how many messages are still running
 
@@ -13,9 +13,9 @@ local now = clock()
 local left = redis.call('ZCARD', KEYS[3])
 if left == 0 then
     forget(KEYS[1], ARGV[1])
-    redis.call('DEL', KEYS[2], KEYS[4])
-    if KEYS[5] then
-        redis.call('SREM', KEYS[5], ARGV[1])
+    redis.call('DEL', KEYS[2], KEYS[4], KEYS[5])
+    if KEYS[6] then
+        redis.call('SREM', KEYS[6], ARGV[1])
     end
 else
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])

@@ -13,7 +13,8 @@
 --       15 '1': Redis has forgotten this incarnation before, or taken it for dead
 --       16 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
 --       17 '1': its recovery takes a copy
--- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, its dead owner or ''}
+-- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
+--       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
 --       last_chance (to be asked again when 16 is known), claimed (its owner is dead: a copy is to be enqueued),
@@ -24,7 +25,7 @@
 
 local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
-local limit, dead_owner = tonumber(ARGV[10]), ''
+local limit, owner = tonumber(ARGV[10]), ''
 local now = clock()
 local record = load(KEYS[1])
 if record and record.state == 'damaged' then
@@ -42,7 +43,7 @@ local known, remembered = beat(KEYS[3], me, now, ttl)
 
 local function answer(name, wait)
     local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0, drains = 0}
-    return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first, r.drains, dead_owner}
+    return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first, r.drains, owner}
 end
 
 local function run(crashes, drains, contended)
@@ -150,6 +151,7 @@ if wait > 0 or not same then
         save_running(KEYS[1], record, payload)
     end
     if same then
+        owner = record.owner ~= me and record.owner or ''
         return answer('duplicate', math.max(wait, 1000))
     end
     return answer('waiting', 250)
@@ -159,8 +161,8 @@ end
 if record.done == 1 then
     return complete()
 end
-dead_owner = record.owner
-local convicted = charge(record, was_draining(KEYS[3], dead_owner))
+owner = record.owner
+local convicted = charge(record, was_draining(KEYS[3], owner))
 if not convicted and record.tailored == 0 then
     return run(record.crashes, record.drains, 1)
 end

@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Keeps the heartbeat's own process (`attendant`) at work, from the worker's side."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from dramatiq.logging import get_logger
+
+from .attendant import BYE, READY, Task
+
+__all__ = ["HeartbeatProcess"]
+
+#: How long to wait before a process that has ended is started again, seconds; doubles, up to the second.
+RESTART, LONGEST_RESTART = 1.0, 60.0
+
+#: How long it may take to end, seconds.
+END = 3.0
+
+#: What it needs of our environment, which may hold anybody's credentials: how to start, to resolve names, to trust.
+ENVIRONMENT = (
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TZ", "RES_OPTIONS"),
+    *("LOCALDOMAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),
+)
+
+#: The program.  The package's own ``__init__`` is not executed: it would import Dramatiq.
+PROGRAM = """
+import importlib.util, pickle, sys
+sys.path[:], init = pickle.load(sys.stdin.buffer)
+spec = importlib.util.spec_from_file_location("dramatiq_inflight", init)
+sys.modules["dramatiq_inflight"] = importlib.util.module_from_spec(spec)
+from dramatiq_inflight.attendant import main
+main()
+"""
+
+
+class HeartbeatProcess(threading.Thread):
+    """Starts it, and starts it again should it end before the worker does.
+
+    Parameters:
+      on_change: Called with whether it beats and answers: true once it does, false when it has ended.
+    """
+
+    def __init__(self, task: Task, on_change: Callable[[bool], None]) -> None:
+        super().__init__(name="dramatiq_inflight-heartbeat-process", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self.task = task
+        self.on_change = on_change
+        self._mutex = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._pause = RESTART
+
+    def run(self) -> None:
+        """Keep it at work until `stop` is called; survive everything."""
+        while not self._stopping.is_set():
+            try:
+                self._attend()
+            except Exception:
+                self.logger.exception("The heartbeat's process cannot be started; the heartbeat thread goes on.")
+            if self._stopping.wait(self._pause):
+                return
+            self._pause = min(2 * self._pause, LONGEST_RESTART)
+
+    def stop(self) -> None:
+        """End it, so that no beat comes any more; returns when it has ended."""
+        self._stopping.set()
+        with self._mutex:
+            process = self._process
+        if process is not None and process.stdin is not None:
+            try:
+                process.stdin.write(BYE)
+                process.stdin.close()
+            except OSError:
+                pass  # it has ended
+            try:
+                process.wait(END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def _attend(self) -> None:
+        with self._mutex:
+            if self._stopping.is_set():
+                return
+            self._process = process = _start(self.task)
+        assert process.stdout is not None
+        ready = process.stdout.readline() == READY
+        if ready:
+            self._pause = RESTART
+            self.on_change(True)
+        process.stdout.read()  # until it ends
+        code = process.wait()
+        if ready:
+            self.on_change(False)
+        if not self._stopping.is_set():
+            self.logger.warning(
+                "The heartbeat's process has ended (%s). It is started again; until then the thread goes on alone.",
+                f"signal {-code}" if code < 0 else f"exit code {code}",
+            )
+
+
+def _start(task: Task) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        # Isolated: its path comes with the task. The last arguments are for whoever looks at the list of processes.
+        [sys.executable, "-I", "-c", PROGRAM, "dramatiq_inflight heartbeat of", str(task.parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        start_new_session=True,  # a signal to the worker's group is not for it
+    )
+    assert process.stdin is not None
+    process.stdin.write(pickle.dumps((sys.path, str(Path(__file__).with_name("__init__.py")))) + pickle.dumps(task))
+    process.stdin.flush()
+    return process
