@@ -78,8 +78,8 @@ class HeartbeatProcess(threading.Thread):
             try:
                 process.stdin.write(BYE)
                 process.stdin.close()
-            except OSError:
-                pass  # it has ended
+            except (OSError, ValueError):
+                pass  # it has ended, or was told before
             try:
                 process.wait(END)
             except subprocess.TimeoutExpired:
@@ -119,6 +119,9 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
         start_new_session=True,  # a signal to the worker's group is not for it
     )
     assert process.stdin is not None
-    process.stdin.write(pickle.dumps((sys.path, str(Path(__file__).with_name("__init__.py")))) + pickle.dumps(task))
-    process.stdin.flush()
+    try:
+        process.stdin.write(pickle.dumps((sys.path, str(Path(__file__).with_name("__init__.py")))) + pickle.dumps(task))
+        process.stdin.flush()
+    except OSError:
+        pass  # it has ended already: that is seen next
     return process

@@ -36,7 +36,8 @@ GRAPH = {
     "registry": {"records", "wire"},
     "runtime": {
         "attendant", "connection", "errors", "evidence", "gate", "heartbeat", "heartbeat_process", "incarnation",
-        "lease", "policy", "recovery", "redis_broker", "registry", "settings", "siblings", "table", "telling", "watch", "wire",
+        "lease", "policy", "recovery", "redis_broker", "registry", "settings", "siblings", "table", "telling", "watch",
+        "wire",
     },
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -18,7 +19,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 import dramatiq_inflight
-from dramatiq_inflight import InFlightTracker
+from dramatiq_inflight import InFlightTracker, MessageLost
 from tests.support.history import History
 
 history = History(Path(os.environ["TEST_HISTORY"]))
@@ -132,6 +133,35 @@ def gated(key: Any, gate: str) -> None:
     while not Path(gate).exists():
         time.sleep(0.01)
     history.write("end", key, _message_id())
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None, store_results=True)
+def starving(key: Any, seconds: float, gate: str) -> str:
+    """Its first run holds the GIL for so long, as C code may; a later one works until a file is there."""
+    current = dramatiq_inflight.current()
+    run = current.run if current is not None else 0
+    history.write("start", key, _message_id(), run)
+    if run <= 1:
+        ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    while run > 1 and not Path(gate).exists():
+        time.sleep(0.01)
+    history.write("end", key, _message_id(), run)
+    return f"of run {run}"
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None, interrupt_on_loss=True, max_retries=3, min_backoff=50)
+def interruptible(key: Any, gate: str) -> None:
+    """Works until a file is there, or it is interrupted."""
+    current = dramatiq_inflight.current()
+    run = current.run if current is not None else 0
+    history.write("start", key, _message_id(), run)
+    try:
+        while not Path(gate).exists():
+            time.sleep(0.01)
+    except MessageLost:
+        history.write("interrupted", key, _message_id(), run)
+        raise
+    history.write("end", key, _message_id(), run)
 
 
 @dramatiq.actor(track_inflight=True, max_recoveries=None, max_retries=0)

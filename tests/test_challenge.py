@@ -1,0 +1,444 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Asked and silent: a duplicate delivery asks the owner, and two questions without an answer are a death."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from dramatiq import Message
+
+from dramatiq_inflight.challenge import Challenges, roll_call
+from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
+from dramatiq_inflight.lease import Lease
+from dramatiq_inflight.records import Answer, Claim, Copy, Enqueued, Finished, Mended, Start
+from dramatiq_inflight.registry import ASKED, Registry
+from dramatiq_inflight.table import Entry
+from dramatiq_inflight.watch import Listener
+
+from .support.inprocess import App
+from .support.lab import Lab, copy_of, payload_of
+from .support.servers import wait_until
+
+PATIENCE = 60_000
+
+
+class Owner:
+    """An incarnation that can be asked, and the time that it is given."""
+
+    def __init__(self, lab: Lab, registry: Registry, patience: int = PATIENCE) -> None:
+        self.lab, self.registry = lab, registry
+        self.key = f"{lab.prefix}incarnation:{registry.me}"
+        registry.register({"instance": "pod", "patience": str(patience)})
+
+    def time_passes(self) -> None:
+        """As long as the owner has for an answer, as far as the questions are concerned."""
+        for field in ("asked", "asked_again"):
+            if self.lab.client.hexists(self.key, field):
+                self.lab.client.hincrby(self.key, field, -PATIENCE)
+
+    def is_silent(self, by: Registry) -> None:
+        """It is asked twice, and gives no answer."""
+        challenged = by.challenge(self.registry.me, "")
+        assert challenged.answer is Answer.ASKED
+        for answer in (Answer.ASKED, Answer.SILENT):
+            self.time_passes()
+            challenged = by.challenge(self.registry.me, challenged.token)
+            assert challenged.answer is answer
+
+    @property
+    def deadline(self) -> float:
+        return float(self.lab.client.zscore(self.lab.prefix + "heartbeats", self.registry.me))
+
+
+@pytest.fixture
+def owner(lab: Lab, a: Registry) -> Owner:
+    return Owner(lab, a)
+
+
+# The question, in Redis.
+
+
+def test_who_leaves_two_questions_unanswered_has_lost_the_message(
+    lab: Lab, a: Registry, b: Registry, owner: Owner
+) -> None:
+    """The one in question: it is claimed, charged, and put back by a copy."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    started = lab.start(b, copy)
+    assert (started.answer, started.owner) == (Start.DUPLICATE, "a")
+    owner.is_silent(b)
+    orphan = lab.claim(b, copy, a)
+    assert (orphan.verdict, orphan.generation, orphan.crashes) == (Claim.CLAIMED, 2, 1)
+    assert b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    assert lab.start(b, lab.recovered(copy, orphan)).answer is Start.RUN
+    assert lab.start(b, copy).answer is Start.STALE  # the copy that was put off
+    assert b.due().dead == []  # for this message only
+
+
+@pytest.mark.parametrize("questions", [1, 2])
+def test_an_answer_ends_it(lab: Lab, a: Registry, b: Registry, owner: Owner, questions: int) -> None:
+    """Whichever question it is an answer to."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    challenged = b.challenge("a", "")
+    for _ in range(questions - 1):
+        owner.time_passes()
+        challenged = b.challenge("a", challenged.token)
+    assert challenged.answer is Answer.ASKED
+    time.sleep(0.002)  # a heartbeat in the same millisecond would look the same
+    a.beat()
+    owner.time_passes()
+    assert b.challenge("a", challenged.token).answer is Answer.OVER
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    # The next one who asks begins anew.
+    again = b.challenge("a", "")
+    assert again.answer is Answer.ASKED
+    owner.time_passes()
+    assert b.challenge("a", again.token).answer is Answer.ASKED
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+
+
+def test_one_question_or_one_whose_time_is_not_up_proves_nothing(
+    lab: Lab, a: Registry, b: Registry, owner: Owner
+) -> None:
+    """A question may be lost, or fall into a moment of starvation."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    challenged = b.challenge("a", "")
+    assert 59 < challenged.wait <= 60
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    owner.time_passes()
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    assert b.challenge("a", challenged.token).answer is Answer.ASKED
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+
+
+def test_a_question_that_is_open_is_not_asked_anew(lab: Lab, a: Registry, b: Registry, owner: Owner) -> None:
+    """Another asker waits for the same answer: the owner's time does not begin again, and is not halved."""
+    c = lab.incarnation("c")
+    b.challenge("a", "")
+    asked = lab.client.hget(owner.key, "asked")
+    time.sleep(0.005)
+    assert c.challenge("a", "").wait < 60
+    assert lab.client.hget(owner.key, "asked") == asked
+    owner.time_passes()
+    token = b.challenge("a", "").token
+    again = lab.client.hget(owner.key, "asked_again")
+    time.sleep(0.005)
+    assert c.challenge("a", token).answer is Answer.ASKED
+    assert lab.client.hget(owner.key, "asked_again") == again
+
+
+def test_nobody_is_judged_by_questions_that_an_outage_may_have_swallowed(
+    lab: Lab, a: Registry, b: Registry, owner: Owner
+) -> None:
+    """Neither during the grace, nor after it by a question from before its end."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    owner.is_silent(b)
+    now = lab.client.time()[0] * 1000
+    lab.client.zadd(lab.prefix + "heartbeats", {"*grace": now + 60_000})
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    challenged = b.challenge("a", "")
+    assert (challenged.answer, challenged.wait) == (Answer.ASKED, 1)
+    lab.client.zadd(lab.prefix + "heartbeats", {"*grace": now - 1})
+    lab.client.hset(
+        owner.key, mapping={"asked": now - 60_000, "asked_again": now - 50_000, "asked_at": int(owner.deadline)}
+    )
+    lab.client.hset(owner.key, "patience", 10)
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    assert b.challenge("a", challenged.token).answer is Answer.ASKED
+    assert int(lab.client.hget(owner.key, "asked")) >= now
+
+
+@pytest.mark.parametrize("limit", [0, 3, -2])
+def test_silence_convicts_nobody(lab: Lab, a: Registry, b: Registry, owner: Owner, limit: int) -> None:
+    """It may be a false alarm, and a dead letter is for good: there the heartbeat decides."""
+    copy = copy_of()
+    for i in range(max(limit, 0)):
+        dead = lab.incarnation(f"dead-{i}")
+        assert lab.start(dead, copy, limit=limit, alone=False).answer is Start.RUN
+        lab.kill(dead)
+    lab.runs(a, copy, limit=limit)
+    owner.is_silent(b)
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
+    lab.kill(a)
+    assert lab.claim_answer(b, copy, "a") is Claim.POISONED
+
+
+def test_who_cannot_be_asked_is_not_judged_by_its_silence(lab: Lab, a: Registry, b: Registry) -> None:
+    """One that does not listen yet, or is of a version that never does; one that is dead needs no question."""
+    assert b.challenge("a", "").answer is Answer.OVER
+    assert b.challenge("nobody", "").answer is Answer.OVER
+    Owner(lab, a)
+    lab.kill(a)
+    assert b.challenge("a", "").answer is Answer.OVER
+
+
+# The owner learns of it.
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_the_owner_hears_of_it_with_its_next_beat(
+    lab: Lab, a: Registry, b: Registry, owner: Owner, draining: bool
+) -> None:
+    """Whatever script that is; and once."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    if draining:
+        a.drain()
+        a.beat()
+    owner.is_silent(b)
+    orphan = lab.claim(b, copy, a)
+    assert (orphan.crashes, orphan.drains) == ((0, 1) if draining else (1, 0))
+    assert b.incarnation("a").draining is draining
+    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+    # The copy has not started: it takes its message back, and the charge.
+    assert mended == (Mended.RETAKEN, 2, 2, 0, 0)
+    assert a.beat() is True
+    assert b.incarnation("a").draining is draining
+
+
+def test_an_owner_that_is_late_changes_nothing(lab: Lab, a: Registry, b: Registry, owner: Owner) -> None:
+    """The copy has started: its success is noted, no more."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    owner.is_silent(b)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    lab.start(b, lab.recovered(copy, orphan))
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.owner, head.run, head.done, head.crashes) == ("b", 2, 1, 0)
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_beat_on_its_behalf_does_not_hide_it(
+    lab: Lab, a: Registry, b: Registry, owner: Owner, draining: bool
+) -> None:
+    """What the heartbeat's process says is no word of the worker's own."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    if draining:
+        a.drain()
+        a.beat()
+    owner.is_silent(b)
+    lab.claim(b, copy, a)
+    witness = Registry(lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60)
+    for _ in range(2):
+        before = owner.deadline
+        time.sleep(0.002)
+        assert witness.attest() is True
+        assert owner.deadline > before
+    assert b.incarnation("a").draining is draining
+    assert a.beat() is False
+    assert a.beat() is True
+    assert witness.attest() is True
+    assert a.beat() is True
+
+
+def test_a_beat_on_its_behalf_revives_the_late_and_not_the_forgotten(lab: Lab, a: Registry, b: Registry) -> None:
+    """It lives; that it had been taken for dead it hears with its own next beat. A stranger has to say who it is."""
+    witness = Registry(lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60)
+    lab.kill(a)
+    assert witness.attest() is True
+    assert b.due().dead == []
+    assert a.beat() is False
+    a.leave()
+    assert witness.attest() is False
+    assert "a" not in b.deadlines()
+
+
+def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as two questions take to be left unanswered, less the way there and back."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    lease = Lease(90, 2, threading.Event())
+    lease.registered(100)
+    entry = Entry(copy_of(), epoch=lease.epoch)
+    clock[0] += 1.9
+    assert not lease.in_doubt(entry)
+    clock[0] += 0.2
+    assert lease.in_doubt(entry)
+    assert not lease.silent
+    lease.contact(True, begun=101)  # it took a second to come back: it is as old as when it was sent
+    assert not lease.in_doubt(entry)
+    clock[0] += 1
+    assert lease.in_doubt(entry)
+    lease.contact(True, begun=clock[0])
+    assert not lease.in_doubt(entry)
+    assert (lease.epoch, lease.revived) == (1, False)
+
+
+def test_an_answer_that_was_lost_may_have_said_so() -> None:
+    """The script that told us may have run, and the connection broken."""
+    lease = Lease(90, 2, threading.Event())
+    lease.registered(time.monotonic())
+    entry = Entry(copy_of(), epoch=lease.epoch)
+    lease.answer_lost()
+    lease.contact(True, time.monotonic())
+    assert lease.in_doubt(entry)
+    entry.epoch = lease.epoch
+    lease.contact(True, time.monotonic())
+    assert not lease.in_doubt(entry)
+
+
+# Who asks.
+
+
+def test_one_owner_is_asked_once_for_many_messages(lab: Lab, a: Registry, b: Registry) -> None:
+    """And the verdict is on all of them."""
+    Owner(lab, a, patience=50)
+    challenges = Challenges(b)
+    assert challenges.next_in is None
+    for message_id in ("1", "2", "1"):
+        challenges.open("a", message_id)
+    assert challenges.next_in == 0
+    assert challenges.ask() == {}
+    assert 0 < (challenges.next_in or 0) <= 0.05
+    silent: dict[str, list[str]] = {}
+
+    def asked() -> bool:
+        silent.update(challenges.ask())
+        return bool(silent)
+
+    wait_until(asked, what="it is silent to the end")
+    assert silent == {"a": ["1", "2"]}
+    assert challenges.next_in is None
+    questions = lab.client.lrange(f"{lab.prefix}asked:a", 0, -1)
+    assert questions == [ASKED.encode()] * 3
+    assert 0 < lab.client.pttl(f"{lab.prefix}asked:a") <= 60_000
+
+
+def answer(registry: Registry, word: str) -> None:
+    if word == ASKED:
+        registry.beat()
+
+
+@pytest.fixture
+def listening(lab: Lab) -> Iterator[Callable[[Registry], Listener]]:
+    made: list[Listener] = []
+
+    def make(registry: Registry) -> Listener:
+        patient = bounded_client(lab.client, Listener.PATIENCE + COMMAND_TIMEOUT)
+        made.append(Listener(registry, patient, lambda word: answer(registry, word)))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for listener in made:
+        listener.stop()
+
+
+def test_a_living_owner_answers(
+    lab: Lab, a: Registry, b: Registry, owner: Owner, listening: Callable[[Registry], Listener]
+) -> None:
+    """By a heartbeat, within milliseconds."""
+    listening(a)
+    challenges = Challenges(b)
+    challenges.open("a", "m")
+    assert challenges.ask() == {}
+    before = lab.client.hget(owner.key, "asked_at")
+    wait_until(lambda: int(owner.deadline) > int(before), timeout=5, what="it beats")
+
+
+def test_who_leaves_the_answers_to_another_does_not_take_its_questions(
+    lab: Lab, a: Registry, listening: Callable[[Registry], Listener]
+) -> None:
+    """The heartbeat's process hears them."""
+    listener = listening(a)
+    wait_until(lambda: int(lab.client.info("clients")["blocked_clients"]) > 0, what="it listens")
+    listener.answer(False)
+
+    def overheard() -> bool:
+        lab.client.delete(f"{lab.prefix}asked:a")
+        a.ask(["a"])
+        time.sleep(0.01)
+        return not lab.client.llen(f"{lab.prefix}asked:a")
+
+    wait_until(lambda: not overheard(), timeout=5, what="it hears questions no more")
+    listener.answer(True)
+    wait_until(lambda: not lab.client.llen(f"{lab.prefix}asked:a"), timeout=5, what="it hears them again")
+
+
+def test_a_roll_call_says_who_answers(
+    lab: Lab, a: Registry, b: Registry, listening: Callable[[Registry], Listener]
+) -> None:
+    """For an operator who asks who is alive."""
+    listening(a)
+    assert roll_call(lab.incarnation("c"), patience=0.5) == {"a": True, "b": False, "c": False}
+    b.leave()
+    listening(lab.incarnation("c"))
+    began = time.monotonic()
+    assert roll_call(a, patience=60) == {"a": True, "c": True}
+    assert time.monotonic() - began < 30  # it does not wait for longer than it has to
+
+
+def test_questions_leave_no_key(lab: Lab, a: Registry, b: Registry, owner: Owner) -> None:
+    """Neither of who leaves nor of who is reaped."""
+    b.challenge("a", "")
+    a.challenge("b", "")
+    assert {"asked:a", "asked:b"} <= lab.names()
+    lab.kill(a)
+    assert b.reap("a")
+    assert b.leave() == 0
+    assert lab.names() == set()
+
+
+# A worker that meets a duplicate.
+
+
+@pytest.fixture
+def asking(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
+    """A worker that takes no time over a copy that is put off."""
+    app = App(server_url, namespace, lab, challenge_timeout=0.1)
+    yield app
+    app.close()
+
+
+def test_a_message_of_a_silent_owner_runs_again_and_its_copy_does_not(asking: App) -> None:
+    """At the end of the second question, long before the heartbeat expires."""
+    app = asking
+    ran: list[str] = []
+    actor = app.actor(lambda: ran.append("x"), actor_name="work")
+    _, other = _running_elsewhere(app, actor, patience=100)
+    app.start()
+    wait_until(lambda: ran == ["x"], timeout=10, what="it runs again")
+    app.join()
+    assert ran == ["x"]
+    assert app.registry.incarnation("other").dead_since_ms > time.time() * 1000  # still believed to live
+    assert other.beat() is False
+
+
+def test_a_message_of_a_living_owner_does_not_run(
+    app: App, lab: Lab, listening: Callable[[Registry], Listener]
+) -> None:
+    """It answers, time and again."""
+    ran: list[str] = []
+    actor = app.actor(lambda: ran.append("x"), actor_name="work")
+    message, other = _running_elsewhere(app, actor, patience=100)
+    listening(other)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    wait_until(lambda: lab.client.hexists(f"{lab.prefix}incarnation:other", "asked"), what="it is asked")
+    wait_until(lambda: runtime.recovery.challenges.next_in is None, what="it has answered")
+    copy = Copy.of(message)
+    other.finish(copy, 1, again=False, contended=False)
+    assert ran == []
+
+
+def _running_elsewhere(app: App, actor: object, *, patience: int) -> tuple[Message[object], Registry]:
+    other = app.other()
+    other.register({"instance": "other", "patience": str(patience)})
+    message: Message[object] = actor.message().copy(options={"redis_message_id": "r1"})  # type: ignore[attr-defined]
+    started = app.lab.start(other, Copy.of(message), payload=message.encode())
+    assert started.answer is Start.RUN
+    app.deliver(message)
+    return message, other
