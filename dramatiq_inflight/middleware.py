@@ -287,6 +287,8 @@ class InFlightTracker(Middleware):
             for option in CONTINUATIONS:
                 message.options.pop(option, None)
             message.options["store_results"] = False
+            # Nor is it dead-lettered, whatever Retries makes of it: its new owner answers for it.
+            message.failed, message.fail = False, lambda: None
         elif exception is None:
             store_at_home(broker, message, "after_process_message", result=result)
 
