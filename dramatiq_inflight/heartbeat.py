@@ -121,11 +121,12 @@ class Heartbeat(Thread):
         said = f"It had not been heard of for {silence:.1f} seconds: "
         if self.connectivity.failed_within(silence):
             return said + "it could not reach Redis."
-        if silence < self.interval:
+        if silence < self.lease.doubt_after:
             return ""  # Redis has lost its data, or somebody was wrong
         return (
-            f"{said}it was frozen, or its heartbeat thread had no turn. If code that it runs holds the GIL for long (C "
-            'extensions may), set heartbeat="process" (PROCESSING_HEARTBEAT=process), or a longer heartbeat_ttl.'
+            f"{said}if it was not frozen, its heartbeat thread had no turn, because code that it runs holds the GIL for "
+            'long (C extensions may). Then set heartbeat="process" (PROCESSING_HEARTBEAT=process), or longer times '
+            "(heartbeat_ttl, challenge_timeout)."
         )
 
     def look_up(self, entry: Entry) -> None:

@@ -78,7 +78,8 @@ class Lease:
     def __init__(self, ttl: float, patience: float, wake: threading.Event) -> None:
         self._wake = wake
         self._silent_after = ttl / 2
-        self._doubt_after = min(ttl / 2, patience)
+        #: After how long a silence others may have taken single messages, seconds.
+        self.doubt_after = min(ttl / 2, patience)
         self._last_contact = time.monotonic()
         self._answer_lost = False
         #: How long the last silence was that made a new epoch, seconds.
@@ -136,4 +137,4 @@ class Lease:
 
     def in_doubt(self, entry: Entry) -> bool:
         """Whether the message may have been taken from us since it was last looked up."""
-        return entry.epoch != self.epoch or time.monotonic() - self._last_contact > self._doubt_after
+        return entry.epoch != self.epoch or time.monotonic() - self._last_contact > self.doubt_after

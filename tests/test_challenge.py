@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from dramatiq import Message
@@ -19,9 +20,12 @@ from dramatiq_inflight.registry import ASKED, Registry
 from dramatiq_inflight.table import Entry
 from dramatiq_inflight.watch import Listener
 
+from .support.cluster import Cluster
+from .support.history import History
 from .support.inprocess import App
 from .support.lab import Lab, copy_of, payload_of
 from .support.servers import wait_until
+from .support.workers import WorkerProcess
 
 PATIENCE = 60_000
 
@@ -442,3 +446,75 @@ def _running_elsewhere(app: App, actor: object, *, patience: int) -> tuple[Messa
     assert started.answer is Start.RUN
     app.deliver(message)
     return message, other
+
+
+# Real workers, and Dramatiq's own maintenance, which takes a starved worker for dead: then it delivers again.
+
+IMPATIENT = {
+    "HEARTBEAT_INTERVAL": "30",
+    "HEARTBEAT_TTL": "90",
+    "TEST_HEARTBEAT_TIMEOUT": "1000",
+    "TEST_MAINTENANCE_CHANCE": "1000000",
+}
+
+
+@pytest.mark.parametrize("heartbeat", ["thread", "process"])
+def test_what_a_starved_worker_runs_is_delivered_again_and_does_not_run_twice(
+    cluster: Callable[..., Cluster], history: History, tmp_path: Path, heartbeat: str
+) -> None:
+    """Its process answers for it; its thread is given its time."""
+    made = cluster(PROCESSING_HEARTBEAT=heartbeat, **IMPATIENT)
+    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=5)
+    made.wait(lambda: "it is running already; this copy is put off" in other.output(), what="it is delivered again")
+    made.wait(lambda: history.count("end") == 1, what="it ends")
+    assert history.count("start") == 1
+    assert "taken for dead" not in owner.output() + other.output()
+
+
+def test_a_thread_that_is_starved_beyond_its_allowance_is_fenced(
+    cluster: Callable[..., Cluster], history: History, tmp_path: Path
+) -> None:
+    """The message runs again; the late one changes nothing."""
+    made = cluster(PROCESSING_CHALLENGE_TIMEOUT="0.5", **IMPATIENT)
+    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=5)
+    made.wait(lambda: history.count("start") == 2, what="it runs again")
+    made.wait(lambda: "was completed here after it had been taken over" in owner.output(), what="it is fenced")
+    assert "it was asked twice whether it lives, and has not answered" in other.output()
+    made.wait(lambda: "PROCESSING_HEARTBEAT=process" in owner.output(), what="it is said why, and what to set")
+    (tmp_path / "gate").touch()
+    made.wait(lambda: history.count("end") == 2, what="both have ended")
+    made.wait(lambda: made.results().get_result(_sent(made), block=True) == "of run 2", what="the result is there")
+
+
+def test_what_a_killed_worker_ran_and_is_delivered_again_runs_after_two_questions(
+    cluster: Callable[..., Cluster], history: History, tmp_path: Path
+) -> None:
+    """Nobody has seen the death, and the heartbeat is fresh."""
+    made = cluster(PROCESSING_CHALLENGE_TIMEOUT="0.5", **IMPATIENT)
+    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=60)
+    owner.kill()
+    made.wait(lambda: history.count("start") == 2, timeout=15, what="it runs again")
+    (tmp_path / "gate").touch()
+    made.wait(lambda: history.count("end") == 1, what="it ends")
+    assert "it was asked twice whether it lives, and has not answered" in other.output()
+
+
+def _one_runs_and_another_is_there(
+    made: Cluster, history: History, folder: Path, *, seconds: float
+) -> tuple[WorkerProcess, WorkerProcess]:
+    owner = made.worker(threads=1)
+    if made.env.get("PROCESSING_HEARTBEAT") == "process":
+        made.wait(lambda: "patience" in _said(made) and _said(made)["patience"] == "2000", what="its process answers")
+    made.app.starving.send("m", seconds, str(folder / "gate"))
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    return owner, made.worker(threads=1)
+
+
+def _said(made: Cluster) -> dict[str, str]:
+    keys = made.client.keys(made.prefix + "incarnation:*")
+    return {name.decode(): value.decode() for key in keys for name, value in made.client.hgetall(key).items()}
+
+
+def _sent(made: Cluster) -> Message[str]:
+    event = made.history.events("start")[0]
+    return made.app.starving.message().copy(message_id=event.message_id)  # type: ignore[no-any-return]

@@ -91,6 +91,30 @@ def test_a_pid_that_is_anothers_now_is_no_sign_of_life(child: subprocess.Popen[b
     assert watched.fd is None
 
 
+def test_a_pid_that_was_given_again_is_no_sign_of_life(child: subprocess.Popen[bytes]) -> None:
+    """By the kernel itself: the same number, to another process."""
+    before, last_pid = process_of(child.pid), Path("/proc/sys/kernel/ns_last_pid")
+    child.kill()
+    child.wait()
+    for _ in range(100):  # others start processes, too
+        try:
+            last_pid.write_text(str(child.pid - 1))
+        except OSError as error:
+            pytest.skip(f"pids cannot be chosen here: {error}")
+        again = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        if again.pid == child.pid:
+            break
+        again.kill()
+        again.wait()
+    try:
+        assert again.pid == child.pid
+        assert Watched(before).is_gone()
+        assert not Watched(process_of(again.pid)).is_gone()
+    finally:
+        again.kill()
+        again.wait()
+
+
 def test_a_pid_that_nobody_has_is_gone() -> None:
     """Whatever /proc shows."""
     process = subprocess.Popen([sys.executable, "-c", ""])
@@ -366,6 +390,12 @@ def test_a_restarted_container_takes_over_at_once(cluster: MakeCluster, history:
     first = made.worker(threads=2, processes=2, inside=namespace, wait=False, PROCESSING_INSTANCE_ID="pod-1")
     made.wait(lambda: history.count("start") == 4, what="they run")
     first.kill()
+    # Under the same id, in another place and with the same pids: no proof, unless the id is exclusive.
+    same = made.worker(threads=2, processes=2, inside=namespace, wait=False, PROCESSING_INSTANCE_ID="pod-1")
+    made.wait(lambda: "ready for action" in same.output(), what="the container is restarted")
+    same.kill()
+    assert "is dead" not in same.output()
+    assert history.count("start") == 4
     # Another pod on the host knows nothing, and would wait for the heartbeat.
     other = made.worker(threads=8, inside=namespace, wait=False, PROCESSING_INSTANCE_ID="pod-2")
     made.wait(lambda: "ready for action" in other.output(), what="another pod boots")

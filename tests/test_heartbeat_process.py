@@ -313,7 +313,7 @@ def test_a_call_that_starves_the_thread_for_three_ttls_is_fenced(
     gate.touch()
     made.wait(lambda: history.count("end") == 2 and made.enqueued() == 0, what="all is done")
     assert made.results().get_result(message) == "of run 2"
-    assert "PROCESSING_HEARTBEAT=process" in starved.output()
+    made.wait(lambda: "PROCESSING_HEARTBEAT=process" in starved.output(), what="it is said what to set")
     assert "its heartbeat thread had no turn" in starved.output()
     assert "its heartbeat has expired" in other.output()
 

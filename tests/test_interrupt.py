@@ -109,7 +109,8 @@ def test_a_message_that_was_taken_is_interrupted(
 def test_a_message_that_was_taken_is_not_dead_lettered(zombie: Callable[..., Zombie], how: str) -> None:
     """However it ends here: whoever replayed it from there would run it twice."""
     made = zombie(interrupt_on_loss=True)
-    options: dict[str, Any] = {"no retries": {"max_retries": 0}, "throws": {"throws": MessageLost}}.get(how, {})
+    option = {"no retries": ("max_retries", 0), "throws": ("throws", MessageLost)}.get(how)
+    options: dict[str, Any] = dict([option] if option else [])
     message = made.runs(fails=how == "failed by hand", **options)
     made.loses(message)
     wait_until(lambda: made.log == ["start", "interrupted"], what="it is interrupted")

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import redis
@@ -66,27 +66,50 @@ def find_server() -> str | None:
 class RedisServer:
     """One server process, on loopback, without persistence unless asked for."""
 
-    def __init__(self, binary: str, folder: Path, *, persistent: bool = False, port: int | None = None) -> None:
+    def __init__(
+        self,
+        binary: str,
+        folder: Path,
+        *,
+        persistent: bool = False,
+        port: int | None = None,
+        inside: Sequence[str] = (),
+        address: str = "127.0.0.1",
+    ) -> None:
         self.binary = binary
         self.folder = folder
         self.persistent = persistent
         self.port = port or free_port()
+        self.inside = inside
+        self.address = address
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
+
+    @property
+    def path(self) -> str:
+        """Where a server in a network namespace of its own is reached from every other."""
+        return str(self.folder / "redis.sock")
 
     def client(self) -> redis.Redis:
+        if self.inside:
+            return redis.Redis(unix_socket_path=self.path, socket_timeout=20)
         return redis.Redis(port=self.port, socket_timeout=20)
 
     def start(self) -> RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
-        args = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        args = ["--port", str(self.port), "--bind", self.address, "--save", "", "--dir", str(self.folder)]
+        if self.inside:
+            args += ["--unixsocket", self.path, "--protected-mode", "no"]
         args += ["--appendonly", "yes" if self.persistent else "no", "--appendfsync", "always"]
         args += ["--slowlog-log-slower-than", "1000", "--slowlog-max-len", "100000"]
         self.process = subprocess.Popen(
-            [self.binary, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            [*self.inside, self.binary, *args],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         wait_until(self._answers, what="the Redis server answers")
         return self
