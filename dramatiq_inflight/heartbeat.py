@@ -124,8 +124,8 @@ class Heartbeat(Thread):
         if silence < self.lease.doubt_after:
             return ""  # Redis has lost its data, or somebody was wrong
         return (
-            f"{said}if it was not frozen, its heartbeat thread had no turn, because code that it runs holds the GIL for "
-            'long (C extensions may). Then set heartbeat="process" (PROCESSING_HEARTBEAT=process), or longer times '
+            f"{said}if it was not frozen, its heartbeat thread had no turn, because code that it runs holds the GIL "
+            'for long (C extensions may). Then set heartbeat="process" (PROCESSING_HEARTBEAT=process), or longer times '
             "(heartbeat_ttl, challenge_timeout)."
         )
 

@@ -1,8 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""How soon the messages of a killed process run again, at default settings.
+"""How soon the messages of a killed process run again, at default settings, by who notices.
 
-``python -m tests.support.quick_deaths --rounds 50``
+``python -m tests.support.quick_deaths --rounds 50 [--by siblings|witness|challenge]``
+
+siblings   ``dramatiq -p 4``: one process is killed, the others see it.
+witness    ``-p 1`` and its heartbeat process; the rest is done by another ``dramatiq``, which sees nothing of the host.
+challenge  a whole host is lost, and Dramatiq's maintenance delivers its message again: seconds from that delivery.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ import signal
 import statistics
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from .cluster import Cluster, standalone
-from .history import History
+from .history import Event, History
 
-__all__ = ["kill_one_of_four"]
+__all__ = ["KINDS"]
 
 DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90", "PROCESSING_WATCH_PROCESSES": "true"}
 
@@ -41,22 +47,98 @@ def kill_one_of_four(cluster: Cluster, rounds: int, seed: int) -> list[float]:
         victim = choose.choice(_pids(history, worker.group))
         mine = {event.key for event in history.events("start") if event.pid == victim and event.key in keys}
         assert len(mine) == 8
-        before = len(history.events())
-        os.kill(victim, signal.SIGKILL)
-        killed = time.time()
-        Path(gate.format("")).touch()
-        cluster.wait(
-            lambda b=before, m=mine: any(e.what == "start" and e.key in m for e in history.events()[b:]),
-            timeout=150,
-            what="one of its messages runs again",
-        )
-        again = next(e for e in history.events()[before:] if e.what == "start" and e.key in mine)
-        seconds.append(again.at - killed)
+        seconds.append(_kill_and_wait(cluster, victim, sorted(mine), gate=Path(gate.format(""))))
         worker.process.wait(timeout=60)
         rest = cluster.worker()
         cluster.wait(lambda ks=keys: set(ks) <= history.keys("end"), timeout=150, what="all complete")
         rest.stop()
     return seconds
+
+
+def kill_one_with_a_witness(cluster: Cluster, rounds: int, seed: int) -> list[float]:
+    """``dramatiq -p 1 -t 8``, ``heartbeat="process"``; SIGKILL its worker process while it runs 8 messages.
+
+    Returns: seconds from the kill to the first line of the first re-run by a second ``dramatiq``, for each round.
+    """
+    history, seconds = cluster.history, []
+    for number in range(rounds):
+        keys = [f"{number}-{n}" for n in range(8)]
+        gate = str(cluster.folder / f"gate-{number}")
+        for key in keys:
+            cluster.app.gated.send(key, gate)
+        worker = cluster.worker(PROCESSING_HEARTBEAT="process")
+        cluster.wait(lambda ks=keys: history.keys("start") >= set(ks), what="it runs 8 messages")
+        cluster.wait(lambda: b"2000" in _said(cluster, "patience"), what="its heartbeat process beats")
+        other = cluster.worker(PROCESSING_WATCH_PROCESSES="false")
+        victim = _pids(history, worker.group)[0]
+        seconds.append(_kill_and_wait(cluster, victim, keys))
+        Path(gate).touch()
+        cluster.wait(lambda ks=keys: history.keys("end") >= set(ks), timeout=150, what="all complete")
+        worker.process.wait(timeout=60)
+        other.stop()
+    return seconds
+
+
+def lose_a_host(cluster: Cluster, rounds: int, seed: int) -> list[float]:
+    """A worker and its heartbeat process are killed together; its message is delivered again by Dramatiq's maintenance.
+
+    Every other round is with a heartbeat thread.
+
+    Returns: for each round, seconds from the delivery to the first line of the re-run, less two challenges.
+    """
+    history, seconds = cluster.history, []
+    settings = {"TEST_HEARTBEAT_TIMEOUT": "1000", "TEST_MAINTENANCE_CHANCE": "1000000"}
+    for number in range(rounds):
+        kind, timeout = ("process", 2.0) if number % 2 == 0 else ("thread", 10.0)
+        key, gate = f"{number}", str(cluster.folder / f"gate-{number}")
+        blind: dict[str, Any] = {"PROCESSING_HEARTBEAT": kind, "PROCESSING_WATCH_PROCESSES": "false", **settings}
+        cluster.app.gated.send(key, gate)
+        worker = cluster.worker(threads=1, **blind)
+        cluster.wait(lambda k=key: k in history.keys("start"), what="it runs")
+        patience = str(round(timeout * 1000)).encode()
+        cluster.wait(lambda p=patience: p in _said(cluster, "patience"), what="it can be asked")
+        other = cluster.worker(threads=1, **blind)
+        victim = _pids(history, worker.group)[0]
+        for child in Path(f"/proc/{victim}/task/{victim}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        worker.kill()
+        cluster.wait(lambda k=key: _starts(history, k)[1:], timeout=60, what="it runs again")
+        line = next(line for line in other.output().splitlines() if "it is running already" in line)
+        delivered = datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+        again = _starts(history, key)[1]
+        print(f"{kind}: {again.at - delivered:.2f} s, two challenges are {2 * timeout:.0f} s", flush=True)
+        seconds.append(again.at - delivered - 2 * timeout)
+        Path(gate).touch()
+        cluster.wait(lambda k=key: k in history.keys("end"), what="it completes")
+        other.stop()
+    return seconds
+
+
+KINDS = {"siblings": kill_one_of_four, "witness": kill_one_with_a_witness, "challenge": lose_a_host}
+
+
+def _kill_and_wait(cluster: Cluster, victim: int, keys: list[str], gate: Path | None = None) -> float:
+    """Seconds from the kill to the first line of a re-run; `gate`: opened after the kill, so that threads are free."""
+    history = cluster.history
+    before = len(history.events())
+    os.kill(victim, signal.SIGKILL)
+    killed = time.time()
+    if gate is not None:
+        gate.touch()
+
+    def again() -> list[Event]:
+        return [event for event in history.events()[before:] if event.what == "start" and event.key in keys]
+
+    cluster.wait(again, timeout=150, what="one of its messages runs again")
+    return again()[0].at - killed
+
+
+def _starts(history: History, key: str) -> list[Event]:
+    return [event for event in history.events("start") if event.key == key]
+
+
+def _said(cluster: Cluster, field: str) -> list[bytes | None]:
+    return [cluster.client.hget(key, field) for key in cluster.client.keys(cluster.prefix + "incarnation:*")]
 
 
 def _pids(history: History, group: int) -> list[int]:
@@ -68,10 +150,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--by", choices=sorted(KINDS), default="siblings")
     options = parser.parse_args()
     with standalone(lambda url: DEFAULTS) as cluster:
-        seconds = kill_one_of_four(cluster, options.rounds, options.seed)
-    print(f"{len(seconds)} rounds: median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s")
+        seconds = KINDS[options.by](cluster, options.rounds, options.seed)
+    print(f"{options.by}, {len(seconds)} rounds: median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s")
     return 0
 
 
