@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Run the benchmarks: ``python -m benchmarks [overhead|commands|memory|recovery|all] [--json FILE] [--quick]``."""
+"""Run the benchmarks: ``python -m benchmarks [all|overhead|commands|memory|recovery|watch] [--json FILE]``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import commands, memory, overhead, recovery
+from . import commands, memory, overhead, recovery, watch
 from .support import Result, environment
 
 BENCHMARKS = {
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "commands": commands.run,
     "memory": memory.run,
     "recovery": recovery.run,
+    "watch": watch.run,
 }
 
 

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,9 @@ class Attendant:
                     self.registry.attest()
             except redis.RedisError:
                 time.sleep(RETRY)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)  # no answers that are waited for would look like a death; it is started again
 
     def _is_orphaned(self) -> bool:
         if self._watched is not None and (self._watched.fd is not None or self._watched.gone):

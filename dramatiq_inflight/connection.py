@@ -119,7 +119,12 @@ def _client(connection_class: type[Any], arguments: dict[str, Any]) -> redis.Red
 
 
 def _own_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if not name.startswith(POOL_INTERNALS)}
+    # A bare object() is redis-py's way to say "by default"; it is known by its identity, which pickling does not keep.
+    return {
+        name: value
+        for name, value in arguments.items()
+        if not name.startswith(POOL_INTERNALS) and type(value) is not object
+    }
 
 
 def bounded_client_from_url(url: str) -> redis.Redis:

@@ -99,9 +99,9 @@ def lose_a_host(cluster: Cluster, rounds: int, seed: int) -> list[float]:
         cluster.wait(lambda p=patience: p in _said(cluster, "patience"), what="it can be asked")
         other = cluster.worker(threads=1, **blind)
         victim = _pids(history, worker.group)[0]
-        children = [file.read_text().split() for file in Path(f"/proc/{victim}/task").glob("*/children")]
-        for child in sum(children, []):
-            os.kill(int(child), signal.SIGKILL)
+        for children in Path(f"/proc/{victim}/task").glob("*/children"):
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
         worker.kill()
         cluster.wait(lambda k=key: _starts(history, k)[1:], timeout=60, what="it runs again")
         line = next(line for line in other.output().splitlines() if "it is running already" in line)

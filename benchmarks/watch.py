@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What it costs that processes watch each other, at rest; and what a heartbeat process takes of memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import redis
+
+from dramatiq_inflight.attendant import Task
+from dramatiq_inflight.connection import Address, bounded_client
+from dramatiq_inflight.evidence import Process
+from dramatiq_inflight.heartbeat_process import HeartbeatProcess
+from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.watch import NEIGHBOURS, REFRESH, Watch
+from tests.support.servers import RedisServer
+
+from .support import Result, server
+
+__all__ = ["run"]
+
+#: How long all is at rest, seconds: two times that each looks for new neighbours.
+REST = 2 * REFRESH
+
+
+def run(*, quick: bool = False) -> Result:
+    """Measure."""
+    number, rest = (50, REFRESH) if quick else (500, REST)
+    result = Result(f"watch: {number} incarnations on one host, each watches {NEIGHBOURS}, {rest:g} seconds at rest")
+    with server() as redis_server:
+        worker, server_cpu, descriptors = _at_rest(redis_server, number, rest)
+        result.add("CPU of one process's watch", 100 * worker / number / rest, unit="% of a core", at_most=0.1)
+        result.add("CPU of all of them", 100 * worker / rest, unit="% of a core")
+        result.add("CPU of Redis for all of them", 100 * server_cpu / rest, unit="% of a core")
+        result.add("descriptors of one process's watch", descriptors / number)
+        own, shared = _heartbeat_process(redis_server)
+        result.add("memory of a heartbeat process, its own", own, unit="MB")
+        result.add("memory of a heartbeat process, shared with others", shared, unit="MB")
+    result.notes.append("the watches are threads of one process here; what they watch are processes")
+    return result
+
+
+def _at_rest(redis_server: RedisServer, number: int, rest: float) -> tuple[float, float, int]:
+    """CPU seconds of all watches and of the server, and how many descriptors the watches have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    me = Process.here()
+    assert me is not None, "this system shows no processes"
+    client = bounded_client(redis_server.client())
+    watched = [subprocess.Popen(["sleep", "3600"]) for _ in range(number)]
+    watches: list[Watch] = []
+    try:
+        for child in watched:
+            started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+            registry = Registry(client, "bench", f"{child.pid:016}", heartbeat_ttl=3600, fence_ttl=60)
+            said = {"instance": "host", "pid": str(child.pid), "place": me.place, "process_started": started}
+            registry.register(said)
+            watches.append(Watch(registry, me, lambda: None))
+        for watch in watches:
+            watch.start()
+        while any(len(watch._watched) < NEIGHBOURS for watch in watches):
+            time.sleep(0.1)
+        time.sleep(2)  # they greet each other
+        descriptors = sum(len(watch._watched) + 2 for watch in watches)
+        cpu, server_cpu = time.process_time(), _server_cpu(client)
+        time.sleep(rest)
+        return time.process_time() - cpu, _server_cpu(client) - server_cpu, descriptors
+    finally:
+        threads = [threading.Thread(target=watch.stop) for watch in watches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for child in watched:
+            child.kill()
+            child.wait()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _server_cpu(client: redis.Redis) -> float:
+    used = client.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])  # type: ignore[index]
+
+
+def _heartbeat_process(redis_server: RedisServer) -> tuple[float, float]:
+    """Its memory in megabytes: what nobody shares, and its part of what others share."""
+    address = Address.of(redis_server.client())
+    assert address is not None
+    registry = Registry(bounded_client(redis_server.client()), "bench", "me", heartbeat_ttl=3600, fence_ttl=60)
+    registry.register({"instance": "host"})
+    ready = threading.Event()
+    task = Task(address.pickled(), "bench", "me", Process.here(), os.getpid(), 1.0, 90.0, None)
+    process = HeartbeatProcess(task, lambda answers: ready.set())
+    process.start()
+    assert ready.wait(60)
+    assert process._process is not None
+    time.sleep(3)
+    rollup = Path(f"/proc/{process._process.pid}/smaps_rollup").read_text().splitlines()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in rollup[1:]}
+    process.stop()
+    own = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
+    return own / 1024, (kilobytes["Pss"] - own) / 1024
