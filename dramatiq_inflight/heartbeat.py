@@ -118,15 +118,13 @@ class Heartbeat(Thread):
 
     def _why_silent(self) -> str:
         silence = self.lease.silence
-        said = f"It had not been heard of for {silence:.1f} seconds: "
+        said = f"It had not been heard of for {silence:.1f} seconds"
         if self.connectivity.failed_within(silence):
-            return said + "it could not reach Redis."
-        if silence < self.lease.doubt_after:
-            return ""  # Redis has lost its data, or somebody was wrong
+            return said + ": it could not reach Redis."
         return (
-            f"{said}if it was not frozen, its heartbeat thread had no turn, because code that it runs holds the GIL "
-            'for long (C extensions may). Then set heartbeat="process" (PROCESSING_HEARTBEAT=process), or longer times '
-            "(heartbeat_ttl, challenge_timeout)."
+            f"{said}. If it was not frozen, and Redis has lost nothing, then its heartbeat thread had no turn, because "
+            'code that it runs holds the GIL for long (C extensions may): set heartbeat="process" '
+            "(PROCESSING_HEARTBEAT=process), or longer times (heartbeat_ttl, challenge_timeout)."
         )
 
     def look_up(self, entry: Entry) -> None:

@@ -82,8 +82,8 @@ class Lease:
         self.doubt_after = min(ttl / 2, patience)
         self._last_contact = time.monotonic()
         self._answer_lost = False
-        #: How long the last silence was that made a new epoch, seconds.
-        self.silence = 0.0
+        self._last_silence = 0.0
+        self._silence_ended = float("-inf")
         self.epoch = 0
         #: Whether this incarnation was ever taken for dead, or Redis lost its data.
         self.revived = False
@@ -110,10 +110,16 @@ class Lease:
         if not known:
             self._lost = self.epoch > 0
             self.register_again()
+        if silence > self.doubt_after:
+            self._last_silence, self._silence_ended = silence, time.monotonic()
         if doubt or (not known and self.epoch > 0):
-            self.silence = silence
             self.revived = self.revived or not known
             self.epoch += 1
+
+    @property
+    def silence(self) -> float:
+        """How long the silence was that has just ended, seconds; 0: there was none that anybody could mind."""
+        return self._last_silence if time.monotonic() - self._silence_ended < self.doubt_after else 0.0
 
     def answer_lost(self) -> None:
         """A script of ours may have reached Redis, and what it said is not known."""

@@ -116,6 +116,7 @@ class Runtime:
 
     def register(self) -> None:
         """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later."""
+        self.listener.start()  # so that it can be asked whether it lives, however long the boot takes
         try:
             self.heartbeat.register()
         except redis.RedisError:
@@ -127,8 +128,6 @@ class Runtime:
             self.queues.ack_with(self._finish_and_ack)
         self.heartbeat.start()
         self.recovery_thread.start()
-        self.listener.start()
-        self.lease.register_again()  # from now on it can be asked whether it lives
         if self.heartbeat_process is not None:
             self.heartbeat_process.start()
         if self.watch is not None:
@@ -272,9 +271,8 @@ class Runtime:
         said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
         if self.process is not None:
             said["place"], said["process_started"] = self.process.place, self.process.started
-        if self.listener.is_alive():
-            patience = self.settings.patience("process" if self._attended else "thread")
-            said["patience"] = str(round(patience * 1000))
+        patience = self.settings.patience("process" if self._attended else "thread")
+        said["patience"] = str(round(patience * 1000))
         if self.queues is not None:
             said["broker_namespace"] = self.queues.namespace
             said["broker_id"] = self.queues.broker.broker_id
