@@ -95,7 +95,7 @@ def _heartbeat_process(redis_server: RedisServer) -> tuple[float, float]:
     registry = Registry(bounded_client(redis_server.client()), "bench", "me", heartbeat_ttl=3600, fence_ttl=60)
     registry.register({"instance": "host"})
     ready = threading.Event()
-    task = Task(address.pickled(), "bench", "me", Process.here(), os.getpid(), 1.0, 90.0, None)
+    task = Task(address.pickled(), "bench", "me", Process.here(), os.getpid(), 1.0, 90.0, 2.0, None)
     process = HeartbeatProcess(task, lambda answers: ready.set())
     process.start()
     assert ready.wait(60)

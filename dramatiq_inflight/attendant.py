@@ -22,20 +22,17 @@ from pathlib import Path
 
 import redis
 
-from .connection import COMMAND_TIMEOUT, Address
+from .connection import Address
 from .evidence import GONE, Process, Watched
-from .registry import ASKED, DIED, Registry
+from .registry import ASKED, DIED, Registry, listening_times
 
 __all__ = ["BYE", "READY", "Attendant", "Task", "main"]
 
 #: What the worker says when it ends in order, and what it is told once the beats come.
 BYE, READY = b"bye", b"ready\n"
 
-#: How long one question to Redis waits, seconds.
-PATIENCE = 10.0
-
-#: How long to wait before a beat that failed is tried again, seconds.
-RETRY = 1.0
+#: How long to wait before what has failed is tried again, seconds: a beat, and listening.
+RETRY, LISTEN_AGAIN = 1.0, 0.2
 
 #: How often to look for the worker where no descriptor tells of its end, seconds.
 LOOK = 0.5
@@ -56,6 +53,8 @@ class Task:
     parent: int
     interval: float
     ttl: float
+    #: How long an answer may take, seconds.
+    patience: float
     health_file: Path | None
 
 
@@ -65,7 +64,9 @@ class Attendant:
     def __init__(self, task: Task) -> None:
         self.task = task
         address: Address = pickle.loads(task.address)
-        self._patient = address.connect(PATIENCE + COMMAND_TIMEOUT)
+        self._wait_for_word, bound = listening_times(task.patience)
+        self._patient = address.connect(bound)
+        self._beats = False
         self.registry = Registry(
             address.connect(), task.namespace, task.incarnation, heartbeat_ttl=task.ttl, fence_ttl=task.ttl
         )
@@ -74,11 +75,6 @@ class Attendant:
     def run(self) -> None:
         """Until the worker has gone, or says that it goes."""
         threading.Thread(target=self._answer, name="answer", daemon=True).start()
-        self._beat()
-        try:
-            os.write(1, READY)
-        except OSError:
-            pass  # it has died already
         next_beat = 0.0
         while not self._is_orphaned():
             if time.monotonic() >= next_beat:
@@ -91,17 +87,23 @@ class Attendant:
         try:
             if self.registry.attest() and self.task.health_file is not None:
                 self.task.health_file.touch()
+            self._beats = True
         except (redis.RedisError, OSError):
             return False
         return True
 
     def _answer(self) -> None:
+        ready = False
         while True:
             try:
-                if self.registry.heard(self._patient, PATIENCE, words=False) == ASKED and not self._is_orphaned():
+                word = self.registry.heard(self._patient, self._wait_for_word, by_process=True)
+                if self._beats and not ready:
+                    ready = True
+                    _say_ready()
+                if word == ASKED and not self._is_orphaned():
                     self.registry.attest()
             except redis.RedisError:
-                time.sleep(RETRY)
+                time.sleep(LISTEN_AGAIN)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)  # no answers that are waited for would look like a death; it is started again
@@ -140,6 +142,14 @@ class Attendant:
                 return
             except redis.RedisError:
                 time.sleep(RETRY)
+
+
+def _say_ready() -> None:
+    """From now on the worker may promise that questions are answered soon."""
+    try:
+        os.write(1, READY)
+    except OSError:
+        pass  # it has died already
 
 
 def main() -> None:

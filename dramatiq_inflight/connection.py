@@ -78,6 +78,7 @@ class Address:
         """
         file = io.BytesIO()
         _Pickler(file).dump(self)
+        pickle.loads(file.getvalue())
         return file.getvalue()
 
     def connect(self, timeout: float = COMMAND_TIMEOUT) -> redis.Redis:

@@ -112,9 +112,8 @@ class Heartbeat(Thread):
                 "over meanwhile stays there. %s",
                 self._why_silent(),
             )
-        begun = time.monotonic()
         self.registry.register(self.identity())
-        self.lease.registered(begun)
+        self.lease.registered()
 
     def _why_silent(self) -> str:
         silence = self.lease.silence
@@ -162,13 +161,11 @@ class Heartbeat(Thread):
 
     def _lose(self, entry: Entry) -> None:
         entry.lost = True
-        strand = entry.strand if entry.phase is Phase.RUNNING else None
+        interrupted = entry.strand is not None and entry.strand.interrupt(MessageLost)
         self.logger.warning(
             "Message %s was taken over while this worker was silent. It %s here, and changes nothing.",
-            *(entry.copy.message_id, "goes on" if strand is None else "is interrupted"),
+            *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),
         )
-        if strand is not None:
-            strand.interrupt(MessageLost, lambda: entry.phase is Phase.RUNNING)
 
     def finish(self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None) -> None:
         """Tell Redis that a message is complete; `then`: and acknowledge it, in one write.

@@ -33,7 +33,8 @@ ENVIRONMENT = (
 #: The program.  The package's own ``__init__`` is not executed: it would import Dramatiq.
 PROGRAM = """
 import importlib.util, pickle, sys
-sys.path[:], init = pickle.load(sys.stdin.buffer)
+path, init = pickle.load(sys.stdin.buffer)
+sys.path += [folder for folder in path if folder not in sys.path]
 spec = importlib.util.spec_from_file_location("dramatiq_inflight", init)
 sys.modules["dramatiq_inflight"] = importlib.util.module_from_spec(spec)
 from dramatiq_inflight.attendant import main
@@ -94,7 +95,7 @@ class HeartbeatProcess(threading.Thread):
                 return
             self._process = process = _start(self.task)
         assert process.stdout is not None
-        ready = process.stdout.readline() == READY
+        ready = READY in process.stdout  # up to that line; whatever else a site's own start-up may say
         if ready:
             self._pause = RESTART
             self.on_change(True)
@@ -111,7 +112,8 @@ class HeartbeatProcess(threading.Thread):
 
 def _start(task: Task) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        # Isolated: its path comes with the task. The last arguments are for whoever looks at the list of processes.
+        # Isolated: our path comes with the task, and behind its own, lest a module of the application hides another.
+        # The last arguments are for whoever looks at the list of processes.
         [sys.executable, "-I", "-c", PROGRAM, "dramatiq_inflight heartbeat of", str(task.parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

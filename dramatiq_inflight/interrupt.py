@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from dramatiq.middleware.threading import Interrupt, is_gevent_active, raise_thread_exception
@@ -14,9 +13,11 @@ __all__ = ["Strand"]
 
 
 class Strand:
-    """The thread, or greenlet, that made it."""
+    """What the thread, or greenlet, that made it does until it says that this is over."""
 
     def __init__(self) -> None:
+        self._mutex = threading.Lock()  # held for moments only: whoever waits for it may be about to be interrupted
+        self._over = False
         self._thread = threading.get_ident()
         self._greenlet: Any = None
         self._hub: Any = None
@@ -25,9 +26,22 @@ class Strand:
 
             self._greenlet, self._hub = gevent.getcurrent(), gevent.get_hub()
 
-    def interrupt(self, exception: type[Interrupt], still: Callable[[], bool]) -> None:
-        """Raise it there when it next runs Python code; a greenlet: when it next has its turn, if `still` then."""
-        if self._greenlet is None:
-            raise_thread_exception(self._thread, exception)
-        else:
-            self._hub.loop.run_callback(lambda: self._greenlet.throw(exception) if still() else None)
+    def end(self) -> None:
+        """It is over: what comes next is not to be interrupted."""
+        with self._mutex:
+            self._over = True
+
+    def interrupt(self, exception: type[Interrupt]) -> bool:
+        """Raise it there, when that next runs Python code; a greenlet: has its turn.  False: it is over."""
+        with self._mutex:
+            if self._over:
+                return False
+            if self._greenlet is None:
+                raise_thread_exception(self._thread, exception)
+            else:
+                self._hub.loop.run_callback(self._throw, exception)
+            return True
+
+    def _throw(self, exception: type[Interrupt]) -> None:
+        if not self._over:
+            self._greenlet.throw(exception)

@@ -130,10 +130,9 @@ class Lease:
         self.unregistered = True
         self._wake.set()
 
-    def registered(self, begun: float) -> None:
-        """Redis knows since `begun` who this incarnation is: from now on it is a sign of trouble if it does not."""
+    def registered(self) -> None:
+        """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not."""
         self.unregistered = False
-        self._last_contact = max(begun, self._last_contact)
         self.epoch = max(self.epoch, 1)
 
     @property

@@ -239,8 +239,9 @@ class InFlightTracker(Middleware):
     def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
 
-        What a run enqueues of its own message after it has lost it (its retry) is void: it does not run.  A delayed
-        copy that was given to others is not moved to its queue.
+        What a run enqueues of its own message after it has lost it is void: it does not run.  What comes after such a
+        run enqueues nothing (Dramatiq logs that as a failure).  A delayed copy that was given to others is not moved to
+        its queue.
 
         Raises:
           MessageSkipped: That is so; Dramatiq then drops what the consumer has in memory, and fetches anew.
@@ -259,7 +260,11 @@ class InFlightTracker(Middleware):
                 kept["home"] = mark["home"]
             message.options[OPTION] = kept
         entry = current_entry.get()
-        if entry is not None and entry.lost and message.message_id == entry.copy.message_id:
+        if entry is None or not entry.lost:
+            return
+        if entry.phase is Phase.ENDED:
+            raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
+        if message.message_id == entry.copy.message_id:
             message.options[OPTION] = {"void": True}
 
     def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
@@ -276,8 +281,7 @@ class InFlightTracker(Middleware):
         entry = runtime.table.get(message) if runtime is not None else None
         if runtime is None or entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
             return
-        with entry.mutex:  # whoever is about to interrupt it, does so before it has ended, or not at all
-            entry.end(succeeded=exception is None)
+        entry.end(succeeded=exception is None)
         if runtime.lease.in_doubt(entry):
             try:
                 runtime.heartbeat.look_up(entry)
@@ -287,7 +291,8 @@ class InFlightTracker(Middleware):
             for option in CONTINUATIONS:
                 message.options.pop(option, None)
             message.options["store_results"] = False
-            # Nor is it dead-lettered, whatever Retries makes of it: its new owner answers for it.
+            # Nor is it retried or dead-lettered: its new owner answers for it.
+            message.options["throws"] = BaseException
             message.failed, message.fail = False, lambda: None
         elif exception is None:
             store_at_home(broker, message, "after_process_message", result=result)

@@ -14,7 +14,7 @@ Keys, all under one hash tag, so that every script runs on Redis Cluster::
     {namespace}:lock                       string   the recovery lock
     {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
     {namespace}:wake:<incarnation>         list     what others say to it
-    {namespace}:asked:<incarnation>        list     that others ask whether it lives
+    {namespace}:asked:<incarnation>        list     that others ask whether it lives, for its heartbeat's process
 
 Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
 many in them does no harm.  Every method is one script, so it is atomic, and every method raises
@@ -54,13 +54,16 @@ from .records import (
 )
 from .wire import Call, Wire
 
-__all__ = ["ASKED", "BATCH", "DIED", "GRACE", "JOINED", "Registry"]
+__all__ = ["ASKED", "BATCH", "DIED", "GRACE", "JOINED", "Registry", "listening_times"]
 
 STARTED = {answer.value.encode(): answer for answer in Start}
 FINISHED = {answer.value.encode(): answer for answer in Finished}
 
 #: What incarnations say to each other: do you live; I am new, watch me; somebody has died, recover what is left.
 ASKED, JOINED, DIED = "asked", "joined", "died"
+
+#: How much is kept for one that does not listen.
+LONGEST_LIST = 100
 
 #: How many are told of a death by one that saw it, and recovers nothing itself.
 SOME = 4
@@ -88,6 +91,17 @@ def _load_scripts() -> dict[str, str]:
     return {name.removesuffix(".lua"): common + text for name, text in texts.items()}
 
 
+def listening_times(patience: float) -> tuple[float, float]:
+    """How long to wait for a word at a time, and how long Redis may take to say that there is none, seconds.
+
+    Parameters:
+      patience: How long an answer may take.  A connection that is dead without anybody knowing is found out, and
+        another one made, before two questions are left unanswered.
+    """
+    wait = min(max(patience / 2, 0.1), 10.0)
+    return wait, wait + min(max(patience / 2, 0.5), 2.0)
+
+
 class Registry:
     """The tracker's keys as one incarnation sees them.
 
@@ -99,6 +113,7 @@ class Registry:
       fence_ttl: How long settled records are remembered, seconds.
       on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
         and when it was begun (``time.monotonic``).
+      on_answer_lost: Called when a script may have run, and what it said is not known.
       on_success: Called after every command that reached Redis, with when it was begun (``time.monotonic``).
       on_failure: Called after every command that did not.
     """
@@ -112,6 +127,7 @@ class Registry:
         heartbeat_ttl: float,
         fence_ttl: float,
         on_contact: Callable[[bool, float], None] = lambda known, begun: None,
+        on_answer_lost: Callable[[], None] = lambda: None,
         on_success: Callable[[float], None] = lambda begun: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
     ) -> None:
@@ -122,12 +138,13 @@ class Registry:
         self.fence_ms = _ms(fence_ttl)
         self.deadline_ms = FIRST_DEADLINE_TTLS * _ms(heartbeat_ttl)
         self._on_contact = on_contact
+        self._on_answer_lost = on_answer_lost
         self._on_success = on_success
         self._on_failure = on_failure
         self._scripts: dict[str, Script] = {
             name: client.register_script(text) for name, text in _load_scripts().items()
         }
-        self._wire = Wire(client)
+        self._wire = Wire(client, on_resend=on_answer_lost)
         self._heartbeats = self.prefix + "heartbeats"
         self._waiting = self.prefix + "waiting"
         self._handed = self.prefix + "handed"
@@ -307,7 +324,9 @@ class Registry:
         pairs = [text for pair in fields.items() for text in pair]
         self._place = self._places(fields.get("place", ""))
         keys = [self._heartbeats, self._incarnation(self.me), *self._place]
-        self._call("register", keys, [self.me, self.ttl_ms, *pairs])
+        begun = time.monotonic()
+        known = bool(self._call("register", keys, [self.me, self.ttl_ms, *pairs]))
+        self._on_contact(known, begun)
 
     def drain(self) -> None:
         """This incarnation shuts down: every proof of life that it sends from now on says so."""
@@ -392,8 +411,11 @@ class Registry:
         self.wake(random.sample(others, min(SOME, len(others))), what)
 
     def ask(self, ids: Sequence[str]) -> None:
-        """Ask other incarnations whether they live.  The answer is a heartbeat; see `challenge` and `deadlines`."""
-        self._say([(self._asked(id), ASKED) for id in ids])
+        """Ask other incarnations whether they live.  The answer is a heartbeat; see `challenge` and `deadlines`.
+
+        Each is asked twice over: the worker itself, and its heartbeat's process, if it has one.
+        """
+        self._say([(key, ASKED) for id in ids for key in self._heard_by(id)])
 
     def challenge(self, id: str, token: str) -> Challenged:
         """Ask an incarnation whether it lives, note when, and say what is known by now.
@@ -401,27 +423,29 @@ class Registry:
         Parameters:
           token: As the first answer gave it; empty at first.
         """
-        self.ask([id])  # first: what is noted was asked
+        if not token:
+            token = str(int(self._ask(lambda: self.client.zscore(self._heartbeats, id)) or 0))
+        # What is noted was asked, and asked of an owner that had this heartbeat: an answer may come before the note.
+        self.ask([id])
         keys = [self._heartbeats, self._incarnation(id)]
-        answer, wait_ms, asked_at = self._call("challenge", keys, [id, self.ttl_ms, token])
-        return Challenged(Answer(answer.decode()), wait_ms / 1000, asked_at.decode())
+        answer, wait_ms = self._call("challenge", keys, [id, self.ttl_ms, token])
+        return Challenged(Answer(answer.decode()), wait_ms / 1000, token)
 
-    def heard(self, client: redis.Redis, timeout: float, *, words: bool = True, questions: bool = True) -> str:
+    def heard(self, client: redis.Redis, timeout: float, *, by_process: bool = False) -> str:
         """Wait until somebody says something to this incarnation; empty: nobody did within `timeout` seconds.
 
         Parameters:
           client: One whose bounds allow for the wait.
-          words: Whether to listen to what `wake` says.
-          questions: Whether to listen to what `ask` asks: heard as `ASKED`.
+          by_process: Listen to the questions that are put to the heartbeat's process.
         """
-        lists = [self._wake(self.me)] * words + [self._asked(self.me)] * questions
-        found: Any = client.blpop(lists, timeout)
+        found: Any = client.blpop([self._asked(self.me) if by_process else self._wake(self.me)], timeout)
         return str(found[1], "utf-8") if found else ""
 
     def _say(self, sayings: Sequence[tuple[str, str]]) -> None:
         pipeline = self.client.pipeline(transaction=False)
         for key, what in sayings:
             pipeline.lpush(key, what)
+            pipeline.ltrim(key, 0, LONGEST_LIST - 1)
             pipeline.pexpire(key, int(self.ttl_ms))
         self._ask(pipeline.execute)
 
@@ -551,6 +575,7 @@ class Registry:
         try:
             reply = self._wire.call(self._scripts[script], keys, args)
         except redis.RedisError as error:
+            self._on_answer_lost()
             self._on_failure(error)
             raise
         self._on_success(begun)
@@ -561,6 +586,7 @@ class Registry:
         try:
             reply = command()
         except redis.RedisError as error:
+            self._on_answer_lost()
             self._on_failure(error)
             raise
         self._on_success(begun)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 
 import redis
@@ -14,7 +15,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
 from .attendant import Task
-from .connection import COMMAND_TIMEOUT, Address, bounded_client, bounded_client_from_url
+from .connection import Address, bounded_client, bounded_client_from_url
 from .errors import ConfigurationError
 from .evidence import Process
 from .gate import Gate
@@ -80,8 +81,9 @@ class Runtime:
             heartbeat_ttl=settings.heartbeat_ttl,
             fence_ttl=settings.fence_ttl,
             on_contact=self.lease.contact,
+            on_answer_lost=self.lease.answer_lost,
             on_success=self.connectivity.succeeded,
-            on_failure=self._failed,
+            on_failure=self.connectivity.failed,
         )
         self.recovery = Recovery(
             registry=self.registry,
@@ -99,7 +101,13 @@ class Runtime:
         self.watch: Watch | None = None
         if self.process is not None:
             self.watch = Watch(self.registry, self.process, self._saw_a_death, exclusive=exclusive)
-        self.listener = Listener(self.registry, bounded_client(client, Listener.PATIENCE + COMMAND_TIMEOUT), self._told)
+        self.listener = Listener(
+            self.registry,
+            lambda bound: bounded_client(client, bound),
+            settings.patience("thread"),
+            self._told,
+            self.lease.register_again,
+        )
         self.heartbeat_process = self._heartbeat_process(client) if settings.heartbeat == "process" else None
         self.heartbeat = Heartbeat(
             self.registry,
@@ -144,9 +152,9 @@ class Runtime:
     def leave(self) -> None:
         """The worker has stopped: end in order."""
         self.recovery_thread.stop()
+        self.listener.stop()
         if self.watch is not None:
             self.watch.stop()
-        self.listener.stop()
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
         if self.queues is not None:
@@ -217,20 +225,19 @@ class Runtime:
             return
         self.registry.tell_some(DIED)
 
-    def _failed(self, error: redis.RedisError) -> None:
-        self.lease.answer_lost()
-        self.connectivity.failed(error)
-
     def _heartbeat_process(self, client: redis.Redis) -> HeartbeatProcess | None:
         address = Address.of(client)
         try:
             if address is None:
                 raise TypeError(f"a {type(client).__name__} cannot be made anew there")
+            if getattr(sys, "frozen", False) or not sys.executable:
+                raise OSError("there is no Python to start")
             pickled = address.pickled()
         except Exception as error:
             self.logger.error(
-                "heartbeat='process' is not possible with this Redis client (%s: %s): no other process could connect "
-                "like it. A thread sends the heartbeat. Give the address by redis_url (PROCESSING_REDIS_URL).",
+                "heartbeat='process' is not possible here (%s: %s): no other process could be started, and connect to "
+                "Redis like this client. A thread sends the heartbeat. If it is the client, give the address by "
+                "redis_url (PROCESSING_REDIS_URL).",
                 *(type(error).__name__, error),
             )
             return None
@@ -243,6 +250,7 @@ class Runtime:
             parent=os.getpid(),
             interval=settings.beat_interval,
             ttl=settings.heartbeat_ttl,
+            patience=settings.patience("process"),
             health_file=settings.health_file,
         )
         return HeartbeatProcess(task, self._heartbeat_process_answers)
@@ -250,7 +258,6 @@ class Runtime:
     def _heartbeat_process_answers(self, answers: bool) -> None:
         """It has begun to answer whether this worker lives, or does so no more."""
         self._attended = answers
-        self.listener.answer(not answers)
         self.lease.register_again()
 
     def _shares_broker_id(self) -> bool:
@@ -271,7 +278,8 @@ class Runtime:
         said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
         if self.process is not None:
             said["place"], said["process_started"] = self.process.place, self.process.started
-        patience = self.settings.patience("process" if self._attended else "thread")
+        answers = self._attended or self.listener.hears
+        patience = self.settings.patience("process" if self._attended else "thread") if answers else 0.0
         said["patience"] = str(round(patience * 1000))
         if self.queues is not None:
             said["broker_namespace"] = self.queues.namespace

@@ -107,6 +107,8 @@ class Entry:
 
     def end(self, *, succeeded: bool) -> None:
         """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
+        if self.strand is not None:
+            self.strand.end()
         self.phase, self.succeeded = Phase.ENDED, succeeded
 
 

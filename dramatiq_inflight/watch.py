@@ -19,7 +19,7 @@ from dramatiq.logging import get_logger
 
 from .evidence import GONE, Process, Watched
 from .records import DeadIncarnation
-from .registry import JOINED, Registry
+from .registry import JOINED, Registry, listening_times
 
 __all__ = ["NEIGHBOURS", "Listener", "Watch"]
 
@@ -29,8 +29,8 @@ NEIGHBOURS = 4
 #: How often to look for new neighbours that could not make themselves known, seconds.
 REFRESH = 30.0
 
-#: How long to wait after Redis could not be asked, seconds.
-RETRY = 1.0
+#: How long to wait after Redis could not be asked, seconds; and when it is only a matter of listening.
+RETRY, LISTEN_AGAIN = 1.0, 0.2
 
 SUCCEEDED = "a newer container has its instance id, which is exclusive"
 
@@ -57,6 +57,8 @@ class Watch(threading.Thread):
         self._gone: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
+        self._mutex = threading.Lock()  # whoever writes does so while the pipe is there
+        self._closed = False
         self._stopping = False
 
     def run(self) -> None:
@@ -79,10 +81,13 @@ class Watch(threading.Thread):
 
     def refresh(self) -> None:
         """Somebody has joined: look at once."""
-        try:
-            os.write(self._wake_write, b".")
-        except OSError:
-            pass  # full: it looks anyway; or closed
+        with self._mutex:
+            if self._closed:
+                return
+            try:
+                os.write(self._wake_write, b".")
+            except OSError:
+                pass  # full: it looks anyway
 
     def stop(self) -> None:
         """Watch no more; returns when the thread has ended, or after a few seconds."""
@@ -92,8 +97,11 @@ class Watch(threading.Thread):
             self.join(timeout=5)
         if not self.is_alive():
             self._forget(set(self._watched))
-            for fd in (self._wake_read, self._wake_write):
-                os.close(fd)
+            with self._mutex:
+                if not self._closed:
+                    self._closed = True
+                    os.close(self._wake_read)
+                    os.close(self._wake_write)
 
     def look(self, *, everybody: bool = False) -> None:
         """See who is gone, and watch whoever comes next.
@@ -173,40 +181,45 @@ class Listener(threading.Thread):
     """Hears what others say to this incarnation.
 
     Parameters:
-      patient: A client whose time-outs allow for `PATIENCE`.
+      connect: Makes a client, given how long a command may take, seconds.
+      patience: How long others wait for an answer, seconds: no question to Redis takes longer.
       on_word: Called with what was said.
+      on_change: Called when it begins to hear, and when it does not any more.
+
+    Attributes:
+      hears: Whether it does: it may be that others can, and this command alone is not allowed.
     """
 
-    #: How long one question to Redis waits, seconds.
-    PATIENCE = 10.0
-
-    def __init__(self, registry: Registry, patient: redis.Redis, on_word: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        connect: Callable[[float], redis.Redis],
+        patience: float,
+        on_word: Callable[[str], None],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(name="dramatiq_inflight-listener", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self.registry = registry
-        self._patient = patient
+        self._wait, bound = listening_times(patience)
+        self._patient = connect(bound)
         self.on_word = on_word
-        #: Whether to answer questions, too; else somebody else does.
-        self.questions = True
+        self.on_change = on_change
+        self.hears = False
+        self._warned = False
         self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Listen from now on."""
+        if self._interrupt():  # so that it is known at once whether it hears
+            self._listen()
+        super().start()
 
     def run(self) -> None:
         """Listen until `stop` is called; survive everything."""
         while not self._stopping.is_set():
-            try:
-                word = self.registry.heard(self._patient, self.PATIENCE, questions=self.questions)
-                if word:
-                    self.on_word(word)
-            except redis.RedisError:
-                self._stopping.wait(RETRY)
-            except Exception:
-                self.logger.exception("Listening failed for an unexpected reason; it will be tried again.")
-                self._stopping.wait(RETRY)
-
-    def answer(self, questions: bool) -> None:
-        """From now on answer questions, or leave them to somebody else."""
-        self.questions = questions
-        self._interrupt()
+            if not self._listen():
+                self._stopping.wait(LISTEN_AGAIN)
 
     def stop(self) -> None:
         """Listen no more."""
@@ -215,8 +228,35 @@ class Listener(threading.Thread):
         if self.is_alive():
             self.join(timeout=5)
 
-    def _interrupt(self) -> None:
+    def _listen(self) -> bool:
+        try:
+            word = self.registry.heard(self._patient, self._wait)
+            self._set(True)
+            if word:
+                self.on_word(word)
+        except redis.RedisError as error:
+            if isinstance(error, redis.ResponseError) and not self._warned:
+                self._warned = True
+                self.logger.warning(
+                    "Redis does not let this worker wait for a word (BLPOP: %s): what others say and ask is not heard, "
+                    "and deaths are known later.",
+                    error,
+                )
+            self._set(False)
+            return False
+        except Exception:
+            self.logger.exception("Listening failed for an unexpected reason; it will be tried again.")
+            return False
+        return True
+
+    def _set(self, hears: bool) -> None:
+        if hears != self.hears:
+            self.hears = hears
+            self.on_change()
+
+    def _interrupt(self) -> bool:
         try:
             self.registry.wake([self.registry.me], "")
         except redis.RedisError:
-            pass  # what it waits for has an end
+            return False  # what it waits for has an end
+        return True

@@ -9,7 +9,7 @@ connection before it is used); its *connections* are all that is needed, and tak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -31,11 +31,13 @@ class Wire:
     """Sends scripts over connections made like the client's; as many as are used at once.
 
     All scripts that are sent this way bear being run twice: a connection that the server has closed is opened again,
-    and the scripts are sent again, once.  A client without a connection pool (a cluster's) sends each by itself.
+    and the scripts are sent again, once; `on_resend` is called then, for an answer may have been lost.  A client
+    without a connection pool (a cluster's) sends each by itself.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, on_resend: Callable[[], None] = lambda: None) -> None:
         self._client = client
+        self._on_resend = on_resend
         pool = getattr(client, "connection_pool", None)
         self._pool: Any = pool if isinstance(pool, redis.ConnectionPool) else None
         self._idle: list[Any] = []
@@ -89,6 +91,7 @@ class Wire:
                 connection.disconnect()
                 if last:
                     raise
+                self._on_resend()
             except BaseException:
                 # A time-out, or an interrupt of the thread: the replies to come must not be taken for the next ones.
                 connection.disconnect()

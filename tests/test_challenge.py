@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from dramatiq import Message
 
 from dramatiq_inflight.challenge import Challenges, roll_call
-from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
+from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
 from dramatiq_inflight.records import Answer, Claim, Copy, Enqueued, Finished, Mended, Start
 from dramatiq_inflight.registry import ASKED, Registry
@@ -24,7 +26,7 @@ from .support.cluster import Cluster
 from .support.history import History
 from .support.inprocess import App
 from .support.lab import Lab, copy_of, payload_of
-from .support.servers import wait_until
+from .support.servers import RedisServer, wait_until
 from .support.workers import WorkerProcess
 
 PATIENCE = 60_000
@@ -264,7 +266,7 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     lease = Lease(90, 2, threading.Event())
-    lease.registered(100)
+    lease.registered()
     entry = Entry(copy_of(), epoch=lease.epoch)
     clock[0] += 1.9
     assert not lease.in_doubt(entry)
@@ -283,7 +285,7 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
 def test_an_answer_that_was_lost_may_have_said_so() -> None:
     """The script that told us may have run, and the connection broken."""
     lease = Lease(90, 2, threading.Event())
-    lease.registered(time.monotonic())
+    lease.registered()
     entry = Entry(copy_of(), epoch=lease.epoch)
     lease.answer_lost()
     lease.contact(True, time.monotonic())
@@ -291,6 +293,47 @@ def test_an_answer_that_was_lost_may_have_said_so() -> None:
     entry.epoch = lease.epoch
     lease.contact(True, time.monotonic())
     assert not lease.in_doubt(entry)
+
+
+def test_the_owner_hears_of_it_when_it_says_again_who_it_is(lab: Lab, b: Registry) -> None:
+    """That is a heartbeat, too, and would hide it from the next."""
+    heard: list[bool] = []
+    a = Registry(
+        *(lab.client, lab.namespace, "a"),
+        heartbeat_ttl=60,
+        fence_ttl=60,
+        on_contact=lambda known, begun: heard.append(known),
+    )
+    owner, copy = Owner(lab, a), copy_of()
+    lab.runs(a, copy)
+    owner.is_silent(b)
+    lab.claim(b, copy, a)
+    heard.clear()
+    a.register({"instance": "pod", "patience": str(PATIENCE)})
+    a.beat()
+    assert heard == [False, True]
+
+
+def test_a_script_that_may_have_run_twice_is_an_answer_that_was_lost(lab: Lab) -> None:
+    """The first time it said so, perhaps, and the connection broke."""
+    lost: list[str] = []
+    a = Registry(
+        lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60, on_answer_lost=lambda: lost.append("x")
+    )
+    a.register({})
+    a.beat()
+    assert lost == []
+    connection = a._wire._idle[-1]
+    read = connection.read_response
+
+    def breaks() -> None:
+        connection.read_response = read
+        read()
+        raise redis.ConnectionError("broken")
+
+    connection.read_response = breaks
+    a.beat()
+    assert lost == ["x"]
 
 
 # Who asks.
@@ -315,9 +358,9 @@ def test_one_owner_is_asked_once_for_many_messages(lab: Lab, a: Registry, b: Reg
     wait_until(asked, what="it is silent to the end")
     assert silent == {"a": ["1", "2"]}
     assert challenges.next_in is None
-    questions = lab.client.lrange(f"{lab.prefix}asked:a", 0, -1)
-    assert questions == [ASKED.encode()] * 3
-    assert 0 < lab.client.pttl(f"{lab.prefix}asked:a") <= 60_000
+    for who in ("wake", "asked"):  # the worker, and its heartbeat's process
+        assert lab.client.lrange(f"{lab.prefix}{who}:a", 0, -1) == [ASKED.encode()] * 3
+        assert 0 < lab.client.pttl(f"{lab.prefix}{who}:a") <= 60_000
 
 
 def answer(registry: Registry, word: str) -> None:
@@ -330,8 +373,9 @@ def listening(lab: Lab) -> Iterator[Callable[[Registry], Listener]]:
     made: list[Listener] = []
 
     def make(registry: Registry) -> Listener:
-        patient = bounded_client(lab.client, Listener.PATIENCE + COMMAND_TIMEOUT)
-        made.append(Listener(registry, patient, lambda word: answer(registry, word)))
+        made.append(
+            Listener(registry, lambda bound: bounded_client(lab.client, bound), 10, lambda word: answer(registry, word))
+        )
         made[-1].start()
         return made[-1]
 
@@ -346,29 +390,63 @@ def test_a_living_owner_answers(
     """By a heartbeat, within milliseconds."""
     listening(a)
     challenges = Challenges(b)
+    before = owner.deadline
     challenges.open("a", "m")
     assert challenges.ask() == {}
-    before = lab.client.hget(owner.key, "asked_at")
-    wait_until(lambda: int(owner.deadline) > int(before), timeout=5, what="it beats")
+    wait_until(lambda: owner.deadline > before, timeout=5, what="it beats")
 
 
-def test_who_leaves_the_answers_to_another_does_not_take_its_questions(
-    lab: Lab, a: Registry, listening: Callable[[Registry], Listener]
+def test_an_answer_may_be_there_before_the_question_is_noted(
+    lab: Lab, a: Registry, b: Registry, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat's process hears them."""
-    listener = listening(a)
-    wait_until(lambda: int(lab.client.info("clients")["blocked_clients"]) > 0, what="it listens")
-    listener.answer(False)
+    """It counts, to the first question and to the second."""
+    ask = b.ask
 
-    def overheard() -> bool:
-        lab.client.delete(f"{lab.prefix}asked:a")
-        a.ask(["a"])
-        time.sleep(0.01)
-        return not lab.client.llen(f"{lab.prefix}asked:a")
+    def answered(ids: list[str]) -> None:
+        ask(ids)
+        time.sleep(0.002)
+        a.beat()
 
-    wait_until(lambda: not overheard(), timeout=5, what="it hears questions no more")
-    listener.answer(True)
-    wait_until(lambda: not lab.client.llen(f"{lab.prefix}asked:a"), timeout=5, what="it hears them again")
+    monkeypatch.setattr(b, "ask", answered)
+    assert b.challenge("a", "").answer is Answer.OVER
+    monkeypatch.setattr(b, "ask", ask)
+    token = b.challenge("a", "").token
+    owner.time_passes()
+    monkeypatch.setattr(b, "ask", answered)
+    assert b.challenge("a", token).answer is Answer.OVER
+
+
+def test_who_cannot_wait_for_a_word_does_not_promise_an_answer(
+    own_server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that is not allowed, or that a proxy does not know; it says so, and once."""
+    admin = own_server.client()
+    admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-blpop")
+    app = App(f"redis://app:pw@127.0.0.1:{own_server.port}/0", namespace, Lab(admin, namespace))
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    key = f"{app.lab.prefix}incarnation:{runtime.incarnation.id}"
+    assert app.lab.client.hget(key, "patience") == b"0"
+    assert app.other("b").challenge(runtime.incarnation.id, "").answer is Answer.OVER
+    admin.execute_command("ACL", "SETUSER", "app", "+blpop")
+    wait_until(lambda: app.lab.client.hget(key, "patience") == b"10000", what="it hears, and says so")
+    admin.execute_command("ACL", "SETUSER", "app", "-blpop")
+    wait_until(lambda: app.lab.client.hget(key, "patience") == b"0", what="it hears no more, and says so")
+    app.close()
+    assert caplog.text.count("deaths are known later") == 1
+
+
+def test_who_has_left_answers_no_more_and_is_not_judged_by_that(
+    lab: Lab, a: Registry, b: Registry, owner: Owner
+) -> None:
+    """What it still runs has a few seconds to end."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    a.drain()
+    assert a.leave() == 1
+    assert b.challenge("a", "").answer is Answer.OVER
+    assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
 
 
 def test_a_roll_call_says_who_answers(
@@ -388,11 +466,27 @@ def test_questions_leave_no_key(lab: Lab, a: Registry, b: Registry, owner: Owner
     """Neither of who leaves nor of who is reaped."""
     b.challenge("a", "")
     a.challenge("b", "")
-    assert {"asked:a", "asked:b"} <= lab.names()
+    assert {"asked:a", "asked:b", "wake:a", "wake:b"} <= lab.names()
     lab.kill(a)
     assert b.reap("a")
     assert b.leave() == 0
     assert lab.names() == set()
+
+
+@pytest.mark.parametrize("here", ["running", "ended"])
+def test_a_copy_does_not_run_beside_the_run_that_it_replaces(
+    lab: Lab, a: Registry, b: Registry, owner: Owner, here: str
+) -> None:
+    """Its former owner is back, and has fetched it before it knows of its loss. The next beat takes it back."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    owner.is_silent(b)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    recovered = lab.recovered(copy, orphan)
+    assert lab.start(a, recovered, here=here).answer is Start.WAITING
+    assert lab.state(copy) == "requeued"
+    assert lab.start(a, recovered).answer is Start.RUN
 
 
 # A worker that meets a duplicate.
@@ -421,9 +515,10 @@ def test_a_message_of_a_silent_owner_runs_again_and_its_copy_does_not(asking: Ap
 
 
 def test_a_message_of_a_living_owner_does_not_run(
-    app: App, lab: Lab, listening: Callable[[Registry], Listener]
+    app: App, lab: Lab, listening: Callable[[Registry], Listener], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It answers, time and again."""
+    """It answers."""
+    caplog.set_level(logging.INFO)
     ran: list[str] = []
     actor = app.actor(lambda: ran.append("x"), actor_name="work")
     message, other = _running_elsewhere(app, actor, patience=100)
@@ -431,8 +526,11 @@ def test_a_message_of_a_living_owner_does_not_run(
     app.start()
     runtime = app.tracker._runtime
     assert runtime is not None
-    wait_until(lambda: lab.client.hexists(f"{lab.prefix}incarnation:other", "asked"), what="it is asked")
-    wait_until(lambda: runtime.recovery.challenges.next_in is None, what="it has answered")
+    before = other.deadlines()["other"]
+    wait_until(lambda: "it is running already" in caplog.text, what="it is put off")
+    wait_until(lambda: runtime.recovery.challenges.next_in is None, what="that is settled")
+    assert other.deadlines()["other"] >= before
+    assert lab.claim_answer(app.registry, Copy.of(message), "other") is Claim.ALIVE
     copy = Copy.of(message)
     other.finish(copy, 1, again=False, contended=False)
     assert ran == []

@@ -178,7 +178,7 @@ end
 local function is_silent(heartbeats, incarnation_key, incarnation, now, ttl)
     local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation) or 0)
     local asked = redis.call('HMGET', incarnation_key, 'asked', 'asked_again', 'asked_at', 'patience')
-    return asked[2] and asked[4] and tonumber(asked[3]) == math.floor(deadline)
+    return asked[2] and tonumber(asked[4] or 0) > 0 and tonumber(asked[3]) == math.floor(deadline)
         and now - tonumber(asked[2]) >= tonumber(asked[4]) and not nobody_is_judged(heartbeats, now, ttl)
         and tonumber(asked[1]) > tonumber(redis.call('ZSCORE', heartbeats, GRACE_END) or 0)
 end

@@ -20,5 +20,6 @@ if left == 0 then
 else
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
     redis.call('HSET', KEYS[2], 'left', now)
+    redis.call('HDEL', KEYS[2], 'patience') -- nobody answers any more
 end
 return left

@@ -126,6 +126,8 @@ elseif WAITING[record.state] then
         return answer('waiting', 250)
     elseif record.state == 'poisoned' or record.state == 'condemned' then
         return answer('poisoned')
+    elseif here ~= 'no' then
+        return answer('waiting', 250) -- it was taken from us while it ran, or runs, here: the next beat takes it back
     end
     return run(record.crashes, record.drains, record.contended)
 end
