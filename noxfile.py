@@ -30,7 +30,7 @@ def run_tests(session: nox.Session, *args: str) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
     else:
-        session.run("pytest", "-n", "6", "--dist", "worksteal", *args)
+        session.run("pytest", "-n", "8", "--dist", "worksteal", *args)
 
 
 @nox.session

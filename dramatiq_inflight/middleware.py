@@ -335,7 +335,7 @@ class InFlightTracker(Middleware):
             self._forget(runtime, message, entry)
 
     def _settle_failure(self, runtime: Runtime, broker: Broker, message: Any, entry: Entry | None) -> None:
-        if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded:
+        if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.lost:
             # Without Retries an acknowledged failure is over.  With it, no retry means that it could not be enqueued.
             if not entry.enqueued_again and any(isinstance(m, Retries) for m in broker.middleware):
                 entry.stranded = True

@@ -282,6 +282,25 @@ def test_a_worker_with_a_process_says_how_soon_it_answers(
     assert not [thread for thread in threading.enumerate() if thread.name == "dramatiq_inflight-heartbeat-process"]
 
 
+def test_a_worker_whose_process_hangs_answers_for_itself(server_url: str, namespace: str, lab: Lab) -> None:
+    """Both are asked: it takes a process that hangs and a thread that is starved to be silent."""
+    app = App(server_url, namespace, lab, heartbeat="process", heartbeat_interval=6)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    assert runtime.heartbeat_process is not None
+    wait_until(lambda: runtime._attended, what="the process answers")
+    process = runtime.heartbeat_process._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    before = lab.incarnation("b").deadlines()[runtime.incarnation.id]
+    wait_until(lambda: not lab.client.exists(f"{lab.prefix}asked:{runtime.incarnation.id}"), what="all is quiet")
+    lab.incarnation("b").ask([runtime.incarnation.id])
+    wait_until(lambda: lab.incarnation("b").deadlines()[runtime.incarnation.id] > before, timeout=4, what="it answers")
+    process.send_signal(signal.SIGCONT)
+    app.close()
+
+
 def test_a_call_that_holds_the_gil_for_three_ttls_is_no_death(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:

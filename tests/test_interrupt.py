@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -157,3 +158,80 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
     assert made.log == ["start", "end"]
     assert message.message_id == entry.copy.message_id
     assert current() is None
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_nothing_follows_from_a_message_that_was_taken(zombie: Callable[..., Zombie], interrupted: bool) -> None:
+    """No callback of its actor's: they are its new owner's to send."""
+    made = zombie(interrupt_on_loss=interrupted)
+    told: list[str] = []
+    for name in ("succeeded", "failed", "exhausted"):
+        made.app.actor(lambda *args, name=name: told.append(name), actor_name=name, track_inflight=False)
+    message = made.runs(on_success="succeeded", on_failure="failed", on_retry_exhausted="exhausted", max_retries=0)
+    made.loses(message)
+    made.go_on.set()
+    made.app.join()
+    assert made.log in (["start", "interrupted"], ["start", "end"])
+    assert (told, made.app.dead_letters()) == ([], [])
+
+
+def test_an_actor_that_fails_by_itself_while_it_is_looked_up_costs_no_thread(zombie: Callable[..., Zombie]) -> None:
+    """An interrupt that came up after the actor had ended would end its thread for good."""
+    made = zombie(interrupt_on_loss=True)
+
+    def fails() -> None:
+        made.log.append("start")
+        made.go_on.wait(20)
+        raise RuntimeError("its own failure")
+
+    actor = made.app.actor(fails, actor_name="fails", max_retries=0)
+    made.app.start(threads=1)
+    runtime = made.app.tracker._runtime
+    assert runtime is not None
+    assert made.app.worker is not None
+    threads = list(made.app.worker.workers)
+    message = actor.send()
+    wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
+    (entry,) = runtime.table.entries()
+    mend = runtime.registry.mend
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        """Its answer is under way while the actor ends."""
+        reply = mend(*args, **kwargs)
+        made.go_on.set()
+        wait_until(lambda: entry.phase is Phase.ENDED, what="it has ended")
+        return reply
+
+    runtime.registry.mend = slow  # type: ignore[method-assign]
+    made.loses(message)
+    made.app.join()
+    assert [thread.is_alive() for thread in threads] == [True]
+    made.app.actor(lambda: made.log.append("next"), actor_name="next").send()
+    wait_until(lambda: made.log == ["start", "next"], what="the thread goes on")
+
+
+def test_what_a_zombie_enqueues_of_itself_is_void(
+    zombie: Callable[..., Zombie], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A poll loop that enqueues its own message again: its new owner does so, too."""
+    caplog.set_level(logging.INFO)
+    made = zombie()
+
+    def polls() -> None:
+        made.log.append("start")
+        made.go_on.wait(20)
+        message = CurrentMessage.get_current_message()
+        assert message is not None
+        made.app.broker.enqueue(message.copy())
+
+    actor = made.app.actor(polls, actor_name="polls")
+    made.app.start()
+    message = actor.send()
+    runtime = made.app.tracker._runtime
+    assert runtime is not None
+    wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
+    made.loses(message)
+    made.go_on.set()
+    wait_until(lambda: "it was enqueued by a worker that had lost the message" in caplog.text, what="it is void")
+    made.app.join()
+    assert made.log == ["start"]

@@ -753,7 +753,7 @@ def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) ->
     assert revived()
     c.beat()
     assert revived()
-    assert contacts == [False] * 7  # each found that it had been taken for dead
+    assert contacts == [False] * 8  # each found that it was new, or had been taken for dead
     assert c.beat() is False
     assert c.beat() is True
 
