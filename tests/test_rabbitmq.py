@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""RabbitMQ, which delivers again within milliseconds of a crash, and cannot be asked what it holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .support.cluster import Cluster
+from .support.history import History
+from .support.rabbitmq import RabbitServer
+from .support.rounds import kill_rounds
+
+MakeCluster = Callable[..., Cluster]
+
+#: How many rounds of each kind; ``KILL_ROUNDS=200`` for the long run.
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "4"))
+
+#: The default heartbeat: what comes within seconds was not waited for.
+DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("by the heartbeat", {}),
+        ("seen by others", {**DEFAULTS, "PROCESSING_WATCH_PROCESSES": "true"}),
+        ("by two questions", {**DEFAULTS, "PROCESSING_CHALLENGE_TIMEOUT": "0.4"}),
+    ],
+)
+def test_workers_killed_again_and_again_lose_and_double_nothing(
+    name: str, settings: dict[str, str], cluster: MakeCluster, rabbitmq_url: str
+) -> None:
+    """The promise, under load, however a death becomes known; RabbitMQ's redelivery is always in the race."""
+    report = kill_rounds(cluster(TEST_RABBITMQ_URL=rabbitmq_url, **settings), ROUNDS, seed=11)
+    print(name, report)
+    assert report.lost == report.doubled == report.repeated == []
+    assert report.completed == report.sent >= 32 * ROUNDS
+    assert report.cut_off >= 7 * ROUNDS
+
+
+def test_a_redelivery_of_a_fresh_heartbeat_runs_after_two_questions(
+    cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
+) -> None:
+    """The owner is gone with its host, and its heartbeat is believed for another minute and a half."""
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url, PROCESSING_CHALLENGE_TIMEOUT="0.5", **DEFAULTS)
+    gate = tmp_path / "gate"
+    made.app.gated.send("m", str(gate))
+    owner = made.worker(threads=1)
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    other = made.worker(threads=1)
+    owner.kill()
+    made.wait(lambda: history.count("start") == 2, timeout=15, what="it runs again")
+    gate.touch()
+    made.wait(lambda: made.enqueued() == 0, what="all is done")
+    assert "it was asked twice whether it lives, and has not answered" in other.output()
+    assert history.count("end") == 1
+
+
+def test_a_consumer_that_is_cut_off_for_its_patience_runs_its_message_once(
+    cluster: MakeCluster, own_rabbitmq: RabbitServer, history: History, tmp_path: Path
+) -> None:
+    """RabbitMQ takes a message that is held for too long, and delivers it again and again: plain Dramatiq loops."""
+    own_rabbitmq.start()
+    made = cluster(TEST_RABBITMQ_URL=own_rabbitmq.url, **DEFAULTS)
+    gate = tmp_path / "gate"
+    worker = made.worker(threads=2)
+    other = made.worker(threads=2)
+    made.app.gated.send("m", str(gate))
+    made.wait(
+        lambda: (worker.output() + other.output()).count("it is running already; this copy is put off") >= 2,
+        timeout=40,
+        what="it is delivered again, twice",
+    )
+    assert history.count("start") == 1
+    gate.touch()
+    made.wait(lambda: history.count("end") == 1, what="it ends")
+    made.wait(lambda: made.enqueued() == 0, timeout=60, what="its copies are gone")
+    assert history.count("start") == 1
+
+
+def test_a_death_that_is_seen_is_not_waited_for(
+    cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
+) -> None:
+    """By a sibling on the same host; RabbitMQ's own redelivery may be quicker, or come later."""
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url, PROCESSING_WATCH_PROCESSES="true", **DEFAULTS)
+    gate = tmp_path / "gate"
+    made.app.gated.send("m", str(gate))
+    owner = made.worker(threads=1)
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    made.worker(threads=1)
+    pid = owner.booted_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    killed = time.time()
+    made.wait(lambda: history.count("start") == 2, timeout=15, what="it runs again")
+    print(f"again after {history.events('start')[1].at - killed:.3f} s")
+    gate.touch()
+    made.wait(lambda: made.enqueued() == 0, what="all is done")
+    assert history.count("start") == 2
