@@ -47,6 +47,8 @@ class Heartbeat(Thread):
         on_hand_over: Callable[[], None],
         acknowledge: Callable[[Entry], None],
         on_drop: Callable[[Entry], None] = lambda entry: None,
+        on_beat: Callable[[], None] = lambda: None,
+        unacked: bool = False,
         health_file: Path | None = None,
     ) -> None:
         super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
@@ -60,6 +62,8 @@ class Heartbeat(Thread):
         self.on_hand_over = on_hand_over
         self.acknowledge = acknowledge
         self.on_drop = on_drop
+        self.on_beat = on_beat
+        self.unacked = unacked
         self.health_file = health_file
         self._stopping = Event()
         self._strangers: dict[str, int] = {}  # by their run
@@ -90,6 +94,7 @@ class Heartbeat(Thread):
             self._tell_the_untold()
             self.settle_what_was_never_acknowledged(max(self.interval, ACK_PATIENCE))
             self._compare()
+            self.on_beat()
             if self.health_file is not None:
                 self.health_file.touch()
             self.logger.debug("Heartbeat sent.")
@@ -167,8 +172,13 @@ class Heartbeat(Thread):
             *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),
         )
 
-    def finish(self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None) -> None:
+    def finish(
+        self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None, *, unacked: bool = False
+    ) -> None:
         """Tell Redis that a message is complete; `then`: and acknowledge it, in one write.
+
+        Parameters:
+          unacked: It is still to be acknowledged, and is to be remembered until then.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -179,6 +189,7 @@ class Heartbeat(Thread):
                 entry.run,
                 again=entry.enqueued_again,
                 contended=entry.contended,
+                unacked=unacked,
                 broker_keys=broker_keys,
                 then=then,
             )
@@ -269,7 +280,7 @@ class Heartbeat(Thread):
             if not entry.succeeded and not entry.enqueued_again:
                 continue  # our record is all there is of it
             if entry.to_finish:
-                self.finish(entry)
+                self.finish(entry, unacked=self.unacked)
             elif not entry.told:
                 self.let_go(entry)
             self.acknowledge(entry)

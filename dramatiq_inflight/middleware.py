@@ -13,6 +13,7 @@ If the process dies in between, its heartbeat expires, and `recovery` puts the m
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ from .home import store_at_home
 from .incident import Incident, Kind
 from .interrupt import Strand
 from .policy import OPTIONS, Policy, check_options
-from .records import OPTION, Claim, Copy, DeadIncarnation, Mark, Orphan, Start, Started, mark_of
+from .records import OPTION, Claim, Copy, DeadIncarnation, Mark, Orphan, Start, Started, is_copy, mark_of
 from .runtime import Runtime
 from .settings import load_settings
 from .table import Entry, Phase, current_entry, is_own_enqueue, own_enqueue
@@ -182,7 +183,7 @@ class InFlightTracker(Middleware):
             )
         for actor in list(broker.actors.values()):
             self._prepare(broker, actor)
-        self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of)
+        self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of, worker.consumers)
         self._runtime.register()
 
     def _prepare(self, broker: Broker, actor: Any) -> None:
@@ -253,12 +254,7 @@ class InFlightTracker(Middleware):
             if delivery is not None and self._runtime is not None and self._runtime.is_elsewhere(*delivery):
                 raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
             return
-        mark = mark_of(message)
-        if mark:
-            kept: Mark = {"generation": mark.get("generation", 1)}
-            if "home" in mark:
-                kept["home"] = mark["home"]
-            message.options[OPTION] = kept
+        self._give_origin(broker, message)
         entry = current_entry.get()
         if entry is None or not entry.lost:
             return
@@ -266,6 +262,20 @@ class InFlightTracker(Middleware):
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
         if message.message_id == entry.copy.message_id:
             message.options[OPTION] = {"void": True}
+
+    def _give_origin(self, broker: Broker, message: Any) -> None:
+        """What is enqueued anew has a mark of its own, with an id where the broker gives none."""
+        mark = mark_of(message)
+        kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
+        if "home" in mark:
+            kept["home"] = mark["home"]
+        has_ids = "redis_message_id" in message.options or isinstance(broker, StubBroker)
+        if self.settings.enabled and not has_ids and self._tracks(broker, message):
+            kept["origin"] = secrets.token_hex(8)
+        if kept:
+            message.options[OPTION] = kept
+        elif mark:
+            del message.options[OPTION]
 
     def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Note that a run has enqueued its own message again: itself, or as a retry."""
@@ -308,6 +318,7 @@ class InFlightTracker(Middleware):
         """A success is settled now: everything that follows from it has been enqueued.
 
         Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
+        Elsewhere it is remembered until the ack was sent.
         """
         runtime = self._runtime
         if runtime is None:
@@ -318,8 +329,9 @@ class InFlightTracker(Middleware):
         if entry is None:
             self._settle_unseen(runtime, broker, message, "completed")
         elif entry.to_finish and not runtime.finishes_with_ack:
+            entry.contended = entry.contended or runtime.deliveries.is_lost(message)
             try:
-                runtime.heartbeat.finish(entry, runtime.broker_keys(entry.copy.queue))
+                runtime.heartbeat.finish(entry, runtime.broker_keys(entry.copy.queue), unacked=True)
             except redis.RedisError:
                 pass  # after_ack leaves it to the heartbeat
 
@@ -329,6 +341,8 @@ class InFlightTracker(Middleware):
         if runtime is None:
             return
         entry = runtime.table.get(message)
+        if entry is not None and entry.told and entry.succeeded and not runtime.finishes_with_ack:
+            runtime.deliveries.acked(message, entry)
         try:
             self._settle_failure(runtime, broker, message, entry)
         finally:
@@ -381,6 +395,8 @@ class InFlightTracker(Middleware):
         copy = Copy.of(message)
         entry = Entry(copy, generation=copy.generation, epoch=runtime.lease.epoch)
         here = runtime.table.reserve(message, entry)
+        if runtime.deliveries.is_lost(message):
+            self._skip(message, entry, SKIPS[Start.ELSEWHERE])
         if mark_of(message).get("void"):
             self._skip(message, entry, "it was enqueued by a worker that had lost the message")
         started = None
@@ -396,7 +412,7 @@ class InFlightTracker(Middleware):
             raise
         except Exception:
             # Dramatiq would swallow it, and run the actor.
-            if started is None and not mark_of(message) and entry.policy.on_orphan != "dead_letter":
+            if started is None and not is_copy(message) and entry.policy.on_orphan != "dead_letter":
                 runtime.table.skip(entry)
                 raise
             self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
@@ -421,7 +437,7 @@ class InFlightTracker(Middleware):
         """
         # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the heartbeat
         # tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
-        if runtime.connectivity.away and runtime.queues is None and not mark_of(message):
+        if runtime.connectivity.away and runtime.queues is None and not is_copy(message):
             return None
         try:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start

@@ -27,6 +27,7 @@ __all__ = [
     "Requeued",
     "Start",
     "Started",
+    "is_copy",
     "mark_of",
     "moment",
 ]
@@ -40,7 +41,8 @@ class Mark(TypedDict, total=False):
 
     #: Grows with every copy that recovery enqueues; absent: 1.
     generation: int
-    #: The broker's id of the enqueue that this copy goes back to; absent: the copy is itself the enqueue.
+    #: The id of the enqueue that this copy goes back to.  Where the broker gives ids, it is the broker's, and absent if
+    #: the copy is itself the enqueue; elsewhere the tracker gives one to each enqueue.
     origin: str
     #: How often this copy was put off because the message was running.
     deferrals: int
@@ -62,11 +64,11 @@ class Copy:
 
     message_id: str
     generation: int
-    #: The broker's id of the enqueue that the copy goes back to; empty where the broker has none.
+    #: The id of the enqueue that the copy goes back to, the broker's or our own; empty if whoever sent it gave it none.
     origin: str
     #: The broker's own id of this copy; empty where it has none.
     broker_copy_id: str
-    #: Whether it may be a redelivery of whatever the record is about: where the broker has no ids to tell.
+    #: Whether it may be a redelivery of whatever the record is about: where there are no ids to tell.
     redelivered: bool
     queue: str
     actor: str
@@ -84,7 +86,7 @@ class Copy:
             generation=int(mark.get("generation", 1)),
             origin=origin,
             broker_copy_id=broker_copy_id,
-            redelivered=bool(getattr(message, "redelivered", False) or (mark and not origin)),
+            redelivered=not origin and bool(getattr(message, "redelivered", False) or mark),
             queue=message.queue_name,
             actor=message.actor_name,
             duplicate=bool(mark.get("duplicate")),
@@ -95,6 +97,11 @@ def mark_of(message: Any) -> Mark:
     """The message's mark; empty for a message that this package never touched."""
     mark = message.options.get(OPTION)
     return mark if isinstance(mark, dict) else {}  # type: ignore[return-value]
+
+
+def is_copy(message: Any) -> bool:
+    """Whether this package has made the copy: recovery has, or it was put off."""
+    return bool(mark_of(message).keys() - {"origin"})
 
 
 def moment(ms: int) -> datetime | None:

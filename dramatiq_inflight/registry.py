@@ -199,6 +199,7 @@ class Registry:
         *,
         again: bool,
         contended: bool,
+        unacked: bool = False,
         broker_keys: Sequence[str] = (),
         then: Call | None = None,
     ) -> Finished:
@@ -208,6 +209,7 @@ class Registry:
           run: As `start` gave it; 0 if its answer was lost.
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
+          unacked: Whether it is to be remembered until `acked` says that the broker was told.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
             error is raised.
@@ -215,7 +217,7 @@ class Registry:
         keys = [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys]
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
-            *(self.fence_ms, copy.broker_copy_id, copy.generation),
+            *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked)),
         ]
         begun = time.monotonic()
         if then is None:
@@ -228,6 +230,14 @@ class Registry:
                     raise outcome
         self._on_contact(reply[1] == 1, begun)
         return FINISHED[reply[0]]
+
+    def acked(self, finished: Sequence[tuple[str, int]]) -> int:
+        """The broker was told of messages that were finished `unacked`: at most `BATCH` pairs of message id and run.
+
+        Returns: how many records were forgotten.
+        """
+        keys = [self._record(id) for id, _ in finished]
+        return int(self._call("acked", keys, [run for _, run in finished]))
 
     def release(self, message_id: str, run: int, *, contended: bool, consumed: bool = True) -> Finished:
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import redis
 from dramatiq import Broker, Message
@@ -16,6 +16,7 @@ from dramatiq.logging import get_logger
 
 from .attendant import Task
 from .connection import Address, bounded_client, bounded_client_from_url
+from .deliveries import Deliveries
 from .errors import ConfigurationError
 from .evidence import Process
 from .gate import Gate
@@ -45,7 +46,12 @@ class Runtime:
     """
 
     def __init__(
-        self, settings: Settings, broker: Broker, threads: int, policy_of: Callable[[Message[object]], Policy]
+        self,
+        settings: Settings,
+        broker: Broker,
+        threads: int,
+        policy_of: Callable[[Message[object]], Policy],
+        consumers: Mapping[str, object],
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
@@ -85,6 +91,7 @@ class Runtime:
             on_success=self.connectivity.succeeded,
             on_failure=self.connectivity.failed,
         )
+        self.deliveries = Deliveries(self.registry, consumers)
         self.recovery = Recovery(
             registry=self.registry,
             enqueue=broker.enqueue,
@@ -120,6 +127,8 @@ class Runtime:
             acknowledge=self.acknowledge,
             health_file=settings.health_file,
             on_drop=lambda entry: self.gate.expel(entry.thread),
+            on_beat=self.deliveries.flush,
+            unacked=not self.finishes_with_ack,
         )
 
     def register(self) -> None:

@@ -937,3 +937,34 @@ def test_replies_to_a_client_that_decodes_are_asked_for_as_bytes(server_url: str
     connection: Any = bounded.connection_pool.make_connection()
     assert connection.socket_timeout == COMMAND_TIMEOUT
     assert connection.socket_connect_timeout == COMMAND_TIMEOUT
+
+
+# Brokers whose acknowledgement comes later.
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_still_to_be_acknowledged_is_remembered_until_then(
+    lab: Lab, a: Registry, b: Registry, again: bool
+) -> None:
+    """A kill between the two leaves a copy with the broker, and that one is skipped."""
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    assert a.finish(copy, started.run, again=again, contended=False, unacked=True) is Finished.FINISHED
+    assert lab.state(copy) == ("released" if again else "completed")
+    assert lab.payload(copy) == b""
+    assert 0 < lab.expiry(copy) <= 60
+    assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
+    assert a.acked([(copy.message_id, started.run)]) == 1
+    assert lab.head(copy) is None
+
+
+@pytest.mark.parametrize("why", ["another run", "contended", "generation"])
+def test_what_is_to_be_remembered_for_another_reason_stays(lab: Lab, a: Registry, b: Registry, why: str) -> None:
+    """Another copy may be under way, or the record is about another enqueue by now."""
+    copy = copy_of(generation=2 if why == "generation" else 1)
+    started = lab.runs(a, copy)
+    a.finish(copy, started.run, again=False, contended=why == "contended", unacked=True)
+    if why == "another run":
+        lab.runs(b, copy_of(copy.message_id, origin="o2"))
+    assert a.acked([(copy.message_id, started.run), ("unknown", 1)]) == 0
+    assert lab.state(copy) == ("running" if why == "another run" else "completed")

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dramatiq import Message
 
 from .support.cluster import Cluster
 from .support.history import History
 from .support.rabbitmq import RabbitServer
-from .support.rounds import kill_rounds
+from .support.rounds import judge, kill_rounds
 
 MakeCluster = Callable[..., Cluster]
 
@@ -85,6 +86,25 @@ def test_a_consumer_that_is_cut_off_for_its_patience_runs_its_message_once(
     assert history.count("start") == 1
 
 
+def test_rabbitmq_restarted_under_load(
+    cluster: MakeCluster, own_rabbitmq: RabbitServer, history: History, tmp_path: Path
+) -> None:
+    """All connections are lost, and what was fetched is delivered again while it runs."""
+    own_rabbitmq.consumer_timeout = None
+    own_rabbitmq.start()
+    made = cluster(TEST_RABBITMQ_URL=own_rabbitmq.url, **DEFAULTS)
+    made.worker(threads=4), made.worker(threads=4)
+    for key in range(60):
+        made.app.work.send(key, 0.5)
+    made.wait(lambda: history.count("end") >= 10, what="they run")
+    own_rabbitmq.stop()
+    own_rabbitmq.start()
+    made.wait(lambda: len(history.keys("end")) == 60, timeout=60, what="all complete")
+    made.wait(lambda: made.enqueued() == 0, timeout=60, what="all is done")
+    report = judge(history, list(range(60)), {})
+    assert report.lost == report.doubled == report.repeated == []
+
+
 def test_a_death_that_is_seen_is_not_waited_for(
     cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
 ) -> None:
@@ -104,3 +124,40 @@ def test_a_death_that_is_seen_is_not_waited_for(
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")
     assert history.count("start") == 2
+
+
+def test_a_message_that_is_sent_again_under_its_old_id_is_no_redelivery(
+    cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
+) -> None:
+    """RabbitMQ flags it as redelivered if a worker had fetched it and died; it has an origin of its own, and runs."""
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url)
+    gate = tmp_path / "gate"
+    message = made.app.gated.send("m", str(gate))
+    first = made.worker(threads=2)
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    made.broker.channel.basic_publish("", made.app.QUEUE, message.encode())  # the very same: a duplicate
+    made.wait(lambda: "it is running already" in first.output(), what="it is put off")
+    gate.touch()
+    made.wait(lambda: history.count("end") == 1 and made.enqueued() == 0, what="it is done, and remembered")
+    first.stop()
+    assert history.count("start") == 1
+    made.broker.enqueue(message)
+    fetched = made.broker.channel.basic_get(made.app.QUEUE)
+    assert Message.decode(fetched[2]).message_id == message.message_id
+    del made.broker.connection  # never acknowledged
+    made.worker(threads=2)
+    made.wait(lambda: history.count("end") == 2, what="it runs")
+
+
+def test_what_was_finished_is_remembered_until_its_ack_was_sent(
+    cluster: MakeCluster, rabbitmq_url: str, history: History
+) -> None:
+    """Dramatiq's consumer sends it later; then it is forgotten."""
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url)
+    worker = made.worker(threads=2)
+    for key in range(100):
+        made.app.work.send(key, 0)
+    made.wait(lambda: history.count("acked") == 100, what="all are done")
+    made.wait(lambda: not [name for name in made.names() if name.startswith("record:")], what="all are forgotten")
+    worker.stop()
+    assert made.names() == set()

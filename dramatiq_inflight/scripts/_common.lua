@@ -107,8 +107,8 @@ local function save_waiting(key, waiting, id, record, payload, deadline)
 end
 
 -- A settled record has no payload, and is kept only where a copy of the message may still be under way.
-local function save_settled(key, record, fence_ttl)
-    if record.generation > 1 or record.contended == 1 then
+local function save_settled(key, record, fence_ttl, unacked)
+    if unacked or record.generation > 1 or record.contended == 1 then
         record.owner = ''
         redis.call('SET', key, dump(record), 'PX', fence_ttl)
     else

@@ -7,7 +7,7 @@
 --       5, 6 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
---       9 broker's id of the copy   10 generation
+--       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
 -- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
@@ -40,7 +40,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
         record.contended = 1
     end
     record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
-    save_settled(KEYS[1], record, ARGV[8])
+    save_settled(KEYS[1], record, ARGV[8], ARGV[11] == '1')
     redis.call('ZREM', KEYS[2], id)
     return {'finished', known}
 end
