@@ -327,10 +327,11 @@ class Registry:
 
     def register(self, fields: dict[str, str]) -> None:
         """Say who this incarnation is; `incarnation` gives it back."""
-        pipeline = self.client.pipeline(transaction=False)
-        for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
-            pipeline.script_load(script.script)
-        self._ask(pipeline.execute)
+        if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
+            pipeline = self.client.pipeline(transaction=False)
+            for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
+                pipeline.script_load(script.script)
+            self._ask(pipeline.execute)
         pairs = [text for pair in fields.items() for text in pair]
         self._place = self._places(fields.get("place", ""))
         keys = [self._heartbeats, self._incarnation(self.me), *self._place]

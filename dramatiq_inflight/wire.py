@@ -81,6 +81,7 @@ class Wire:
         except IndexError:
             # Not the pool's make_connection, which counts: these are as many as there are worker threads.
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            connection.connect()  # this, and nothing else, asks the sentinels
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
         packed = connection.pack_commands(commands)
         for last in (False, True):
@@ -92,6 +93,7 @@ class Wire:
                 if last:
                     raise
                 self._on_resend()
+                connection.connect()
             except BaseException:
                 # A time-out, or an interrupt of the thread: the replies to come must not be taken for the next ones.
                 connection.disconnect()

@@ -380,7 +380,7 @@ def test_no_interrupt_ends_a_put_off(server_url: str, namespace: str, lab: Lab, 
     """The broker is away for longer than the time limit: the message is kept until it is with the broker again."""
     app = App(own_server.url, namespace, Lab(redis.Redis.from_url(own_server.url), namespace), heartbeat_ttl=2)
     actor = app.actor(
-        lambda: app.ran.append(1), actor_name="work", on_orphan="dead_letter", time_limit=300, max_retries=0
+        lambda: app.ran.append(1), actor_name="work", on_orphan="dead_letter", time_limit=1500, max_retries=0
     )
     app.start()
     start = app.registry.start

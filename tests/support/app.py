@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
-import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage, Middleware, default_middleware
 from dramatiq.results import Results
@@ -22,6 +21,7 @@ from dramatiq.results.backends import RedisBackend
 import dramatiq_inflight
 from dramatiq_inflight import InFlightTracker, MessageLost
 from tests.support.history import History
+from tests.support.servers import connect
 
 history = History(Path(os.environ["TEST_HISTORY"]))
 NAMESPACE = os.environ["TEST_BROKER_NAMESPACE"]
@@ -38,7 +38,7 @@ def make_broker() -> dramatiq.Broker:
 
         return RabbitmqBroker(url=os.environ["TEST_RABBITMQ_URL"], middleware=middleware, confirm_delivery=True)
     return RedisBroker(
-        url=os.environ["TEST_BROKER_URL"],
+        client=connect(os.environ["TEST_BROKER_URL"]),
         namespace=NAMESPACE,
         middleware=middleware,
         maintenance_chance=int(os.environ.get("TEST_MAINTENANCE_CHANCE", "0")),
@@ -71,7 +71,7 @@ def _key(message: Any) -> Any:
     return message.args[0] if message.args else None
 
 
-backend = RedisBackend(client=redis.Redis.from_url(os.environ["TEST_BROKER_URL"]), namespace=NAMESPACE + "-results")
+backend = RedisBackend(client=connect(os.environ["TEST_BROKER_URL"]), namespace=NAMESPACE + "-results")
 broker.add_middleware(Results(backend=backend))
 broker.add_middleware(CurrentMessage())
 broker.add_middleware(Recorder())

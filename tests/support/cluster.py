@@ -17,11 +17,10 @@ from typing import Any
 
 import dramatiq
 import pika
-import redis
 from dramatiq.results import ResultBackend
 
 from .history import History
-from .servers import RedisServer, find_server, wait_until
+from .servers import RedisServer, connect, find_server, wait_until
 from .workers import WorkerProcess
 
 __all__ = ["Cluster", "standalone"]
@@ -69,7 +68,7 @@ class Cluster:
         self.env = {
             **FAST,
             "TEST_HISTORY": str(history.path),
-            "TEST_BROKER_NAMESPACE": f"{namespace}-broker",
+            "TEST_BROKER_NAMESPACE": f"{{{namespace}-broker}}",  # one hash slot, where that is a cluster
             "PROCESSING_NS": namespace,
             **settings,
         }
@@ -78,7 +77,7 @@ class Cluster:
         self.workers: list[WorkerProcess] = []
         self.app = self._load_app()
         self.broker: Any = self.app.broker
-        self.client: Any = redis.Redis.from_url(self.env["TEST_BROKER_URL"])
+        self.client: Any = connect(self.env["TEST_BROKER_URL"])
         self.prefix = f"{{{namespace}}}:"
 
     def worker(
@@ -138,7 +137,7 @@ class Cluster:
 
     def names(self) -> set[str]:
         """All keys of the tracker's namespace, without the prefix."""
-        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}
+        return {key.decode().removeprefix(self.prefix) for key in self.client.scan_iter(self.prefix + "*")}
 
     def close(self) -> None:
         for worker in self.workers:

@@ -13,15 +13,30 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
+from redis.sentinel import Sentinel
 
-__all__ = ["RedisServer", "another_database", "find_server", "free_port", "wait_until"]
+__all__ = ["RedisServer", "another_database", "connect", "find_server", "free_port", "wait_until"]
 
 
 def another_database(url: str) -> str:
     """Another database of the same server: a Redis apart, as far as the tracker can tell."""
     return url.removesuffix("/0") + "/1"
+
+
+def connect(url: str) -> Any:
+    """A client: of a server, by its URL; of ``cluster://host:port``, or of ``sentinel://host:port,host:port/name``."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "cluster":
+        host, _, port = rest.partition(":")
+        return redis.RedisCluster(host=host, port=int(port))
+    if scheme == "sentinel":
+        where, _, name = rest.partition("/")
+        sentinels = [(host, int(port)) for host, _, port in (one.partition(":") for one in where.split(","))]
+        return Sentinel(sentinels, socket_timeout=1).master_for(name)
+    return redis.Redis.from_url(url)
 
 
 def wait_until(condition: Callable[[], object], *, timeout: float = 30.0, what: str = "") -> None:
@@ -75,11 +90,13 @@ class RedisServer:
         port: int | None = None,
         inside: Sequence[str] = (),
         address: str = "127.0.0.1",
+        args: Sequence[str] = (),
     ) -> None:
         self.binary = binary
         self.folder = folder
         self.persistent = persistent
         self.port = port or free_port()
+        self.args = args
         self.inside = inside
         self.address = address
         self.process: subprocess.Popen[bytes] | None = None
@@ -106,7 +123,7 @@ class RedisServer:
         args += ["--appendonly", "yes" if self.persistent else "no", "--appendfsync", "always"]
         args += ["--slowlog-log-slower-than", "1000", "--slowlog-max-len", "100000"]
         self.process = subprocess.Popen(
-            [*self.inside, self.binary, *args],
+            [*self.inside, self.binary, *args, *self.args],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -1,0 +1,145 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Several servers of the tests' own: a Cluster, and a primary with replicas behind sentinels."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from .servers import RedisServer, free_port, wait_until
+
+__all__ = ["Nodes", "Sentinels"]
+
+SLOTS = 16384
+
+
+class Nodes:
+    """A Redis Cluster: three primaries, and a replica of each."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf"]
+        self.servers = [RedisServer(binary, folder / f"node-{n}", port=_cluster_port(), args=args) for n in range(6)]
+
+    @property
+    def url(self) -> str:
+        return f"cluster://127.0.0.1:{self.servers[0].port}"
+
+    def start(self) -> Nodes:
+        """Start them, give each primary its share of the slots, and wait until they agree."""
+        for server in self.servers:
+            server.start()
+        clients = [_client(server) for server in self.servers]
+        for n, client in enumerate(clients[:3]):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1)
+        for client in clients[1:]:
+            client.execute_command("CLUSTER MEET", "127.0.0.1", self.servers[0].port)
+        wait_until(lambda: all(_knows(client, 6) for client in clients), what="the nodes have met")
+        ids = [client.execute_command("CLUSTER MYID").decode() for client in clients[:3]]
+        for client, primary in zip(clients[3:], ids, strict=True):
+            wait_until(partial(_replicates, client, primary), what="a replica has found its primary")
+        wait_until(lambda: all(_is_ok(client) for client in clients), what="the cluster is whole")
+        return self
+
+    def primary_of(self, key: str) -> RedisServer:
+        """The server that has a key."""
+        client: Any = redis.RedisCluster(host="127.0.0.1", port=self.living().port)
+        node = client.get_node_from_key(key)
+        client.close()
+        return next(server for server in self.servers if server.port == node.port)
+
+    def living(self) -> RedisServer:
+        return next(s for s in self.servers if s.process is not None and s.process.poll() is None)
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+
+def _cluster_port() -> int:
+    """One whose bus, 10,000 above, has a port as well."""
+    while (port := free_port()) > 55000:
+        pass
+    return port
+
+
+def _client(server: RedisServer) -> Any:
+    return redis.Redis(port=server.port)
+
+
+def _knows(client: Any, number: int) -> bool:
+    return int(client.execute_command("CLUSTER INFO")["cluster_known_nodes"]) == number
+
+
+def _is_ok(client: Any) -> bool:
+    return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
+
+def _replicates(client: Any, primary: str) -> bool:
+    try:
+        return bool(client.execute_command("CLUSTER REPLICATE", primary))
+    except redis.ResponseError:
+        return False  # it does not know it yet
+
+
+class Sentinels:
+    """A primary, two replicas, and three sentinels that look after them."""
+
+    NAME = "main"
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self.binary, self.folder = binary, folder
+        primary = RedisServer(binary, folder / "redis-0")
+        replica = ["--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0"]
+        self.servers = [primary, *(RedisServer(binary, folder / f"redis-{n}", args=replica) for n in (1, 2))]
+        self.ports = [free_port() for _ in range(3)]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return "sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.ports) + f"/{self.NAME}"
+
+    def start(self) -> Sentinels:
+        """Start them, and wait until each sentinel knows the others and the replicas."""
+        for server in self.servers:
+            server.start()
+        for port in self.ports:
+            conf = self.folder / f"sentinel-{port}.conf"
+            conf.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
+                f"sentinel monitor {self.NAME} 127.0.0.1 {self.servers[0].port} 2\n"
+                f"sentinel down-after-milliseconds {self.NAME} 500\n"
+                f"sentinel failover-timeout {self.NAME} 3000\n"
+            )
+            self.processes.append(
+                subprocess.Popen(
+                    [self.binary, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, start_new_session=True
+                )
+            )
+        wait_until(lambda: all(self._is_ready(port) for port in self.ports), what="the sentinels are ready")
+        return self
+
+    def primary(self) -> RedisServer:
+        """The server that the sentinels name now."""
+        client: Any = redis.Redis(port=self.ports[0])
+        _, port = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)
+        return next(server for server in self.servers if server.port == int(port))
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for server in self.servers:
+            server.kill()
+
+    def _is_ready(self, port: int) -> bool:
+        client: Any = redis.Redis(port=port)
+        try:
+            said = client.sentinel_master(self.NAME)
+        except redis.RedisError:
+            return False
+        return bool(said["num-other-sentinels"] == 2 and said["num-slaves"] == 2)
