@@ -4,16 +4,16 @@
 
 RabbitMQ takes back what was delivered on a connection that is lost, and delivers it again; and Dramatiq's consumer
 sends its acknowledgements later, from its own thread.  So a message that was finished is remembered until its ack was
-sent.
+sent, and a copy in memory whose connection is gone is not run.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import redis
+from dramatiq import Broker, Consumer
 
 from .registry import BATCH, Registry
 from .table import Entry
@@ -28,27 +28,45 @@ class Deliveries:
       consumers: The worker's consumer threads, by queue.
     """
 
-    def __init__(self, registry: Registry, consumers: Mapping[str, Any]) -> None:
+    def __init__(self, registry: Registry, consumers: Any) -> None:
         self.registry = registry
         self.consumers = consumers
         self._acked: deque[tuple[str, int]] = deque()
 
+    @staticmethod
+    def attach(broker: Broker) -> None:
+        """From now on know by which connection each message came: where the broker's ids are those of a connection."""
+        consume = broker.consume
+
+        def tagged(*args: Any, **kwargs: Any) -> Consumer:
+            consumer = consume(*args, **kwargs)
+            return _Tagged(consumer) if hasattr(consumer, "known_tags") else consumer
+
+        broker.consume = tagged  # type: ignore[method-assign]
+
+    @staticmethod
+    def detach(broker: Broker) -> None:
+        """The broker's consumers are its own again."""
+        broker.__dict__.pop("consume", None)
+
     def is_lost(self, message: Any) -> bool:
-        """Whether the broker has taken this delivery back: its connection is gone, and the message delivered again."""
-        tag, known = getattr(message, "_tag", None), getattr(self._consumer(message), "known_tags", None)
-        return tag is not None and known is not None and tag not in known
+        """Whether the broker has taken this delivery back: its connection is gone, and the message is in its queue."""
+        came_by = getattr(message, "came_by", None)
+        return came_by is not None and came_by is not getattr(
+            self.consumers.get(message.queue_name), "consumer", came_by
+        )
 
     def acked(self, message: Any, entry: Entry) -> None:
         """Dramatiq has acknowledged a message that is finished: when that is sent, it need not be remembered."""
-        connection: Any = getattr(self._consumer(message), "connection", None)
-        if not hasattr(connection, "add_callback_threadsafe"):
+        came_by = getattr(message, "came_by", None)
+        if came_by is None:
             self._sent(entry)
         else:
             try:
                 # After the ack, which is a callback, too.
-                connection.add_callback_threadsafe(lambda: self._sent(entry))
+                came_by.connection.add_callback_threadsafe(lambda: self._sent(entry))
             except Exception:
-                return  # the connection is closed: the ack may not have been sent, and the fence stays
+                return  # the connection is closed: the ack may not have been sent, and it stays remembered
         if len(self._acked) >= BATCH:
             try:
                 self.flush()
@@ -68,5 +86,40 @@ class Deliveries:
     def _sent(self, entry: Entry) -> None:
         self._acked.append((entry.copy.message_id, entry.run))
 
-    def _consumer(self, message: Any) -> Any:
-        return getattr(self.consumers.get(message.queue_name), "consumer", None)
+
+class _Tagged(Consumer):
+    """A consumer that notes on each message that it came by this one.
+
+    Delivery tags begin anew with each connection, so an acknowledgement by another connection's tag would hit whatever
+    message has that tag now: it is left out.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    def __next__(self) -> Any:
+        message = next(self._consumer)
+        if message is not None:
+            message.came_by = self
+        return message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def ack(self, message: Any) -> None:
+        """Acknowledge, if the message came by this connection."""
+        if message.came_by is self:
+            self._consumer.ack(message)
+
+    def nack(self, message: Any) -> None:
+        """Reject, if the message came by this connection."""
+        if message.came_by is self:
+            self._consumer.nack(message)
+
+    def requeue(self, messages: Any) -> None:
+        """As the consumer does it."""
+        self._consumer.requeue(messages)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._consumer.close()

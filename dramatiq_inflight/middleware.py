@@ -397,6 +397,8 @@ class InFlightTracker(Middleware):
         here = runtime.table.reserve(message, entry)
         if runtime.deliveries.is_lost(message):
             self._skip(message, entry, SKIPS[Start.ELSEWHERE])
+        if getattr(message, "redelivered", False):
+            entry.contended = True  # whoever had it before may have it in memory still
         if mark_of(message).get("void"):
             self._skip(message, entry, "it was enqueued by a worker that had lost the message")
         started = None

@@ -133,6 +133,7 @@ class Runtime:
 
     def register(self) -> None:
         """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later."""
+        self.deliveries.attach(self.broker)
         self.listener.start()  # so that it can be asked whether it lives, however long the boot takes
         try:
             self.heartbeat.register()
@@ -166,6 +167,7 @@ class Runtime:
             self.watch.stop()
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
+        self.deliveries.detach(self.broker)
         if self.queues is not None:
             self.queues.ack_alone()
         self.heartbeat.stop()
