@@ -51,7 +51,17 @@ class RabbitServer:
         return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
 
     def start(self) -> RabbitServer:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it answers.  A port that was free may be somebody's by then: it tries some more."""
+        for _ in range(3):
+            self._launch()
+            wait_until(lambda: self._answers() or self._has_ended(), timeout=90, what="RabbitMQ answers")
+            if not self._has_ended():
+                return self
+            self.remove()
+            self.epmd_port, self.dist_port = free_port(), free_port()
+        raise AssertionError((self.folder / "log").read_text(errors="replace")[-3000:])
+
+    def _launch(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         salt = os.urandom(4)
         user = {
@@ -100,8 +110,6 @@ class RabbitServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until(self._answers, timeout=90, what="RabbitMQ answers")
-        return self
 
     def stop(self) -> None:
         """End it in order, and keep what is durable."""
@@ -118,9 +126,10 @@ class RabbitServer:
                 pass
             self.process.wait(timeout=60)
 
+    def _has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
     def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text(errors="replace")[-3000:]
         try:
             pika.BlockingConnection(pika.URLParameters(self.url)).close()
         except (pika.exceptions.AMQPError, OSError):
