@@ -108,6 +108,19 @@ def rounds(session: nox.Session) -> None:
 
 
 @nox.session
+def dramatiq_suite(session: nox.Session) -> None:
+    """Run Dramatiq's own tests, from its source distribution, without the tracker and with it."""
+    session.install("-e", ".[test]", "pytest-benchmark", "freezegun")
+    version = session.run("python", "-c", "import dramatiq; print(dramatiq.__version__)", silent=True, log=False)
+    folder = session.create_tmp()
+    session.run(
+        *("python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "dramatiq", "-d", folder),
+        f"dramatiq=={str(version).strip()}",
+    )
+    session.run("python", "-m", "tests.dramatiq_suite", folder)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel elsewhere, and use it there."""
     session.install("build", "twine")

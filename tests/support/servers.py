@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -52,10 +53,18 @@ def wait_until(condition: Callable[[], object], *, timeout: float = 30.0, what: 
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+    """A port that was free a moment ago, and the one 10,000 above, which a cluster's node takes as well.
+
+    None of those that the kernel gives to outgoing connections: one of these may have it when the server starts.
+    """
+    while True:
+        port = random.SystemRandom().randrange(11_000, 22_000)
+        try:
+            for number in (port, port + 10_000):
+                with socket.socket() as sock:
+                    sock.bind(("127.0.0.1", number))
+        except OSError:
+            continue
         return port
 
 

@@ -23,7 +23,7 @@ class Nodes:
 
     def __init__(self, binary: str, folder: Path) -> None:
         args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-config-file", "nodes.conf"]
-        self.servers = [RedisServer(binary, folder / f"node-{n}", port=_cluster_port(), args=args) for n in range(6)]
+        self.servers = [RedisServer(binary, folder / f"node-{n}", args=args) for n in range(6)]
 
     @property
     def url(self) -> str:
@@ -58,13 +58,6 @@ class Nodes:
     def kill(self) -> None:
         for server in self.servers:
             server.kill()
-
-
-def _cluster_port() -> int:
-    """One whose bus, 10,000 above, has a port as well."""
-    while (port := free_port()) > 55000:
-        pass
-    return port
 
 
 def _client(server: RedisServer) -> Any:
@@ -112,7 +105,7 @@ class Sentinels:
             conf.write_text(
                 f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
                 f"sentinel monitor {self.NAME} 127.0.0.1 {self.servers[0].port} 2\n"
-                f"sentinel down-after-milliseconds {self.NAME} 500\n"
+                f"sentinel down-after-milliseconds {self.NAME} 1000\n"
                 f"sentinel failover-timeout {self.NAME} 3000\n"
             )
             self.processes.append(
