@@ -119,6 +119,7 @@ class Recovery:
         self._said: set[str] = set()
         self._mutex = threading.Lock()  # worker threads add to `leftovers`
         self._unreachable: set[str] = set()
+        self._strange: set[tuple[str, str]] = set()  # queues and actors
 
     def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
         """Put back all that is due, under the recovery lock.
@@ -403,12 +404,19 @@ class Recovery:
         keeps there.
         """
         queues, actors = self.declared()
-        heads = self.registry.peek(ids)
-        return [
-            id
-            for id, head in zip(ids, heads, strict=True)
-            if head is None or (head.queue in queues and head.actor in actors)
-        ]
+        ours = []
+        for id, head in zip(ids, self.registry.peek(ids), strict=True):
+            if head is None or (head.queue in queues and head.actor in actors):
+                ours.append(id)
+            elif (head.queue, head.actor) not in self._strange:
+                self._strange.add((head.queue, head.actor))
+                self.logger.warning(
+                    "Messages of queue %r and actor %r are to be recovered, and this application does not declare "
+                    "both: a worker of one that does has to do it. Are two applications sharing one namespace of "
+                    "dramatiq_inflight?",
+                    *(head.queue, head.actor),
+                )
+        return ours
 
     # What waits for its copy for too long.
 

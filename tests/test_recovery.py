@@ -375,16 +375,21 @@ def test_a_copy_that_was_lost_is_enqueued_again_where_nobody_can_be_asked(fleet:
     assert [message.options["inflight"]["generation"] for message in fleet.enqueued()] == [2, 3]
 
 
-def test_what_is_unknown_here_does_not_hold_up_what_is_overdue_behind_it(fleet: Fleet) -> None:
-    """More than a batch of records that only another application can recover."""
+def test_what_is_unknown_here_does_not_hold_up_what_is_overdue_behind_it(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than a batch of records that only another application can recover: it is named, once, and stays."""
     registry = fleet.recovery("r", apart=True).registry
     for n in range(BATCH + 20):
         actor = "work" if n == BATCH + 10 else "unknown"
         copy = Copy(f"m{n:03}", 1, "o", "o", False, "default", actor)
         fleet.lab.start(registry, copy, payload=_message(actor=actor))
         registry.hand_over(copy.message_id, 1, _message(actor=actor))
-    swept = fleet.recovery("r2", apart=True).sweep()
+    recovery = fleet.recovery("r2", apart=True)
+    swept = recovery.sweep()
     assert (swept.copied, swept.left) == (1, BATCH + 19)
+    assert recovery.sweep().left == BATCH + 19
+    assert caplog.text.count("Messages of queue 'default' and actor 'unknown' are to be recovered") == 1
 
 
 def test_the_lock_is_released_by_its_holder_alone(fleet: Fleet) -> None:
