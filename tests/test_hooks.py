@@ -238,7 +238,7 @@ def test_a_failure_is_released_only_after_the_broker_holds_the_retry(app: App) -
             raise RuntimeError("as asked for")
 
     app.broker.add_middleware(Witness())
-    actor = app.actor(fail, min_backoff=10, max_backoff=20)
+    actor = app.actor(fail, min_backoff=200, max_backoff=300)
     app.start()
     actor.send()
     wait_until(lambda: len(app.ran) == 2)
@@ -291,7 +291,7 @@ def test_a_retry_that_could_not_be_enqueued_is_recovered_with_its_count(
             raise RuntimeError("as asked for")
 
     app.broker.add_middleware(Saboteur())
-    actor = app.actor(work, min_backoff=10, max_backoff=20)
+    actor = app.actor(work, min_backoff=200, max_backoff=300)
     app.start(threads=1)
     actor.send()
     wait_until(lambda: len(retries) == 2, what="recovery has enqueued it")
@@ -347,7 +347,7 @@ def test_a_time_limit_is_an_ordinary_failure(app: App) -> None:
             while True:
                 time.sleep(0.01)
 
-    actor = app.actor(work, time_limit=100, min_backoff=10, max_backoff=20)
+    actor = app.actor(work, time_limit=100, min_backoff=200, max_backoff=300)
     app.start()
     actor.send()
     wait_until(lambda: len(app.ran) == 2)
@@ -367,7 +367,7 @@ def test_an_interrupt_in_a_later_hook_turns_a_success_into_a_failure(app: App) -
 
     # Before the tracker in the list, so after it in the reversed order.
     app.broker.add_middleware(Interrupter(), before=InFlightTracker)
-    actor = app.actor(lambda: app.ran.append(1), min_backoff=10, max_backoff=20)
+    actor = app.actor(lambda: app.ran.append(1), min_backoff=200, max_backoff=300)
     app.start()
     actor.send()
     wait_until(lambda: len(app.ran) == 2, what="the retry runs")
@@ -526,7 +526,7 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
         go.wait(20)
         raise RuntimeError("as asked for")
 
-    actor = app.actor(work, min_backoff=10, max_backoff=20)
+    actor = app.actor(work, min_backoff=200, max_backoff=300)
     app.start()
     message = actor.send()
     wait_until(lambda: app.ran)
@@ -693,7 +693,7 @@ def test_an_ack_given_up_does_not_run_the_message_again(
         if len(app.ran) == 1:
             raise RuntimeError("as asked for")
 
-    actor = app.actor(work, min_backoff=10, max_backoff=20)
+    actor = app.actor(work, min_backoff=200, max_backoff=300)
     app.start()
     do_ack = app.broker.do_ack
     failed: list[Any] = []
