@@ -161,3 +161,24 @@ def test_what_was_finished_is_remembered_until_its_ack_was_sent(
     made.wait(lambda: not [name for name in made.names() if name.startswith("record:")], what="all are forgotten")
     worker.stop()
     assert made.names() == set()
+
+
+def test_a_frozen_worker_is_not_waited_for_longer_than_its_heartbeat(
+    cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
+) -> None:
+    """RabbitMQ itself would wait for minutes, and deliver the old copy then: it is stale."""
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url)
+    gate = tmp_path / "gate"
+    one, two = made.worker(threads=1), made.worker(threads=1)
+    made.app.gated.send("m", str(gate))
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    frozen = one if history.events("start")[0].pid == one.booted_pid() else two
+    frozen.pause()
+    made.wait(lambda: history.count("start") == 2, what="it runs again")
+    gate.touch()
+    made.wait(lambda: history.count("end") == 1, what="it ends")
+    frozen.resume()
+    made.wait(lambda: history.count("end") == 2, what="the late one ends as well")
+    made.wait(lambda: "another worker" in frozen.output() or "taken over" in frozen.output(), what="it is fenced")
+    made.wait(lambda: made.enqueued() == 0, what="all is done")
+    assert history.count("start") == 2

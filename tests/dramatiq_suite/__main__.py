@@ -23,6 +23,7 @@ from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import RedisServer, find_server
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 #: Not about brokers and workers, or about things that are not here (memcached, watchdog), or timed to a hair.
 LEFT_OUT = ("test_cli", "test_watch", "test_canteen", "test_pidfile", "test_types")
@@ -68,9 +69,27 @@ def _unpack(sdist: Path, folder: Path) -> Path:
 def _run(tests: Path, *, tracked: bool) -> set[str]:
     report = tests.parent / f"report-{tracked}.xml"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml", str(report), "tests"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            ".",
+            "-p",
+            "no:cacheprovider",
+            "--junitxml",
+            str(report),
+            "tests",
+        ],
         cwd=tests.parent,
-        env={**os.environ, "SUITE_TRACKED": "1" if tracked else "0", "PYTHONPATH": str(tests.parent)},
+        env={
+            **os.environ,
+            "SUITE_TRACKED": "1" if tracked else "0",
+            "PYTHONPATH": os.pathsep.join([str(tests.parent), str(ROOT)]),
+        },
         check=False,
     )
     cases = ElementTree.parse(report).getroot().iter("testcase")
