@@ -510,8 +510,7 @@ def test_a_frozen_worker_is_not_seen_as_dead(cluster: MakeCluster, history: Hist
     gate = str(tmp_path / "gate")
     made.app.gated.send("m", gate)
     made.wait(lambda: history.count("start") == 1, what="it runs")
-    pid = history.events("start")[0].pid
-    runner, idle = (frozen, other) if frozen.booted_pid() == pid else (other, frozen)
+    runner, idle = (frozen, other) if frozen.runs_the_first() else (other, frozen)
     runner.pause()
     third = made.worker(threads=2)  # looks at everybody
     idle.stop()  # in order: the others see it go

@@ -312,7 +312,7 @@ def test_a_call_that_holds_the_gil_for_three_ttls_is_no_death(
     made.wait(lambda: _patience(made) == [b"2000"] * 2, what="the other one's answers")
     made.app.starving.send("m", 4.5, str(tmp_path / "gate"))
     made.wait(lambda: history.count("start") == 1, what="it runs")
-    ran, idle = (worker, other) if history.events("start")[0].pid == worker.booted_pid() else (other, worker)
+    ran, idle = (worker, other) if worker.runs_the_first() else (other, worker)
     touched = (tmp_path / "healthy").stat().st_mtime_ns
     made.wait(lambda: (tmp_path / "healthy").stat().st_mtime_ns > touched, what="it is healthy")
     made.wait(lambda: history.count("end") == 1, what="it ends")
@@ -333,7 +333,7 @@ def test_a_call_that_starves_the_thread_for_three_ttls_is_fenced(
     one, two = made.worker(threads=2), made.worker(threads=2)
     message = made.app.starving.send("m", 4.5, str(gate))
     made.wait(lambda: history.count("start") == 1, what="it runs")
-    starved, other = (one, two) if history.events("start")[0].pid == one.booted_pid() else (two, one)
+    starved, other = (one, two) if one.runs_the_first() else (two, one)
     made.wait(lambda: history.count("start") == 2, what="it runs again")
     made.wait(lambda: history.count("end") == 1, what="the starved one ends")
     made.wait(lambda: "was completed here after it had been taken over" in starved.output(), what="it is fenced")

@@ -140,7 +140,7 @@ def tls_server(server_binary: str, tmp_path: Path) -> Iterator[RedisServer]:
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     server = RedisServer(server_binary, tmp_path / "tls")
-    port = server.port + 1
+    port = server.port + 10_000  # free, too
     files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate)]
     server.args = ["--tls-port", str(port), "--tls-auth-clients", "no", *files]
     try:
@@ -162,7 +162,7 @@ def test_a_user_with_the_documented_permissions_and_tls_is_enough(
     assert rules is not None
     allowed = rules[1].replace("{dramatiq_processing}", f"{{{made.namespace}}}").replace("dramatiq:*", "{*-broker*")
     admin.execute_command("ACL", "SETUSER", "app", "on", ">password", *allowed.split())
-    url = f"rediss://app:password@127.0.0.1:{tls_server.port + 1}/0?ssl_ca_certs={tmp_path / 'cert.pem'}"
+    url = f"rediss://app:password@127.0.0.1:{tls_server.port + 10_000}/0?ssl_ca_certs={tmp_path / 'cert.pem'}"
     settings: dict[str, Any] = {"TEST_BROKER_URL": url, "PROCESSING_HEARTBEAT": "process"}
     first, second = made.worker(**settings), made.worker(**settings)
     for key in range(24):

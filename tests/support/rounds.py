@@ -185,6 +185,8 @@ def main() -> int:
             "TEST_HEARTBEAT_TIMEOUT": str(options.heartbeat_timeout),
             "PROCESSING_HEARTBEAT": options.heartbeat,
             "PROCESSING_WATCH_PROCESSES": "true" if options.seen else "false",
+            # What a killed recoverer had claimed of copies that were overdue is taken up after this.
+            "RECOVERY_LOCK_TTL": "30",
             **apart,
             **rabbitmq,
         }

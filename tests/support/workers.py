@@ -62,6 +62,10 @@ class WorkerProcess:
                 return event.pid
         return None
 
+    def runs_the_first(self) -> bool:
+        """Whether the first message that was started was started here."""
+        return self.history.events("start")[0].pid == self.booted_pid()
+
     def kill(self) -> None:
         """SIGKILL the whole group, as when a container dies."""
         try:
