@@ -106,6 +106,7 @@ class RabbitServer:
                     "RABBITMQ_LOG_BASE": str(self.folder),
                     "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",  # it is not what is measured
                 },
+                cwd=self.folder,  # where it leaves its crash dump
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
