@@ -316,10 +316,7 @@ class Registry:
 
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""
-        begun = time.monotonic()
-        known = bool(self._call("beat", [self._heartbeats], [self.me, self.ttl_ms]))
-        self._on_contact(known, begun)
-        return known
+        return self._say_alive("beat", [self._heartbeats], [self.me, self.ttl_ms])
 
     def attest(self) -> bool:
         """Beat on behalf of this incarnation, from a process that sees it live.  False: Redis does not know it."""
@@ -335,9 +332,7 @@ class Registry:
         pairs = [text for pair in fields.items() for text in pair]
         self._place = self._places(fields.get("place", ""))
         keys = [self._heartbeats, self._incarnation(self.me), *self._place]
-        begun = time.monotonic()
-        known = bool(self._call("register", keys, [self.me, self.ttl_ms, *pairs]))
-        self._on_contact(known, begun)
+        self._say_alive("register", keys, [self.me, self.ttl_ms, *pairs])
 
     def drain(self) -> None:
         """This incarnation shuts down: every proof of life that it sends from now on says so."""
@@ -462,10 +457,9 @@ class Registry:
 
     def registered_brokers(self) -> list[tuple[str, str]]:
         """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
-        members = self._ask(lambda: self.client.zrange(self._heartbeats, 0, -1))
         pipeline = self.client.pipeline(transaction=False)
-        for member in members:
-            pipeline.hmget(self._incarnation(member.decode()), "broker_namespace", "broker_id")
+        for id in self.everybody():
+            pipeline.hmget(self._incarnation(id), "broker_namespace", "broker_id")
         rows = self._ask(pipeline.execute)
         return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
@@ -581,16 +575,15 @@ class Registry:
         self._on_contact(reply[1] == 1, begun)
         return reply
 
-    def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def _say_alive(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
+        """A script that does nothing else, or whose answer is no more than whether this incarnation was known."""
         begun = time.monotonic()
-        try:
-            reply = self._wire.call(self._scripts[script], keys, args)
-        except redis.RedisError as error:
-            self._on_answer_lost()
-            self._on_failure(error)
-            raise
-        self._on_success(begun)
-        return reply
+        known = bool(self._call(script, keys, args))
+        self._on_contact(known, begun)
+        return known
+
+    def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
 
     def _ask(self, command: Callable[[], Any]) -> Any:
         begun = time.monotonic()

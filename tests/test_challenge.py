@@ -17,7 +17,7 @@ from dramatiq import Message
 from dramatiq_inflight.challenge import Challenges, roll_call
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
-from dramatiq_inflight.records import Answer, Claim, Copy, Enqueued, Finished, Mended, Start
+from dramatiq_inflight.records import Answer, Claim, Copy, Enqueued, Finished, Mended, Orphan, Start
 from dramatiq_inflight.registry import ASKED, Registry
 from dramatiq_inflight.table import Entry
 from dramatiq_inflight.watch import Listener
@@ -54,6 +54,15 @@ class Owner:
             self.time_passes()
             challenged = by.challenge(self.registry.me, challenged.token)
             assert challenged.answer is answer
+
+    def loses(self, copy: Copy, by: Registry, *, draining: bool = False) -> Orphan:
+        """It runs a message, is silent, and the message is claimed; `draining`: it is shutting down."""
+        self.lab.runs(self.registry, copy)
+        if draining:
+            self.registry.drain()
+            self.registry.beat()
+        self.is_silent(by)
+        return self.lab.claim(by, copy, self.registry)
 
     @property
     def deadline(self) -> float:
@@ -194,12 +203,7 @@ def test_the_owner_hears_of_it_with_its_next_beat(
 ) -> None:
     """Whatever script that is; and once."""
     copy = copy_of()
-    lab.runs(a, copy)
-    if draining:
-        a.drain()
-        a.beat()
-    owner.is_silent(b)
-    orphan = lab.claim(b, copy, a)
+    orphan = owner.loses(copy, b, draining=draining)
     assert (orphan.crashes, orphan.drains) == ((0, 1) if draining else (1, 0))
     assert b.incarnation("a").draining is draining
     mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
@@ -212,9 +216,7 @@ def test_the_owner_hears_of_it_with_its_next_beat(
 def test_an_owner_that_is_late_changes_nothing(lab: Lab, a: Registry, b: Registry, owner: Owner) -> None:
     """The copy has started: its success is noted, no more."""
     copy = copy_of()
-    lab.runs(a, copy)
-    owner.is_silent(b)
-    orphan = lab.claim(b, copy, a)
+    orphan = owner.loses(copy, b)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     lab.start(b, lab.recovered(copy, orphan))
     assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
@@ -230,12 +232,7 @@ def test_a_beat_on_its_behalf_does_not_hide_it(
 ) -> None:
     """What the heartbeat's process says is no word of the worker's own."""
     copy = copy_of()
-    lab.runs(a, copy)
-    if draining:
-        a.drain()
-        a.beat()
-    owner.is_silent(b)
-    lab.claim(b, copy, a)
+    owner.loses(copy, b, draining=draining)
     witness = Registry(lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60)
     for _ in range(2):
         before = owner.deadline
@@ -297,17 +294,9 @@ def test_an_answer_that_was_lost_may_have_said_so() -> None:
 
 def test_the_owner_hears_of_it_when_it_says_again_who_it_is(lab: Lab, b: Registry) -> None:
     """That is a heartbeat, too, and would hide it from the next."""
-    heard: list[bool] = []
-    a = Registry(
-        *(lab.client, lab.namespace, "a"),
-        heartbeat_ttl=60,
-        fence_ttl=60,
-        on_contact=lambda known, begun: heard.append(known),
-    )
+    a, heard = lab.noting("a")
     owner, copy = Owner(lab, a), copy_of()
-    lab.runs(a, copy)
-    owner.is_silent(b)
-    lab.claim(b, copy, a)
+    owner.loses(copy, b)
     heard.clear()
     a.register({"instance": "pod", "patience": str(PATIENCE)})
     a.beat()
@@ -479,9 +468,7 @@ def test_a_copy_does_not_run_beside_the_run_that_it_replaces(
 ) -> None:
     """Its former owner is back, and has fetched it before it knows of its loss. The next beat takes it back."""
     copy = copy_of()
-    lab.runs(a, copy)
-    owner.is_silent(b)
-    orphan = lab.claim(b, copy, a)
+    orphan = owner.loses(copy, b)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     recovered = lab.recovered(copy, orphan)
     assert lab.start(a, recovered, here=here).answer is Start.WAITING

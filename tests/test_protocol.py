@@ -723,13 +723,7 @@ def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> 
 
 def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) -> None:
     """The search showed that copies pile up without bound around a worker that works on without a heartbeat."""
-    contacts: list[bool] = []
-    c = Registry(
-        *(lab.client, lab.namespace, "c"),
-        heartbeat_ttl=60,
-        fence_ttl=60,
-        on_contact=lambda known, begun: contacts.append(known),
-    )
+    c, contacts = lab.noting("c")
     copy = copy_of()
 
     def revived() -> bool:

@@ -47,6 +47,17 @@ class Lab:
         registry.register({"instance": f"pod-{name}", "host": "h", "pid": "1"})
         return registry
 
+    def noting(self, name: str) -> tuple[Registry, list[bool]]:
+        """One that has not said yet who it is; and, each time that it renews its heartbeat, whether it was known."""
+        heard: list[bool] = []
+        registry = Registry(
+            *(self.client, self.namespace, name),
+            heartbeat_ttl=60,
+            fence_ttl=60,
+            on_contact=lambda known, begun: heard.append(known),
+        )
+        return registry, heard
+
     def kill(self, registry: Registry, *, draining: bool = False) -> None:
         """Its heartbeat has expired, while others beat; `draining`: it was shutting down when it sent its last."""
         self.client.zadd(self.prefix + "heartbeats", {registry.me: 1000.5 if draining else 1000})
