@@ -24,6 +24,9 @@ SILENT = "it was asked twice whether it lives, and has not answered"
 #: When to ask again if Redis could not be reached, seconds.
 RETRY = 1.0
 
+#: How often `roll_call` asks those that have not answered, seconds.
+ASK_AGAIN = 1.0
+
 #: How often `roll_call` looks whether the answers are there, seconds.
 LOOK = 0.02
 
@@ -91,9 +94,13 @@ def roll_call(registry: Registry, patience: float) -> dict[str, bool]:
       redis.RedisError: Redis cannot be reached.
     """
     before = registry.deadlines()
-    registry.ask(list(before))
-    ends = time.monotonic() + patience
+    ends, ask_at = time.monotonic() + patience, 0.0
+    answered = dict.fromkeys(before, False)
     while True:
+        if time.monotonic() >= ask_at:
+            # Again and again: an answer in the very millisecond of the beat before it cannot be told from that.
+            registry.ask([id for id, has in answered.items() if not has])
+            ask_at = time.monotonic() + ASK_AGAIN
         now = registry.deadlines()
         answered = {id: id in now and now[id] > deadline for id, deadline in before.items()}
         if all(answered.values()) or time.monotonic() >= ends:

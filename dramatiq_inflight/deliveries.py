@@ -9,6 +9,7 @@ sent, and a copy in memory whose connection is gone is not run.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import Any
 
@@ -22,19 +23,15 @@ __all__ = ["Deliveries"]
 
 
 class Deliveries:
-    """The deliveries of one worker.
+    """The deliveries of one worker."""
 
-    Parameters:
-      consumers: The worker's consumer threads, by queue.
-    """
-
-    def __init__(self, registry: Registry, consumers: Any) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.consumers = consumers
+        self._before: Any = None
+        self._mutex = threading.Lock()
         self._acked: deque[tuple[str, int]] = deque()
 
-    @staticmethod
-    def attach(broker: Broker) -> None:
+    def attach(self, broker: Broker) -> None:
         """From now on know by which connection each message came: where the broker's ids are those of a connection."""
         consume = broker.consume
 
@@ -42,22 +39,23 @@ class Deliveries:
             consumer = consume(*args, **kwargs)
             return _Tagged(consumer) if hasattr(consumer, "known_tags") else consumer
 
+        self._before = broker.__dict__.get("consume")
         broker.consume = tagged  # type: ignore[method-assign]
 
-    @staticmethod
-    def detach(broker: Broker) -> None:
+    def detach(self, broker: Broker) -> None:
         """The broker's consumers are its own again."""
-        broker.__dict__.pop("consume", None)
+        if self._before is not None:
+            broker.consume = self._before  # type: ignore[method-assign]
+        else:
+            broker.__dict__.pop("consume", None)
 
     def is_lost(self, message: Any) -> bool:
         """Whether the broker has taken this delivery back: its connection is gone, and the message is in its queue."""
         came_by = getattr(message, "came_by", None)
-        return came_by is not None and came_by is not getattr(
-            self.consumers.get(message.queue_name), "consumer", came_by
-        )
+        return came_by is not None and (came_by.closed or not came_by.channel.is_open)
 
     def acked(self, message: Any, entry: Entry) -> None:
-        """Dramatiq has acknowledged a message that is finished: when that is sent, it need not be remembered."""
+        """Dramatiq has acknowledged a message that is finished: when that is sent, it can be forgotten soon."""
         came_by = getattr(message, "came_by", None)
         if came_by is None:
             self._sent(entry)
@@ -74,13 +72,16 @@ class Deliveries:
                 pass  # it is remembered for longer
 
     def flush(self) -> None:
-        """Have Redis forget what need not be remembered.
+        """Have Redis forget in a while what need not be remembered for long.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        while self._acked:
-            batch = [self._acked.popleft() for _ in range(min(BATCH, len(self._acked)))]
+        while True:
+            with self._mutex:
+                batch = [self._acked.popleft() for _ in range(min(BATCH, len(self._acked)))]
+            if not batch:
+                return
             self.registry.acked(batch)
 
     def _sent(self, entry: Entry) -> None:
@@ -96,6 +97,7 @@ class _Tagged(Consumer):
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
+        self.closed = False
 
     def __next__(self) -> Any:
         message = next(self._consumer)
@@ -122,4 +124,5 @@ class _Tagged(Consumer):
 
     def close(self) -> None:
         """Close the connection."""
+        self.closed = True
         self._consumer.close()

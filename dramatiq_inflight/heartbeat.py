@@ -28,6 +28,9 @@ RETRY = 1.0
 #: every five seconds as long as its broker is away.
 ACK_PATIENCE = 60.0
 
+#: After how long what has succeeded is settled though it is not acknowledged yet, seconds: no ack takes so long.
+ACK_PAUSE = 2.0
+
 
 class Heartbeat(Thread):
     """Keeps this incarnation alive in Redis, and the records in step with what the process runs.
@@ -49,11 +52,13 @@ class Heartbeat(Thread):
         on_drop: Callable[[Entry], None] = lambda entry: None,
         on_beat: Callable[[], None] = lambda: None,
         unacked: bool = False,
+        payload_of: Callable[[Entry], bytes] = Entry.encoded,
         health_file: Path | None = None,
     ) -> None:
         super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self.registry = registry
+        self.payload_of = payload_of
         self.table = table
         self.lease = lease
         self.connectivity = connectivity
@@ -111,14 +116,16 @@ class Heartbeat(Thread):
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
+        forgotten = False
         if self.lease.was_lost():
+            forgotten = self.registry.is_forgotten()
             self.logger.warning(
                 "This worker was taken for dead, or Redis has lost its data. It goes on; what another worker has taken "
                 "over meanwhile stays there. %s",
                 self._why_silent(),
             )
         self.registry.register(self.identity())
-        self.lease.registered()
+        self.lease.registered(forgotten=forgotten)
 
     def _why_silent(self) -> str:
         silence = self.lease.silence
@@ -143,9 +150,16 @@ class Heartbeat(Thread):
 
     def _mend(self, entry: Entry) -> None:
         epoch = self.lease.epoch
+        try:
+            payload = self.payload_of(entry)
+        except redis.RedisError:
+            raise
+        except Exception:
+            self.logger.exception("Message %s cannot be encoded any more: it is not looked up.", entry.copy.message_id)
+            return
         mended, run, generation, crashes, drains = self.registry.mend(
             entry.copy,
-            entry.payload,
+            payload,
             run=entry.run,
             limit=entry.policy.limit,
             started_ms=entry.started_ms,
@@ -157,7 +171,7 @@ class Heartbeat(Thread):
         if mended is Mended.LOST:
             if not entry.lost:
                 self._lose(entry)
-        else:
+        elif mended is not Mended.LATER:
             if mended is not Mended.KEPT:
                 self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
             entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
@@ -184,10 +198,14 @@ class Heartbeat(Thread):
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
+            if entry.told:
+                if then is not None:
+                    self.registry.run(then)
+                return
             outcome = self.registry.finish(
                 entry.copy,
                 entry.run,
-                again=entry.enqueued_again,
+                again=entry.enqueued_again or entry.cut_short,
                 contended=entry.contended,
                 unacked=unacked,
                 broker_keys=broker_keys,
@@ -216,7 +234,13 @@ class Heartbeat(Thread):
             if entry.stranded:
                 outcome = self.registry.hand_over(entry.copy.message_id, entry.run, entry.payload)
             else:
-                outcome = self.registry.release(entry.copy.message_id, entry.run, contended=entry.contended)
+                outcome = self.registry.release(
+                    entry.copy.message_id,
+                    entry.run,
+                    contended=entry.contended,
+                    dead_lettered=entry.dead_lettered,
+                    copy=entry.copy,
+                )
             entry.told = True
         if outcome is Finished.HANDED_OVER:
             self.logger.warning(
@@ -236,7 +260,12 @@ class Heartbeat(Thread):
 
     def _tell_the_untold(self) -> None:
         for entry in self.table.entries():
-            if entry.phase is not Phase.UNTOLD:
+            late = entry.to_finish and 0 < entry.acking_since < time.monotonic() - max(self.interval, ACK_PAUSE)
+            if entry.phase is not Phase.UNTOLD and not late:
+                continue
+            entry.contended = True  # the broker may have given the message to others while Redis could not be told
+            if late:
+                self.finish(entry, unacked=self.unacked)  # Dramatiq still tries to acknowledge it
                 continue
             if entry.succeeded:
                 self.finish(entry)

@@ -87,33 +87,42 @@ class Lease:
         self.epoch = 0
         #: Whether this incarnation was ever taken for dead, or Redis lost its data.
         self.revived = False
+        #: Whether Redis has lost its data, as far as is known: `registered` knows better.
+        self.forgotten = False
+        self._ever_forgotten = False
         #: Whether it has to say again who it is.
         self.unregistered = True
-        self._lost = False
+        self._registered = False
+        # How often Redis did not know us, and had not heard of us at all: in all, when that was last looked into, and
+        # when this incarnation was last registered.
+        self._losses = self._looked_into = self._settled = (0, 0)
 
     def was_lost(self) -> bool:
-        """Whether Redis did not know this incarnation any more; asked once for each time."""
-        lost, self._lost = self._lost, False
-        return lost
+        """Whether Redis did not know this incarnation any more; until it is registered."""
+        self._looked_into = self._losses
+        return self._losses[0] > self._settled[0]
 
-    def contact(self, known: bool, begun: float) -> None:
+    def contact(self, known: bool, begun: float, absent: bool = False) -> None:
         """A script of ours has renewed the heartbeat.
 
         Parameters:
           known: Whether we were believed to live until then, with all that we run.
           begun: When it was sent (``time.monotonic``): the heartbeat is no older than that.
+          absent: Whether Redis had not heard of us at all.
         """
         silence = begun - self._last_contact
         doubt = silence > self._silent_after or self._answer_lost
         self._last_contact = max(begun, self._last_contact)
         self._answer_lost = False
         if not known:
-            self._lost = self.epoch > 0
+            if self._registered:
+                self._losses = self._losses[0] + 1, self._losses[1] + absent
             self.register_again()
         if silence > self.doubt_after:
             self._last_silence, self._silence_ended = silence, time.monotonic()
-        if doubt or (not known and self.epoch > 0):
+        if doubt or (not known and self._registered):
             self.revived = self.revived or not known
+            self.forgotten = self.forgotten or (absent and self._registered)
             self.epoch += 1
 
     @property
@@ -130,9 +139,16 @@ class Lease:
         self.unregistered = True
         self._wake.set()
 
-    def registered(self) -> None:
-        """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not."""
-        self.unregistered = False
+    def registered(self, *, forgotten: bool = False) -> None:
+        """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not.
+
+        Parameters:
+          forgotten: Whether Redis had lost what it knew of this incarnation, other than by its recovery.
+        """
+        self.unregistered, self._registered = False, True
+        self._ever_forgotten = self._ever_forgotten or forgotten
+        self._settled = self._looked_into
+        self.forgotten = self._ever_forgotten or self._losses[1] > self._settled[1]
         self.epoch = max(self.epoch, 1)
 
     @property

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import redis
 from dramatiq import Broker, Worker
+from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import q_name
 from dramatiq.logging import get_logger
@@ -39,6 +40,7 @@ from dramatiq.middleware import (
 )
 from dramatiq.worker import ConsumerThread
 
+from .continuations import begin_enqueue, end_enqueue, enqueue_what_is_left, has_more_to_do, remove_continuations
 from .errors import ConfigurationError, MessageSkipped, PoisonMessage
 from .home import store_at_home
 from .incident import Incident, Kind
@@ -56,9 +58,6 @@ QUESTIONS = 3
 
 #: A duplicate is put off for longer and longer, but for no longer than this, seconds.
 LONGEST_DEFERRAL = 900.0
-
-#: What Dramatiq's middleware does after a success, by the message's options: taken out of a run that lost its message.
-CONTINUATIONS = ("pipe_target", "group_completion_uuid", "group_completion_callbacks", "on_success", "on_failure")
 
 
 class InFlightTracker(Middleware):
@@ -123,6 +122,7 @@ class InFlightTracker(Middleware):
         self.settings = load_settings(settings)
         self._runtime: Runtime | None = None
         self._delayed: dict[str, tuple[str, str]] = {}
+        self._marks_early = False
         self._policies: dict[str, Policy] = {}  # by actor
 
     @property
@@ -155,6 +155,28 @@ class InFlightTracker(Middleware):
         options = check_options(actor.options, f"actor {actor.actor_name!r}")
         self._policies[actor.actor_name] = dataclasses.replace(self.settings.policy, **options)
 
+    def after_declare_actor(self, broker: Broker, actor: Any) -> None:
+        """Where a broker gives no ids, give each enqueue one before it begins.
+
+        Not in ``before_enqueue``: RabbitmqBroker calls that again with each attempt, and other people's brokers may
+        have encoded the message by then.
+        """
+        if isinstance(broker, (RedisBroker, StubBroker)) or self._marks_early:
+            return
+        self._marks_early = True
+        enqueue = broker.enqueue
+
+        def marking(message: Any, *, delay: int | None = None) -> Any:
+            if not is_own_enqueue():
+                message = message.copy()  # two threads may enqueue one message object
+                self._mark(broker, message)
+                entry = current_entry.get()
+                if entry is not None and entry.phase is Phase.ENDED:
+                    begin_enqueue(entry, message, delay)  # RabbitmqBroker may fail before its hook
+            return enqueue(message, delay=delay)
+
+        broker.enqueue = marking  # type: ignore[method-assign]
+
     def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
         """A queue more to be handed back, should this worker die."""
         if self._runtime is not None:
@@ -164,15 +186,26 @@ class InFlightTracker(Middleware):
         """Become an incarnation, before the consumers start.
 
         Raises:
-          ConfigurationError: There is no Redis to use.
+          ConfigurationError: There is no Redis to use, or the tracker is in use.
         """
         settings = self.settings
         if not settings.enabled:
             self.logger.info("Messages in flight are not tracked: PROCESSING_ENABLED is off.")
             return
+        if self._runtime is not None and not self._runtime.left:
+            raise ConfigurationError(
+                "This InFlightTracker serves another worker of this process already, and it can serve one at a time: "
+                "give each broker a tracker of its own, broker.add_middleware(InFlightTracker(...)), and run one "
+                "worker of a broker in a process."
+            )
         if isinstance(broker, StubBroker) and settings.redis_url is None and settings.client is None:
             self.logger.info("Messages in flight are not tracked: StubBroker has no Redis, and none is configured.")
             return
+        if sum(isinstance(m, InFlightTracker) for m in broker.middleware) > 1:
+            raise ConfigurationError(
+                "There are two InFlightTrackers in this broker's middleware; each would take the other's messages for "
+                "duplicates. Add one."
+            )
         after = broker.middleware[broker.middleware.index(self) + 1 :]
         late = [m for m in after if isinstance(m, (Retries, Pipelines, GroupCallbacks, Callbacks))]
         if late:
@@ -183,7 +216,7 @@ class InFlightTracker(Middleware):
             )
         for actor in list(broker.actors.values()):
             self._prepare(broker, actor)
-        self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of, worker.consumers)
+        self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of)
         self._runtime.register()
 
     def _prepare(self, broker: Broker, actor: Any) -> None:
@@ -225,11 +258,15 @@ class InFlightTracker(Middleware):
         if not entered:
             entry = Entry(Copy.of(message))
             runtime.table.reserve(message, entry)
+            if runtime.is_elsewhere(message.queue_name, entry.copy.broker_copy_id, always=True):
+                entry.given_away = True
+                self._skip(message, entry, SKIPS[Start.ELSEWHERE])
             self._to_another(runtime, message, entry)
         if self._tracks(broker, message):
             self._start(runtime, broker, message)
         elif runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
             message.options["store_results"] = False
+            current_entry.set(Entry(Copy.of(message), given_away=True))
             raise MessageSkipped(SKIPS[Start.ELSEWHERE])
 
     def before_delay_message(self, broker: Broker, message: Any) -> None:
@@ -238,6 +275,18 @@ class InFlightTracker(Middleware):
             self._delayed[message.message_id] = message.queue_name, message.options.get("redis_message_id", "")
 
     def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
+        """Mark what is enqueued, unless that is done already.
+
+        Raises:
+          MessageSkipped: See `_mark`.
+        """
+        if not self._marks_early:
+            self._mark(broker, message)
+        entry = current_entry.get()
+        if entry is not None and entry.phase is Phase.ENDED:
+            begin_enqueue(entry, message, delay)
+
+    def _mark(self, broker: Broker, message: Any) -> None:
         """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
 
         What a run enqueues of its own message after it has lost it is void: it does not run.  What comes after such a
@@ -269,7 +318,7 @@ class InFlightTracker(Middleware):
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:
             kept["home"] = mark["home"]
-        has_ids = "redis_message_id" in message.options or isinstance(broker, StubBroker)
+        has_ids = isinstance(broker, (RedisBroker, StubBroker))
         if self.settings.enabled and not has_ids and self._tracks(broker, message):
             kept["origin"] = secrets.token_hex(8)
         if kept:
@@ -280,7 +329,10 @@ class InFlightTracker(Middleware):
     def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Note that a run has enqueued its own message again: itself, or as a retry."""
         entry = current_entry.get()
-        if entry is not None and message.message_id == entry.copy.message_id:
+        if entry is None:
+            return
+        end_enqueue(entry, message)
+        if message.message_id == entry.copy.message_id:
             entry.enqueued_again = True
 
     def after_process_message(
@@ -292,20 +344,24 @@ class InFlightTracker(Middleware):
         if runtime is None or entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
             return
         entry.end(succeeded=exception is None)
-        if runtime.lease.in_doubt(entry):
-            try:
-                runtime.heartbeat.look_up(entry)
-            except redis.RedisError:
-                return
-        if entry.lost:
-            for option in CONTINUATIONS:
-                message.options.pop(option, None)
+        if self._is_lost(runtime, entry):
+            entry.cut_short = has_more_to_do(broker, message)
+            remove_continuations(message)
             message.options["store_results"] = False
             # Nor is it retried or dead-lettered: its new owner answers for it.
             message.options["throws"] = BaseException
             message.failed, message.fail = False, lambda: None
         elif exception is None:
             store_at_home(broker, message, "after_process_message", result=result)
+
+    def _is_lost(self, runtime: Runtime, entry: Entry) -> bool:
+        """Whether another worker has the message, as far as Redis can be asked."""
+        if runtime.lease.in_doubt(entry):
+            try:
+                runtime.heartbeat.look_up(entry)
+            except redis.RedisError:
+                pass  # the heartbeat learns it when Redis is back
+        return entry.lost
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
         """Another middleware has skipped the message after we had recorded its start."""
@@ -318,16 +374,20 @@ class InFlightTracker(Middleware):
         """A success is settled now: everything that follows from it has been enqueued.
 
         Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
-        Elsewhere it is remembered until the ack was sent.
+        Elsewhere it is remembered until the ack was sent.  A failure of which nothing comes next is handed over.
         """
         runtime = self._runtime
         if runtime is None:
             return
         entry = runtime.table.get(message)
         if entry is not None:
+            enqueue_what_is_left(broker, entry, lambda: self._is_lost(runtime, entry))
             entry.acking_since = time.monotonic()
         if entry is None:
             self._settle_unseen(runtime, broker, message, "completed")
+        elif self._is_stranded(entry):
+            # Before the ack: killed in between, it would be taken for one of which the broker holds what comes next.
+            self._strand(runtime, message, entry)
         elif entry.to_finish and not runtime.finishes_with_ack:
             entry.contended = entry.contended or runtime.deliveries.is_lost(message)
             try:
@@ -344,22 +404,37 @@ class InFlightTracker(Middleware):
         if entry is not None and entry.told and entry.succeeded and not runtime.finishes_with_ack:
             runtime.deliveries.acked(message, entry)
         try:
-            self._settle_failure(runtime, broker, message, entry)
+            if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
+                self._let_go(runtime, entry)
         finally:
             self._forget(runtime, message, entry)
 
-    def _settle_failure(self, runtime: Runtime, broker: Broker, message: Any, entry: Entry | None) -> None:
-        if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.lost:
-            # Without Retries an acknowledged failure is over.  With it, no retry means that it could not be enqueued.
-            if not entry.enqueued_again and any(isinstance(m, Retries) for m in broker.middleware):
-                entry.stranded = True
-                try:
-                    entry.payload = message.encode()
-                except Exception:
-                    self.logger.exception(
-                        "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
-                    )
-            self._let_go(runtime, entry)
+    def _is_stranded(self, entry: Entry) -> bool:
+        """Whether a failure is about to be acknowledged, and nothing comes next."""
+        if entry.phase is not Phase.ENDED or entry.succeeded or entry.lost or entry.told or entry.enqueued_again:
+            return False
+        return entry.retry_begun  # else nobody wanted one: an acknowledged failure is over
+
+    def _strand(self, runtime: Runtime, message: Any, entry: Entry) -> None:
+        entry.stranded = True
+        try:
+            entry.payload = message.encode()
+        except Exception:
+            self.logger.exception(
+                "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
+            )
+        # However long that takes: acknowledged before Redis knows of it, it would be lost with this process.
+        self._patiently(
+            f"Redis could not be told that message {message.message_id} has failed",
+            lambda: runtime.heartbeat.let_go(entry),
+        )
+
+    def before_nack(self, broker: Broker, message: Any) -> None:
+        """What follows from a failure is enqueued first."""
+        runtime = self._runtime
+        entry = runtime.table.get(message) if runtime is not None else None
+        if runtime is not None and entry is not None:
+            enqueue_what_is_left(broker, entry, lambda: self._is_lost(runtime, entry))
 
     def after_nack(self, broker: Broker, message: Any) -> None:
         """The broker has dead-lettered the copy."""
@@ -372,7 +447,7 @@ class InFlightTracker(Middleware):
         elif entry.phase is Phase.POISONED:
             self._settle(runtime, entry.copy, "dead_lettered")
         elif entry.phase is Phase.ENDED:
-            entry.succeeded = False
+            entry.succeeded, entry.dead_lettered = False, True
             self._let_go(runtime, entry)
         self._forget(runtime, message, entry)
         store_at_home(broker, message, "after_nack")
@@ -395,16 +470,17 @@ class InFlightTracker(Middleware):
         copy = Copy.of(message)
         entry = Entry(copy, generation=copy.generation, epoch=runtime.lease.epoch)
         here = runtime.table.reserve(message, entry)
-        if runtime.deliveries.is_lost(message):
-            self._skip(message, entry, SKIPS[Start.ELSEWHERE])
-        if getattr(message, "redelivered", False):
-            entry.contended = True  # whoever had it before may have it in memory still
+        if runtime.queues is None:  # else the start asks the broker
+            if runtime.deliveries.is_lost(message):
+                self._skip(message, entry, SKIPS[Start.ELSEWHERE])
+            if getattr(message, "redelivered", False):
+                entry.contended = True  # whoever had it before may have it in memory still
         if mark_of(message).get("void"):
             self._skip(message, entry, "it was enqueued by a worker that had lost the message")
         started = None
         try:
             entry.policy = self._policy_of(message)
-            entry.payload = message.encode()
+            entry.message = message
             entry.alone = runtime.always_alone
             started = self._ask(runtime, message, entry, here, seen_to=runtime.always_alone)
             if started is not None and started.answer is Start.LAST_CHANCE:
@@ -427,6 +503,7 @@ class InFlightTracker(Middleware):
             if here != "no" or copy.duplicate or mark_of(message).get("reason") or never_again:
                 why = "its start cannot be recorded, because Redis is away"
                 self._put_off(runtime, message, entry, runtime.settings.heartbeat_ttl, why)
+            entry.encoded()  # as it came: the actor may change its arguments, and the heartbeat writes the record
             self._run(runtime, entry)
         else:
             self._act_on(runtime, message, entry, started)
@@ -441,18 +518,25 @@ class InFlightTracker(Middleware):
         # tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
         if runtime.connectivity.away and runtime.queues is None and not is_copy(message):
             return None
+        broker_keys = runtime.broker_keys(entry.copy.queue)
+
+        def start(payload: bytes) -> Started:
+            return runtime.registry.start(
+                entry.copy,
+                payload,
+                limit=entry.policy.limit,
+                here=here,
+                forgotten=runtime.lease.forgotten,
+                alone=entry.alone if seen_to else None,
+                tailored=entry.policy.tailored,
+                broker_keys=broker_keys,
+            )
+
         try:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
-                return runtime.registry.start(
-                    entry.copy,
-                    entry.payload,
-                    limit=entry.policy.limit,
-                    here=here,
-                    forgotten=runtime.lease.revived,
-                    alone=entry.alone if seen_to else None,
-                    tailored=entry.policy.tailored,
-                    broker_keys=runtime.broker_keys(entry.copy.queue),
-                )
+                # Where the script can have the payload from the broker, it need not be encoded, nor sent.
+                started = start(entry.payload if broker_keys else entry.encoded())
+                return start(entry.encoded()) if started.answer is Start.PAYLOAD else started
         except redis.RedisError:
             return None  # said once, by Connectivity
 
@@ -510,6 +594,7 @@ class InFlightTracker(Middleware):
             self._put_back(runtime, entry, started)
             self._skip(message, entry, SKIPS[started.answer])
         else:
+            entry.given_away = started.answer is Start.ELSEWHERE
             self._skip(message, entry, SKIPS[started.answer])
 
     def _run(self, runtime: Runtime, entry: Entry) -> None:
@@ -610,6 +695,8 @@ class InFlightTracker(Middleware):
     def _skip(self, message: Any, entry: Entry, why: str) -> NoReturn:
         assert self._runtime is not None
         self._runtime.table.skip(entry)
+        if entry.given_away:
+            current_entry.set(entry)  # its ack is left out
         # Results stores None for a skipped message: it would replace the result of the copy that runs.
         message.options["store_results"] = False
         self.logger.info("Message %s is not run here: %s.", message.message_id, why)
@@ -647,7 +734,7 @@ class InFlightTracker(Middleware):
 
     def _settle(self, runtime: Runtime, copy: Copy, state: str) -> None:
         try:
-            runtime.registry.settle(copy, state)
+            runtime.registry.settle(copy, state, runtime.broker_keys(copy.queue))
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
 
@@ -688,7 +775,7 @@ def _orphan(entry: Entry, started: Started) -> Orphan:
         origin=copy.origin,
         queue=copy.queue,
         actor=copy.actor,
-        payload=entry.payload,
+        payload=b"",
     )
 
 

@@ -58,9 +58,12 @@ class Mark(TypedDict, total=False):
     void: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Copy:
-    """What identifies one copy of a message, as the broker delivered it."""
+    """What identifies one copy of a message, as the broker delivered it.
+
+    Not frozen: one is made for every message, and that would take four times as long.
+    """
 
     message_id: str
     generation: int
@@ -74,12 +77,21 @@ class Copy:
     actor: str
     #: Whether it was put off before as a duplicate of its origin.
     duplicate: bool = False
+    #: Whether it is to be dead-lettered, and the broker has delivered it before: that did not happen then.
+    condemned: bool = False
 
     @classmethod
     def of(cls, message: Any) -> Copy:
         """Read it off a message (``dramatiq.Message`` or a proxy of one)."""
+        options: dict[str, Any] = message.options
+        broker_copy_id = options.get("redis_message_id")
+        if broker_copy_id and OPTION not in options:  # as RedisBroker delivers what nobody has touched: nearly all
+            inside = getattr(message, "_message", message)  # a proxy takes its time over each attribute
+            return cls(
+                inside.message_id, 1, broker_copy_id, broker_copy_id, False, inside.queue_name, inside.actor_name
+            )
         mark = mark_of(message)
-        broker_copy_id = str(message.options.get("redis_message_id") or "")
+        broker_copy_id = str(broker_copy_id or "")
         origin = str(mark.get("origin") or broker_copy_id)
         return cls(
             message_id=message.message_id,
@@ -90,6 +102,7 @@ class Copy:
             queue=message.queue_name,
             actor=message.actor_name,
             duplicate=bool(mark.get("duplicate")),
+            condemned=bool(mark.get("reason") and getattr(message, "redelivered", False)),
         )
 
 
@@ -129,6 +142,8 @@ class Start(enum.Enum):
     DUPLICATE = "duplicate"
     #: Another enqueue of the message is running, or waits to be recovered: put this one off until its turn.
     WAITING = "waiting"
+    #: The broker does not have the payload: ask again with it.
+    PAYLOAD = "payload"
     #: One more death may convict it: ask again when it has the process to itself.
     LAST_CHANCE = "last_chance"
     #: Its owner is dead, and its recovery takes a copy: enqueue that, skip this one.
@@ -199,6 +214,8 @@ class Mended(enum.Enum):
     RETAKEN = "retaken"
     #: Another worker has it, or it is settled.
     LOST = "lost"
+    #: Its start was not recorded, and its record is about an earlier enqueue of it, which is not over.
+    LATER = "later"
 
 
 class HandedBack(enum.Enum):
@@ -310,6 +327,8 @@ class DeadIncarnation:
     broker_namespace: str
     broker_id: str
     queues: list[str]
+    #: Who keeps its messages, where that can be told; see `runtime.custody`.
+    custody: str = ""
     #: When it was given up, milliseconds of Redis's clock; 0: not known.
     dead_since_ms: int = 0
     #: It was shutting down.

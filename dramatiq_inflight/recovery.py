@@ -95,6 +95,7 @@ class Recovery:
       enqueue: Puts a message on the broker, and returns it as enqueued.
       declared: The names of the queues and the actors that this broker declares: only their orphans are copied.
       queues: The RedisBroker's queues, where they are on the tracker's own Redis: what is handed back.
+      custody: Who keeps the messages here; see `runtime.custody`.
       asks: The RedisBroker's queues, wherever they are: whom to ask whether the broker still holds a copy.
       lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
       policy_of: What is to become of a message.
@@ -106,6 +107,7 @@ class Recovery:
     declared: Callable[[], tuple[set[str], set[str]]]
     queues: RedisQueues | None
     lock_ttl: float
+    custody: str = ""
     asks: RedisQueues | None = None
     policy_of: Callable[[Message[object]], Policy] = lambda message: Policy()
     tell: Callable[[Incident, Message[object] | None], None] = lambda incident, message: None
@@ -335,7 +337,7 @@ class Recovery:
             ids = self.registry.running_of(dead.id, kept)
             if not ids:
                 break
-            ours = self._ours(ids)
+            ours = self._ours(ids) if self._is_ours(dead) else []
             kept += len(ids) - len(ours)
             before = len(self.leftovers)
             if ours and not self._claim(ours, dead, swept):
@@ -396,6 +398,24 @@ class Recovery:
         if queue != message.queue_name:
             mark.setdefault("home", message.queue_name)
         return message.copy(queue_name=queue, options={OPTION: mark}), delay
+
+    def _is_ours(self, dead: DeadIncarnation) -> bool:
+        """Whether its messages are kept where ours are, as far as that can be told.
+
+        Two applications may have queues and actors of the same names.
+        """
+        kind = self.custody.partition(",")[0]
+        if dead.custody == self.custody or dead.custody.partition(",")[0] != kind:
+            return True  # or the application has gone from one broker to another
+        if dead.id not in self._unreachable:
+            self._unreachable.add(dead.id)
+            self.logger.warning(
+                "Worker %s is dead, and its messages are kept elsewhere (%s) than this worker's (%s): a worker there "
+                "has to recover them. Are two applications sharing one namespace of dramatiq_inflight? Give each its "
+                "own (PROCESSING_NS).",
+                *(dead, dead.custody, self.custody),
+            )
+        return False
 
     def _ours(self, ids: list[str]) -> list[str]:
         """Those whose queue and actor this broker declares, or whose record is gone.

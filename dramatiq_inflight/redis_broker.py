@@ -9,6 +9,7 @@ never doubles with the broker's own maintenance, or with another recoverer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
@@ -20,7 +21,19 @@ from dramatiq.common import current_millis, dq_name
 from .registry import BATCH
 from .wire import Call
 
-__all__ = ["RedisQueues"]
+__all__ = ["RedisQueues", "comes_and_goes"]
+
+#: What comes and goes: Redis is slow, full, or about to be another one's replica.
+PASSING = (redis.TimeoutError, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
+
+#: The same, where redis-py has no error for it: the disk is full, or too few replicas follow.  Before version 7 Redis
+#: hides all of these in a sentence of its own, if it is a script that fails.
+PASSING_REPLIES = re.compile(r"(^|: -)(MISCONF|NOREPLICAS|OOM|READONLY) ")
+
+
+def comes_and_goes(error: redis.RedisError) -> bool:
+    """Whether an answer of Redis is about its present state, not about what it was asked."""
+    return isinstance(error, PASSING) or bool(PASSING_REPLIES.search(str(error)))
 
 
 class RedisQueues:
@@ -64,9 +77,11 @@ class RedisQueues:
             try:
                 if not finish(queue, copy_id, self.ack_call(queue, copy_id)):
                     plain(queue, copy_id)
-            except redis.TimeoutError as error:
-                # Dramatiq tries an ack again after a connection error, and gives it up after any other.
-                raise redis.ConnectionError(str(error)) from error
+            except redis.RedisError as error:
+                if comes_and_goes(error):
+                    # Dramatiq tries an ack again after a connection error, and gives it up after any other.
+                    raise redis.ConnectionError(str(error)) from error
+                raise
 
         # RedisBroker finds its commands by __getattr__: an attribute of the object comes first.
         self.broker.do_ack = do_ack  # type: ignore[attr-defined]
@@ -91,6 +106,15 @@ class RedisQueues:
             pipeline.hexists(self._messages(dq_name(queue)), copy_id)
         answers = pipeline.execute()
         return [bool(answers[i] or answers[i + 1]) for i in range(0, len(answers), 2)]
+
+    def payload(self, queue: str, copy_id: str) -> bytes:
+        """The encoded message as the broker has it; empty if it has none.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        data = self.broker.client.hget(self._messages(queue), copy_id)
+        return data if isinstance(data, bytes) else b""
 
     def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
         """Whether a delivery to this broker is still its own, and whether the broker has the message at all.

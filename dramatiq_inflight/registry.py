@@ -57,6 +57,7 @@ from .wire import Call, Wire
 __all__ = ["ASKED", "BATCH", "DIED", "GRACE", "JOINED", "Registry", "listening_times"]
 
 STARTED = {answer.value.encode(): answer for answer in Start}
+NO_PAYLOAD = Started(Start.PAYLOAD, True, 0, 0, 0, 0, 0, 0, 0, "")
 FINISHED = {answer.value.encode(): answer for answer in Finished}
 
 #: What incarnations say to each other: do you live; I am new, watch me; somebody has died, recover what is left.
@@ -70,6 +71,10 @@ SOME = 4
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
+
+#: How long a message is remembered whose ack was sent, seconds: three times RabbitMQ's default heartbeat.  A broker
+#: that has not read the ack notices within two that the connection is lost, and delivers the message again.
+ACK_TTL = 180.0
 
 #: The shortest grace after an outage, seconds; see _common.lua.
 GRACE = 6.0
@@ -112,7 +117,7 @@ class Registry:
       heartbeat_ttl: How long a heartbeat is believed, seconds.
       fence_ttl: How long settled records are remembered, seconds.
       on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
-        and when it was begun (``time.monotonic``).
+        when it was begun (``time.monotonic``), and whether Redis had not heard of it at all.
       on_answer_lost: Called when a script may have run, and what it said is not known.
       on_success: Called after every command that reached Redis, with when it was begun (``time.monotonic``).
       on_failure: Called after every command that did not.
@@ -126,7 +131,7 @@ class Registry:
         *,
         heartbeat_ttl: float,
         fence_ttl: float,
-        on_contact: Callable[[bool, float], None] = lambda known, begun: None,
+        on_contact: Callable[[bool, float, bool], None] = lambda known, begun, absent: None,
         on_answer_lost: Callable[[], None] = lambda: None,
         on_success: Callable[[float], None] = lambda begun: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
@@ -170,22 +175,28 @@ class Registry:
         """May this copy run here?  One round trip.
 
         Parameters:
+          payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
           limit: How many crashes it may have; see `Policy.limit`.
           here: What this process knows of the message: ``no``, ``running`` or ``ended``.
-          forgotten: Whether Redis has ever forgotten this incarnation, or taken it for dead.
+          forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
           alone: Whether it has the process to itself; ``None``: that was not seen to yet.
           tailored: Whether its recovery takes a copy.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
-        reply = self._own(
+        begun = time.monotonic()
+        reply = self._call(
             "start",
             [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, self._handed, *broker_keys],
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
                 *(_flag(copy.duplicate), _flag(forgotten), "" if alone is None else _flag(alone), _flag(tailored)),
+                _flag(copy.condemned),
             ],
         )
+        if len(reply) == 1:
+            return NO_PAYLOAD
+        self._in_contact(reply[1], begun)
         return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
 
     def accompany(self, message_id: str, run: int) -> None:
@@ -228,32 +239,49 @@ class Registry:
             for outcome in (answer, reply):
                 if isinstance(outcome, redis.RedisError):
                     raise outcome
-        self._on_contact(reply[1] == 1, begun)
+        self._in_contact(reply[1], begun)
         return FINISHED[reply[0]]
 
     def acked(self, finished: Sequence[tuple[str, int]]) -> int:
         """The broker was told of messages that were finished `unacked`: at most `BATCH` pairs of message id and run.
 
-        Returns: how many records were forgotten.
+        Returns: how many records are forgotten in `ACK_TTL`.
         """
         keys = [self._record(id) for id, _ in finished]
-        return int(self._call("acked", keys, [run for _, run in finished]))
+        return int(self._call("acked", keys, [min(_ms(ACK_TTL), self.fence_ms), *(run for _, run in finished)]))
 
-    def release(self, message_id: str, run: int, *, contended: bool, consumed: bool = True) -> Finished:
+    def release(
+        self,
+        message_id: str,
+        run: int,
+        *,
+        contended: bool,
+        consumed: bool = True,
+        dead_lettered: bool = False,
+        copy: Copy | None = None,
+    ) -> Finished:
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.
 
         Parameters:
           consumed: False: it never ran here, and whatever copy the broker has may run.
+          dead_lettered: Its copy may run again, too: if it is met, it was replayed.
+          copy: What ran, in case that its start was not recorded (run 0).
         """
+        its_copy = "2" if dead_lettered else _flag(consumed)
+        origin, generation = (copy.origin, copy.generation) if copy is not None else ("", 0)
         reply = self._own(
             "release",
-            [self._record(message_id), self._mine, self._heartbeats],
-            [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms, _flag(consumed)],
+            [self._record(message_id), self._mine, self._heartbeats, self._waiting],
+            [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms, its_copy, origin, generation],
         )
         return FINISHED[reply[0]]
 
     def hand_over(self, message_id: str, run: int, payload: bytes) -> Finished:
-        """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to."""
+        """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to.
+
+        Parameters:
+          payload: The encoded message; empty: as the record has it.
+        """
         reply = self._own(
             "hand_over",
             [self._record(message_id), self._mine, self._heartbeats, self._waiting],
@@ -274,12 +302,20 @@ class Registry:
         keys = [self._record(copy.message_id), self._waiting]
         self._call("hold", keys, [copy.message_id, copy.generation, self.deadline_ms + round(seconds * 1000)])
 
-    def settle(self, copy: Copy, state: str) -> None:
-        """The broker is rid of a copy that never ran; `state` is ``completed`` or ``dead_lettered``."""
+    def settle(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
+        """The broker is rid of a copy that never ran.
+
+        Parameters:
+          state: ``completed`` or ``dead_lettered``.
+          broker_keys: As for `start`.
+        """
         self._call(
             "settle",
-            [self._record(copy.message_id), self._waiting],
-            [copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), state, self.fence_ms],
+            [self._record(copy.message_id), self._waiting, self._heartbeats, *broker_keys[1:]],
+            [
+                *(copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered)),
+                *(state, self.fence_ms, self.ttl_ms, copy.broker_copy_id),
+            ],
         )
 
     def mend(
@@ -496,6 +532,11 @@ class Registry:
         """Whether what this incarnation had fetched was ever given to others."""
         return self._ask(lambda: self.client.zscore(self._handed, self.me)) is not None
 
+    def is_forgotten(self) -> bool:
+        """Whether Redis does not know who this incarnation is, though nobody has recovered it: it has lost its data."""
+        known = self._ask(lambda: self.client.hexists(self._incarnation(self.me), "booted"))
+        return not known and not self.was_handed_back()
+
     def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
         """Take at most `BATCH` orphans, to enqueue a copy of each.
 
@@ -572,15 +613,18 @@ class Registry:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
         begun = time.monotonic()
         reply = self._call(script, keys, args)
-        self._on_contact(reply[1] == 1, begun)
+        self._in_contact(reply[1], begun)
         return reply
 
     def _say_alive(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
         """A script that does nothing else, or whose answer is no more than whether this incarnation was known."""
         begun = time.monotonic()
-        known = bool(self._call(script, keys, args))
-        self._on_contact(known, begun)
-        return known
+        return self._in_contact(self._call(script, keys, args), begun)
+
+    def _in_contact(self, known: int, begun: float) -> bool:
+        """A script has renewed the heartbeat; `known`: as ``beat`` in _common.lua says it."""
+        self._on_contact(known == 1, begun, known < 0)
+        return known == 1
 
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
@@ -629,6 +673,7 @@ def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> De
         broker_namespace=said.get("broker_namespace", ""),
         broker_id=said.get("broker_id", ""),
         queues=json.loads(said.get("queues", "[]")),
+        custody=said.get("custody", ""),
         dead_since_ms=int(said.get("gone", deadline or 0)),
         draining=(deadline or 0) % 1 >= DRAINING,
         left="left" in said,

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import redis
 from dramatiq import Broker, Message
@@ -51,7 +52,6 @@ class Runtime:
         broker: Broker,
         threads: int,
         policy_of: Callable[[Message[object]], Policy],
-        consumers: Mapping[str, object],
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
@@ -91,13 +91,16 @@ class Runtime:
             on_success=self.connectivity.succeeded,
             on_failure=self.connectivity.failed,
         )
-        self.deliveries = Deliveries(self.registry, consumers)
+        #: Whether the worker has stopped.
+        self.left = False
+        self.deliveries = Deliveries(self.registry)
         self.recovery = Recovery(
             registry=self.registry,
             enqueue=broker.enqueue,
             declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
             queues=self.queues,
             lock_ttl=settings.recovery_lock_ttl,
+            custody=custody(broker),
             asks=RedisQueues.of(broker),
             policy_of=policy_of,
             tell=Telling(broker, policy_of, settings.callback),
@@ -129,6 +132,7 @@ class Runtime:
             on_drop=lambda entry: self.gate.expel(entry.thread),
             on_beat=self.deliveries.flush,
             unacked=not self.finishes_with_ack,
+            payload_of=self._payload_of,
         )
 
     def register(self) -> None:
@@ -161,6 +165,7 @@ class Runtime:
 
     def leave(self) -> None:
         """The worker has stopped: end in order."""
+        self.left = True
         self.recovery_thread.stop()
         self.listener.stop()
         if self.watch is not None:
@@ -206,17 +211,22 @@ class Runtime:
         self.recovery.challenges.open(owner, message_id)
         self.recovery_thread.wake()
 
-    def is_elsewhere(self, queue: str, copy_id: str) -> bool:
+    def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False) -> bool:
         """Whether a delivery that waited in our memory was given to others while we were taken for dead.
 
         Costs nothing for a worker that never was.  Tracked messages that are about to run need no such question:
         their start asks it in passing.
+
+        Parameters:
+          always: Ask even if we never were: RedisBroker's maintenance may be wrong about us as well.
         """
-        if self.queues is None or not (self.lease.revived or self.lease.silent):
+        if self.queues is None or not (always or self.lease.revived or self.lease.silent):
             return False
         try:
+            if always:
+                self.registry.beat()  # says whether Redis has lost its data, if we have not heard of that yet
             own, stored = self.queues.has_delivery(queue, copy_id)
-            return not own and (stored or not self.lease.revived or self.registry.was_handed_back())
+            return not own and (stored or not self.lease.forgotten or self.registry.was_handed_back())
         except redis.RedisError:
             return False
 
@@ -243,6 +253,8 @@ class Runtime:
                 raise TypeError(f"a {type(client).__name__} cannot be made anew there")
             if getattr(sys, "frozen", False) or not sys.executable:
                 raise OSError("there is no Python to start")
+            if not hasattr(select, "poll"):
+                raise OSError("this system cannot wait for a process and a pipe at once")
             pickled = address.pickled()
         except Exception as error:
             self.logger.error(
@@ -271,6 +283,12 @@ class Runtime:
         self._attended = answers
         self.lease.register_again()
 
+    def _payload_of(self, entry: Entry) -> bytes:
+        """The message as it came: the broker's own bytes, where it has them."""
+        if not entry.payload and self.queues is not None:
+            entry.payload = self.queues.payload(entry.copy.queue, entry.copy.broker_copy_id)
+        return entry.encoded()
+
     def _shares_broker_id(self) -> bool:
         """Whether another incarnation fetches under the same id: an earlier worker of this process, or a fork."""
         assert self.queues is not None
@@ -279,8 +297,12 @@ class Runtime:
 
     def _finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> bool:
         entry = current_entry.get()
-        if entry is None or entry.copy.broker_copy_id != copy_id or not entry.to_finish:
+        if entry is None or entry.copy.broker_copy_id != copy_id:
             return False  # a failure, a skipped copy, or a move by a consumer thread
+        if entry.given_away:
+            return True  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
+        if not entry.to_finish:
+            return False
         self.heartbeat.finish(entry, self.broker_keys(queue), ack)
         return True
 
@@ -296,7 +318,22 @@ class Runtime:
             said["broker_namespace"] = self.queues.namespace
             said["broker_id"] = self.queues.broker.broker_id
             said["queues"] = json.dumps(self.queues.names())
+        else:
+            said["custody"] = custody(self.broker)
         return said
+
+
+def custody(broker: Broker) -> str:
+    """Who keeps a broker's messages, so that it can be told from another one with queues of the same names.
+
+    Not its address: workers may reach one broker by several.  Empty where nothing can be told.
+    """
+    if isinstance(broker, RedisBroker):
+        return f"a RedisBroker, namespace {broker.namespace!r}"
+    parameters = getattr(broker, "parameters", None)  # a RabbitmqBroker's, of one node or several
+    first = parameters[0] if isinstance(parameters, list) and parameters else parameters
+    vhost = getattr(first, "virtual_host", None)
+    return f"RabbitMQ, virtual host {vhost!r}" if vhost is not None else ""
 
 
 def _client(settings: Settings, broker: Broker) -> tuple[redis.Redis, bool]:

@@ -63,6 +63,8 @@ class Entry:
     """One copy of a message in this process."""
 
     copy: Copy
+    #: What came from the broker; encoded only where that is needed: see `encoded`.
+    message: Any = field(default=None, repr=False)
     payload: bytes = b""
     policy: Policy = _DEFAULT_POLICY
     phase: Phase = Phase.STARTING
@@ -81,8 +83,18 @@ class Entry:
     succeeded: bool = False
     #: Whether it was enqueued again while it ran, or by a retry.
     enqueued_again: bool = False
+    #: What follows from it and is still to be enqueued, with its delay in milliseconds, by message id.
+    to_follow: dict[str, tuple[Any, int | None]] | None = field(default=None, repr=False)
+    #: Whether it has failed, and Dramatiq has tried to enqueue its retry.
+    retry_begun: bool = False
     #: Whether it was acknowledged as failed while its retry never got to the broker: the record is all there is.
     stranded: bool = False
+    #: The broker has given this delivery to another worker, or to this one again.
+    given_away: bool = False
+    #: It was lost, and has succeeded without what was to follow: its new owner has to do that, or who comes after.
+    cut_short: bool = False
+    #: It has failed for good.
+    dead_lettered: bool = False
     #: Whether another copy of it was met here.
     contended: bool = False
     #: Whether another worker has it.
@@ -99,6 +111,12 @@ class Entry:
     told: bool = False
     #: Held while Redis is told anything about it.
     mutex: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def encoded(self) -> bytes:
+        """The message, encoded at the first call: as it came, if the actor has not run yet."""
+        if not self.payload:
+            self.payload = self.message.encode()
+        return self.payload
 
     @property
     def to_finish(self) -> bool:

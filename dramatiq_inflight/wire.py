@@ -19,6 +19,19 @@ from redis.exceptions import NoScriptError
 __all__ = ["Call", "Wire"]
 
 
+def _packer() -> Callable[[tuple[Any, ...]], bytes] | None:
+    try:
+        from hiredis import pack_command  # noqa: PLC0415  optional
+    except ImportError:
+        return None
+    packer: Callable[[tuple[Any, ...]], bytes] = pack_command
+    return packer
+
+
+#: Packs a command as redis-py does where it has hiredis, without its look at each argument, which takes twice as long.
+pack = _packer()
+
+
 class Call(NamedTuple):
     """One script with its keys and arguments."""
 
@@ -83,7 +96,7 @@ class Wire:
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
             connection.connect()  # this, and nothing else, asks the sentinels
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
-        packed = connection.pack_commands(commands)
+        packed = connection.pack_commands(commands) if pack is None else [b"".join(map(pack, commands))]
         for last in (False, True):
             try:
                 connection.send_packed_command(packed, check_health=False)

@@ -128,8 +128,8 @@ local function is_trusted(deadline, now)
     return tonumber(deadline) > now and tonumber(deadline) % 0.5 == 0
 end
 
--- Says whether it was known (0 for an incarnation that is new, was reaped, or had been silent for too long, be it for
--- one message), and whether Redis had heard of it at all.
+-- Says whether it was known (0: it had been silent for too long, be it for one message; -1: it is new, or was reaped,
+-- or Redis has lost its data), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]
@@ -140,7 +140,7 @@ local function beat(heartbeats, me, now, ttl)
     if deadline and is_trusted(deadline, now) then
         return 1, true
     end
-    return 0, deadline and true
+    return deadline and 0 or -1, deadline and true
 end
 
 -- After an outage nobody is judged: not while no heartbeat has arrived for half the TTL, nor for a short grace after.
@@ -200,6 +200,11 @@ end
 local function would_be_convicted(record)
     return record.limit == NEVER_AGAIN
         or (record.alone == 1 and record.limit >= 0 and record.crashes + 1 > record.limit)
+end
+
+-- Whether its copy is still to start: enqueued by recovery, or put off before its owner died.
+local function is_let_go(record)
+    return WAITING[record.state] or (record.state == 'released' and record.done == 0)
 end
 
 -- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its

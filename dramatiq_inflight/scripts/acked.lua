@@ -1,21 +1,22 @@
 -- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 -- SPDX-License-Identifier: MIT
 --
--- The broker has been told of some messages that were finished before: nothing has to be remembered of them, unless
--- another copy may be under way.
+-- The broker has been told of some messages that were finished before: they are remembered for a short while only,
+-- unless another copy may be under way. Not forgotten at once: what was sent may not have arrived, and a broker notices
+-- a lost connection after two of its heartbeats, or three.
 --
 -- KEYS  the records
--- ARGV  the run of each
--- returns how many were forgotten
+-- ARGV  1 for how long, ms   2... the run of each
+-- returns how many are forgotten then
 --
 -- I1: a record that is about something else by now stays as it is.
 
 local forgotten = 0
 for i, key in ipairs(KEYS) do
     local record = load(key)
-    if record and SETTLED[record.state] and record.run == tonumber(ARGV[i])
+    if record and SETTLED[record.state] and record.run == tonumber(ARGV[i + 1])
         and record.generation <= 1 and record.contended == 0 then
-        redis.call('DEL', key)
+        redis.call('PEXPIRE', key, ARGV[1])
         forgotten = forgotten + 1
     end
 end

@@ -51,7 +51,7 @@ end
 if again or origin ~= record.origin then
     return {'fenced', known}
 end
-if WAITING[record.state] then
+if is_let_go(record) then
     record.state, record.contended = 'completed', 1
     save_settled(KEYS[1], record, ARGV[8])
     redis.call('ZREM', KEYS[4], id)

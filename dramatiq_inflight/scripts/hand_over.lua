@@ -5,7 +5,8 @@
 -- The next sweep puts it back.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
--- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 payload (with its count of retries)
+-- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 payload (with its count of retries;
+--       '': as the record has it)
 -- returns {answer, known}; answers: handed_over, fenced, gone
 --
 -- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run.
@@ -20,8 +21,9 @@ if not record then
     return {'gone', known}
 end
 if record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
+    local payload = ARGV[5] ~= '' and ARGV[5] or payload_of(KEYS[1], record)
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
-    save_waiting(KEYS[1], KEYS[4], id, record, ARGV[5], now)
+    save_waiting(KEYS[1], KEYS[4], id, record, payload, now)
     redis.call('ZREM', KEYS[2], id)
     return {'handed_over', known}
 end

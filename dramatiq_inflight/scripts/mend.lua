@@ -8,7 +8,8 @@
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 generation   6 origin   7 queue   8 actor
 --       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes, 13 drains (before this run)
 --       14 '1': it has the process to itself   15 '1': its recovery takes a copy   16 payload
--- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost
+-- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost,
+--       later (the record is about another enqueue of the message, which is not over: ours has none until then)
 --
 -- I1, I3: what another worker owns stays as it is. I11: the process itself knows best what it runs.
 
@@ -31,6 +32,15 @@ local function take_back()
     return true
 end
 
+-- A start that was not recorded, of another enqueue than the record is about: nobody has taken that from us.
+local before
+if record and run == 0 and ARGV[6] ~= '' and record.state ~= 'damaged' and record.origin ~= ARGV[6] then
+    if not SETTLED[record.state] then
+        return {'later', known, 0, 0, 0, 0}
+    end
+    before, record = record, nil
+end
+
 if not record or record.state == 'damaged' then
     record = {
         state = 'running', owner = me, run = math.max(run, 1), generation = tonumber(ARGV[5]),
@@ -39,6 +49,13 @@ if not record or record.state == 'damaged' then
         origin = ARGV[6], copy = copy, queue = ARGV[7], actor = ARGV[8],
         drains = tonumber(ARGV[13]), alone = tonumber(ARGV[14]), tailored = tonumber(ARGV[15]),
     }
+    if before then -- as start.lua has it
+        record.run, record.generation = before.run + 1, math.max(record.generation, before.generation)
+        record.contended = before.state == 'completed' and 0 or before.contended
+        if before.state == 'released' then
+            record.crashes, record.drains = before.crashes, before.drains
+        end
+    end
     save_running(KEYS[1], record, ARGV[16])
     answer = 'written'
 elseif record.state == 'running' and record.owner == me
@@ -50,7 +67,7 @@ elseif record.state == 'running' and record.owner == me
         save_running(KEYS[1], record, payload)
     end
     answer = 'kept'
-elseif WAITING[record.state] and record.state ~= 'poisoned' and record.origin == ARGV[6] then
+elseif is_let_go(record) and record.state ~= 'poisoned' and record.origin == ARGV[6] then
     -- Its copy has not started: ours goes on, and the copy will find it running.
     take_back()
     record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy

@@ -3,9 +3,11 @@
 --
 -- A message has failed, and the broker holds what comes next: its retry, or its dead letter.
 --
--- KEYS  1 record   2 running:<me>   3 heartbeats
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 '1': another copy was met   6 fence ttl ms
---       7 '1': its copy is consumed; '0': it never ran here, and whatever copy there is may run
+--       7 '1': its copy is consumed; '0': it never ran here, and whatever copy there is may run;
+--       '2': its copy was dead-lettered, and runs if it is met again: somebody has replayed it
+--       8 origin and 9 generation of the copy ('' and 0: not known)
 -- returns {answer, known}; answers: released, fenced, gone
 --
 -- I3: only the owner, by its run, releases. I5: the generation stays.
@@ -23,8 +25,23 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     if ARGV[5] == '1' then
         record.contended = 1
     end
-    record.state, record.done = 'released', tonumber(ARGV[7])
+    if record.done == 1 and ARGV[7] == '0' then
+        -- It ended well: its finish came after a mend whose answer was lost, and did not know that run.
+        record.state, record.contended = 'completed', 1
+    else
+        record.state = ARGV[7] == '2' and 'dead_lettered' or 'released'
+        record.done = math.min(tonumber(ARGV[7]), 1)
+    end
     save_settled(KEYS[1], record, ARGV[6])
+    redis.call('ZREM', KEYS[2], id)
+    return {'released', known}
+end
+-- The copy that the record waits for started while Redis was away, and has failed since.
+if record.state == 'requeued' and run == 0 and ARGV[8] ~= '' and record.origin == ARGV[8]
+    and tonumber(ARGV[9]) >= record.generation then
+    record.state, record.done, record.contended = ARGV[7] == '2' and 'dead_lettered' or 'released', 1, 1
+    save_settled(KEYS[1], record, ARGV[6])
+    redis.call('ZREM', KEYS[4], id)
     redis.call('ZREM', KEYS[2], id)
     return {'released', known}
 end

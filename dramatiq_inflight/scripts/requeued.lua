@@ -26,7 +26,8 @@ for i = 3, #KEYS do
         -- A delayed copy gets another id when its time has come: the broker cannot be asked about it.
         record.copy = delay > 0 and '-' or copy
         local wait = first_deadline * 2 ^ math.min(generation - 2, 20)
-        wait = math.min(wait, math.max(first_deadline, 24 * 3600 * 1000))
+        -- Not for much longer: each failed try to enqueue it was a generation, too.
+        wait = math.min(wait, math.max(first_deadline, 3600 * 1000))
         save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait)
     end
     if result ~= 'fenced' or not record or not WAITING[record.state] then

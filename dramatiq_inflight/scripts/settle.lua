@@ -3,11 +3,16 @@
 --
 -- The broker is rid of a copy that never ran: it was dead-lettered as poison, was too old, or has no actor here.
 --
--- KEYS  1 record   2 waiting
+-- KEYS  1 record   2 waiting   3 heartbeats
+--       4 (RedisBroker on this Redis only) the broker's message hash
 -- ARGV  1 message id   2 generation of the copy   3 origin   4 '1': the copy may be a redelivery
---       5 the state it ends in: completed or dead_lettered   6 fence ttl ms
+--       5 the state it ends in: completed or dead_lettered   6 fence ttl ms   7 heartbeat ttl ms
+--       8 broker's id of the copy
 -- returns {answer}; answers: settled, fenced, gone
 --
+-- The broker may have delivered it before recovery came to its dead owner's record: no copy is to follow then.
+-- If the broker still has the copy after a nack, it had taken that back before, and will deliver it again. (Before an
+-- ack it always has it.)
 -- I7: a poisoned record becomes dead_lettered only now, after the nack; a replay then starts with a clean count.
 
 local id, generation, origin = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -16,7 +21,10 @@ if not record then
     return {'gone'}
 end
 local same = ARGV[4] == '1' or (origin ~= '' and origin == record.origin)
-if not same or not WAITING[record.state] or generation < record.generation then
+local open = WAITING[record.state]
+    or (record.state == 'running' and believed_for(KEYS[3], record.owner, clock(), tonumber(ARGV[7])) == 0)
+local still_there = ARGV[5] == 'dead_lettered' and KEYS[4] and redis.call('HEXISTS', KEYS[4], ARGV[8]) == 1
+if not same or not open or generation < record.generation or still_there then
     return {'fenced'}
 end
 record.state, record.crashes, record.drains, record.contended = ARGV[5], 0, 0, 1

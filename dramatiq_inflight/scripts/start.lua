@@ -8,20 +8,23 @@
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 generation of the copy   5 origin
 --       6 '1': the copy may be a redelivery, whatever its origin
 --       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
---       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload   13 fence ttl ms
+--       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload ('': as the broker has it)
+--       13 fence ttl ms
 --       14 '1': the copy was put off as a duplicate of its origin before
---       15 '1': Redis has forgotten this incarnation before, or taken it for dead
+--       15 '1': Redis has lost what it knew of this incarnation before, or may have
 --       16 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
 --       17 '1': its recovery takes a copy
+--       18 '1': it carries a verdict, and the broker has delivered it before
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
---       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''
+--       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''.
+--       Or {'payload'}: the broker does not have it, to be asked again with it
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
 --       last_chance (to be asked again when 16 is known), claimed (its owner is dead: a copy is to be enqueued),
 --       convicted (a copy is to be dead-lettered)
 --
 -- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
--- I7: a poison verdict holds until the broker has dead-lettered a copy.
+-- I7: a poison verdict holds until the broker has dead-lettered a copy; if it delivers that again, it has not.
 
 local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
@@ -32,10 +35,17 @@ if record and record.state == 'damaged' then
     record = nil -- the copy at hand is whole
 end
 local held, stored = 1, 1
+local payload = ARGV[12]
 if KEYS[6] then
     held = redis.call('SISMEMBER', KEYS[6], copy)
     if held == 0 then
         stored = redis.call('HEXISTS', KEYS[7], copy)
+    end
+    if payload == '' then
+        payload = redis.call('HGET', KEYS[7], copy)
+        if not payload then
+            return {'payload'} -- nothing is changed: what this incarnation does next is as if it had not asked
+        end
     end
 end
 local handed = held == 0 and redis.call('ZSCORE', KEYS[5], me)
@@ -66,7 +76,7 @@ local function run(crashes, drains, contended)
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
     end
-    save_running(KEYS[1], record, ARGV[12])
+    save_running(KEYS[1], record, payload)
     redis.call('ZADD', KEYS[2], now, id)
     if before and WAITING[before.state] then
         redis.call('ZREM', KEYS[4], id)
@@ -85,7 +95,8 @@ end
 -- The broker took this delivery back while it waited in our memory (we were frozen, or Dramatiq's maintenance was
 -- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
 -- done elsewhere; unless Redis has lost its data, and with them all that it knew of us: then our copy is the last.
-if held == 0 and (stored == 1 or handed or (not record and remembered and ARGV[15] == '0')) then
+local over = not record or SETTLED[record.state]
+if held == 0 and (stored == 1 or handed or (over and remembered and ARGV[15] == '0')) then
     return answer('elsewhere')
 end
 
@@ -115,6 +126,11 @@ if record.state == 'completed' then
     end
     return run(0, 0)
 elseif record.state == 'dead_lettered' then
+    if ARGV[18] == '1' then
+        return answer('poisoned')
+    elseif ARGV[14] == '1' and same then
+        return answer('superseded') -- put off while the one ran that was dead-lettered since
+    end
     return run(0, 0, record.contended) -- a replay, with a clean count
 elseif record.state == 'released' then
     if record.done == 1 and origin ~= '' and origin == record.origin then
@@ -148,9 +164,9 @@ else
 end
 if wait > 0 or not same then
     if record.contended == 0 then
-        local payload = payload_of(KEYS[1], record)
+        local own = payload_of(KEYS[1], record)
         record.contended = 1
-        save_running(KEYS[1], record, payload)
+        save_running(KEYS[1], record, own)
     end
     if same then
         owner = record.owner ~= me and record.owner or ''
@@ -170,5 +186,5 @@ if not convicted and record.tailored == 0 then
 end
 record.state, record.owner, record.contended, record.now = convicted and 'condemned' or 'recovering', me, 1, now
 record.generation, record.copy = record.generation + 1, '-'
-save_waiting(KEYS[1], KEYS[4], id, record, ARGV[12], now + ttl)
+save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
 return answer(convicted and 'convicted' or 'claimed')
