@@ -18,6 +18,7 @@ from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.inprocess import App
 from tests.support.lab import Lab
+from tests.support.postgres import PostgresServer, find_postgres
 from tests.support.rabbitmq import RabbitServer, find_rabbitmq, shared
 from tests.support.servers import RedisServer, find_server
 
@@ -79,6 +80,21 @@ def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
     server = RabbitServer(tmp_path / "rabbitmq", consumer_timeout=3)
     yield server
     server.remove()
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL with the tables of dramatiq-postgres."""
+    pytest.importorskip("dramatiq_postgres", exc_type=ImportError, reason="dramatiq-postgres needs a newer Dramatiq")
+    programs = find_postgres()
+    if programs is None:
+        missing("PostgreSQL", "install Debian's postgresql")
+    assert programs is not None
+    server = PostgresServer(programs)
+    try:
+        yield server.start().url
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -522,4 +522,4 @@ def test_a_frozen_worker_is_not_seen_as_dead(cluster: MakeCluster, history: Hist
         worker.stop()
         assert "is dead" not in worker.output()
     assert history.count("start") == 1
-    assert made.names() == set()
+    made.wait(lambda: made.names() == set(), what="what it was woken by has expired")

@@ -17,6 +17,7 @@ GRAPH = {
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
     "connection": set(),
+    "continuations": {"redis_broker", "table"},
     "current": {"records", "table"},
     "deliveries": {"registry", "table"},
     "errors": set(),
@@ -29,7 +30,9 @@ GRAPH = {
     "incident": {"records"},
     "interrupt": set(),
     "lease": {"table"},
-    "middleware": {"errors", "home", "incident", "interrupt", "policy", "records", "runtime", "settings", "table"},
+    "middleware": {
+        "continuations", "errors", "home", "incident", "interrupt", "policy", "records", "runtime", "settings", "table",
+    },
     "policy": {"errors"},
     "records": set(),
     "recovery": {"challenge", "incident", "policy", "records", "redis_broker", "registry", "table"},

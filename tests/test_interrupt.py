@@ -102,7 +102,7 @@ def test_a_message_that_was_taken_is_interrupted(
     head = lab.head(Copy.of(message))
     assert head is not None
     assert (head.state, head.owner, head.crashes) == ("running", "other", 0)
-    assert "It is interrupted here, and changes nothing." in caplog.text
+    wait_until(lambda: "It is interrupted here, and changes nothing." in caplog.text, what="said")
     assert made.app.dead_letters() == []
 
 
@@ -126,7 +126,7 @@ def test_a_message_goes_on_where_that_is_not_asked_for(
     """Its work is not undone by stopping in the middle."""
     made = zombie()
     made.loses(made.runs())
-    assert "It goes on here, and changes nothing." in caplog.text
+    wait_until(lambda: "It goes on here, and changes nothing." in caplog.text, what="said")
     made.go_on.set()
     made.app.join()
     assert made.log == ["start", "end"]

@@ -14,7 +14,7 @@ import pytest
 from .support.cluster import Cluster
 from .support.history import History
 from .support.networks import Cable, no_namespaces
-from .support.servers import RedisServer
+from .support.servers import RedisServer, wait_until
 
 MakeCluster = Callable[..., Cluster]
 
@@ -68,6 +68,8 @@ def test_a_message_of_a_worker_that_is_cut_off_has_one_owner_and_one_completion(
     assert history.count("start") == 2
     assert history.events("end")[0].pid == near.booted_pid()
     assert made.dead_letters() == []
-    assert "Redis cannot be used" in far.output()
-    assert "was taken over while this worker was silent. It is interrupted here" in far.output()
+    wait_until(lambda: "Redis cannot be used" in far.output(), what="said")
+    wait_until(
+        lambda: "was taken over while this worker was silent. It is interrupted here" in far.output(), what="said"
+    )
     assert near.stop() == far.stop() == 0

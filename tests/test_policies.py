@@ -306,12 +306,39 @@ def test_a_last_chance_that_is_put_off_is_not_lost_when_it_waits_for_long(app: A
     assert not app.dead_letters()
 
 
+def test_what_waits_at_the_gate_and_was_given_to_another_is_not_put_off(app: App) -> None:
+    """RedisBroker's maintenance took it, by the clock of another worker: it is done there, and not once more by us."""
+    begun, release = threading.Event(), threading.Event()
+
+    def last() -> None:
+        begun.set()
+        assert release.wait(20)
+
+    last_chance = app.actor(last, actor_name="last", max_recoveries=1)
+    actor = app.actor(lambda: app.ran.append(1), actor_name="work", max_recoveries=5)
+    app.send_orphan(last_chance, limit=1)
+    app.start(threads=3)
+    assert begun.wait(20)
+    rid = uuid.uuid4().hex
+    app.deliver(actor.message().copy(options={"redis_message_id": rid}))
+    wait_until(lambda: waiting(app) == 1, what="the other one waits")
+    app.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default", rid)
+    stopping = threading.Thread(target=app.stop)
+    stopping.start()
+    wait_until(lambda: waiting(app) == 0, what="it gives up")
+    release.set()
+    stopping.join(20)
+    assert app.client.hkeys(f"{app.broker.namespace}:default.msgs") == [rid.encode()], "it is the other one's"
+    assert app.client.hlen(f"{app.broker.namespace}:default.DQ.msgs") == 0
+
+
 @pytest.mark.parametrize("kind", ["plain", "untracked", "crashed"])
 def test_an_interrupt_at_the_gate_is_no_failure(app: App, kind: str) -> None:
     """A deploy with notify_shutdown: what waits has not begun, and loses neither a retry nor its count."""
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def last() -> None:
+        begun.set()
         assert release.wait(20)
 
     def work() -> None:
@@ -331,7 +358,7 @@ def test_an_interrupt_at_the_gate_is_no_failure(app: App, kind: str) -> None:
     if kind == "crashed":
         message = handed_back(app, actor, limit=5)
     app.start(threads=3)
-    wait_until(lambda: app.tracker._runtime and app.tracker._runtime.gate._alone, what="it is alone")
+    assert begun.wait(20), "it is alone"
     app.deliver(message)
     wait_until(lambda: waiting(app) == 1, what="the other one waits")
     stopping = threading.Thread(target=app.stop)

@@ -12,7 +12,7 @@ import redis
 
 from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
 from dramatiq_inflight.records import Claim, Copy, Enqueued, Finished, HandedBack, Mended, Orphan, Requeued, Start
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.registry import ACK_TTL, Registry
 
 from .support.lab import Lab, copy_of, payload_of
 
@@ -219,6 +219,52 @@ def test_a_delivery_that_the_broker_took_back_is_skipped(lab: Lab, a: Registry) 
     assert lab.start(a, copy, broker_keys=keys).answer is Start.RUN
 
 
+def test_redis_says_whether_it_has_heard_of_who_was_silent(lab: Lab, a: Registry) -> None:
+    """Taken for dead, and nothing is lost; or nothing is known: only then a copy in memory may be the last one."""
+    heard: list[tuple[bool, bool]] = []
+    late = Registry(
+        *(lab.client, lab.namespace, "late"),
+        heartbeat_ttl=60,
+        fence_ttl=60,
+        on_contact=lambda known, begun, absent: heard.append((known, absent)),
+    )
+    late.beat()
+    late.beat()
+    lab.kill(late)
+    lab.start(late, copy_of())
+    assert heard == [(False, True), (True, False), (False, False)]
+
+
+def test_the_payload_is_the_brokers_own_where_the_broker_has_it(lab: Lab, a: Registry) -> None:
+    """It need not be encoded, nor sent; whatever its bytes are."""
+    copy, data = copy_of(), bytes(range(256)) * 9
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.sadd(keys[0], copy.origin)
+    assert lab.start(a, copy, payload=b"", broker_keys=keys).answer is Start.PAYLOAD
+    assert lab.names() == {"acks", "heartbeats", "incarnation:a"}, "nothing is recorded without it"
+    lab.client.hset(keys[1], copy.origin, data)
+    assert lab.start(a, copy, payload=b"", broker_keys=keys).answer is Start.RUN
+    assert lab.payload(copy) == data
+
+
+def test_a_payload_that_the_broker_has_lost_is_sent(lab: Lab, a: Registry) -> None:
+    """Redis has lost its data, and the broker's with them."""
+    copy = copy_of()
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.delete(lab.prefix + "heartbeats")
+    assert lab.start(a, copy, payload=b"", broker_keys=keys).answer is Start.PAYLOAD
+    # The question alone does not make us somebody whom Redis knows: our copy is the last one.
+    assert lab.start(a, copy, payload=b"ours", broker_keys=keys).answer is Start.RUN
+    assert lab.payload(copy) == b"ours"
+
+
+def test_what_cannot_be_encoded_any_more_is_handed_over_as_it_came(lab: Lab, a: Registry) -> None:
+    copy = copy_of()
+    lab.start(a, copy, payload=b"as it came")
+    assert a.hand_over(copy.message_id, 1, b"") is Finished.HANDED_OVER
+    assert lab.payload(copy) == b"as it came"
+
+
 def test_a_delivery_that_was_done_elsewhere_is_skipped(lab: Lab, a: Registry, b: Registry) -> None:
     """It was prefetched, handed back, and has completed: no record, no message, no ack."""
     copy = copy_of()
@@ -231,12 +277,52 @@ def test_a_delivery_that_was_done_elsewhere_is_skipped(lab: Lab, a: Registry, b:
     assert lab.start(a, copy, broker_keys=keys, forgotten=True).answer is Start.ELSEWHERE
 
 
+def test_a_delivery_that_was_dead_lettered_elsewhere_is_no_replay(lab: Lab, a: Registry, b: Registry) -> None:
+    """It waited in our memory; the broker took it back, and another worker has rejected it meanwhile."""
+    copy = copy_of()
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.start(b, copy)
+    b.release(copy.message_id, 1, contended=True, dead_lettered=True)
+    assert lab.state(copy) == "dead_lettered"
+    assert lab.start(a, copy, broker_keys=keys).answer is Start.ELSEWHERE
+    lab.client.sadd(keys[0], copy.origin)  # somebody has replayed it
+    assert lab.start(a, copy, broker_keys=keys).answer is Start.RUN
+
+
+def test_redis_has_forgotten_only_whom_nobody_has_recovered(lab: Lab, a: Registry, b: Registry) -> None:
+    """Death and recovery leave traces; lost data do not."""
+    lab.kill(a)
+    assert not a.is_forgotten()
+    assert b.hand_back("a", []) == []
+    assert b.reap("a")
+    assert not a.is_forgotten()
+    lab.client.delete(*(lab.prefix + name for name in lab.names()))
+    assert a.is_forgotten()
+
+
 def test_a_delivery_runs_when_redis_has_lost_its_data(lab: Lab, a: Registry) -> None:
     """The copy in our memory is the last one: whether we know already that Redis has forgotten us, or not."""
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
     lab.client.delete(lab.prefix + "heartbeats")
     assert lab.start(a, copy_of(), broker_keys=keys).answer is Start.RUN
     assert lab.start(a, copy_of(), broker_keys=keys, forgotten=True).answer is Start.RUN
+
+
+def test_a_verdict_stays_until_the_broker_has_dead_lettered_the_copy(lab: Lab, a: Registry, b: Registry) -> None:
+    """I7: its maintenance took the copy back before the nack, which changed nothing: it is delivered again."""
+    copy = copy_of()
+    lab.start(a, copy, limit=0)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    poison = lab.recovered(copy, orphan)
+    b.requeued([Enqueued(orphan, poison.broker_copy_id, "default", 0)], dead="a")
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.hset(keys[1], poison.broker_copy_id, "stored")
+    b.settle(poison, "dead_lettered", keys)
+    assert lab.start(b, poison, limit=0).answer is Start.POISONED
+    lab.client.delete(keys[1])
+    b.settle(poison, "dead_lettered", keys)
+    assert lab.state(copy) == "dead_lettered"
 
 
 def test_a_completion_is_remembered_when_the_delivery_was_lost_meanwhile(lab: Lab, a: Registry) -> None:
@@ -594,6 +680,23 @@ def test_a_copy_that_is_rejected_unseen_settles_its_record(lab: Lab, a: Registry
     assert lab.state(copy) == "dead_lettered"
 
 
+def test_a_copy_that_is_rejected_unseen_settles_the_record_of_a_dead_owner(lab: Lab, a: Registry, b: Registry) -> None:
+    """The broker delivered it again before recovery came, and somebody decided what becomes of it: nothing more."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    b.settle(copy, "completed")
+    assert lab.state(copy) == "running"  # its owner is alive: this was a duplicate
+    lab.kill(a)
+    b.settle(copy_of(copy.message_id, origin="o9"), "completed")
+    assert lab.state(copy) == "running"
+    b.settle(copy, "completed")
+    assert lab.state(copy) == "completed"
+    assert lab.expiry(copy) > 0
+    b.hand_back(a.me, [(copy.message_id, True)])
+    assert lab.names() >= {f"record:{copy.message_id}"}
+    assert lab.client.zcard(f"{lab.prefix}running:{a.me}") == 0
+
+
 def test_a_payload_that_cannot_be_decoded_is_kept_whole(lab: Lab, a: Registry, b: Registry) -> None:
     """Set aside, with its head, where people look for it."""
     copy = copy_of()
@@ -687,6 +790,41 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Re
     assert lab.start(b, copy).answer is Start.COMPLETED
 
 
+def test_a_late_owner_whose_copy_was_put_off_before_has_it_still(lab: Lab, a: Registry, b: Registry) -> None:
+    """The broker holds the copy under an id that nobody knows: the record is released, and the copy has not started."""
+    for mends in (True, False):
+        copy = copy_of()
+        lab.runs(a, copy)
+        assert lab.start(b, copy).answer is Start.DUPLICATE
+        b.put_off(copy, 1)
+        lab.kill(a)
+        assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
+        assert lab.state(copy) == "released"
+        if mends:
+            mended, run, *_ = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+            assert (mended, run) == (Mended.RETAKEN, 2)
+            assert lab.payload(copy) == payload_of(copy)
+            assert a.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+        else:
+            assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+        later = dataclasses.replace(copy, broker_copy_id="put off", duplicate=True)
+        assert lab.start(b, later).answer is Start.COMPLETED
+        a.beat()
+
+
+def test_a_success_after_a_mend_whose_answer_was_lost_is_no_stranger(lab: Lab, a: Registry, b: Registry) -> None:
+    """The process does not know that it has taken the message back, and ends it by its old run."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.hand_back(b, a, copy)
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.RETAKEN
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+    # The next beats find it running here, and nobody who runs it.
+    assert a.running_here() == {copy.message_id}
+    a.release(copy.message_id, 2, contended=True, consumed=False)
+    assert lab.start(b, copy).answer is Start.COMPLETED
+
+
 def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Registry) -> None:
     """Promise 5."""
     copy = copy_of()
@@ -705,6 +843,47 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Regist
     b.finish(copy, 2, again=False, contended=False)
     assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
     assert lab.state(copy) == "completed"
+
+
+def test_a_retry_that_started_unrecorded_is_not_lost_to_the_record_of_its_original(
+    lab: Lab, a: Registry, b: Registry
+) -> None:
+    """Redis was away when it started; the record is about the enqueue that failed, and has not heard of that yet."""
+    original = copy_of()
+    retry = dataclasses.replace(original, origin="o2", broker_copy_id="o2")
+
+    def mend() -> tuple[Mended, int, int, int, int]:
+        return b.mend(retry, payload_of(retry), run=0, limit=3, started_ms=0, crashes=0, drains=0)
+
+    lab.runs(a, original)
+    before = lab.head(original)
+    assert mend()[0] is Mended.LATER
+    assert lab.head(original) == before
+    assert a.release(original.message_id, 1, contended=True) is Finished.RELEASED
+    assert lab.state(original) == "released"
+    assert mend()[:2] == (Mended.WRITTEN, 2)
+    head = lab.head(retry)
+    assert head is not None
+    assert (head.state, head.owner, head.origin, head.contended) == ("running", "b", "o2", 1)
+    assert b.running_here() == {retry.message_id}
+
+
+@pytest.mark.parametrize(("generation", "state"), [(2, "released"), (1, "requeued")], ids=["awaited", "older"])
+def test_a_recovered_copy_that_started_unrecorded_and_failed_is_waited_for_no_more(
+    lab: Lab, a: Registry, b: Registry, generation: int, state: str
+) -> None:
+    """Its retry would wait for its turn until the deadline, and the message would be recovered once more."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    ran = dataclasses.replace(copy, generation=generation, broker_copy_id="r2")
+    b.release(copy.message_id, 0, contended=False, copy=ran)
+    assert lab.state(copy) == state
+    assert (lab.deadline(copy) is None) == (state == "released")
+    retry = dataclasses.replace(copy, generation=2, origin="o2", broker_copy_id="o2")
+    assert lab.start(b, retry).answer is (Start.RUN if state == "released" else Start.WAITING)
 
 
 def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> None:
@@ -938,19 +1117,18 @@ def test_replies_to_a_client_that_decodes_are_asked_for_as_bytes(server_url: str
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_what_is_still_to_be_acknowledged_is_remembered_until_then(
-    lab: Lab, a: Registry, b: Registry, again: bool
-) -> None:
-    """A kill between the two leaves a copy with the broker, and that one is skipped."""
-    copy = copy_of()
+def test_what_is_still_to_be_acknowledged_is_remembered_until_then(lab: Lab, b: Registry, again: bool) -> None:
+    """A kill between the two leaves a copy with the broker, and that one is skipped; so is one whose ack got lost."""
+    a, copy = lab.incarnation("a", fence_ttl=10 * ACK_TTL), copy_of()
     started = lab.runs(a, copy)
     assert a.finish(copy, started.run, again=again, contended=False, unacked=True) is Finished.FINISHED
     assert lab.state(copy) == ("released" if again else "completed")
     assert lab.payload(copy) == b""
-    assert 0 < lab.expiry(copy) <= 60
+    assert lab.expiry(copy) > 9 * ACK_TTL
     assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
     assert a.acked([(copy.message_id, started.run)]) == 1
-    assert lab.head(copy) is None
+    assert 0 < lab.expiry(copy) <= ACK_TTL
+    assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
 
 
 @pytest.mark.parametrize("why", ["another run", "contended", "generation"])

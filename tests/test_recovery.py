@@ -416,18 +416,18 @@ def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
     """It outlives its TTL as long as there is progress; a recoverer that has lost it ends its sweep."""
     for n in range(4):
         fleet.dead(f"dead{n}", 1)
-    recovery = fleet.recovery("r", lock_ttl=0.3)
+    recovery = fleet.recovery("r", lock_ttl=1)
     hand_back, seen = recovery.registry.hand_back, []
 
     def slow(*args: Any) -> Any:
-        time.sleep(0.12)  # less than the TTL; all together more
+        time.sleep(0.35)  # less than the TTL; all together more
         seen.append(fleet.lab.client.get(fleet.lab.prefix + "lock"))
         return hand_back(*args)
 
     recovery.registry.hand_back = slow  # type: ignore[method-assign,assignment]
     assert recovery.sweep().reaped == 4
     assert set(seen) == {b"r"}
-    assert len(seen) * 0.12 > 0.3
+    assert len(seen) * 0.35 > 1
 
 
 def test_a_recoverer_that_looks_dead_to_itself_does_not_recover_itself(fleet: Fleet) -> None:
@@ -445,24 +445,22 @@ def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
     """An orphan is enqueued as soon as its owner's heartbeat has expired; nothing is asked for in between."""
     (id,) = fleet.dead("dead", 1)
     seconds, micros = fleet.lab.client.time()
-    now = seconds * 1000 + micros // 1000
-    fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": now + 1500})
+    deadline = seconds * 1000 + micros // 1000 + 1500
+    fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": deadline})
     recovery = fleet.recovery("r")
     calls: list[float] = []
     due = recovery.registry.due
 
     def counted(**skip: int) -> Any:
-        calls.append(time.monotonic())
+        calls.append(time.time() * 1000)
         return due(**skip)
 
     recovery.registry.due = counted  # type: ignore[method-assign]
-    thread = RecoveryThread(recovery, interval=30)
+    thread = RecoveryThread(recovery, interval=3600)
     thread.start()
-    begun = time.monotonic()
     wait_until(fleet.enqueued)
-    took = time.monotonic() - begun
-    assert 1.4 < took < 2.5
-    early = [call for call in calls if call - begun < 1.4]
+    assert time.time() * 1000 > deadline
+    early = [call for call in calls if call < deadline - 100]
     assert len(early) == 1, "one look at boot, none until the deadline"
     thread.stop()
     assert not thread.is_alive()

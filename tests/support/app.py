@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage, Middleware, default_middleware
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 import dramatiq_inflight
 from dramatiq_inflight import InFlightTracker, MessageLost
+from tests.support.brokers import make_broker
 from tests.support.history import History
 from tests.support.servers import connect
 
@@ -30,23 +30,10 @@ NAMESPACE = os.environ["TEST_BROKER_NAMESPACE"]
 QUEUE = os.environ.get("TEST_QUEUE", "default")
 
 
-def make_broker() -> dramatiq.Broker:
-    """RabbitMQ if there is an address of one, else Redis."""
-    middleware = [middleware() for middleware in default_middleware]
-    if "TEST_RABBITMQ_URL" in os.environ:
-        from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415  needs pika
+if os.environ.get("TEST_ENCODER") == "pickle":
+    dramatiq.set_encoder(dramatiq.PickleEncoder())
 
-        return RabbitmqBroker(url=os.environ["TEST_RABBITMQ_URL"], middleware=middleware, confirm_delivery=True)
-    return RedisBroker(
-        client=connect(os.environ["TEST_BROKER_URL"]),
-        namespace=NAMESPACE,
-        middleware=middleware,
-        maintenance_chance=int(os.environ.get("TEST_MAINTENANCE_CHANCE", "0")),
-        heartbeat_timeout=int(os.environ.get("TEST_HEARTBEAT_TIMEOUT", "60000")),
-    )
-
-
-broker = make_broker()
+broker = make_broker(os.environ, [middleware() for middleware in default_middleware])
 actor = functools.partial(dramatiq.actor, queue_name=QUEUE)
 
 

@@ -16,12 +16,12 @@ from types import ModuleType
 from typing import Any
 
 import dramatiq
-import pika
 from dramatiq.results import ResultBackend
 
+from .brokers import side_of
 from .history import History
 from .servers import RedisServer, connect, find_server, wait_until
-from .workers import WorkerProcess
+from .workers import PROGRAM, WorkerProcess
 
 __all__ = ["Cluster", "standalone"]
 
@@ -72,13 +72,15 @@ class Cluster:
             "PROCESSING_NS": namespace,
             **settings,
         }
-        if "TEST_RABBITMQ_URL" in self.env:
+        if side_of(self.env).apart:
             self.env = {"TEST_QUEUE": f"q{namespace}", "PROCESSING_REDIS_URL": self.env["TEST_BROKER_URL"], **self.env}
         self.workers: list[WorkerProcess] = []
+        self.encoder = dramatiq.get_encoder()
         self.app = self._load_app()
         self.broker: Any = self.app.broker
         self.client: Any = connect(self.env["TEST_BROKER_URL"])
         self.prefix = f"{{{namespace}}}:"
+        self.side = side_of(self.env)(self.broker, self.app.QUEUE, self.client, self.prefix)
 
     def worker(
         self,
@@ -87,12 +89,20 @@ class Cluster:
         processes: int = 1,
         wait: bool = True,
         inside: Sequence[str] = (),
+        args: Sequence[str] = (),
+        program: Sequence[str] = PROGRAM,
         **settings: str,
     ) -> WorkerProcess:
         """Start a worker process."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         worker = WorkerProcess(
-            {**self.env, **settings}, self.history, log, threads=threads, processes=processes, inside=inside
+            {**self.env, **settings},
+            *(self.history, log),
+            threads=threads,
+            processes=processes,
+            inside=inside,
+            args=args,
+            program=program,
         )
         self.workers.append(worker)
         return worker.wait_ready() if wait else worker
@@ -107,29 +117,10 @@ class Cluster:
 
     def enqueued(self) -> int:
         """How many messages the broker has: waiting, delayed or fetched."""
-        if "TEST_RABBITMQ_URL" in self.env:  # it does not say what is fetched; what runs, the tracker knows
-            try:
-                waiting, delayed, _ = self.broker.get_queue_message_counts(self.app.QUEUE)
-            except pika.exceptions.AMQPError:
-                del self.broker.connection
-                return 1  # it was restarted: at least one, as long as nobody knows
-            running = sum(self.client.zcard(key) for key in self.client.keys(self.prefix + "running:*"))
-            return int(waiting + delayed + running + self.client.zcard(self.prefix + "waiting"))
-        namespace = self.broker.namespace
-        return sum(
-            self.client.hlen(f"{namespace}:{queue}.msgs")
-            for queue in self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
-        )
+        return self.side.enqueued()
 
     def dead_letters(self, queue: str = "default") -> list[dramatiq.Message[Any]]:
-        if "TEST_RABBITMQ_URL" in self.env:
-            return [dramatiq.Message.decode(data) for data in iter(self._next_dead_letter, None)]
-        raw = self.client.hvals(f"{self.broker.namespace}:{queue}.XQ.msgs")
-        return [dramatiq.Message.decode(data) for data in raw]
-
-    def _next_dead_letter(self) -> bytes | None:
-        body: bytes | None = self.broker.channel.basic_get(f"{self.app.QUEUE}.XQ", auto_ack=True)[2]
-        return body
+        return self.side.dead_letters(queue)
 
     def results(self) -> ResultBackend:
         backend: ResultBackend = self.broker.get_results_backend()
@@ -142,14 +133,9 @@ class Cluster:
     def close(self) -> None:
         for worker in self.workers:
             worker.resume_and_kill()
-        if "TEST_RABBITMQ_URL" in self.env:
-            try:
-                for suffix in ("", ".DQ", ".XQ"):
-                    self.broker.channel.queue_delete(self.app.QUEUE + suffix)
-                self.broker.close()
-            except pika.exceptions.AMQPError:
-                pass  # it is gone, or was restarted, and is the test's own
+        self.side.close()
         self.client.close()
+        dramatiq.set_encoder(self.encoder)
 
     def _load_app(self) -> ModuleType:
         """The application as the sender has it: the workers' own module, on this namespace."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ __all__ = ["Event", "History"]
 @dataclass(frozen=True)
 class Event:
     at: float
-    pid: int
+    pid: Any  # or whoever it was
     what: str  # start, end, acked, ...
     key: Any
     message_id: str
@@ -27,30 +28,41 @@ class Event:
 
 
 class History:
-    """Appends and reads lines; one write each, so that processes do not mix them up."""
+    """Appends and reads lines; one write each, so that processes do not mix them up.
 
-    def __init__(self, path: Path) -> None:
+    Parameters:
+      clock: What the time is.
+      who: Who writes.
+    """
+
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.time, who: Callable[[], Any] = os.getpid
+    ) -> None:
         self.path = path
+        self.clock = clock
+        self.who = who
         self._fd: int | None = None
         self._read_to = 0
         self._events: list[Event] = []
+        self._reading = threading.Lock()
 
     def write(self, what: str, key: Any, message_id: str = "", extra: Any = None) -> None:
         if self._fd is None:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        line = json.dumps([time.time(), os.getpid(), what, key, message_id, extra]) + "\n"
+        line = json.dumps([self.clock(), self.who(), what, key, message_id, extra]) + "\n"
         os.write(self._fd, line.encode())
 
     def events(self, what: str | None = None) -> list[Event]:
         """All events so far, in the order of their writing."""
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                file.seek(self._read_to)
-                data = file.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            self._read_to += len(whole)
-            self._events += [Event(*json.loads(line)) for line in whole.splitlines()]
-        return [event for event in self._events if what in (None, event.what)]
+        with self._reading:
+            if self.path.exists():
+                with self.path.open("rb") as file:
+                    file.seek(self._read_to)
+                    data = file.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                self._read_to += len(whole)
+                self._events += [Event(*json.loads(line)) for line in whole.splitlines()]
+            return [event for event in self._events if what in (None, event.what)]
 
     def by_key(self) -> dict[Any, list[Event]]:
         """The events of each key."""

@@ -22,7 +22,7 @@ from dramatiq_inflight.records import Copy, Start
 from dramatiq_inflight.registry import Registry
 
 from .lab import Lab
-from .servers import wait_until
+from .servers import count_stored, wait_until
 
 __all__ = ["App"]
 
@@ -30,7 +30,7 @@ __all__ = ["App"]
 class App:
     """A broker, its tracker and a worker in this process."""
 
-    def __init__(self, url: str, namespace: str, lab: Lab, **settings: Any) -> None:
+    def __init__(self, url: str, namespace: str, lab: Lab, *, broker_client: Any = None, **settings: Any) -> None:
         self.lab = lab
         self.namespace = namespace
         self.client: Any = redis.Redis.from_url(url)
@@ -46,7 +46,12 @@ class App:
         )
         # TimeLimit with a shorter interval than its default of a second.
         middleware = [m() if m is not TimeLimit else TimeLimit(interval=50) for m in default_middleware]
-        self.broker = RedisBroker(url=url, namespace=f"{namespace}-broker", middleware=middleware, maintenance_chance=0)
+        self.broker = RedisBroker(
+            client=broker_client or redis.Redis.from_url(url),
+            namespace=f"{namespace}-broker",
+            middleware=middleware,
+            maintenance_chance=0,
+        )
         self.broker.add_middleware(Results(backend=self.backend))
         self.broker.add_middleware(GroupCallbacks(RateLimiterBackend(client=self.client)))
         self.broker.add_middleware(AsyncIO())
@@ -75,7 +80,7 @@ class App:
 
         def done() -> bool:
             queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
-            left = sum(self.client.hlen(f"{self.broker.namespace}:{queue}.msgs") for queue in queues)
+            left = count_stored(self.client, self.broker.namespace, queues)
             idle = runtime is None or not (runtime.table.entries() or runtime.recovery.leftovers)
             return left == 0 and idle and not self.lab.client.zcard(f"{self.lab.prefix}waiting")
 
@@ -113,7 +118,9 @@ class App:
         return dead
 
     def send_orphan(self, actor: Any, **orphan: Any) -> Message[Any]:
-        """Send a message that is an orphan before any worker can fetch it."""
+        """Send a message that is an orphan before any worker can fetch it: whoever fetches it takes it over."""
+        if self.tracker._runtime is not None:
+            self.tracker._runtime.recovery_thread.stop()  # or it recovers the message between two of its deaths
         message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
         self.orphan(message, **orphan)
         self.deliver(message)
@@ -133,6 +140,10 @@ class App:
 
     def records(self) -> set[str]:
         return {name for name in self.lab.names() if name.startswith("record:")}
+
+    def unsettled(self) -> set[str]:
+        """The records that are kept for ever."""
+        return {name for name in self.records() if self.client.ttl(self.lab.prefix + name) == -1}
 
     def dead_letters(self, queue: str = "default") -> list[Message[Any]]:
         return [Message.decode(data) for data in self.client.hvals(f"{self.broker.namespace}:{queue}.XQ.msgs")]

@@ -54,7 +54,7 @@ class Lab:
             *(self.client, self.namespace, name),
             heartbeat_ttl=60,
             fence_ttl=60,
-            on_contact=lambda known, begun: heard.append(known),
+            on_contact=lambda known, begun, absent: heard.append(known),
         )
         return registry, heard
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import uuid
 
-__all__ = ["Cable", "no_namespaces"]
+__all__ = ["Cable", "ip", "no_namespaces"]
 
 
 def no_namespaces() -> str:
@@ -33,12 +33,12 @@ class Cable:
         name = uuid.uuid4().hex[:8]
         self.ends = (f"s-{name}", f"w-{name}")
         for end in self.ends:
-            _ip("netns", "add", end)
-        _ip("link", "add", f"s{name}", "netns", self.ends[0], "type", "veth", "peer", f"w{name}", "netns", self.ends[1])
+            ip("netns", "add", end)
+        ip("link", "add", f"s{name}", "netns", self.ends[0], "type", "veth", "peer", f"w{name}", "netns", self.ends[1])
         for end, address, link in zip(self.ends, (self.SERVER, self.WORKER), (f"s{name}", f"w{name}"), strict=True):
-            _ip("-n", end, "addr", "add", f"{address}/24", "dev", link)
+            ip("-n", end, "addr", "add", f"{address}/24", "dev", link)
             for each in ("lo", link):
-                _ip("-n", end, "link", "set", each, "up")
+                ip("-n", end, "link", "set", each, "up")
         self._link = f"w{name}"
 
     def inside(self, end: int) -> list[str]:
@@ -47,16 +47,21 @@ class Cable:
 
     def cut(self) -> None:
         """Nothing comes through, and nobody is told."""
-        _ip("-n", self.ends[1], "link", "set", self._link, "down")
+        ip("-n", self.ends[1], "link", "set", self._link, "down")
 
     def mend(self) -> None:
         """It is as before."""
-        _ip("-n", self.ends[1], "link", "set", self._link, "up")
+        ip("-n", self.ends[1], "link", "set", self._link, "up")
 
     def remove(self) -> None:
         for end in self.ends:
-            _ip("netns", "del", end)
+            ip("netns", "del", end)
 
 
-def _ip(*args: str) -> None:
+def ip(*args: str) -> None:
+    """Run an ``ip`` command.
+
+    Raises:
+      subprocess.CalledProcessError: It failed.
+    """
     subprocess.run(["ip", *args], check=True, capture_output=True)

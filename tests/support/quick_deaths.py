@@ -2,21 +2,24 @@
 # SPDX-License-Identifier: MIT
 """How soon the messages of a killed process run again, at default settings, by who notices.
 
-``python -m tests.support.quick_deaths --rounds 50 [--by siblings|witness|challenge]``
+``python -m tests.support.quick_deaths --rounds 50 [--by siblings|witness|challenge] [--rabbitmq]``
 
 siblings   ``dramatiq -p 4``: one process is killed, the others see it.
 witness    ``-p 1`` and its heartbeat process; the rest is done by another ``dramatiq``, which sees nothing of the host.
-challenge  a whole host is lost, and Dramatiq's maintenance delivers its message again: seconds from that delivery.
+challenge  a whole host is lost, and Dramatiq's maintenance or RabbitMQ delivers its message again: seconds from that
+           delivery, less two challenges.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +27,7 @@ from typing import Any
 
 from .cluster import Cluster, standalone
 from .history import Event, History
+from .rabbitmq import shared
 
 __all__ = ["KINDS"]
 
@@ -68,9 +72,9 @@ def kill_one_with_a_witness(cluster: Cluster, rounds: int, seed: int) -> list[fl
             cluster.app.gated.send(key, gate)
         worker = cluster.worker(PROCESSING_HEARTBEAT="process")
         cluster.wait(lambda ks=keys: history.keys("start") >= set(ks), what="it runs 8 messages")
-        cluster.wait(lambda: b"2000" in _said(cluster, "patience"), what="its heartbeat process beats")
-        other = cluster.worker(PROCESSING_WATCH_PROCESSES="false")
         victim = _pids(history, worker.group)[0]
+        cluster.wait(lambda v=victim: _patience(cluster, v) == 2.0, what="its heartbeat process beats")
+        other = cluster.worker(PROCESSING_WATCH_PROCESSES="false")
         seconds.append(_kill_and_wait(cluster, victim, keys))
         Path(gate).touch()
         cluster.wait(lambda ks=keys: history.keys("end") >= set(ks), timeout=150, what="all complete")
@@ -95,10 +99,10 @@ def lose_a_host(cluster: Cluster, rounds: int, seed: int) -> list[float]:
         cluster.app.gated.send(key, gate)
         worker = cluster.worker(threads=1, **blind)
         cluster.wait(lambda k=key: k in history.keys("start"), what="it runs")
-        patience = str(round(timeout * 1000)).encode()
-        cluster.wait(lambda p=patience: p in _said(cluster, "patience"), what="it can be asked")
-        other = cluster.worker(threads=1, **blind)
         victim = _pids(history, worker.group)[0]
+        cluster.wait(lambda v=victim, t=timeout: _patience(cluster, v) == t, what="it can be asked")
+        other = cluster.worker(threads=1, **blind)
+        worker.pause()  # or it says that its heartbeat process is gone, and wants more time to answer
         for children in Path(f"/proc/{victim}/task").glob("*/children"):
             for child in children.read_text().split():
                 os.kill(int(child), signal.SIGKILL)
@@ -138,8 +142,10 @@ def _starts(history: History, key: str) -> list[Event]:
     return [event for event in history.events("start") if event.key == key]
 
 
-def _said(cluster: Cluster, field: str) -> list[bytes | None]:
-    return [cluster.client.hget(key, field) for key in cluster.client.keys(cluster.prefix + "incarnation:*")]
+def _patience(cluster: Cluster, pid: int) -> float:
+    """How long a worker process says that it may take to answer, seconds."""
+    incarnations = [cluster.client.hgetall(key) for key in cluster.client.keys(cluster.prefix + "incarnation:*")]
+    return max((float(said[b"patience"]) / 1000 for said in incarnations if said[b"pid"] == b"%d" % pid), default=0.0)
 
 
 def _pids(history: History, group: int) -> list[int]:
@@ -152,8 +158,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--by", choices=sorted(KINDS), default="siblings")
+    parser.add_argument("--rabbitmq", action="store_true", help="the broker is a RabbitMQ")
     options = parser.parse_args()
-    with standalone(lambda url: DEFAULTS) as cluster:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder))} if options.rabbitmq else {}
+        cluster = stack.enter_context(standalone(lambda url: {**DEFAULTS, **rabbitmq}))
         seconds = KINDS[options.by](cluster, options.rounds, options.seed)
     print(f"{options.by}, {len(seconds)} rounds: median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s")
     return 0

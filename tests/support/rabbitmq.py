@@ -38,17 +38,19 @@ class RabbitServer:
 
     Parameters:
       consumer_timeout: How long a consumer may hold a message, seconds; ``None``: as RabbitMQ has it.
+      address: Where it listens.
     """
 
-    def __init__(self, folder: Path, *, consumer_timeout: float | None = None) -> None:
+    def __init__(self, folder: Path, *, consumer_timeout: float | None = None, address: str = "127.0.0.1") -> None:
         self.folder = folder
         self.port, self.epmd_port, self.dist_port = free_port(), free_port(), free_port()
         self.consumer_timeout = consumer_timeout
+        self.address = address
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
+        return f"amqp://{USER}:{PASSWORD}@{self.address}:{self.port}/"
 
     def start(self) -> RabbitServer:
         """Start it, and wait until it answers.  A port that was free may be somebody's by then: it tries some more."""
@@ -76,7 +78,7 @@ class RabbitServer:
             json.dumps({"users": [user], "vhosts": [{"name": "/"}], "permissions": [everything], "parameters": []})
         )
         settings = [
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            f"listeners.tcp.1 = {self.address}:{self.port}",
             f"load_definitions = {definitions}",
             "log.console = true",
         ]
@@ -133,7 +135,7 @@ class RabbitServer:
     def _answers(self) -> bool:
         try:
             pika.BlockingConnection(pika.URLParameters(self.url)).close()
-        except (pika.exceptions.AMQPError, OSError):
+        except (pika.exceptions.AMQPError, OSError, ValueError):  # the last: pika, if it is reset as it connects
             time.sleep(0.1)
             return False
         return True

@@ -12,14 +12,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-__all__ = ["RedisServer", "another_database", "connect", "find_server", "free_port", "wait_until"]
+__all__ = ["RedisServer", "another_database", "connect", "count_stored", "find_server", "free_port", "wait_until"]
 
 
 def another_database(url: str) -> str:
@@ -28,16 +30,28 @@ def another_database(url: str) -> str:
 
 
 def connect(url: str) -> Any:
-    """A client: of a server, by its URL; of ``cluster://host:port``, or of ``sentinel://host:port,host:port/name``."""
+    """A client: of a server, by its URL; of ``cluster://host:port``, or of ``sentinel://host:port,host:port/name``.
+
+    With ``?protocol=3`` the last two speak RESP3, and try again what failed.
+    """
     scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    options: dict[str, Any] = {"protocol": 3, "retry": Retry(ExponentialBackoff(), 3)} if query == "protocol=3" else {}
     if scheme == "cluster":
         host, _, port = rest.partition(":")
-        return redis.RedisCluster(host=host, port=int(port))
+        return redis.RedisCluster(host=host, port=int(port), **options)
     if scheme == "sentinel":
         where, _, name = rest.partition("/")
         sentinels = [(host, int(port)) for host, _, port in (one.partition(":") for one in where.split(","))]
-        return Sentinel(sentinels, socket_timeout=1).master_for(name)
+        return Sentinel(sentinels, socket_timeout=1).master_for(name, **options)
     return redis.Redis.from_url(url)
+
+
+def count_stored(client: Any, namespace: str, queues: Iterable[str]) -> int:
+    """How many messages a RedisBroker has in some queues, all counted at once: a delayed one moves between two."""
+    keys = [f"{namespace}:{queue}.msgs" for queue in queues]
+    script = "local n = 0 for _, key in ipairs(KEYS) do n = n + redis.call('HLEN', key) end return n"
+    return int(client.eval(script, len(keys), *keys)) if keys else 0
 
 
 def wait_until(condition: Callable[[], object], *, timeout: float = 30.0, what: str = "") -> None:
@@ -122,7 +136,7 @@ class RedisServer:
     def client(self) -> redis.Redis:
         if self.inside:
             return redis.Redis(unix_socket_path=self.path, socket_timeout=20)
-        return redis.Redis(port=self.port, socket_timeout=20)
+        return redis.Redis(host=self.address, port=self.port, socket_timeout=20)
 
     def start(self) -> RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)

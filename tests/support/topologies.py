@@ -84,17 +84,22 @@ class Sentinels:
 
     NAME = "main"
 
-    def __init__(self, binary: str, folder: Path) -> None:
-        self.binary, self.folder = binary, folder
-        primary = RedisServer(binary, folder / "redis-0")
-        replica = ["--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0"]
-        self.servers = [primary, *(RedisServer(binary, folder / f"redis-{n}", args=replica) for n in (1, 2))]
+    def __init__(self, binary: str, folder: Path, *, address: str = "127.0.0.1") -> None:
+        self.binary, self.folder, self.address = binary, folder, address
+        # A primary that was replaced takes no writes when it comes back and nobody has told it yet: it has no replicas.
+        args = ["--repl-diskless-sync-delay", "0", "--protected-mode", "no", "--min-replicas-to-write", "1"]
+        primary = RedisServer(binary, folder / "redis-0", address=address, args=args)
+        replica = ["--replicaof", address, str(primary.port), *args]
+        self.servers = [
+            primary,
+            *(RedisServer(binary, folder / f"redis-{n}", address=address, args=replica) for n in (1, 2)),
+        ]
         self.ports = [free_port() for _ in range(3)]
         self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
     def url(self) -> str:
-        return "sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.ports) + f"/{self.NAME}"
+        return "sentinel://" + ",".join(f"{self.address}:{port}" for port in self.ports) + f"/{self.NAME}"
 
     def start(self) -> Sentinels:
         """Start them, and wait until each sentinel knows the others and the replicas."""
@@ -103,8 +108,8 @@ class Sentinels:
         for port in self.ports:
             conf = self.folder / f"sentinel-{port}.conf"
             conf.write_text(
-                f"port {port}\nbind 127.0.0.1\ndir {self.folder}\n"
-                f"sentinel monitor {self.NAME} 127.0.0.1 {self.servers[0].port} 2\n"
+                f"port {port}\nbind {self.address}\nprotected-mode no\ndir {self.folder}\n"
+                f"sentinel monitor {self.NAME} {self.address} {self.servers[0].port} 2\n"
                 f"sentinel down-after-milliseconds {self.NAME} 1000\n"
                 f"sentinel failover-timeout {self.NAME} 3000\n"
             )
@@ -118,7 +123,7 @@ class Sentinels:
 
     def primary(self) -> RedisServer:
         """The server that the sentinels name now."""
-        client: Any = redis.Redis(port=self.ports[0])
+        client: Any = redis.Redis(host=self.address, port=self.ports[0])
         _, port = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)
         return next(server for server in self.servers if server.port == int(port))
 
@@ -130,7 +135,7 @@ class Sentinels:
             server.kill()
 
     def _is_ready(self, port: int) -> bool:
-        client: Any = redis.Redis(port=port)
+        client: Any = redis.Redis(host=self.address, port=port)
         try:
             said = client.sentinel_master(self.NAME)
         except redis.RedisError:

@@ -15,9 +15,15 @@ from pathlib import Path
 from .history import History
 from .servers import wait_until
 
-__all__ = ["WorkerProcess"]
+__all__ = ["PROGRAM", "WorkerProcess"]
 
 ROOT = Path(__file__).parents[2]
+
+#: The command line of a worker, without its arguments.
+PROGRAM = (sys.executable, "-m", "dramatiq")
+
+#: Dramatiq starts itself anew as the ``python`` that it finds.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 class WorkerProcess:
@@ -32,15 +38,16 @@ class WorkerProcess:
         app: str = "tests.support.app",
         threads: int = 8,
         processes: int = 1,
-        args: tuple[str, ...] = (),
+        args: Sequence[str] = (),
         inside: Sequence[str] = (),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.log = log
         self.history = history
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [*inside, sys.executable, "-m", "dramatiq", app, "-p", str(processes), "-t", str(threads), *args],
-                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+                [*inside, *program, app, "-p", str(processes), "-t", str(threads), *args],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": PATH, **env},
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -59,12 +66,12 @@ class WorkerProcess:
         """The pid of the worker process below the main process, once it has booted."""
         for event in self.history.events("boot"):
             if event.extra == self.group:
-                return event.pid
+                return int(event.pid)
         return None
 
     def runs_the_first(self) -> bool:
         """Whether the first message that was started was started here."""
-        return self.history.events("start")[0].pid == self.booted_pid()
+        return bool(self.history.events("start")[0].pid == self.booted_pid())
 
     def kill(self) -> None:
         """SIGKILL the whole group, as when a container dies."""
