@@ -1,0 +1,102 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What is explored, and the variants of the protocol that lose messages: each must yield a counterexample."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .scripts import MODEL, WAITING, Redis, save_settled
+from .world import Bounds, Scripts
+
+__all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "in_words"]
+
+ALL_EVIDENCE = ("expired", "proven", "silent")
+
+#: In the ordinary tests.
+SMALL = [
+    Bounds(failures=1, losses=1),
+    Bounds(failures=1),
+    Bounds(crashes=0, failures=1, redeliveries=1),
+    Bounds(limit=0, company=True),
+    Bounds(alarms=1),
+    Bounds(redeliveries=1, evidence=ALL_EVIDENCE),
+    Bounds(limit=0, replays=1),
+    Bounds(drains=1, limit=0),
+    Bounds(tailored=True, redeliveries=1),
+    Bounds(delays=1, redeliveries=1),
+    Bounds(answers=1),
+    Bounds(workers=3, crashes=2),
+    Bounds("other", failures=1),
+    Bounds("other", alarms=1),
+    Bounds("other", delays=1, evidence=ALL_EVIDENCE),
+    Bounds("other", losses=1),
+    Bounds("other", limit=0, replays=1, evidence=("expired", "silent")),
+    Bounds("other", drains=1),
+    Bounds("other", answers=1),
+]
+
+#: In the session of nox besides.
+LARGE = [
+    Bounds(failures=1, redeliveries=1),
+    Bounds(workers=3, crashes=2, company=True),
+    Bounds(alarms=1, drains=1, company=True),
+    Bounds(answers=1, alarms=1),
+    Bounds(redeliveries=1, prefetch=2),
+    Bounds("other", failures=1, losses=1),
+    Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
+    Bounds("other", alarms=1, redeliveries=1),
+]
+
+
+class Variant(NamedTuple):
+    """The protocol as it is not."""
+
+    bounds: Bounds
+    scripts: Scripts
+
+
+def _bumping_start(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+    """A take-over with a generation more, after which the copy that it came by is as old as any other."""
+    answer, after = MODEL["start"](redis, *args)
+    before, record = redis.record, after.record
+    if answer[0] == "run" and before and record and before.state == "running" and before.owner != record.owner:
+        after = after._replace(record=record._replace(generation=record.generation + 1, copy=-1))
+    return answer, after
+
+
+def _poison_completes(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+    """A start that meets a poison message, and settles its record before it is rejected."""
+    answer, after = MODEL["start"](redis, *args)
+    if answer[0] == "poisoned" and after.record and after.record.state in WAITING:
+        after = save_settled(after, after.record._replace(state="completed"))._replace(waiting="")
+    return answer, after
+
+
+VARIANTS = {
+    "I5: a take-over bumps the generation": Variant(
+        Bounds(workers=3, crashes=2, limit=-1), {**MODEL, "start": _bumping_start}
+    ),
+    "I6: a success is settled before what follows was enqueued": Variant(Bounds("other", hasty=True), MODEL),
+    "I7: a poison verdict is a completion": Variant(
+        Bounds(workers=3, crashes=2, limit=0), {**MODEL, "start": _poison_completes}
+    ),
+    "a success of which nothing follows completes the message": Variant(Bounds(alarms=1, silent_success=True), MODEL),
+    "a copy that was given to another worker is acknowledged": Variant(
+        Bounds(redeliveries=1, prefetch=2, acks_elsewhere=True), MODEL
+    ),
+    "a stranded failure is acknowledged before recovery is told": Variant(
+        Bounds(failures=1, losses=1, acks_stranded=True), MODEL
+    ),
+}
+
+
+def in_words(bounds: Bounds) -> str:
+    """What is not as in most, shortly."""
+    usual = Bounds()
+    fields = [name for name in bounds._fields if name != "broker" and getattr(bounds, name) != getattr(usual, name)]
+    return ", ".join([bounds.broker, *(f"{name} {_value(getattr(bounds, name))}" for name in fields)])
+
+
+def _value(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

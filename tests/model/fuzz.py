@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Any calls in any order, from any state: beyond what the protocol does, the scripts still do what the model says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from .real import Real
+from .scripts import MODEL, NO_COPY, NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis, fresh_redis, put
+
+__all__ = ["INCARNATIONS", "any_calls", "compare"]
+
+INCARNATIONS = 3
+
+me = st.integers(0, INCARNATIONS - 1)
+mark = st.sampled_from([0.0, 0.0, 0.0, 0.5])
+generation = st.integers(1, 3)
+run = st.integers(0, 3)
+origin = st.sampled_from([0, 1, 1, 1, 2])
+name = st.sampled_from([0, 1, 1, 2, 3])
+crashes = st.integers(0, 2)
+limit = st.sampled_from([1, 1, 1, -1, -2, 0, 2])
+flag = st.booleans()
+rarely = st.sampled_from([False, False, False, True])
+here = st.sampled_from(["no", "no", "running", "ended"])
+attempt = st.integers(0, 2)
+delivery = st.sampled_from([None, None, None, (True, True), (False, True), (False, False)])
+dead = st.sampled_from([NOBODY, 0, 1, 2, 0, 1, 2])
+alone = st.sampled_from([True, False, None])
+
+#: What each script is called with.
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "start": (
+        *(me, mark, generation, origin, name, rarely, rarely, here, limit, attempt),
+        *(rarely, alone, rarely, rarely, delivery),
+    ),
+    "accompany": (me, mark, run),
+    "finish": (me, mark, generation, origin, name, run, rarely, rarely, flag, delivery),
+    "acked": (run,),
+    "release": (me, mark, run, rarely, attempt, origin, generation),
+    "hand_over": (me, mark, run, attempt),
+    "put_off": (name,),
+    "hold": (generation,),
+    "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"])),
+    "mend": (me, mark, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
+    "beat": (me, mark),
+    "attest": (me,),
+    "prove": (me,),
+    "reap": (me,),
+    "hand_back": (me, st.sampled_from([None, True, True, False])),
+    "claim": (me, dead, flag),
+    "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3, NO_COPY])),
+    "postpone": (name, flag),
+    "set_aside": (me, dead, generation),
+}
+
+
+def compare(model: Redis, real: Real, call: Call) -> tuple[Any, Redis]:
+    """Run a call on both sides, and see that answer, state and expiry are the same.
+
+    Returns: the answer, and the next state.
+
+    Raises:
+      AssertionError: They are not.
+    """
+    expected, after = MODEL[call.script](model, *call.args)
+    answer = real.call(call)
+    assert answer == expected, f"{call.script} answered {answer}, the model says {expected}"
+    state, expiry = real.get()
+    assert state == after, f"{call.script}: " + difference(state, after)
+    kind = "gone" if after.record is None else after.record.state
+    due = "soon" if kind in SETTLED else "later" if kind in WAITING else "gone" if kind == "gone" else "never"
+    assert expiry == due, f"{call.script}: the record expires {expiry}, the model says {due}"
+    return expected, after
+
+
+def difference(real: Redis, model: Redis) -> str:
+    """What differs between two states of Redis, in words."""
+    parts = []
+    for field in model._fields:
+        ours, theirs = getattr(real, field), getattr(model, field)
+        if ours == theirs:
+            continue
+        if field == "record" and ours and theirs:
+            parts += [
+                f"record.{name} is {getattr(ours, name)!r}, the model says {getattr(theirs, name)!r}"
+                for name in ours._fields
+                if getattr(ours, name) != getattr(theirs, name)
+            ]
+        else:
+            parts.append(f"{field} is {ours!r}, the model says {theirs!r}")
+    return "; ".join(parts)
+
+
+def any_calls(
+    client: redis.Redis, scripts: Mapping[str, str], states: Sequence[Redis], called: Iterable[str] = tuple(MODEL)
+) -> type[RuleBasedStateMachine]:
+    """A hypothesis test that makes any calls in any order.
+
+    Parameters:
+      states: Where to begin.
+      called: The names of the scripts to call.
+    """
+    calls = st.one_of(*(st.builds(Call, st.just(script), st.tuples(*ARGUMENTS[script])) for script in called))
+
+    real = Real(client, INCARNATIONS, scripts)  # one for all: each begins with a state of its own
+
+    class AnyCalls(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.real = real
+            self.state = fresh_redis(INCARNATIONS)
+
+        @initialize(state=st.sampled_from(states))
+        def begin(self, state: Redis) -> None:
+            self.state = state
+            self.real.put(state)
+
+        @rule(several=st.lists(calls, min_size=1, max_size=8))
+        def call(self, several: list[Call]) -> None:
+            for call in several:
+                _, self.state = compare(self.state, self.real, call)
+
+        @rule(who=me, kind=st.sampled_from(["expired", "silent"]))
+        def is_not_heard(self, who: int, kind: str) -> None:
+            heart = self.state.hearts[who]
+            if heart.kind == "fresh":
+                self._pass_time(self.state._replace(hearts=put(self.state.hearts, who, Heart(kind, heart.mark))))
+
+        @precondition(lambda self: self.state.waiting == "later")
+        @rule()
+        def deadline_comes(self) -> None:
+            self._pass_time(self.state._replace(waiting="due"))
+
+        @rule(record=st.sampled_from([None, Record("damaged")]))
+        def record_is_lost(self, record: Record | None) -> None:
+            if self.state.record:
+                self._pass_time(self.state._replace(record=record))
+
+        def _pass_time(self, state: Redis) -> None:
+            self.state = state
+            self.real.pass_time(state)
+
+    return AnyCalls

@@ -1,0 +1,163 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Mutations of the scripts: each drops a check, or swaps what must not be swapped, and must be noticed."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import NamedTuple
+
+from .real import texts
+
+__all__ = ["MUTATIONS", "Mutation", "mutated"]
+
+
+class Mutation(NamedTuple):
+    """What stands in a script exactly once, and what is put in its place."""
+
+    script: str
+    name: str
+    old: str
+    new: str
+
+
+MUTATIONS = (
+    # start.lua
+    Mutation("start", "no copy is stale", "same and generation < record.generation and not named", "false"),
+    Mutation("start", "a take-over bumps the generation", "math.max(generation, before.generation)", "before.generation + 1"),
+    Mutation("start", "the generation falls with an old copy", "math.max(generation, before.generation)", "generation"),
+    Mutation("start", "the run does not grow", "(before and before.run or 0) + 1", "(before and before.run or 1)"),
+    Mutation("start", "a duplicate leaves no mark", "record.contended = 1\n        save_running(", "save_running("),
+    Mutation("start", "completed copies run again", "record.state == 'completed' then\n    if same", "record.state == 'completed' then\n    if false"),
+    Mutation("start", "a failed enqueue runs beside its retry", "record.done == 1 and origin ~= '' and origin == record.origin", "false"),
+    Mutation("start", "a poisoned message runs", "return answer('poisoned')\n    elseif here", "return run(record.crashes, record.drains, 1)\n    elseif here"),
+    Mutation("start", "a poisoned message is complete", "return answer('poisoned')\n    elseif here", "return complete()\n    elseif here"),
+    Mutation("start", "a living owner is not asked", "believed_for(KEYS[3], record.owner, now, ttl)\nend", "0\nend"),
+    Mutation("start", "a take-over charges nobody", "charge(record, was_draining(KEYS[3], owner))", "false"),
+    Mutation("start", "a message that is done is taken over", "if record.done == 1 then\n    return complete()\nend\nowner", "owner"),
+    Mutation("start", "a given-away delivery of what is over runs", "local over = not record or SETTLED[record.state]", "local over = not record"),
+    Mutation("start", "what the broker does not have runs without a payload", "return {'payload'} --", "payload = '' --"),
+    Mutation("start", "a claim forgets the payload", "record, payload, now + ttl)", "record, '', now + ttl)"),
+    Mutation("start", "a given-away delivery runs", "held == 0 and (stored == 1 or handed or", "false and (stored == 1 or handed or"),
+    Mutation("start", "a verdict that was delivered again runs", "ARGV[18] == '1'", "false"),
+    Mutation("start", "the deadline stays when the copy runs", "if before and WAITING[before.state] then", "if false then"),
+    Mutation("start", "it is not listed as running", "redis.call('ZADD', KEYS[2], now, id)\n", ""),
+    # finish.lua
+    Mutation("finish", "any run finishes", "(run == 0 or run == record.run)", "true"),
+    Mutation("finish", "anybody finishes", "record.owner == me and (run", "(run"),
+    Mutation("finish", "a late success settles nothing", "if is_let_go(record) then", "if false then"),
+    Mutation("finish", "a late success settles what runs", "record.done, record.contended = 1, 1\n    save_running(KEYS[1], record, payload)", "record.state = 'completed'\n    save_settled(KEYS[1], record, ARGV[8])"),
+    Mutation("finish", "a lost delivery is not remembered", "if lost or ARGV[7] == '1' then\n", "if ARGV[7] == '1' then\n"),
+    Mutation("finish", "what is unacknowledged is forgotten", "ARGV[8], ARGV[11] == '1')", "ARGV[8])"),
+    Mutation("finish", "another enqueue is settled", "again or origin ~= record.origin", "again"),
+    Mutation("finish", "the settled deadline stays", "redis.call('ZREM', KEYS[4], id)\n    return {'late', known}", "return {'late', known}"),
+    Mutation("finish", "it stays listed as running", "ARGV[11] == '1')\n    redis.call('ZREM', KEYS[2], id)", "ARGV[11] == '1')"),
+    Mutation("finish", "it does not beat", "local known = beat(KEYS[3], me, now, ttl)", "local known = 1"),
+    # release.lua, hand_over.lua, acked.lua, accompany.lua
+    Mutation("release", "any run releases", "(run == 0 or run == record.run)", "true"),
+    Mutation("release", "anybody releases", "record.owner == me and (run", "(run"),
+    Mutation("release", "its origin may run again", "math.min(tonumber(ARGV[7]), 1)", "0"),
+    Mutation("release", "a copy that did not ask is waited for", "if record.state == 'requeued' and run == 0", "if false"),
+    Mutation("release", "what ended well runs again", "record.done == 1 and ARGV[7] == '0'", "false"),
+    Mutation("release", "another copy is forgotten", "if ARGV[5] == '1' then", "if false then"),
+    Mutation("release", "a dead letter is no dead letter", "record.state = ARGV[7] == '2' and 'dead_lettered' or 'released'", "record.state = 'released'"),
+    Mutation("hand_over", "the payload is forgotten", "record, payload, now)", "record, '', now)"),
+    Mutation("hand_over", "it is due only later", "payload, now)", "payload, now + 60000)"),
+    Mutation("hand_over", "any run hands over", "(run == 0 or run == record.run)", "true"),
+    Mutation("acked", "any run is forgotten", "record.run == tonumber(ARGV[i + 1])", "true"),
+    Mutation("acked", "what is contended is forgotten", "and record.contended == 0", ""),
+    Mutation("acked", "what runs is forgotten", "SETTLED[record.state] and ", ""),
+    Mutation("accompany", "it stays alone", "record.alone = 0\n", ""),
+    Mutation("accompany", "anybody is let in", "record.owner ~= ARGV[1] or ", ""),
+    # claim.lua
+    Mutation("claim", "the living are robbed", "local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0", "local alive = false"),
+    Mutation("claim", "the owner is not checked", "dead == '' or record.owner ~= dead", "dead == ''"),
+    Mutation("claim", "the payload is forgotten", "record, payload, now + tonumber(ARGV[4]))", "record, '', now + tonumber(ARGV[4]))"),
+    Mutation("claim", "the generation stays", "record.generation + 1, '-', 0", "record.generation, '-', 0"),
+    Mutation("claim", "a living recoverer's claim is taken", "and believed_for(KEYS[1], record.owner, now, ttl) == 0", ""),
+    Mutation("claim", "nobody is charged", "condemned = charge(record, was_draining(KEYS[1], dead))", "condemned = false"),
+    Mutation("claim", "a draining worker's death counts", "charge(record, was_draining(KEYS[1], dead))", "charge(record, false)"),
+    Mutation("claim", "what is done is claimed", "record.state == 'running' and record.done == 1 then", "false then"),
+    Mutation("claim", "what is poisoned runs again", "local condemned = record.state == 'condemned' or record.state == 'poisoned'", "local condemned = false"),
+    Mutation("claim", "no deadline is waited for", "if not deadline or tonumber(deadline) <= now then", "if true then"),
+    Mutation("claim", "silence convicts", "(not silent or would_be_convicted(record))", "not silent"),
+    Mutation("claim", "the silent owner does not hear of it", "redis.call('ZADD', KEYS[1], deadline - deadline % 0.5 + DOUBTED, dead)", ""),
+    # requeued.lua
+    Mutation("requeued", "it is not seen whether the claim holds", "CLAIMED[record.state] and record.owner == me and ", ""),
+    Mutation("requeued", "it is not seen whose claim it is", "record.owner == me and ", ""),
+    Mutation("requeued", "it is not seen which claim it is", " and record.generation == generation", ""),
+    Mutation("requeued", "a poison verdict is forgotten", "record.state == 'condemned' and 'poisoned' or 'requeued'", "'requeued'"),
+    Mutation("requeued", "the payload is forgotten", "local payload = payload_of(KEYS[i], record)", "local payload = ''"),
+    Mutation("requeued", "the dead worker keeps it", "redis.call('ZREM', KEYS[2], id)", ""),
+    # hand_back.lua
+    Mutation("hand_back", "the living are robbed", "if believed_for(KEYS[1], dead, now, ttl) > 0 then\n    return {0}\nend\n", ""),
+    Mutation("hand_back", "a draining worker's death counts", "was_draining(KEYS[1], dead)\n", "false\n"),
+    Mutation("hand_back", "the generation grows", "record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now", "record.generation = record.generation + 1\n            record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now"),
+    Mutation("hand_back", "the payload is forgotten", "local payload = payload_of(KEYS[i], record)", "local payload = ''"),
+    Mutation("hand_back", "what the broker does not hold waits", "elseif not held then", "elseif false then"),
+    Mutation("hand_back", "a convicted message runs again", "(convicted or record.tailored == 1)", "record.tailored == 1"),
+    Mutation("hand_back", "a living recoverer's claim is taken", "result = 'busy'", "result = 'to_claim'"),
+    Mutation("hand_back", "what is done runs again", "elseif record.done == 1 then", "elseif false then"),
+    Mutation("hand_back", "no other copy is reckoned with", "'requeued', '', 1, now", "'requeued', '', 0, now"),
+    Mutation("hand_back", "the owner is not checked", " or record.owner ~= dead", ""),
+    Mutation("hand_back", "nobody learns what was given away", "redis.call('ZADD', KEYS[4], now, dead)", ""),
+    # mend.lua
+    Mutation("mend", "another's record is overwritten", "elseif is_let_go(record) and record.state ~= 'poisoned' and", "elseif record.state ~= 'poisoned' and"),
+    Mutation("mend", "a poison verdict is overwritten", "and record.state ~= 'poisoned' ", ""),
+    Mutation("mend", "the charge is not taken back", "record.crashes = record.crashes - 1", "record.crashes = record.crashes"),
+    Mutation("mend", "the run does not grow", "'running', me, record.run + 1, 1, copy", "'running', me, record.run, 1, copy"),
+    Mutation("mend", "it is retaken without its copy", "'running', me, record.run + 1, 1, copy", "'running', me, record.run + 1, 1, record.copy"),
+    Mutation("mend", "another enqueue's record is overwritten", "if not SETTLED[record.state] then", "if false then"),
+    Mutation("mend", "the deadline stays", "redis.call('ZREM', KEYS[4], id)\n    answer = 'retaken'", "answer = 'retaken'"),
+    Mutation("mend", "any run keeps it", "(run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11])))", "true"),
+    # put_off.lua, postpone.lua, settle.lua, hold.lua, set_aside.lua
+    Mutation("put_off", "any copy will do", "(record.copy == '' and record.origin or record.copy) ~= ARGV[2]", "false"),
+    Mutation("put_off", "the copy keeps its id", "record.copy, record.contended = '-', 1", "record.contended = 1"),
+    Mutation("put_off", "the payload is forgotten", "local payload = payload_of(KEYS[1], record)", "local payload = ''"),
+    Mutation("postpone", "any copy will do", " and record.copy == copy", ""),
+    Mutation("postpone", "what is held is settled", "if what == 'held' then", "if false then"),
+    Mutation("postpone", "what runs is settled", "(record.state == 'requeued' or record.state == 'poisoned') and ", ""),
+    Mutation("settle", "an old copy settles", " or generation < record.generation", ""),
+    Mutation("settle", "what runs is settled", "not same or not open", "not same"),
+    Mutation("settle", "another enqueue settles", "not same or ", ""),
+    Mutation("settle", "what a living owner runs is settled", "believed_for(KEYS[3], record.owner, clock(), tonumber(ARGV[7])) == 0", "true"),
+    Mutation("settle", "the crashes stay", "ARGV[5], 0, 0, 1", "ARGV[5], record.crashes, record.drains, 1"),
+    Mutation("hold", "what is poisoned is held", "record.state ~= 'requeued' or ", ""),
+    Mutation("set_aside", "anybody's claim is set aside", " or record.owner ~= ARGV[1]", ""),
+    Mutation("set_aside", "nothing is kept", "redis.call('HSET', KEYS[4], ARGV[2], redis.call('GET', KEYS[1]))\n", ""),
+    # What incarnations do.
+    Mutation("reap", "what is left is forgotten", " or redis.call('ZCARD', KEYS[3]) > 0", ""),
+    Mutation("attest", "the dead are revived", "if not deadline then\n    return 0\nend\n", "deadline = deadline or now\n"),
+    Mutation("attest", "a shutdown is forgotten", "and 0.5 or 0", "and 0 or 0"),
+    Mutation("prove", "a shutdown is forgotten", "1 + math.max(deadline, 0) % 1", "1"),
+    # _common.lua
+    Mutation("_common", "the settled never expire", "redis.call('SET', key, dump(record), 'PX', fence_ttl)", "redis.call('SET', key, dump(record))"),
+    Mutation("_common", "what waits never expires", ", 'PX', string.format('%d', deadline - record.now + WAITING_TTL))", ")"),
+    Mutation("_common", "what runs still expires", "redis.call('SET', key, dump(record) .. payload)\nend", "redis.call('SET', key, dump(record) .. payload, 'KEEPTTL')\nend"),
+    Mutation("_common", "contended records are forgotten", "record.generation > 1 or record.contended == 1", "record.generation > 1"),
+    Mutation("_common", "recovered records are forgotten", "unacked or record.generation > 1 or", "unacked or"),
+    Mutation("_common", "a settled record keeps its owner", "record.owner = ''\n        redis.call('SET', key, dump(record), 'PX'", "redis.call('SET', key, dump(record), 'PX'"),
+    Mutation("_common", "poison one death too early", "record.crashes + 1 > record.limit", "record.crashes + 1 >= record.limit"),
+    Mutation("_common", "company convicts", "record.alone == 1 and ", ""),
+    Mutation("_common", "a shutdown convicts", "(not drained or record.limit == NEVER_AGAIN)", "true"),
+    Mutation("_common", "the dead live on", "if tonumber(deadline) < PROVEN then\n        return 0", "if tonumber(deadline) < PROVEN then\n        return ttl"),
+    Mutation("_common", "the missing are dead", "redis.call('ZADD', heartbeats, now + math.floor(ttl), incarnation)\n        return ttl", "return 0"),
+    Mutation("_common", "the last chance is like any other", "limit >= 0 and crashes >= math.max(limit, 1)", "false"),
+)  # fmt: skip
+
+
+def mutated(mutation: Mutation) -> dict[str, str]:
+    """The scripts with a mutation in one, or in what all have in common.
+
+    Raises:
+      AssertionError: What is to be replaced is not there exactly once.
+    """
+    scripts = texts()
+    common = files("dramatiq_inflight").joinpath("scripts", "_common.lua").read_text("utf-8")
+    if mutation.script == "_common":
+        assert common.count(mutation.old) == 1, f"{mutation}: it is there {common.count(mutation.old)} times"
+        changed = common.replace(mutation.old, mutation.new)
+        return {name: changed + text.removeprefix(common) for name, text in scripts.items()}
+    own = scripts[mutation.script].removeprefix(common)
+    assert own.count(mutation.old) == 1, f"{mutation}: it is there {own.count(mutation.old)} times"
+    return {**scripts, mutation.script: common + own.replace(mutation.old, mutation.new)}

@@ -1,0 +1,440 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The real scripts, called as the model calls its own: the same calls, the same answers, the same state of Redis."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import redis
+
+from dramatiq_inflight.connection import bounded_client
+from dramatiq_inflight.records import Claim, Copy, DeadIncarnation, Enqueued, Head, Mended, Orphan, Start, Started
+from dramatiq_inflight.registry import Registry, _load_scripts
+
+from .scripts import NO_COPY, NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis
+
+__all__ = ["Real", "texts"]
+
+MESSAGE = "m"
+TTL_MS, FENCE_MS = 60_000, 60_000
+#: A time of Redis's clock, for the start of the first run; the others follow.
+FIRST_START = 1_000_000
+EXPIRED, PROVEN = 1000, 1
+A_WEEK = 7 * 24 * 3600 * 1000
+#: Of the payload that is damaged, and of what the record is expected to expire after: see `Real.expiry`.
+DAMAGED = b"what is this?"
+
+
+def texts() -> dict[str, str]:
+    """The scripts as Redis gets them, by name."""
+    return _load_scripts()
+
+
+def _id(number: int) -> str:
+    return {0: "", NO_COPY: "-"}.get(number, f"c{number}")
+
+
+def _number(id: str) -> int:
+    return 0 if not id else NO_COPY if id == "-" else int(id.removeprefix("c"))
+
+
+def _payload(attempt: int | None) -> bytes:
+    return b"" if attempt is None else b"attempt\n%d" % attempt
+
+
+class Real:
+    """One message in a namespace of its own.
+
+    Parameters:
+      scripts: The texts to run; mutated ones, say.
+    """
+
+    def __init__(self, client: redis.Redis, incarnations: int, scripts: Mapping[str, str]) -> None:
+        self.client: Any = bounded_client(client)
+        self.namespace = f"t{uuid.uuid4().hex[:12]}"
+        self.prefix = f"{{{self.namespace}}}:"
+        self.names = [chr(ord("a") + number) for number in range(incarnations)]
+        self.members = [
+            Registry(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=60) for name in self.names
+        ]
+        for registry in self.members:
+            registry._scripts.update({name: self.client.register_script(text) for name, text in scripts.items()})
+        self.record = f"{self.prefix}record:{MESSAGE}"
+        self.hearts, self.waiting = self.prefix + "heartbeats", self.prefix + "waiting"
+        self.handed, self.aside = self.prefix + "handed", self.prefix + "aside"
+        self.broker_keys = (self.prefix + "acks", self.prefix + "msgs")
+        #: The model's number of each start, by its time.
+        self.starts: dict[int, int] = {}
+        self.now = 0
+        self.known: set[int] = set()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        keys = self.client.keys(self.prefix + "*")
+        if keys:
+            self.client.delete(*keys)
+
+    # The state of Redis.
+
+    def put(self, state: Redis) -> None:
+        """Make Redis be in this state."""
+        self.starts = {FIRST_START + number: number for number in range(1, 100)}
+        pipeline = self.client.pipeline(transaction=False)
+        incarnations = [f"{self.prefix}incarnation:{name}" for name in self.names]
+        running = [f"{self.prefix}running:{name}" for name in self.names]
+        pipeline.delete(self.record, self.hearts, self.waiting, self.handed, self.aside, *incarnations, *running)
+        record = state.record
+        if record is not None and record.state == "damaged":
+            pipeline.set(self.record, DAMAGED)
+        elif record is not None:
+            expiry = FENCE_MS if record.state in SETTLED else A_WEEK if record.state in WAITING else None
+            pipeline.set(self.record, self._encoded(record), px=expiry)
+        if state.waiting:
+            pipeline.zadd(self.waiting, {MESSAGE: 1 if state.waiting == "due" else self._now() + 600_000})
+        for number, key in enumerate(running):
+            if state.running[number]:
+                pipeline.zadd(key, {MESSAGE: 1})
+            if state.handed[number]:
+                pipeline.zadd(self.handed, {self.names[number]: self._now()})
+            kind, mark = state.hearts[number]
+            # No beat of this millisecond has the deadline of one that was silent.
+            lives = self._now() + TTL_MS - (1000 if kind == "silent" else 0)
+            deadline = {"expired": EXPIRED, "proven": PROVEN}.get(kind, lives)
+            if kind != "none":
+                pipeline.zadd(self.hearts, {self.names[number]: deadline + mark})
+                pipeline.hset(incarnations[number], "instance", "i")
+            if kind == "silent":
+                asked = {"asked": 1, "asked_again": 1, "asked_at": deadline, "patience": 1}
+                pipeline.hset(incarnations[number], mapping=asked)
+        if state.last:
+            pipeline.zadd(self.hearts, {"*last": self._now()})
+        if state.aside:
+            pipeline.hset(self.aside, MESSAGE, "x")
+        pipeline.execute()
+
+    def _now(self) -> int:
+        if not self.now:
+            seconds, micro = self.client.time()
+            self.now = seconds * 1000 + micro // 1000
+        return self.now
+
+    def _encoded(self, record: Record) -> bytes:
+        head = Head(
+            state=record.state,
+            owner="" if record.owner == NOBODY else self.names[record.owner],
+            run=record.run,
+            generation=record.generation,
+            crashes=record.crashes,
+            limit=record.limit,
+            contended=record.contended,
+            done=record.done,
+            started=self._time(record.started),
+            first=record.first and self._time(record.first),
+            origin=_id(record.origin),
+            copy=_id(record.copy),
+            queue="default",
+            actor="work",
+            drains=record.drains,
+            alone=record.alone,
+            tailored=record.tailored,
+        )
+        return json.dumps(list(vars(head).values())).encode() + b"\n" + _payload(record.payload)
+
+    def get(self) -> tuple[Redis, str]:
+        """The state of Redis as the model would have it, and when the record expires: never, later, soon; or gone."""
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.get(self.record)
+        pipeline.pttl(self.record)
+        pipeline.zscore(self.waiting, MESSAGE)
+        pipeline.zrange(self.hearts, 0, -1, withscores=True)
+        pipeline.zrange(self.handed, 0, -1)
+        pipeline.hget(self.aside, MESSAGE)
+        for name in self.names:
+            pipeline.zscore(f"{self.prefix}running:{name}", MESSAGE)
+            pipeline.hmget(f"{self.prefix}incarnation:{name}", "asked_again", "asked_at")
+        (seconds, micro), raw, pttl, deadline, scores, handed, aside, *rest = pipeline.execute()
+        self.now = seconds * 1000 + micro // 1000
+        hearts = {member.decode(): score for member, score in scores}
+        state = Redis(
+            record=self._decoded(raw),
+            waiting="" if deadline is None else "due" if deadline <= self.now else "later",
+            running=tuple(score is not None for score in rest[0::2]),
+            hearts=tuple(self._heart(hearts.get(name), rest[2 * i + 1]) for i, name in enumerate(self.names)),
+            handed=tuple(name.encode() in handed for name in self.names),
+            aside=aside is not None,
+            last="*last" in hearts,
+        )
+        return state, {-2: "gone", -1: "never"}.get(pttl, "later" if pttl > A_WEEK - 60_000 else "soon")
+
+    def _heart(self, score: float | None, asked: list[bytes | None]) -> Heart:
+        if score is None:
+            return Heart("none")
+        again, at = asked
+        if score > self.now:
+            return Heart("silent" if again and at and int(at) == int(score) else "fresh", score % 1)
+        return Heart("proven" if score < 100 else "expired", score % 1)
+
+    def _decoded(self, raw: bytes | None) -> Record | None:
+        if raw is None:
+            return None
+        if raw == DAMAGED:
+            return Record("damaged")
+        line, _, payload = raw.partition(b"\n")
+        head = Head(*json.loads(line))
+        settled = head.state in SETTLED
+        return Record(
+            state=head.state,
+            owner=self.names.index(head.owner) if head.owner else NOBODY,
+            run=head.run,
+            generation=head.generation,
+            crashes=head.crashes,
+            limit=head.limit,
+            contended=head.contended,
+            done=head.done,
+            started=0 if settled else self._start_of(head.started, head.run),
+            first=0 if settled or not head.first else self._start_of(head.first, 0),
+            origin=_number(head.origin),
+            copy=_number(head.copy),
+            drains=head.drains,
+            alone=head.alone,
+            tailored=head.tailored,
+            payload=int(payload.rpartition(b"\n")[2]) if payload else None,
+        )
+
+    def _start_of(self, time: int, run: int) -> int:
+        return self.starts.setdefault(time, run)
+
+    def _time(self, start: int) -> int:
+        """Of a start that the model knows by its number."""
+        return max((time for time, number in self.starts.items() if number == start), default=0) if start else 0
+
+    # The world, where no script stands for it.
+
+    def pass_time(self, state: Redis) -> None:
+        """What needs no script: heartbeats expire, questions go unanswered, deadlines come, a record is damaged."""
+        for number, (kind, mark) in enumerate(state.hearts):
+            name = self.names[number]
+            if kind == "expired":
+                self.client.zadd(self.hearts, {name: EXPIRED + mark})
+            elif kind == "silent":
+                deadline = int(self.client.zscore(self.hearts, name)) - 1000
+                self.client.zadd(self.hearts, {name: deadline + mark})
+                asked = {"asked": 1, "asked_again": 1, "asked_at": deadline, "patience": 1}
+                self.client.hset(f"{self.prefix}incarnation:{name}", mapping=asked)
+        if state.waiting == "due":
+            self.client.zadd(self.waiting, {MESSAGE: 1})
+        if state.record and state.record.state == "damaged":
+            self.client.set(self.record, DAMAGED)
+        elif state.record is None:
+            self.client.delete(self.record)
+
+    # The calls.
+
+    def call(self, call: Call) -> Any:
+        """Run the real script; its answer is the model's."""
+        return getattr(self, "_" + call.script)(*call.args)
+
+    def _me(self, me: int, mark: float) -> Registry:
+        registry = self.members[me]
+        registry.ttl_ms = TTL_MS + mark
+        return registry
+
+    def _who(self, number: int) -> str:
+        return "" if number == NOBODY else self.names[number]
+
+    def _delivered(self, name: int, delivery: tuple[bool, bool] | None, payload: bytes) -> tuple[str, ...]:
+        if delivery is None:
+            return ()
+        held, stored = delivery
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.delete(*self.broker_keys)
+        if held:
+            pipeline.sadd(self.broker_keys[0], _id(name))
+        if stored:
+            pipeline.hset(self.broker_keys[1], _id(name), payload)
+        pipeline.execute()
+        return self.broker_keys
+
+    def _copy(
+        self, generation: int, origin: int, name: int, *, redelivered: bool = False, duplicate: bool = False
+    ) -> Copy:
+        return Copy(MESSAGE, generation, _id(origin), _id(name), redelivered, "default", "work", duplicate)
+
+    def _start(
+        self,
+        me: int,
+        mark: float,
+        generation: int,
+        origin: int,
+        name: int,
+        redelivered: bool,
+        duplicate: bool,
+        here: str,
+        limit: int,
+        payload: int,
+        forgotten: bool,
+        alone: bool | None,
+        tailored: bool,
+        condemned: bool,
+        delivery: tuple[bool, bool] | None,
+    ) -> Any:
+        broker_keys = self._delivered(name, delivery, _payload(payload))
+        self._tick()
+        copy = self._copy(generation, origin, name, redelivered=redelivered, duplicate=duplicate)
+
+        def start(data: bytes) -> Started:
+            return self._me(me, mark).start(
+                replace(copy, condemned=condemned),
+                data,
+                limit=limit,
+                here=here,
+                forgotten=forgotten,
+                alone=alone,
+                tailored=tailored,
+                broker_keys=broker_keys,
+            )
+
+        # As the middleware does it: the broker has the payload, or else is given it.
+        started = start(b"" if broker_keys else _payload(payload))
+        if started.answer is Start.PAYLOAD:
+            started = start(_payload(payload))
+        answer = started.answer.value
+        if answer == "run":
+            self.starts[started.started_ms] = started.run
+        if answer in ("duplicate", "waiting"):
+            assert started.wait_ms > 0
+        owner = self.names.index(started.owner) if started.owner else NOBODY
+        return answer, started.known, started.run, started.generation, started.crashes, started.drains, owner
+
+    def _tick(self) -> None:
+        """No two starts of one walk have the same time, for it is by their times that they are told apart."""
+        latest = max(self.starts, default=0)
+        while True:
+            seconds, micro = self.client.time()
+            if seconds * 1000 + micro // 1000 > latest:
+                return
+
+    def _accompany(self, me: int, mark: float, run: int) -> Any:
+        self._me(me, mark).accompany(MESSAGE, run)
+
+    def _finish(
+        self,
+        me: int,
+        mark: float,
+        generation: int,
+        origin: int,
+        name: int,
+        run: int,
+        again: bool,
+        contended: bool,
+        unacked: bool,
+        delivery: tuple[bool, bool] | None,
+    ) -> Any:
+        copy = self._copy(generation, origin, name)
+        keys = self._delivered(name, delivery, b"x")
+        registry = self._me(me, mark)
+        return registry.finish(copy, run, again=again, contended=contended, unacked=unacked, broker_keys=keys).value
+
+    def _acked(self, run: int) -> Any:
+        return self.members[0].acked([(MESSAGE, run)])
+
+    def _release(self, me: int, mark: float, run: int, contended: bool, copy: int, origin: int, generation: int) -> Any:
+        registry = self._me(me, mark)
+        return registry.release(
+            MESSAGE,
+            run,
+            contended=contended,
+            consumed=copy > 0,
+            dead_lettered=copy == 2,
+            copy=self._copy(generation, origin, 0),
+        ).value
+
+    def _hand_over(self, me: int, mark: float, run: int, payload: int) -> Any:
+        return self._me(me, mark).hand_over(MESSAGE, run, _payload(payload)).value
+
+    def _put_off(self, name: int) -> Any:
+        return self.members[0].put_off(self._copy(1, 0, name), 1)
+
+    def _hold(self, generation: int) -> Any:
+        return self.members[0].hold(self._copy(generation, 0, 0), 1)
+
+    def _settle(self, generation: int, origin: int, redelivered: bool, state: str) -> Any:
+        return self.members[0].settle(self._copy(generation, origin, 0, redelivered=redelivered), state)
+
+    def _mend(
+        self,
+        me: int,
+        mark: float,
+        run: int,
+        generation: int,
+        origin: int,
+        name: int,
+        limit: int,
+        started: int,
+        crashes: int,
+        drains: int,
+        alone: bool,
+        tailored: bool,
+        payload: int,
+    ) -> Any:
+        mended, *numbers = self._me(me, mark).mend(
+            self._copy(generation, origin, name),
+            _payload(payload),
+            run=run,
+            limit=limit,
+            started_ms=self._time(started),
+            crashes=crashes,
+            drains=drains,
+            alone=alone,
+            tailored=tailored,
+        )
+        if mended is Mended.WRITTEN and not started:
+            self.starts[json.loads(self.client.get(self.record).partition(b"\n")[0])[8]] = 0
+        return mended.value, *numbers
+
+    def _beat(self, me: int, mark: float) -> Any:
+        return self._me(me, mark).beat()
+
+    def _attest(self, me: int) -> Any:
+        return self._me(me, 0).attest()
+
+    def _prove(self, dead: int) -> Any:
+        incarnation = DeadIncarnation(self.names[dead], "", "", "", "", "", [])
+        return self.members[0].prove(incarnation, "seen")
+
+    def _reap(self, dead: int) -> Any:
+        return self.members[0].reap(self.names[dead])
+
+    def _hand_back(self, dead: int, held: bool | None) -> Any:
+        results = self.members[0].hand_back(self.names[dead], [] if held is None else [(MESSAGE, held)])
+        return None if results is None else results[0].value if results else "begun"
+
+    def _claim(self, me: int, dead: int, leftovers: bool) -> Any:
+        answer = self.members[me].claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
+        if isinstance(answer, Claim):
+            return answer.value
+        payload = int(answer.payload.rpartition(b"\n")[2]) if answer.payload else None
+        return (
+            answer.verdict.value,
+            *(answer.run, answer.generation, answer.crashes, answer.limit, answer.drains),
+            *(_number(answer.origin), payload),
+        )
+
+    def _orphan(self, generation: int) -> Orphan:
+        return Orphan(MESSAGE, Claim.CLAIMED, 0, generation, 0, -1, 0, 0, 0, "", "", "", b"")
+
+    def _requeued(self, me: int, dead: int, generation: int, name: int) -> Any:
+        copies = [Enqueued(self._orphan(generation), _id(name), "default", 0)]
+        return self.members[me].requeued(copies, dead=self._who(dead))[0].value
+
+    def _postpone(self, name: int, held: bool) -> Any:
+        return self.members[0].postpone([(MESSAGE, _id(name), held)])[0]
+
+    def _set_aside(self, me: int, dead: int, generation: int) -> Any:
+        return self.members[me].set_aside(self._orphan(generation), dead=self._who(dead))

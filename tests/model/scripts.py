@@ -1,0 +1,693 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What each Lua script does to the record of one message, as a function: the state of Redis to an answer and the next.
+
+Times are kept as what they mean: a heartbeat is fresh or expired, a deadline is later or due, the time of a start is
+the number of its run.  Incarnations are numbers from 0; ids of copies are numbers from 1.  ``test_model.py`` runs the
+real scripts beside these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = [
+    "CLAIMED",
+    "MODEL",
+    "NOBODY",
+    "NO_COPY",
+    "SETTLED",
+    "WAITING",
+    "Call",
+    "Heart",
+    "Record",
+    "Redis",
+    "fresh_redis",
+]
+
+WAITING = frozenset({"recovering", "condemned", "requeued", "poisoned"})
+CLAIMED = frozenset({"recovering", "condemned"})
+SETTLED = frozenset({"released", "completed", "dead_lettered"})
+
+NOBODY = -1
+#: In the place of the present copy's id: there is none.  0: it is the origin's.
+NO_COPY = -1
+NEVER_AGAIN = -2
+DOUBTED, DRAINING = 0.25, 0.5
+
+
+class Record(NamedTuple):
+    """As in _common.lua, but for queue and actor, of which there is one."""
+
+    state: str
+    owner: int = NOBODY
+    run: int = 0
+    generation: int = 1
+    crashes: int = 0
+    limit: int = -1
+    contended: int = 0
+    done: int = 0
+    #: The run whose start is meant; 0: not known.
+    started: int = 0
+    first: int = 0
+    origin: int = 0
+    copy: int = 0
+    drains: int = 0
+    alone: int = 0
+    tailored: int = 0
+    #: Which of the message's attempts the payload is of; ``None``: there is no payload.
+    payload: int | None = None
+
+
+class Heart(NamedTuple):
+    """A heartbeat: none, fresh, silent (fresh, but asked twice without an answer), expired, or proven (dead)."""
+
+    kind: str
+    #: What its deadline has more: `DRAINING`, `DOUBTED`, both or neither.
+    mark: float = 0.0
+
+
+class Redis(NamedTuple):
+    """All that Redis holds of one message and of the incarnations."""
+
+    record: Record | None
+    #: The deadline: none (empty), later, or due.
+    waiting: str
+    #: In whose index of running messages it is.
+    running: tuple[bool, ...]
+    hearts: tuple[Heart, ...]
+    #: What of whom was handed back.
+    handed: tuple[bool, ...]
+    #: Whether it was set aside.
+    aside: bool
+    #: Whether Redis knows when anybody last beat.  If not, nobody is judged by a heartbeat.
+    last: bool
+
+
+class Call(NamedTuple):
+    """One execution of a script."""
+
+    script: str
+    args: tuple[Any, ...]
+
+
+def fresh_redis(incarnations: int) -> Redis:
+    """Nothing but living incarnations."""
+    nobody = (False,) * incarnations
+    return Redis(None, "", nobody, (Heart("fresh"),) * incarnations, nobody, aside=False, last=True)
+
+
+# What the scripts have in common.
+
+
+def put(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
+    """A tuple with one value changed."""
+    return values[:at] + (value,) + values[at + 1 :]
+
+
+def beat_of(redis: Redis, me: int, mark: float) -> tuple[bool, bool, Redis]:
+    """The heartbeat that every own script brings: whether it was trusted, whether it was known at all."""
+    kind, had = redis.hearts[me]
+    known = kind in ("fresh", "silent") and had % 0.5 == 0
+    return known, kind != "none", redis._replace(hearts=put(redis.hearts, me, Heart("fresh", mark)), last=True)
+
+
+def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
+    """Whether it is believed to live; one whose heartbeat is missing gets a new one."""
+    kind = redis.hearts[who].kind
+    if kind == "none":
+        return True, redis._replace(hearts=put(redis.hearts, who, Heart("fresh")))
+    return kind in ("fresh", "silent") or (kind == "expired" and not redis.last), redis
+
+
+def save(redis: Redis, record: Record) -> Redis:
+    """A running record."""
+    return redis._replace(record=record)
+
+
+def save_waiting(redis: Redis, record: Record, deadline: str) -> Redis:
+    return redis._replace(record=record, waiting=deadline)
+
+
+def save_settled(redis: Redis, record: Record, *, unacked: bool = False) -> Redis:
+    """Without its payload; and only where a copy may be under way.  Nobody asks when it had started."""
+    if unacked or record.generation > 1 or record.contended:
+        return redis._replace(record=record._replace(owner=NOBODY, payload=None, started=0, first=0))
+    return redis._replace(record=None)
+
+
+def unlist(redis: Redis, who: int) -> Redis:
+    """No more in its index of running messages."""
+    if who == NOBODY or not redis.running[who]:
+        return redis
+    return redis._replace(running=put(redis.running, who, False))
+
+
+def would_be_convicted(record: Record) -> bool:
+    return record.limit == NEVER_AGAIN or (bool(record.alone) and 0 <= record.limit < record.crashes + 1)
+
+
+def charge(record: Record, drained: bool) -> tuple[bool, Record]:
+    """One death more; whether it convicts."""
+    convicted = would_be_convicted(record) and (not drained or record.limit == NEVER_AGAIN)
+    return convicted, record._replace(alone=0, drains=record.drains + drained, crashes=record.crashes + (not drained))
+
+
+def is_last_chance(crashes: int, limit: int) -> bool:
+    return limit >= 0 and crashes >= max(limit, 1)
+
+
+def is_let_go(record: Record) -> bool:
+    return record.state in WAITING or (record.state == "released" and not record.done)
+
+
+def is_mine(record: Record, me: int, run: int) -> bool:
+    return record.state == "running" and record.owner == me and run in (0, record.run)
+
+
+# A message's life.
+
+
+def start(
+    redis: Redis,
+    me: int,
+    mark: float,
+    generation: int,
+    origin: int,
+    name: int,
+    redelivered: bool,
+    duplicate: bool,
+    here: str,
+    limit: int,
+    payload: int,
+    forgotten: bool,
+    alone: bool | None,
+    tailored: bool,
+    condemned: bool,
+    delivery: tuple[bool, bool] | None,
+) -> tuple[Any, Redis]:
+    """The answer is its name, whether `me` was known, run, generation, crashes, drains, and whose death it was.
+
+    Parameters:
+      name: The broker's id of the copy; 0 where it gives none.
+      condemned: Whether the copy carries a verdict, and the broker has delivered it before.
+      delivery: Whether the broker still holds it for `me`, and whether it holds it at all; ``None``: it is not asked.
+    """
+    record = redis.record
+    if record is not None and record.state == "damaged":
+        record = None
+    held, stored = delivery or (True, True)
+    stored = stored or held
+    handed = not held and redis.handed[me]
+    known, remembered, redis = beat_of(redis, me, mark)
+    owner = NOBODY
+
+    def answer(what: str, new: Record | None = None) -> tuple[Any, ...]:
+        kept = new or record
+        if kept is None:
+            return what, known, 0, generation, 0, 0, owner
+        return what, known, kept.run, kept.generation, kept.crashes, kept.drains, owner
+
+    def run(crashes: int, drains: int, contended: int = 0) -> tuple[Any, Redis]:
+        if alone is None and is_last_chance(crashes, limit):
+            return answer("last_chance"), redis
+        number = record.run + 1 if record else 1
+        first = 0
+        if record and record.state not in SETTLED:
+            first = record.first or record.started
+        new = Record(
+            "running",
+            me,
+            number,
+            max(generation, record.generation) if record and name else generation,
+            crashes,
+            limit,
+            contended,
+            0,
+            number,
+            first,
+            origin,
+            0 if name == origin else name,
+            drains,
+            int(alone is True),
+            int(tailored),
+            payload,
+        )
+        after = redis._replace(record=new, running=put(redis.running, me, True))
+        if record and record.state in WAITING:
+            after = after._replace(waiting="")
+        return answer("run", new), after
+
+    def complete() -> tuple[Any, Redis]:
+        assert record is not None
+        done = record._replace(state="completed")
+        return answer("completed", done), unlist(save_settled(redis, done), me)
+
+    over = record is None or record.state in SETTLED
+    if not held and (stored or handed or (over and remembered and not forgotten)):
+        return answer("elsewhere"), redis
+    if record is None:
+        return (answer("waiting"), redis) if here != "no" else run(0, 0)
+    same = redelivered or (origin != 0 and origin == record.origin)
+    named = name != 0 and name == (record.copy or record.origin)
+    if same and generation < record.generation and not named:
+        return answer("stale"), redis
+    if duplicate and origin not in (0, record.origin):
+        return answer("superseded"), redis
+    if record.state == "completed":
+        return (answer("completed"), redis) if same else run(0, 0)
+    if record.state == "dead_lettered":
+        if condemned:
+            return answer("poisoned"), redis
+        if duplicate and same:
+            return answer("superseded"), redis
+        return run(0, 0, record.contended)
+    if record.state == "released":
+        if record.done and origin not in (0, NO_COPY) and origin == record.origin:
+            return answer("superseded"), redis
+        return run(record.crashes, record.drains, record.contended)
+    if record.state in WAITING:
+        if not same:
+            return answer("waiting"), redis
+        if record.state in ("poisoned", "condemned"):
+            return answer("poisoned"), redis
+        if here != "no":
+            return answer("waiting"), redis
+        return run(record.crashes, record.drains, record.contended)
+    # It is running.
+    alive = True
+    if record.owner == me:
+        if here == "no":
+            return complete() if record.done else run(record.crashes, record.drains, record.contended)
+        if here == "ended" and same:
+            return answer("ending"), redis
+    else:
+        alive, redis = believed(redis, record.owner)
+    if alive or not same:
+        redis = save(redis, record._replace(contended=1))
+        if same:
+            owner = record.owner if record.owner != me else NOBODY
+            return answer("duplicate"), redis
+        return answer("waiting"), redis
+    if record.done:
+        return complete()
+    owner = record.owner
+    convicted, record = charge(record, redis.hearts[owner].mark >= DRAINING)
+    if not convicted and not record.tailored:
+        return run(record.crashes, record.drains, 1)
+    record = record._replace(
+        state="condemned" if convicted else "recovering",
+        owner=me,
+        contended=1,
+        generation=record.generation + 1,
+        copy=NO_COPY,
+        payload=payload,
+    )
+    return answer("convicted" if convicted else "claimed", record), save_waiting(redis, record, "later")
+
+
+def accompany(redis: Redis, me: int, mark: float, run: int) -> tuple[Any, Redis]:
+    _, _, redis = beat_of(redis, me, mark)
+    record = redis.record
+    if record is not None and is_mine(record, me, run):
+        redis = save(redis, record._replace(alone=0))
+    return None, redis
+
+
+def finish(
+    redis: Redis,
+    me: int,
+    mark: float,
+    generation: int,
+    origin: int,
+    name: int,
+    run: int,
+    again: bool,
+    contended: bool,
+    unacked: bool,
+    delivery: tuple[bool, bool] | None,
+) -> tuple[Any, Redis]:
+    record = redis.record
+    lost = delivery is not None and not delivery[0] and delivery[1]
+    _, _, redis = beat_of(redis, me, mark)
+    if record is None:
+        redis = unlist(redis, me)
+        if (lost or contended) and not again:
+            redis = save_settled(
+                redis, Record("completed", run=run, generation=generation, contended=1, done=1, origin=origin)
+            )
+        return "gone", redis
+    if is_mine(record, me, run):
+        record = record._replace(
+            state="released" if again else "completed",
+            crashes=0,
+            drains=0,
+            done=1,
+            contended=int(record.contended or lost or contended),
+        )
+        return "finished", unlist(save_settled(redis, record, unacked=unacked), me)
+    if record.owner != me:
+        redis = unlist(redis, me)
+    if again or origin != record.origin:
+        return "fenced", redis
+    if is_let_go(record):
+        record = record._replace(state="completed", contended=1)
+        return "late", save_settled(redis, record)._replace(waiting="")
+    if record.state == "running":
+        return "late", save(redis, record._replace(done=1, contended=1))
+    return "fenced", redis
+
+
+def acked(redis: Redis, run: int) -> tuple[Any, Redis]:
+    record = redis.record
+    if record and record.state in SETTLED and record.run == run and record.generation <= 1 and not record.contended:
+        return 1, redis  # it expires sooner
+    return 0, redis
+
+
+def _end(redis: Redis, me: int, mark: float, run: int) -> tuple[str, Redis]:
+    """What a release and a hand-over have in common: the answer, empty if the record is mine."""
+    record = redis.record
+    _, _, redis = beat_of(redis, me, mark)
+    if record is None:
+        return "gone", unlist(redis, me)
+    if is_mine(record, me, run):
+        return "", redis
+    return "fenced", redis if record.owner == me else unlist(redis, me)
+
+
+def release(
+    redis: Redis, me: int, mark: float, run: int, contended: bool, copy: int, origin: int, generation: int
+) -> tuple[Any, Redis]:
+    """`copy`: 1: it is consumed; 0: it never ran, and may; 2: it was dead-lettered."""
+    before = redis.record
+    answer, redis = _end(redis, me, mark, run)
+    over = "dead_lettered" if copy == 2 else "released"
+    unasked = before is not None and before.state == "requeued" and run == 0 and 0 != origin == before.origin
+    if unasked and before and generation >= before.generation:
+        record = before._replace(state=over, done=1, contended=1)
+        return "released", unlist(save_settled(redis, record)._replace(waiting=""), me)
+    if answer:
+        return answer, redis
+    assert redis.record is not None
+    record = redis.record
+    if record.done and copy == 0:
+        record = record._replace(state="completed", contended=1)
+    else:
+        record = record._replace(state=over, done=min(copy, 1))
+    if contended:
+        record = record._replace(contended=1)
+    return "released", unlist(save_settled(redis, record), me)
+
+
+def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int) -> tuple[Any, Redis]:
+    answer, redis = _end(redis, me, mark, run)
+    if answer:
+        return answer, redis
+    assert redis.record is not None
+    record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
+    return "handed_over", unlist(save_waiting(redis, record, "due"), me)
+
+
+def put_off(redis: Redis, name: int) -> tuple[Any, Redis]:
+    record = redis.record
+    if record is None or name == 0 or name != (record.copy or record.origin):
+        return None, redis
+    record = record._replace(copy=NO_COPY, contended=1)
+    if record.state == "running":
+        return None, save(redis, record)
+    if record.state in WAITING:
+        return None, save_waiting(redis, record, "later")
+    return None, redis
+
+
+def hold(redis: Redis, generation: int) -> tuple[Any, Redis]:
+    record = redis.record
+    if record is None or record.state != "requeued" or record.generation != generation:
+        return None, redis
+    return None, redis._replace(waiting="later")
+
+
+def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state: str) -> tuple[Any, Redis]:
+    record = redis.record
+    if record is None:
+        return None, redis
+    same = redelivered or (origin != 0 and origin == record.origin)
+    is_open = record.state in WAITING
+    if record.state == "running":
+        alive, redis = believed(redis, record.owner)
+        is_open = not alive
+    if not same or not is_open or generation < record.generation:
+        return None, redis
+    record = record._replace(state=state, crashes=0, drains=0, contended=1)
+    return None, save_settled(redis, record)._replace(waiting="")
+
+
+def mend(
+    redis: Redis,
+    me: int,
+    mark: float,
+    run: int,
+    generation: int,
+    origin: int,
+    name: int,
+    limit: int,
+    started: int,
+    crashes: int,
+    drains: int,
+    alone: bool,
+    tailored: bool,
+    payload: int,
+) -> tuple[Any, Redis]:
+    """The answer is its name, and the record's run, generation, crashes and drains."""
+    record = redis.record
+    _, _, redis = beat_of(redis, me, mark)
+    copy = 0 if name == origin else name
+
+    def taken_back(charged: Record) -> Record:
+        if run > 0 and charged.crashes > crashes:
+            return charged._replace(crashes=charged.crashes - 1)
+        if run > 0 and charged.drains > drains:
+            return charged._replace(drains=charged.drains - 1)
+        return charged
+
+    def told(what: str, after: Record, changed: Redis) -> tuple[Any, Redis]:
+        return (what, after.run, after.generation, after.crashes, after.drains), changed
+
+    before = None
+    if record and run == 0 and origin and record.state != "damaged" and record.origin != origin:
+        if record.state not in SETTLED:
+            return ("later", 0, 0, 0, 0), redis
+        before, record = record, None
+    if record is None or record.state == "damaged":
+        record = Record(
+            "running",
+            me,
+            max(run, 1),
+            generation,
+            crashes,
+            limit,
+            0,
+            0,
+            started,
+            0,
+            origin,
+            copy,
+            drains,
+            int(alone),
+            int(tailored),
+            payload,
+        )
+        if before:
+            record = record._replace(
+                run=before.run + 1,
+                generation=max(generation, before.generation),
+                contended=0 if before.state == "completed" else before.contended,
+            )
+            if before.state == "released":
+                record = record._replace(crashes=before.crashes, drains=before.drains)
+        what = "written"
+    elif is_mine(record, me, run) or (
+        record.state == "running" and record.owner == me and record.run == run + 1 and record.started == started != 0
+    ):
+        record = record._replace(alone=int(alone))
+        what = "kept"
+    elif is_let_go(record) and record.state != "poisoned" and record.origin == origin:
+        record = taken_back(record)._replace(
+            state="running", owner=me, run=record.run + 1, contended=1, copy=copy, alone=int(alone), payload=payload
+        )
+        redis = redis._replace(waiting="")
+        what = "retaken"
+    else:
+        if record.owner != me:
+            redis = unlist(redis, me)
+            if record.state == "running" and record.run == run + 1 and record.origin == origin:
+                record = taken_back(record)
+                redis = save(redis, record)
+        return told("lost", record, redis)
+    return told(what, record, redis._replace(record=record, running=put(redis.running, me, True)))
+
+
+# An incarnation's life.
+
+
+def beat(redis: Redis, me: int, mark: float) -> tuple[Any, Redis]:
+    known, _, redis = beat_of(redis, me, mark)
+    return known, redis
+
+
+def attest(redis: Redis, me: int) -> tuple[Any, Redis]:
+    """The witness beats without the mark; that is kept."""
+    kind, mark = redis.hearts[me]
+    if kind == "none":
+        return False, redis
+    trusted = kind in ("fresh", "silent") and mark % 0.5 == 0
+    kept = (DRAINING if mark >= DRAINING else 0.0) + (0.0 if trusted else DOUBTED)
+    return True, redis._replace(hearts=put(redis.hearts, me, Heart("fresh", kept)), last=True)
+
+
+def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
+    kind, mark = redis.hearts[dead]
+    if kind in ("none", "proven"):
+        return False, redis
+    return True, redis._replace(hearts=put(redis.hearts, dead, Heart("proven", mark)))
+
+
+def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
+    alive, redis = believed(redis, dead)
+    if alive or redis.running[dead]:
+        return False, redis
+    hearts = put(redis.hearts, dead, Heart("none"))
+    return True, redis._replace(hearts=hearts, last=redis.last and any(heart.kind != "none" for heart in hearts))
+
+
+# Recovery.
+
+
+def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
+    """`held`: whether the broker still holds the copy; ``None``: say only that it begins.  ``None`` is: it is alive."""
+    alive, redis = believed(redis, dead)
+    if alive:
+        return None, redis
+    redis = redis._replace(handed=put(redis.handed, dead, True))
+    if held is None:
+        return "begun", redis
+    record = redis.record
+    if record is None:
+        return "gone", unlist(redis, dead)
+    if record.state in CLAIMED:
+        busy, redis = believed(redis, record.owner)
+        return "busy" if busy else "to_claim", redis
+    if record.state == "damaged":
+        return "to_claim", redis
+    if record.state != "running" or record.owner != dead:
+        return "gone", unlist(redis, dead)
+    if record.done:
+        record = record._replace(state="completed", contended=1)
+        return "settled", unlist(save_settled(redis, record), dead)
+    convicted, record = charge(record, redis.hearts[dead].mark >= DRAINING)
+    was_put_off = record.copy == NO_COPY
+    if (convicted or record.tailored) and (held or was_put_off):
+        return "to_claim", redis
+    if not held:
+        answer = "handed_back" if was_put_off else "settled"
+        return answer, unlist(save_settled(redis, record._replace(state="released")), dead)
+    record = record._replace(state="requeued", owner=NOBODY, contended=1, copy=record.copy or record.origin)
+    return "handed_back", unlist(save_waiting(redis, record, "later"), dead)
+
+
+def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
+    """`dead`: `NOBODY` for a record past its deadline.  A claim is answered with all that the copy is made of."""
+    alive = False
+    if dead != NOBODY:
+        alive, redis = believed(redis, dead)
+    silent = alive and redis.hearts[dead].kind == "silent" and redis.last
+    record = redis.record
+    answer = "gone"
+    if record is None:
+        pass
+    elif record.state == "damaged":
+        redis, record, answer = redis._replace(record=None, aside=True), None, "aside"
+    elif record.state in CLAIMED and record.owner == me and leftovers:
+        answer = "claimed"
+    elif record.state == "running":
+        if dead != NOBODY and record.owner == dead:
+            answer = "alive" if alive and (not silent or would_be_convicted(record)) else "claimed"
+    else:
+        owner_lives = True
+        if record.state in CLAIMED:
+            owner_lives, redis = believed(redis, record.owner)
+        if not owner_lives or (record.state in WAITING and redis.waiting != "later"):
+            answer = "claimed"
+        elif record.state in CLAIMED:
+            answer = "busy"
+    if answer == "claimed" and record is not None and record.state == "running" and record.done:
+        record = record._replace(state="completed", contended=1)
+        redis, answer = save_settled(redis, record), "settled"
+    if answer != "claimed" or record is None:
+        if answer in ("gone", "settled", "aside"):
+            redis = unlist(redis, dead)
+            if record is None or record.state not in WAITING:
+                redis = redis._replace(waiting="")
+        return answer, redis
+    condemned = record.state in ("condemned", "poisoned")
+    if record.state == "running":
+        heart = redis.hearts[dead]
+        condemned, record = charge(record, heart.mark >= DRAINING)
+        if silent:
+            doubted = heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED)
+            redis = redis._replace(hearts=put(redis.hearts, dead, doubted))
+    record = record._replace(
+        state="condemned" if condemned else "recovering",
+        owner=me,
+        contended=1,
+        generation=record.generation + 1,
+        copy=NO_COPY,
+        done=0,
+    )
+    orphan = (
+        "poisoned" if condemned else "claimed",
+        *(record.run, record.generation, record.crashes, record.limit, record.drains, record.origin, record.payload),
+    )
+    return orphan, save_waiting(redis, record, "later")
+
+
+def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tuple[Any, Redis]:
+    record = redis.record
+    answer = "fenced"
+    if record and record.state in CLAIMED and record.owner == me and record.generation == generation:
+        answer = "poisoned" if record.state == "condemned" else "requeued"
+        record = record._replace(state=answer, owner=NOBODY, copy=name)
+        redis = save_waiting(redis, record, "later")
+    if answer != "fenced" or record is None or record.state not in WAITING:
+        redis = unlist(redis, dead)
+    return answer, redis
+
+
+def postpone(redis: Redis, name: int, held: bool) -> tuple[Any, Redis]:
+    record = redis.record
+    if record is None:
+        return "gone", redis._replace(waiting="")
+    if record.state not in ("requeued", "poisoned") or record.copy != name:
+        return "gone", redis
+    if held:
+        return "postponed", redis._replace(waiting="later")
+    return "settled", save_settled(redis, record._replace(state="completed"))._replace(waiting="")
+
+
+def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, Redis]:
+    record = redis.record
+    if not record or record.state not in CLAIMED or record.owner != me or record.generation != generation:
+        return False, redis
+    return True, unlist(redis, dead)._replace(record=None, waiting="", aside=True)
+
+
+#: By the names of the scripts.
+MODEL: dict[str, Callable[..., tuple[Any, Redis]]] = {
+    function.__name__: function
+    for function in (
+        *(start, accompany, finish, acked, release, hand_over, put_off, hold, settle, mend),
+        *(beat, attest, prove, reap, hand_back, claim, requeued, postpone, set_aside),
+    )
+}

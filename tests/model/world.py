@@ -1,0 +1,763 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The world around the scripts: one message, a broker, workers, and all that may happen to them, a step at a time.
+
+A state is all there is; `steps` lists what may happen next.  A step executes one script at the most, so whatever can
+come between two scripts does.  What may happen only so often (crashes, false alarms, ...) has a budget; the rest is
+progress, and is what is left to put everything right when the budgets are spent.
+
+Two brokers.  ``redis``: a RedisBroker on the tracker's Redis, whose messages are handed back.  ``other``: RabbitMQ,
+say, whose orphans are recovered by a copy, and which delivers again what its connections had not acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .scripts import MODEL, NO_COPY, NOBODY, Call, Heart, Redis, fresh_redis, put
+
+__all__ = ["Bounds", "Step", "World", "first_world", "steps"]
+
+
+class Bounds(NamedTuple):
+    """What is explored."""
+
+    broker: str = "redis"
+    workers: int = 2
+    #: How often a worker is killed at any step.
+    crashes: int = 1
+    #: How often a living one is taken for dead: its heartbeat expires, or it does not answer.
+    alarms: int = 0
+    #: How often the broker takes a delivery back from a living worker, and delivers it again.
+    redeliveries: int = 0
+    #: How often the actor fails.
+    failures: int = 0
+    #: How often an enqueue fails: of a retry, or of a recovered copy without anybody knowing.
+    losses: int = 0
+    #: How often a deadline passes although the copy is still under way.
+    delays: int = 0
+    #: How often a worker begins to shut down.
+    drains: int = 0
+    #: How often an operator replays a dead letter.
+    replays: int = 0
+    #: How often the answer to a start is lost.
+    answers: int = 0
+    limit: int = 1
+    retries: int = 1
+    tailored: bool = False
+    #: Whether a message may have company in its process.
+    company: bool = False
+    #: How a death may be known: its heartbeat has ``expired``; it is ``proven``; it was asked, and is ``silent``.
+    evidence: tuple[str, ...] = ("expired",)
+    #: How many copies a worker may have in memory.
+    prefetch: int = 1
+    # Variants of what workers do, each of which loses messages.
+    #: A success is settled before what follows from it was enqueued.
+    hasty: bool = False
+    #: A success of which nothing follows, because the message was lost, completes it all the same.
+    silent_success: bool = False
+    #: A copy that was given to another worker is acknowledged.
+    acks_elsewhere: bool = False
+    #: A failure whose retry cannot be enqueued is acknowledged before recovery is told.
+    acks_stranded: bool = False
+
+
+class Copy(NamedTuple):
+    """What the broker holds."""
+
+    id: int
+    generation: int
+    origin: int
+    attempt: int
+    #: It was put off as a duplicate.
+    duplicate: bool = False
+    #: The broker delivers it again, and says so.
+    again: bool = False
+    #: It was made to be dead-lettered.
+    poison: bool = False
+
+
+class Delivery(NamedTuple):
+    """A copy in a worker's memory."""
+
+    copy: Copy
+    #: fetched, and then running, deferring (-> deferred), skipped, or poison (-> buried).  A run ends in followed (or
+    #: lost) -> finished -> acked, or retried -> let_go, rejected -> given_up, or stranded.
+    phase: str = "fetched"
+    run: int = 0
+    generation: int = 1
+    crashes: int = 0
+    drains: int = 0
+    #: The run of its start; 0: the answer to that was lost.
+    started: int = 0
+    alone: bool = True
+    #: It is to be looked up before anything follows from it.
+    doubt: bool = False
+    lost: bool = False
+    contended: bool = False
+
+
+class Job(NamedTuple):
+    """What a recoverer is at."""
+
+    at: str
+    dead: int
+    copy: int = 0
+    held: bool = False
+    generation: int = 0
+    attempt: int = 0
+    origin: int = 0
+    poison: bool = False
+    #: Something of it is left for another sweep.
+    kept: bool = False
+
+
+class Worker(NamedTuple):
+    alive: bool = True
+    #: It has heard that it had been taken for dead.
+    revived: bool = False
+    #: It was ever taken for dead while it lived: what it runs from then on may run elsewhere.
+    suspected: bool = False
+    draining: bool = False
+    deliveries: tuple[Delivery, ...] = ()
+    #: What the broker has delivered to it, and was not told about.
+    unacked: tuple[Copy, ...] = ()
+    job: Job | None = None
+    #: Whose message its start has claimed.
+    leftover: int = NOBODY
+
+
+class World(NamedTuple):
+    redis: Redis
+    queue: tuple[Copy, ...]
+    workers: tuple[Worker, ...]
+    dead_letters: tuple[Copy, ...] = ()
+    #: How often what follows from a success was enqueued.
+    followed: int = 0
+    #: The enqueue that is complete, as the tracker has said; 0: none.
+    completed: int = 0
+    #: The enqueue that was put off because another one had the turn, and its copy that is not acknowledged; 0: none.
+    twin: tuple[int, int] = (0, 0)
+    #: What is left of each budget, in the order of `BUDGETS`.
+    left: tuple[int, ...] = ()
+
+
+class Step(NamedTuple):
+    """Something that may happen."""
+
+    what: str
+    call: Call | None
+    after: World
+    #: Whether it is no fault: it may always happen.
+    progress: bool = True
+
+
+BUDGETS = ("crashes", "alarms", "redeliveries", "failures", "losses", "delays", "drains", "replays", "answers")
+
+#: In these a copy is reserved in the process's table: what a start of another copy is told, by phase.
+HERE = {
+    **dict.fromkeys(("running",), "running"),
+    **dict.fromkeys(("followed", "hasty", "lost", "finished", "acked"), "ended"),
+    **dict.fromkeys(("retried", "rejected", "let_go", "given_up", "stranded"), "ended"),
+}
+
+#: A lost answer leaves a number that says so.
+UNKNOWN = 0
+
+Scripts = Mapping[str, Callable[..., tuple[Any, Redis]]]
+
+
+def first_world(bounds: Bounds) -> World:
+    """One message in its queue."""
+    return World(
+        redis=fresh_redis(bounds.workers),
+        queue=(Copy(id=1, generation=1, origin=1, attempt=0),),
+        workers=(Worker(),) * bounds.workers,
+        left=tuple(getattr(bounds, name) for name in BUDGETS),
+    )
+
+
+def steps(world: World, bounds: Bounds, scripts: Scripts = MODEL) -> Iterator[Step]:
+    """All that may happen next.
+
+    Parameters:
+      scripts: The model's scripts, or a variant of them.
+    """
+    return _Steps(world, bounds, scripts).all()
+
+
+class _Steps:
+    def __init__(self, world: World, bounds: Bounds, scripts: Scripts) -> None:
+        self.world = world
+        self.bounds = bounds
+        self.scripts = scripts
+        self.with_redis = bounds.broker == "redis"
+
+    def all(self) -> Iterator[Step]:
+        for number, worker in enumerate(self.world.workers):
+            if worker.alive and not self.is_like_an_earlier_one(number):
+                for at in range(len(worker.deliveries)):
+                    yield from self.message(number, at)
+                yield from self.worker(number)
+                yield from self.recovery(number)
+        yield from self.surroundings()
+
+    def is_like_an_earlier_one(self, number: int) -> bool:
+        """Whether nothing has happened yet to it and to the one before: it makes no difference which of them acts."""
+        workers, hearts = self.world.workers, self.world.redis.hearts
+        return (
+            number > 0
+            and workers[number] == workers[number - 1] == Worker()
+            and hearts[number] == hearts[number - 1] == Heart("fresh")
+        )
+
+    # A message's life in a worker.
+
+    def message(self, me: int, at: int) -> Iterator[Step]:
+        worker = self.world.workers[me]
+        delivery = worker.deliveries[at]
+        yield from getattr(self, "in_" + delivery.phase)(me, at, delivery)
+        if delivery.doubt and not delivery.lost and delivery.phase == "running":
+            yield self.mend(me, at, delivery)
+
+    def in_fetched(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        copy, worker = delivery.copy, self.world.workers[me]
+        others = [other for i, other in enumerate(worker.deliveries) if i != at and other.phase in HERE]
+        here = HERE[others[0].phase] if others else "no"
+        if not self.with_redis and copy not in worker.unacked:
+            # Its connection is gone; whether the worker knows that yet or not.
+            yield Step(f"{_w(me)} skips the copy of a lost connection", None, self.moved(me, at, delivery, "skipped"))
+        for alone in (True, False, None) if self.bounds.company else (True,):
+            call = Call(
+                "start",
+                (
+                    *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), False, copy.duplicate, here),
+                    *(self.bounds.limit, copy.attempt, worker.revived, alone, self.bounds.tailored),
+                    *(copy.poison and copy.again, self.delivered(me, copy)),
+                ),
+            )
+            answer, world = self.execute(me, call)
+            for i, other in enumerate(worker.deliveries):
+                if i != at and other.phase in HERE:
+                    world = _with_delivery(world, me, i, world.workers[me].deliveries[i]._replace(contended=True))
+            yield self.started(me, at, world, call, answer, alone is True)
+            if answer[0] == "run" and self.can("answers"):
+                unheard = Delivery(copy, "running", UNKNOWN, copy.generation, 0, 0, UNKNOWN, alone is True, doubt=True)
+                unheard = unheard._replace(contended=copy.again)
+                after = self.spent("answers", _with_delivery(world, me, at, unheard))
+                yield Step(f"{_w(me)} starts {_c(copy)}, and does not get the answer", call, after, progress=False)
+
+    def started(self, me: int, at: int, world: World, call: Call, answer: tuple[Any, ...], alone: bool) -> Step:
+        name, _, run, generation, crashes, drains, owner = answer
+        delivery = world.workers[me].deliveries[at]
+        copy = delivery.copy
+        phase = {"run": "running", "duplicate": "deferring", "waiting": "deferring", "poisoned": "poison"}
+        phase["last_chance"] = "fetched"  # it is to be seen to that it is alone
+        after = delivery._replace(phase=phase.get(name, "skipped"))
+        if name == "run":
+            after = after._replace(run=run, generation=generation, crashes=crashes, drains=drains, started=run)
+            after = after._replace(alone=alone, contended=copy.again, doubt=False)
+        elif name in ("duplicate", "waiting"):
+            after = after._replace(copy=copy._replace(duplicate=name == "duplicate"))
+        elif name in ("claimed", "convicted"):
+            world = _with_worker(world, me, world.workers[me]._replace(leftover=owner))
+        world = _with_delivery(world, me, at, after)
+        if name == "elsewhere" and not self.bounds.acks_elsewhere:
+            world = self.gone(world, me, at)
+        return Step(f"{_w(me)} starts {_c(copy)}: {name}", call, world)
+
+    def in_running(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        if self.bounds.company and delivery.alone and delivery.run:
+            call = Call("accompany", (me, _mark(self.world.workers[me]), delivery.run))
+            _, world = self.execute(me, call)
+            after = world.workers[me].deliveries[at]._replace(alone=False)
+            yield Step(f"{_w(me)} lets others in", call, _with_delivery(world, me, at, after))
+        if delivery.doubt and not delivery.lost:
+            return  # it is looked up first
+        if delivery.lost:
+            phase = "lost" if self.bounds.silent_success else "skipped"
+            yield Step(f"{_w(me)} succeeds; nothing follows", None, self.moved(me, at, delivery, phase))
+        elif self.bounds.hasty:
+            yield self.finish(me, at, delivery, "hasty")
+        else:
+            followed = _follow(self.moved(me, at, delivery, "followed"))
+            yield Step(f"{_w(me)} succeeds, and enqueues what follows", None, followed)
+        if self.can("failures"):
+            for step in self.failure(me, at, delivery):
+                yield step._replace(after=self.spent("failures", step.after), progress=False)
+
+    def failure(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        copy = delivery.copy
+        if delivery.lost:
+            yield Step(f"{_w(me)} fails; nothing follows", None, self.moved(me, at, delivery, "skipped"))
+        elif copy.attempt >= self.bounds.retries:
+            yield Step(f"{_w(me)} fails for the last time", None, self.moved(me, at, delivery, "rejected"))
+        else:
+            id = self.new_id()
+            retry = Copy(id, copy.generation, id, copy.attempt + 1)
+            after = _enqueue(self.moved(me, at, delivery, "retried"), retry)
+            yield Step(f"{_w(me)} fails, and enqueues a retry, {_c(retry)}", None, after)
+            if self.can("losses"):
+                world = self.acknowledge(me, at) if self.bounds.acks_stranded else self.world
+                after = _with_delivery(self.spent("losses", world), me, at, delivery._replace(phase="stranded"))
+                yield Step(f"{_w(me)} fails, and cannot enqueue a retry", None, after)
+
+    def in_lost(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        yield self.finish(me, at, delivery, "finished")
+
+    def in_hasty(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        after = _follow(self.moved(me, at, delivery, "finished"))
+        yield Step(f"{_w(me)} enqueues what follows", None, after)
+
+    def mend(self, me: int, at: int, delivery: Delivery) -> Step:
+        copy = delivery.copy
+        call = Call(
+            "mend",
+            (
+                *(me, _mark(self.world.workers[me]), delivery.run, copy.generation, copy.origin, self.name(copy.id)),
+                *(self.bounds.limit, delivery.started, delivery.crashes, delivery.drains, delivery.alone),
+                *(self.bounds.tailored, copy.attempt),
+            ),
+        )
+        trusted = _is_trusted(self.world.redis.hearts[me])
+        (what, run, generation, crashes, drains), world = self.execute(me, call)
+        after = world.workers[me].deliveries[at]._replace(doubt=not trusted)
+        if what == "lost":
+            after = after._replace(lost=True)
+        elif what != "later":
+            after = after._replace(run=run, generation=generation, crashes=crashes, drains=drains)
+        return Step(f"{_w(me)} looks its message up: {what}", call, _with_delivery(world, me, at, after))
+
+    def in_followed(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        yield self.finish(me, at, delivery, "finished")
+
+    def finish(self, me: int, at: int, delivery: Delivery, phase: str) -> Step:
+        copy, worker = delivery.copy, self.world.workers[me]
+        contended = delivery.contended or (not self.with_redis and copy not in worker.unacked)
+        call = Call(
+            "finish",
+            (
+                *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), delivery.run, False, contended),
+                *(not self.with_redis, self.delivered(me, copy)),
+            ),
+        )
+        before = self.world.redis.record
+        was_waiting = before is not None and before.state != "running"
+        answer, world = self.execute(me, call)
+        if answer == "finished" or (answer == "late" and was_waiting):
+            world = world._replace(completed=copy.origin)
+        if self.with_redis and not self.bounds.hasty:
+            after = self.gone(self.acknowledge(me, at, world), me, at)
+            return Step(f"{_w(me)} finishes and acknowledges, in one write: {answer}", call, after)
+        finished = world.workers[me].deliveries[at]._replace(phase=phase)
+        return Step(f"{_w(me)} finishes: {answer}", call, _with_delivery(world, me, at, finished))
+
+    def in_finished(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        held = any(self.is_same(other, delivery.copy) for other in self.world.workers[me].unacked)
+        world = self.acknowledge(me, at)
+        if self.with_redis or not held or not delivery.run:
+            yield Step(f"{_w(me)} acknowledges", None, self.gone(world, me, at))
+        else:
+            yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="acked")))
+
+    def in_acked(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        call = Call("acked", (delivery.run,))
+        _, world = self.execute(me, call, own=False)
+        yield Step(f"{_w(me)} says that the ack was sent", call, self.gone(world, me, at))
+
+    def in_retried(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        world = self.acknowledge(me, at)
+        yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="let_go")))
+
+    def in_rejected(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        world = self.reject(me, at)
+        yield Step(f"{_w(me)} rejects", None, _with_delivery(world, me, at, delivery._replace(phase="given_up")))
+
+    def in_given_up(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        return self.in_let_go(me, at, delivery, copy=2)
+
+    def in_let_go(self, me: int, at: int, delivery: Delivery, copy: int = 1) -> Iterator[Step]:
+        its = (delivery.copy.origin, delivery.copy.generation)
+        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, delivery.contended, copy, *its))
+        answer, world = self.execute(me, call)
+        yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
+
+    def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt + 1))
+        answer, world = self.execute(me, call)
+        after = world.workers[me].deliveries[at]._replace(phase="skipped")
+        yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
+
+    def in_deferring(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        copy = delivery.copy._replace(id=self.new_id(), again=False)
+        after = _enqueue(self.moved(me, at, delivery, "deferred" if self.with_redis else "skipped"), copy)
+        if not copy.duplicate and self.world.twin[0] != copy.origin:
+            after = after._replace(twin=(copy.origin, delivery.copy.id))
+        yield Step(f"{_w(me)} puts it off, as {_c(copy)}", None, after)
+
+    def in_deferred(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        call = Call("put_off", (delivery.copy.id,))
+        _, world = self.execute(me, call, own=False)
+        after = world.workers[me].deliveries[at]._replace(phase="skipped")
+        yield Step(f"{_w(me)} says that it was put off", call, _with_delivery(world, me, at, after))
+
+    def in_skipped(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        yield Step(f"{_w(me)} acknowledges a copy that does not run", None, self.gone(self.acknowledge(me, at), me, at))
+
+    def in_poison(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        world = self.reject(me, at)
+        after = delivery._replace(phase="buried")
+        yield Step(f"{_w(me)} rejects a poison message", None, _with_delivery(world, me, at, after))
+
+    def in_buried(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        copy = delivery.copy
+        call = Call("settle", (copy.generation, copy.origin, False, "dead_lettered"))
+        _, world = self.execute(me, call, own=False)
+        yield Step(f"{_w(me)} says that it is dead-lettered", call, self.gone(world, me, at))
+
+    # A worker.
+
+    def worker(self, me: int) -> Iterator[Step]:
+        world, worker = self.world, self.world.workers[me]
+        if len(worker.deliveries) < self.bounds.prefetch:
+            for copy in dict.fromkeys(world.queue):
+                fetched = worker._replace(
+                    unacked=_sorted((*worker.unacked, copy)), deliveries=(*worker.deliveries, Delivery(copy))
+                )
+                after = _with_worker(world._replace(queue=_without(world.queue, copy)), me, fetched)
+                yield Step(f"{_w(me)} fetches {_c(copy)}", None, after)
+        if world.redis.hearts[me] != Heart("fresh", _mark(worker)):
+            call = Call("beat", (me, _mark(worker)))
+            _, after = self.execute(me, call)
+            yield Step(f"{_w(me)} beats", call, after)
+        record = world.redis.record
+        if world.redis.running[me] and record and not any(d.phase in HERE for d in worker.deliveries):
+            call = Call("release", (me, _mark(worker), record.run, True, 0, 0, 0))
+            answer, after = self.execute(me, call)
+            yield Step(f"{_w(me)} does not know what it is said to run: {answer}", call, after)
+        if self.can("drains") and not worker.draining:
+            after = self.spent("drains", _with_worker(world, me, worker._replace(draining=True)))
+            yield Step(f"{_w(me)} begins to shut down", None, after, progress=False)
+        if self.can("crashes"):
+            dead = Worker(alive=False, suspected=worker.suspected, unacked=worker.unacked)
+            yield Step(f"{_w(me)} is killed", None, self.spent("crashes", _with_worker(world, me, dead)), False)
+
+    # Recovery.
+
+    def recovery(self, me: int) -> Iterator[Step]:
+        world, worker = self.world, self.world.workers[me]
+        if worker.job is not None:
+            step: Step = getattr(self, "job_" + worker.job.at)(me, worker.job)
+            yield step
+            if worker.job.at == "enqueue" and self.can("losses") and not self.with_redis:
+                after = self.spent("losses", step.after._replace(queue=world.queue))
+                yield Step(step.what + ", which never gets to the broker", None, after, progress=False)
+            return
+        for dead, heart in enumerate(world.redis.hearts):
+            judged = heart.kind == "proven" or (heart.kind == "expired" and world.redis.last)
+            if dead != me and judged:
+                yield from self.sweep(me, dead)
+            elif dead != me and heart.kind == "silent" and world.redis.running[dead]:
+                yield self.claim(me, Job("claim", dead))
+        if worker.leftover != NOBODY:
+            forgotten = worker._replace(leftover=NOBODY)
+            call = Call("claim", (me, worker.leftover, True))
+            answer, after = self.execute(me, call, own=False)
+            after = _with_worker(after, me, forgotten)
+            yield self.claimed(me, Job("claim", worker.leftover, kept=True), call, answer, after)
+        if world.redis.waiting == "due":
+            yield from self.overdue(me)
+
+    def sweep(self, me: int, dead: int) -> Iterator[Step]:
+        if not self.with_redis:
+            if self.world.redis.running[dead]:
+                yield self.claim(me, Job("claim", dead))
+            else:
+                yield self.job_reap(me, Job("reap", dead))
+            return
+        call = Call("hand_back", (dead, None))
+        _, world = self.execute(me, call, own=False)
+        yield Step(f"{_w(me)} begins to hand back what {_w(dead)} had", call, self.at(world, me, Job("look", dead)))
+
+    def job_look(self, me: int, job: Job) -> Step:
+        redis = self.world.redis
+        if not redis.running[job.dead]:
+            return Step(f"{_w(me)} finds no record", None, self.at(self.world, me, job._replace(at="give")))
+        name = redis.record.copy or redis.record.origin if redis.record else 0
+        return Step(f"{_w(me)} looks", None, self.at(self.world, me, job._replace(at="ask", copy=name)))
+
+    def job_ask(self, me: int, job: Job) -> Step:
+        held = self.holds(job.copy)
+        what = "has" if held else "does not have"
+        after = self.at(self.world, me, job._replace(at="hand", copy=0, held=held))
+        return Step(f"the broker {what} copy {job.copy}", None, after)
+
+    def job_hand(self, me: int, job: Job) -> Step:
+        call = Call("hand_back", (job.dead, job.held))
+        answer, world = self.execute(me, call, own=False)
+        after = job._replace(at="give", held=False)
+        if answer == "to_claim":
+            after = after._replace(at="claim")
+        elif answer == "busy":
+            after = after._replace(kept=True)
+        next_job = None if answer is None else after
+        return Step(f"{_w(me)} hands back: {answer or 'alive'}", call, self.at(world, me, next_job))
+
+    def job_claim(self, me: int, job: Job) -> Step:
+        return self.claim(me, job)
+
+    def claim(self, me: int, job: Job) -> Step:
+        call = Call("claim", (me, job.dead, False))
+        answer, world = self.execute(me, call, own=False)
+        return self.claimed(me, job, call, answer, world)
+
+    def claimed(self, me: int, job: Job, call: Call, answer: Any, world: World) -> Step:
+        if isinstance(answer, str):
+            kept = job.kept or answer in ("busy", "alive")
+            after = self.then(job._replace(kept=kept))
+            return Step(f"{_w(me)} claims: {answer}", call, self.at(world, me, after))
+        verdict, _, generation, _, _, _, origin, attempt = answer
+        after = job._replace(
+            at="enqueue", generation=generation, attempt=attempt, origin=origin, poison=verdict == "poisoned"
+        )
+        return Step(f"{_w(me)} claims: {verdict}", call, self.at(world, me, after))
+
+    def then(self, job: Job) -> Job | None:
+        """What comes after a claim."""
+        if job.dead == NOBODY or job.kept:
+            return None
+        silent = self.world.redis.hearts[job.dead].kind in ("silent", "fresh")
+        if silent:
+            return None
+        return Job("give" if self.with_redis else "reap", job.dead)
+
+    def job_enqueue(self, me: int, job: Job) -> Step:
+        id = self.new_id()
+        copy = Copy(id, job.generation, job.origin, job.attempt, poison=job.poison)
+        after = job._replace(at="mark", copy=id)
+        return Step(f"{_w(me)} enqueues {_c(copy)}", None, self.at(_enqueue(self.world, copy), me, after))
+
+    def job_mark(self, me: int, job: Job) -> Step:
+        call = Call("requeued", (me, job.dead, job.generation, self.name(job.copy)))
+        answer, world = self.execute(me, call, own=False)
+        return Step(f"{_w(me)} marks it: {answer}", call, self.at(world, me, self.then(job)))
+
+    def job_give(self, me: int, job: Job) -> Step:
+        worker = self.world.workers[job.dead]
+        if worker.unacked:
+            copy = worker.unacked[0]
+            return Step(f"{_w(me)} gives {_c(copy)} back", None, self.redelivered(job.dead, copy))
+        return Step(f"{_w(me)} finds nothing more", None, self.at(self.world, me, job._replace(at="reap")))
+
+    def job_reap(self, me: int, job: Job) -> Step:
+        if job.kept:
+            return Step(f"{_w(me)} leaves the rest", None, self.at(self.world, me, None))
+        call = Call("reap", (job.dead,))
+        answer, world = self.execute(me, call, own=False)
+        return Step(f"{_w(me)} reaps {_w(job.dead)}: {answer}", call, self.at(world, me, None))
+
+    def overdue(self, me: int) -> Iterator[Step]:
+        record = self.world.redis.record
+        can_ask = record and record.state in ("requeued", "poisoned") and record.copy not in (0, NO_COPY)
+        if self.with_redis and can_ask and record:
+            held = self.holds(record.copy)
+            job = Job("postpone", NOBODY, copy=record.copy, held=held)
+            yield Step(f"{_w(me)} asks about copy {record.copy}: {held}", None, self.at(self.world, me, job))
+        else:
+            yield self.claim(me, Job("claim", NOBODY))
+
+    def job_postpone(self, me: int, job: Job) -> Step:
+        for number, worker in enumerate(self.world.workers):
+            for copy in worker.unacked:
+                if job.held and copy.id == job.copy:
+                    return Step(f"{_w(me)} takes {_c(copy)} back", None, self.redelivered(number, copy))
+        call = Call("postpone", (job.copy, job.held))
+        answer, world = self.execute(me, call, own=False)
+        return Step(f"{_w(me)} postpones: {answer}", call, self.at(world, me, None))
+
+    # What happens to them.
+
+    def surroundings(self) -> Iterator[Step]:
+        world, redis = self.world, self.world.redis
+        for number, worker in enumerate(world.workers):
+            heart = redis.hearts[number]
+            if heart.kind in ("fresh", "silent"):
+                yield from self.not_heard(number, heart)
+            if not worker.alive and "proven" in self.bounds.evidence and heart.kind not in ("none", "proven"):
+                call = Call("prove", (number,))
+                _, after = self.execute(number, call, own=False)
+                yield Step(f"{_w(number)} is seen to be gone", call, after)
+            for copy in worker.unacked:
+                if not worker.alive and (not self.with_redis or heart.kind in ("none", "expired", "proven")):
+                    yield Step(f"the broker delivers {_c(copy)} again", None, self.redelivered(number, copy))
+                elif worker.alive and self.can("redeliveries"):
+                    after = self.spent("redeliveries", self.redelivered(number, copy))
+                    yield Step(f"the broker takes {_c(copy)} from {_w(number)}", None, after, progress=False)
+        if redis.waiting == "later":
+            after = world._replace(redis=redis._replace(waiting="due"))
+            if not self.is_under_way():
+                yield Step("its deadline comes", None, after)
+            elif self.can("delays"):
+                yield Step("its deadline comes early", None, self.spent("delays", after), progress=False)
+        for copy in world.dead_letters:
+            if self.can("replays") and redis.waiting == "":
+                id = self.new_id()
+                replay = Copy(id, copy.generation, id, 0)
+                again = world._replace(dead_letters=(), completed=0)
+                after = self.spent("replays", _enqueue(again, replay))
+                yield Step(f"an operator replays it, as {_c(replay)}", None, after, progress=False)
+
+    def not_heard(self, number: int, heart: Heart) -> Iterator[Step]:
+        """Its heartbeat expires; or it does not answer, as long as somebody was put off for its sake."""
+        world, redis, worker = self.world, self.world.redis, self.world.workers[number]
+        kinds = ["expired"] if "expired" in self.bounds.evidence else []
+        record = redis.record
+        if "silent" in self.bounds.evidence and heart.kind == "fresh" and record and record.owner == number:
+            kinds += ["silent"] * any(copy.duplicate for copy in world.queue)
+        for kind in kinds:
+            after = world._replace(redis=redis._replace(hearts=put(redis.hearts, number, Heart(kind, heart.mark))))
+            what = "'s heartbeat expires" if kind == "expired" else " does not answer"
+            if not worker.alive:
+                yield Step(_w(number) + what, None, after)
+            elif self.can("alarms"):
+                doubting = tuple(delivery._replace(doubt=delivery.phase in HERE) for delivery in worker.deliveries)
+                suspected = worker._replace(suspected=True, deliveries=doubting)
+                after = self.spent("alarms", _with_worker(after, number, suspected))
+                yield Step(_w(number) + what + ", though it lives", None, after, progress=False)
+
+    def is_under_way(self) -> bool:
+        """Whether the copy that the record waits for, or what will make one, is anywhere."""
+        world, record = self.world, self.world.redis.record
+        assert record is not None
+        copies = [*world.queue]
+        for worker in world.workers:
+            if worker.job or worker.leftover != NOBODY:
+                return True
+            copies += [*worker.unacked, *(delivery.copy for delivery in worker.deliveries)]
+        return any(copy.origin == record.origin and copy.generation >= record.generation for copy in copies)
+
+    # What steps are made of.
+
+    def execute(self, me: int, call: Call, *, own: bool = True) -> tuple[Any, World]:
+        """Run a script.  If it is the worker's `own`, that hears whether it had been taken for dead."""
+        answer, redis = self.scripts[call.script](self.world.redis, *call.args)
+        world = self.world._replace(redis=redis)
+        if own and not _is_trusted(self.world.redis.hearts[me]):
+            worker = world.workers[me]
+            doubting = tuple(d._replace(doubt=d.phase in HERE) for d in worker.deliveries)
+            world = _with_worker(world, me, worker._replace(revived=True, deliveries=doubting))
+        return answer, world
+
+    def name(self, copy_id: int) -> int:
+        """The broker's id of a copy, as far as it gives ids."""
+        return copy_id if self.with_redis else 0
+
+    def delivered(self, me: int, copy: Copy) -> tuple[bool, bool] | None:
+        if not self.with_redis:
+            return None
+        return any(c.id == copy.id for c in self.world.workers[me].unacked), self.holds(copy.id)
+
+    def holds(self, copy_id: int) -> bool:
+        """Whether the broker has the copy, delivered or not."""
+        world = self.world
+        return any(c.id == copy_id for c in (*world.queue, *(c for w in world.workers for c in w.unacked)))
+
+    def new_id(self) -> int:
+        """The first that nobody knows."""
+        world, record = self.world, self.world.redis.record
+        used = {copy.id for copy in (*world.queue, *world.dead_letters)} | {world.completed, *world.twin}
+        used |= {copy.origin for copy in (*world.queue, *world.dead_letters)}
+        used |= {record.origin, record.copy} if record else set()
+        for worker in world.workers:
+            for copy in (*worker.unacked, *(delivery.copy for delivery in worker.deliveries)):
+                used |= {copy.id, copy.origin}
+            if worker.job:
+                used |= {worker.job.copy, worker.job.origin}
+        return next(id for id in range(1, 100) if id not in used)
+
+    def moved(self, me: int, at: int, delivery: Delivery, phase: str) -> World:
+        return _with_delivery(self.world, me, at, delivery._replace(phase=phase))
+
+    def gone(self, world: World, me: int, at: int) -> World:
+        worker = world.workers[me]
+        deliveries = worker.deliveries[:at] + worker.deliveries[at + 1 :]
+        return _with_worker(world, me, worker._replace(deliveries=deliveries))
+
+    def acknowledge(self, me: int, at: int, world: World | None = None) -> World:
+        """The broker is told, and forgets the copy if it had not taken it back."""
+        world = world or self.world
+        worker = world.workers[me]
+        copy = worker.deliveries[at].copy
+        kept = tuple(other for other in worker.unacked if not self.is_same(other, copy))
+        put_off = worker.deliveries[at].phase == "skipped" and world.twin == (copy.origin, copy.id)
+        if put_off and len(kept) < len(worker.unacked):
+            world = world._replace(twin=(0, 0))
+        return _with_worker(world, me, worker._replace(unacked=kept))
+
+    def is_same(self, held: Copy, copy: Copy) -> bool:
+        """Whether it is this delivery: RedisBroker knows a copy by its id, others a delivery by its tag."""
+        return held.id == copy.id and (self.with_redis or held.again == copy.again)
+
+    def reject(self, me: int, at: int) -> World:
+        copy = self.world.workers[me].deliveries[at].copy
+        held = any(self.is_same(other, copy) for other in self.world.workers[me].unacked)
+        world = self.acknowledge(me, at)
+        return world._replace(dead_letters=(copy._replace(again=False, duplicate=False),)) if held else world
+
+    def redelivered(self, number: int, copy: Copy) -> World:
+        worker = self.world.workers[number]
+        world = _with_worker(self.world, number, worker._replace(unacked=_without(worker.unacked, copy)))
+        return _enqueue(world, copy if self.with_redis else copy._replace(again=True))
+
+    def at(self, world: World, me: int, job: Job | None) -> World:
+        return _with_worker(world, me, world.workers[me]._replace(job=job))
+
+    def can(self, budget: str) -> bool:
+        return self.world.left[BUDGETS.index(budget)] > 0
+
+    def spent(self, budget: str, world: World) -> World:
+        index = BUDGETS.index(budget)
+        return world._replace(left=put(world.left, index, world.left[index] - 1))
+
+
+def _follow(world: World) -> World:
+    return world._replace(followed=min(world.followed + 1, 2))
+
+
+def _with_worker(world: World, number: int, worker: Worker) -> World:
+    return world._replace(workers=put(world.workers, number, worker))
+
+
+def _with_delivery(world: World, number: int, at: int, delivery: Delivery) -> World:
+    worker = world.workers[number]
+    return _with_worker(world, number, worker._replace(deliveries=put(worker.deliveries, at, delivery)))
+
+
+def _enqueue(world: World, copy: Copy) -> World:
+    return world._replace(queue=_sorted((*world.queue, copy)))
+
+
+def _sorted(copies: tuple[Copy, ...]) -> tuple[Copy, ...]:
+    return tuple(sorted(copies))
+
+
+def _without(copies: tuple[Copy, ...], copy: Copy) -> tuple[Copy, ...]:
+    at = copies.index(copy)
+    return copies[:at] + copies[at + 1 :]
+
+
+def _mark(worker: Worker) -> float:
+    return 0.5 if worker.draining else 0.0
+
+
+def _is_trusted(heart: Heart) -> bool:
+    return heart.kind in ("fresh", "silent") and heart.mark % 0.5 == 0
+
+
+def _w(number: int) -> str:
+    return chr(ord("A") + number)
+
+
+def _c(copy: Copy) -> str:
+    return f"copy {copy.id}" + (f" (generation {copy.generation})" if copy.generation > 1 else "")
