@@ -23,15 +23,19 @@ from tests.support.servers import RedisServer, wait_until
 
 from .support import Result, server, server_binaries, version
 
-__all__ = ["run"]
+__all__ = ["incarnation", "run", "start"]
 
 NAMESPACE = "dramatiq_processing"
 THREADS = 8
 
 
-def run(*, quick: bool = False) -> Result:
-    """Measure."""
-    messages, rounds = (2000, 1) if quick else (10_000, 3)
+def run(size: str) -> Result:
+    """Measure.
+
+    Parameters:
+      size: ``quick``, ``normal`` or ``full``.
+    """
+    messages, rounds = {"quick": (2000, 1), "normal": (4000, 3), "full": (10_000, 3)}[size]
     result = Result(f"memory: what Redis keeps for one of {messages:,} running messages beyond its payload")
     for binary in server_binaries():
         with server(binary) as redis_server:
@@ -53,9 +57,9 @@ def _round(redis_server: RedisServer, messages: int, low: int, high: int, seed: 
     random_ = random.Random(seed)
     client: Any = redis_server.client()
     _empty(client)
-    warm = _incarnation(client)  # loads the scripts
+    warm = incarnation(client)  # loads the scripts
     warm.beat()
-    _start(warm, 0)
+    start(warm, 0)
     warm.close()
     _empty(client)
     wait_until(lambda: client.info("clients")["connected_clients"] == 1, what="the connections are closed")
@@ -63,10 +67,10 @@ def _round(redis_server: RedisServer, messages: int, low: int, high: int, seed: 
     payloads = 0
     for number in range(messages):
         if number % THREADS == 0:
-            incarnation = _incarnation(client)
-        payloads += _start(incarnation, random_.randint(low, high))
+            worker = incarnation(client)
+        payloads += start(worker, random_.randint(low, high))
         if number % THREADS == THREADS - 1:
-            incarnation.close()  # what is left is the same connection as before
+            worker.close()  # what is left is the same connection as before
     wait_until(lambda: client.info("clients")["connected_clients"] == 1, what="the connections are closed")
     after = client.info("memory")["used_memory"]
     extra = (after - before - payloads) / messages
@@ -80,24 +84,24 @@ def _empty(client: Any) -> None:
     client.execute_command("FLUSHALL", "SYNC")
 
 
-def _incarnation(client: Any) -> Registry:
+def incarnation(client: Any) -> Registry:
     """As a worker with a RedisBroker on the same Redis would register."""
-    incarnation = Registry(client, NAMESPACE, secrets.token_hex(8), heartbeat_ttl=90, fence_ttl=7 * 24 * 3600)
-    incarnation.register(
+    made = Registry(client, NAMESPACE, secrets.token_hex(8), heartbeat_ttl=3600, fence_ttl=7 * 24 * 3600)
+    made.register(
         {
             **{"instance": f"worker-{secrets.token_hex(5)}-{secrets.token_hex(3)}", "host": "worker", "pid": "1"},
             **{"broker_namespace": "dramatiq", "broker_id": str(uuid.uuid4())},
             "queues": json.dumps(["default", "default.DQ"]),
         }
     )
-    return incarnation
+    return made
 
 
-def _start(incarnation: Registry, argument: int) -> int:
+def start(worker: Registry, argument: int) -> int:
     """Start a message; returns the size of its payload."""
     copy_id = str(uuid.uuid4())
     message = dramatiq.Message[None]("default", "send_invoice", ("x" * argument,), {}, {"redis_message_id": copy_id})
     payload = message.encode()
     copy = Copy(message.message_id, 1, copy_id, copy_id, False, message.queue_name, message.actor_name)
-    incarnation.start(copy, payload, limit=3, here="no")
+    worker.start(copy, payload, limit=3, here="no")
     return len(payload)

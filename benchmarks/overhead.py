@@ -25,15 +25,24 @@ from tests.support.servers import RedisServer
 
 from .support import ROOT, Result, calls, server
 
-__all__ = ["run"]
+__all__ = ["run", "run_grid"]
 
 #: What `benchmarks.app` calls it, without importing it here.
 RESULT = "bench:result"
 
+#: How long the argument of a message is, and how many threads the worker has.
+ARGUMENTS, THREADS = (100, 1000, 10_000, 100_000), (1, 4, 8, 16)
+#: How much is enqueued at once, at the most.
+MOST_BYTES = 40_000_000
 
-def run(*, quick: bool = False) -> Result:
-    """Measure."""
-    pairs, messages = (3, 2000) if quick else (9, 10_000)
+
+def run(size: str) -> Result:
+    """Measure.
+
+    Parameters:
+      size: ``quick``, ``normal`` or ``full``.
+    """
+    pairs, messages = {"quick": (3, 2000), "normal": (9, 6000), "full": (21, 10_000)}[size]
     result = Result(f"overhead: an actor that does nothing, {messages:,} messages a round, 1 process, 8 threads")
     with server() as redis_server:
         _round(redis_server, "tracked", messages)  # warms up files and caches
@@ -66,18 +75,50 @@ def run(*, quick: bool = False) -> Result:
     return result
 
 
-def _round(redis_server: RedisServer, mode: str, messages: int) -> dict[str, float]:
+def run_grid(size: str) -> Result:
+    """Measure by the size of the payload, and by the number of threads.
+
+    Parameters:
+      size: ``quick``, ``normal``: one after the other; ``full``: each size with each number.
+    """
+    pairs, messages = {"quick": (1, 500), "normal": (3, 1000), "full": (9, 5000)}[size]
+    cells = [(argument, 8) for argument in ARGUMENTS] + [(ARGUMENTS[0], threads) for threads in THREADS]
+    if size == "full":
+        cells = [(argument, threads) for argument in ARGUMENTS for threads in THREADS]
+    result = Result(
+        f"payloads: throughput tracked : untracked, {messages:,} messages a round, {pairs} alternating pairs"
+    )
+    rows = []
+    with server() as redis_server:
+        _round(redis_server, "tracked", messages)
+        for argument, threads in dict.fromkeys(cells):
+            number = min(messages, MOST_BYTES // argument)
+            ratios, rates = [], []
+            for pair in range(pairs):
+                modes = ["untracked", "tracked"] if pair % 2 == 0 else ["tracked", "untracked"]
+                got = {mode: _round(redis_server, mode, number, argument=argument, threads=threads) for mode in modes}
+                ratios.append(got["tracked"]["rate"] / got["untracked"]["rate"])
+                rates.append(got["untracked"]["rate"])
+            result.add(f"argument of {argument:,} bytes, {threads} threads", *ratios)
+            rows.append({"bytes": argument, "threads": threads, "ratios": ratios, "untracked": rates})
+    result.details = {"rows": rows}
+    return result
+
+
+def _round(
+    redis_server: RedisServer, mode: str, messages: int, *, argument: int = 0, threads: int = 8
+) -> dict[str, float]:
     client: Any = redis_server.client()
     client.execute_command("FLUSHALL", "SYNC")
     broker = RedisBroker(client=client, middleware=[], maintenance_chance=0)
     for _ in range(messages):
-        broker.enqueue(dramatiq.Message("default", "noop", (), {}, {}))
+        broker.enqueue(dramatiq.Message("default", "noop", ("x" * argument,), {}, {}))
     client.config_resetstat()
     before = _server_cpu(client)
     env = {"BENCH_MODE": mode, "BENCH_MESSAGES": str(messages), "BENCH_REDIS_URL": redis_server.url}
     deadline = time.monotonic() + 120
     worker = subprocess.Popen(
-        [sys.executable, "-m", "dramatiq", "benchmarks.app", "-p", "1", "-t", "8"],
+        [sys.executable, "-m", "dramatiq", "benchmarks.app", "-p", "1", "-t", str(threads)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         cwd=ROOT,
         stdout=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -21,9 +22,23 @@ import redis
 
 from tests.support.servers import RedisServer, find_server
 
-__all__ = ["ROOT", "Figure", "Result", "calls", "child", "environment", "server", "server_binaries", "version"]
+__all__ = [
+    "ROOT",
+    "Figure",
+    "Result",
+    "calls",
+    "child",
+    "environment",
+    "number_text",
+    "server",
+    "server_binaries",
+    "version",
+]
 
 ROOT = Path(__file__).parents[1]
+
+#: Of more values than this, the files have the median and the ends.
+MANY = 50
 
 
 @dataclass
@@ -35,14 +50,18 @@ class Figure:
     unit: str = ""
     at_least: float | None = None
     at_most: float | None = None
+    #: What is to be said instead of a value, or beside it.
+    note: str = ""
 
     @property
     def median(self) -> float:
-        return statistics.median(self.values)
+        return statistics.median(self.values) if self.values else math.nan
 
     @property
     def met(self) -> bool | None:
         """Whether the target is met; ``None``: there is none."""
+        if not self.values:
+            return None
         if self.at_least is not None:
             return self.median >= self.at_least
         return self.median <= self.at_most if self.at_most is not None else None
@@ -54,10 +73,11 @@ class Figure:
         return f"<= {self.at_most:g}" if self.at_most is not None else ""
 
     def as_dict(self) -> dict[str, Any]:
+        spread = {"median": self.median, "min": min(self.values), "max": max(self.values)} if self.values else {}
         return {
-            **{"name": self.name, "unit": self.unit, "median": self.median},
-            **{"min": min(self.values), "max": max(self.values), "values": self.values},
-            **{"target": self.target or None, "met": self.met},
+            **{"name": self.name, "unit": self.unit, **spread, "runs": len(self.values)},
+            "values": self.values if len(self.values) <= MANY else [],
+            **{"target": self.target or None, "met": self.met, "note": self.note},
         }
 
 
@@ -69,17 +89,22 @@ class Result:
     figures: list[Figure] = field(default_factory=list)
     #: What should be known of how it was measured.
     notes: list[str] = field(default_factory=list)
+    #: What else is written to the file: what the plots need, and what was compared.
+    details: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
-    def add(self, name: str, *values: float, unit: str = "", **target: float) -> Figure:
+    def add(self, name: str, *values: float, unit: str = "", note: str = "", **target: float) -> Figure:
         """Add a figure; `target` is ``at_least`` or ``at_most``."""
-        figure = Figure(name, list(values), unit, **target)
+        figure = Figure(name, list(values), unit, note=note, **target)
         self.figures.append(figure)
         return figure
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "title": self.title,
+            "seconds": self.seconds,
             "notes": self.notes,
+            **({"details": self.details} if self.details else {}),
             "figures": [figure.as_dict() for figure in self.figures],
         }
 
@@ -90,12 +115,12 @@ class Result:
             rows.append(
                 (
                     figure.name,
-                    _number(figure.median),
-                    f"{_number(min(figure.values))} .. {_number(max(figure.values))}" if several else "",
+                    number_text(figure.median),
+                    f"{number_text(min(figure.values))} .. {number_text(max(figure.values))}" if several else "",
                     str(len(figure.values)),
                     figure.unit,
                     figure.target,
-                    {None: "", True: "met", False: "MISSED"}[figure.met],
+                    figure.note or {None: "", True: "met", False: "MISSED"}[figure.met],
                 )
             )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -108,11 +133,14 @@ class Result:
             for row in rows
         ]
         rule = "-" * max(len(line) for line in lines)
-        notes = [f"  {note}" for note in self.notes]
+        notes = [f"  {note}" for note in [*self.notes, f"took {self.seconds:.0f} s"]]
         return "\n".join([self.title, rule, *lines, rule, *notes])
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """As people read it."""
+    if math.isnan(value):
+        return ""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 100 else f"{value:.3f}"
