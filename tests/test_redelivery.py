@@ -169,11 +169,18 @@ def test_an_ack_that_was_sent_and_never_arrived(
     """The completion is forgotten once the ack is in a socket's buffer; RabbitMQ dies without having read it."""
     own_rabbitmq.consumer_timeout = None
     own_rabbitmq.start()
-    gate = Gate("before_ack", lambda: freeze(own_rabbitmq))
+    sent = threading.Event()  # a sender whose publish is not confirmed would wait for the frozen server
+
+    def act() -> None:
+        assert sent.wait(30)
+        freeze(own_rabbitmq)
+
+    gate = Gate("before_ack", act)
     app = make(own_rabbitmq.url, before=[gate])
     work = app.actor(lambda: app.ran.append(1), actor_name="work")
     app.start()
     work.send()
+    sent.set()
     wait_until(gate.acted.is_set, timeout=20, what="it has run")
     time.sleep(1.5)  # several heartbeats, each of which has Redis forget what was acknowledged
     crash(own_rabbitmq)
