@@ -138,7 +138,7 @@ def test_a_worker_restarted_at_once_under_its_instance_id_recovers_at_the_right_
     cluster_.wait(lambda: starts(history, "m") == 2)
     again = history.events("start")[-1].at
     print(f"started again {again - expiry:.3f} s after the old heartbeat had expired")
-    assert 0 < again - expiry < 1
+    assert 0 < again - expiry < 4, "not a heartbeat's time later"
     Path(gate).touch()
     cluster_.wait(lambda: ends(history, "m") == 1)
 
