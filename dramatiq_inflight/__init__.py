@@ -10,21 +10,35 @@ from __future__ import annotations
 
 from .current import Current, current
 from .errors import ConfigurationError, InFlightError, MessageLost, MessageSkipped, PoisonMessage
+from .history import Count, Event, EventKind
 from .incident import Incident, Kind
+from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
 from .middleware import InFlightTracker
+from .operations import Done, Operations
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aside",
     "ConfigurationError",
+    "Count",
     "Current",
+    "Done",
+    "Event",
+    "EventKind",
     "InFlightError",
     "InFlightTracker",
     "Incident",
+    "Inspector",
     "Kind",
     "MessageLost",
     "MessageSkipped",
+    "MessageView",
+    "Operations",
+    "Overview",
     "PoisonMessage",
+    "Tally",
+    "WorkerView",
     "__version__",
     "current",
 ]

@@ -214,10 +214,18 @@ class InFlightTracker(Middleware):
                 "cannot keep what comes after it from going on.",
                 ", ".join(type(m).__name__ for m in late),
             )
+        self.prepare(broker)
+        self._runtime = Runtime(settings, broker, worker.worker_threads, self.policy_of)
+        self._runtime.register()
+
+    def prepare(self, broker: Broker) -> None:
+        """Know the policies of all actors, also of those that were declared before this middleware was added.
+
+        Raises:
+          ConfigurationError: One of their options is wrong.
+        """
         for actor in list(broker.actors.values()):
             self._prepare(broker, actor)
-        self._runtime = Runtime(settings, broker, worker.worker_threads, self._policy_of)
-        self._runtime.register()
 
     def _prepare(self, broker: Broker, actor: Any) -> None:
         if actor.actor_name not in self._policies:  # it was declared before this middleware was added
@@ -479,7 +487,7 @@ class InFlightTracker(Middleware):
             self._skip(message, entry, "it was enqueued by a worker that had lost the message")
         started = None
         try:
-            entry.policy = self._policy_of(message)
+            entry.policy = self.policy_of(message)
             entry.message = message
             entry.alone = runtime.always_alone
             started = self._ask(runtime, message, entry, here, seen_to=runtime.always_alone)
@@ -612,7 +620,7 @@ class InFlightTracker(Middleware):
         track = message.options.get("track_inflight", actor.options.get("track_inflight"))
         return self.settings.track_by_default if track is None else bool(track)
 
-    def _policy_of(self, message: Any) -> Policy:
+    def policy_of(self, message: Any) -> Policy:
         """What is to become of a message: its own options, over its actor's, over the tracker's."""
         policy = self._policies.get(message.actor_name, self.settings.policy)
         if OPTIONS.isdisjoint(message.options):
@@ -654,6 +662,11 @@ class InFlightTracker(Middleware):
                 f"Redis could not be told that message {message.message_id} was put off",
                 lambda: runtime.registry.put_off(entry.copy, delay),
             )
+        elif not runtime.connectivity.away:
+            try:
+                runtime.registry.put_off(entry.copy, delay)  # for the history alone
+            except redis.RedisError:
+                pass
         self._skip(message, entry, f"{why}; this copy is put off for {delay:.1f} seconds")
 
     def _to_another(self, runtime: Runtime, message: Any, entry: Entry) -> NoReturn:

@@ -187,11 +187,12 @@ class Recovery:
         with self._mutex:
             self.leftovers[message_id] = dead
 
-    def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept) -> bool:
+    def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, *, reason: str = "") -> bool:
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
 
         Parameters:
           dead: Who ran them; `NOBODY` if it is their copies that were lost.
+          reason: Why those are dead-lettered that are, if not by the blame rule.
 
         Returns: whether all got to their end; the rest is left over for the next sweep.
 
@@ -218,7 +219,8 @@ class Recovery:
                     self.tell(Incident.of(Kind.SET_ASIDE, orphan, dead), None)
                 self.leftovers.pop(orphan.message_id, None)
                 continue
-            copy, delay = self._copy_of(message, orphan, dead, incident.reason if poison else "")
+            why = reason or incident.reason
+            copy, delay = self._copy_of(message, orphan, dead, why if poison else "")
             try:
                 with own_enqueue():
                     enqueued = self.enqueue(copy, delay=round(delay * 1000) or None)
@@ -235,7 +237,7 @@ class Recovery:
             if poison:
                 self.logger.warning(
                     "Message %s (actor %r) is moved to the dead-letter queue: %s.",
-                    *(orphan.message_id, orphan.actor, incident.reason),
+                    *(orphan.message_id, orphan.actor, why),
                 )
             if dead.id:
                 self.tell(incident, message)
@@ -265,6 +267,7 @@ class Recovery:
     def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         """Recover one incarnation.  False: something of it is left."""
         if dead.id not in self._said:
+            self.registry.notice(dead)
             self._said.add(dead.id)
             self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
         if not dead.broker_id:

@@ -16,7 +16,7 @@ from typing import cast
 import redis
 from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.common import current_millis, dq_name
+from dramatiq.common import current_millis, dq_name, xq_name
 
 from .registry import BATCH
 from .wire import Call
@@ -115,6 +115,26 @@ class RedisQueues:
         """
         data = self.broker.client.hget(self._messages(queue), copy_id)
         return data if isinstance(data, bytes) else b""
+
+    def dead_letter(self, queue: str, copy_id: str) -> bytes | None:
+        """The encoded message, if that copy is in the dead-letter queue.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        data = self.broker.client.hget(self._messages(xq_name(queue)), copy_id)
+        return data.encode() if isinstance(data, str) else cast("bytes | None", data)
+
+    def drop_dead_letter(self, queue: str, copy_id: str) -> None:
+        """Take a copy out of the dead-letter queue.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        pipeline = self.broker.client.pipeline()
+        pipeline.zrem(f"{self.namespace}:{xq_name(queue)}", copy_id)
+        pipeline.hdel(self._messages(xq_name(queue)), copy_id)
+        pipeline.execute()
 
     def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
         """Whether a delivery to this broker is still its own, and whether the broker has the message at all.

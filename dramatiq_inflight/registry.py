@@ -2,39 +2,24 @@
 # SPDX-License-Identifier: MIT
 """The records in Redis: the only module that talks to the tracker's keys, one method a script.
 
-Keys, all under one hash tag, so that every script runs on Redis Cluster::
-
-    {namespace}:record:<message id>        string   what is known of one message, and its payload (see _common.lua)
-    {namespace}:running:<incarnation>      zset     ids of the messages it runs, by the time of their start
-    {namespace}:incarnation:<incarnation>  hash     who it is, and where its broker keeps what it has fetched
-    {namespace}:heartbeats                 zset     incarnations by the time until which they are believed to live
-    {namespace}:waiting                    zset     ids of records that wait for their copy, by deadline
-    {namespace}:handed                     zset     incarnations whose messages were handed back, by when
-    {namespace}:aside                      hash     records whose payload could not be decoded, by message id
-    {namespace}:lock                       string   the recovery lock
-    {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
-    {namespace}:wake:<incarnation>         list     what others say to it
-    {namespace}:asked:<incarnation>        list     that others ask whether it lives, for its heartbeat's process
-
-Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
-many in them does no harm.  Every method is one script, so it is atomic, and every method raises
+The keys are those of keys.py.  Every method is one script, so it is atomic, and every method raises
 ``redis.RedisError`` when Redis cannot be reached or refuses.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.commands.core import Script
 from redis.lock import Lock
 
+from .keys import Keys
 from .records import (
     Answer,
     Challenged,
@@ -137,7 +122,7 @@ class Registry:
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
     ) -> None:
         self.client = client
-        self.prefix = f"{{{namespace}}}:"
+        self.keys = Keys(namespace)
         self.me = me
         self.ttl_ms: float = _ms(heartbeat_ttl)
         self.fence_ms = _ms(fence_ttl)
@@ -150,13 +135,11 @@ class Registry:
             name: client.register_script(text) for name, text in _load_scripts().items()
         }
         self._wire = Wire(client, on_resend=on_answer_lost)
-        self._heartbeats = self.prefix + "heartbeats"
-        self._waiting = self.prefix + "waiting"
-        self._handed = self.prefix + "handed"
-        self._aside = self.prefix + "aside"
-        self._lock = self.prefix + "lock"
-        self._mine = self._running(me)
-        self._place: list[str] = []
+        self._mine = self.keys.running(me)
+        #: What the start of a message may change beside its record, and its end.
+        self._starts = (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.handed, *self.keys.journal)
+        self._ends = (self._mine, self.keys.heartbeats, self.keys.waiting, *self.keys.journal)
+        self._place: tuple[str, ...] = ()
 
     # A message's life.
 
@@ -186,7 +169,7 @@ class Registry:
         begun = time.monotonic()
         reply = self._call(
             "start",
-            [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, self._handed, *broker_keys],
+            [self.keys.record(copy.message_id), *self._starts, *broker_keys],
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
@@ -201,7 +184,7 @@ class Registry:
 
     def accompany(self, message_id: str, run: int) -> None:
         """A message that had its process to itself is about to get company."""
-        self._own("accompany", [self._record(message_id), self._heartbeats], [self.me, self.ttl_ms, run])
+        self._own("accompany", [self.keys.record(message_id), self.keys.heartbeats], [self.me, self.ttl_ms, run])
 
     def finish(
         self,
@@ -225,7 +208,7 @@ class Registry:
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
             error is raised.
         """
-        keys = [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting, *broker_keys]
+        keys = [self.keys.record(copy.message_id), *self._ends, *broker_keys]
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
             *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked)),
@@ -247,7 +230,7 @@ class Registry:
 
         Returns: how many records are forgotten in `ACK_TTL`.
         """
-        keys = [self._record(id) for id, _ in finished]
+        keys = [self.keys.record(id) for id, _ in finished]
         return int(self._call("acked", keys, [min(_ms(ACK_TTL), self.fence_ms), *(run for _, run in finished)]))
 
     def release(
@@ -271,7 +254,7 @@ class Registry:
         origin, generation = (copy.origin, copy.generation) if copy is not None else ("", 0)
         reply = self._own(
             "release",
-            [self._record(message_id), self._mine, self._heartbeats, self._waiting],
+            [self.keys.record(message_id), *self._ends],
             [self.me, self.ttl_ms, message_id, run, _flag(contended), self.fence_ms, its_copy, origin, generation],
         )
         return FINISHED[reply[0]]
@@ -284,7 +267,7 @@ class Registry:
         """
         reply = self._own(
             "hand_over",
-            [self._record(message_id), self._mine, self._heartbeats, self._waiting],
+            [self.keys.record(message_id), *self._ends],
             [self.me, self.ttl_ms, message_id, run, payload],
         )
         return FINISHED[reply[0]]
@@ -293,13 +276,13 @@ class Registry:
         """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged."""
         self._call(
             "put_off",
-            [self._record(copy.message_id), self._waiting],
-            [copy.message_id, copy.broker_copy_id, self.deadline_ms + round(delay * 1000)],
+            [self.keys.record(copy.message_id), self.keys.waiting, *self.keys.journal],
+            [copy.message_id, copy.broker_copy_id, self.deadline_ms + round(delay * 1000), self.me],
         )
 
     def hold(self, copy: Copy, seconds: float) -> None:
         """A recovered copy waits here before it may run: its deadline comes so much later."""
-        keys = [self._record(copy.message_id), self._waiting]
+        keys = [self.keys.record(copy.message_id), self.keys.waiting]
         self._call("hold", keys, [copy.message_id, copy.generation, self.deadline_ms + round(seconds * 1000)])
 
     def settle(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
@@ -311,7 +294,10 @@ class Registry:
         """
         self._call(
             "settle",
-            [self._record(copy.message_id), self._waiting, self._heartbeats, *broker_keys[1:]],
+            [
+                *(self.keys.record(copy.message_id), self.keys.waiting, self.keys.heartbeats),
+                *(*self.keys.journal, *broker_keys[1:]),
+            ],
             [
                 *(copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered)),
                 *(state, self.fence_ms, self.ttl_ms, copy.broker_copy_id),
@@ -340,7 +326,7 @@ class Registry:
         """
         reply = self._own(
             "mend",
-            [self._record(copy.message_id), self._mine, self._heartbeats, self._waiting],
+            [self.keys.record(copy.message_id), *self._ends],
             [
                 *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
                 *(limit, copy.broker_copy_id, started_ms, crashes, drains, _flag(alone), _flag(tailored), payload),
@@ -352,11 +338,11 @@ class Registry:
 
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""
-        return self._say_alive("beat", [self._heartbeats], [self.me, self.ttl_ms])
+        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms])
 
     def attest(self) -> bool:
         """Beat on behalf of this incarnation, from a process that sees it live.  False: Redis does not know it."""
-        return bool(self._call("attest", [self._heartbeats], [self.me, self.ttl_ms]))
+        return bool(self._call("attest", [self.keys.heartbeats], [self.me, self.ttl_ms]))
 
     def register(self, fields: dict[str, str]) -> None:
         """Say who this incarnation is; `incarnation` gives it back."""
@@ -366,8 +352,8 @@ class Registry:
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
         pairs = [text for pair in fields.items() for text in pair]
-        self._place = self._places(fields.get("place", ""))
-        keys = [self._heartbeats, self._incarnation(self.me), *self._place]
+        self._place = self.keys.places(fields.get("place", ""))
+        keys = [self.keys.heartbeats, self.keys.incarnation(self.me), *self.keys.journal, *self._place]
         self._say_alive("register", keys, [self.me, self.ttl_ms, *pairs])
 
     def drain(self) -> None:
@@ -382,7 +368,10 @@ class Registry:
         self.ttl_ms = (
             _ms(HAND_OVER_DELAY) + DRAINING
         )  # A thread that goes on must not keep the incarnation alive for longer.
-        keys = [self._heartbeats, self._incarnation(self.me), self._mine, *self._heard_by(self.me), *self._place]
+        keys = [
+            *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, *self.keys.heard_by(self.me)),
+            *(*self.keys.journal, *self._place),
+        ]
         return int(self._call("leave", keys, [self.me, self.ttl_ms]))
 
     def count_running(self) -> int:
@@ -402,11 +391,11 @@ class Registry:
 
     def lock(self, ttl: float) -> Lock:
         """The recovery lock, which saves work and protects nothing; not yet acquired."""
-        return Lock(self.client, self._lock, timeout=ttl, blocking=False, thread_local=False)
+        return Lock(self.client, self.keys.lock, timeout=ttl, blocking=False, thread_local=False)
 
     def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
         """What is there to recover, a batch of each kind, passing over so many that are to be left."""
-        keys = [self._heartbeats, self._waiting, self._lock]
+        keys = [self.keys.heartbeats, self.keys.waiting, self.keys.lock]
         dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, skip_dead, skip_overdue])
         next_in = next_ms / 1000 if next_ms >= 0 else None
         return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
@@ -419,8 +408,8 @@ class Registry:
         """What incarnations said of themselves."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
-            pipeline.hgetall(self._incarnation(id))
-            pipeline.zscore(self._heartbeats, id)
+            pipeline.hgetall(self.keys.incarnation(id))
+            pipeline.zscore(self.keys.heartbeats, id)
         replies = self._ask(pipeline.execute)
         return [_incarnation(id, *replies[2 * i : 2 * i + 2]) for i, id in enumerate(ids)]
 
@@ -430,22 +419,27 @@ class Registry:
 
     def in_place(self, place: str) -> list[str]:
         """The incarnations in a place, in an order that is the same for all who ask."""
-        (key,) = self._places(place)
+        (key,) = self.keys.places(place)
         return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key)))
 
     def prove(self, dead: DeadIncarnation, why: str) -> bool:
         """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
-        keys = [self._heartbeats, self._incarnation(dead.id), *self._places(dead.place)]
+        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal, *self.keys.places(dead.place)]
         return bool(self._call("prove", keys, [dead.id, why]))
+
+    def notice(self, dead: DeadIncarnation) -> bool:
+        """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
+        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal]
+        return bool(self._call("notice", keys, [dead.id, self.ttl_ms, dead.why]))
 
     def deadlines(self) -> dict[str, float]:
         """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
-        scores: Any = self._ask(lambda: self.client.zrange(self._heartbeats, 0, -1, withscores=True))
+        scores: Any = self._ask(lambda: self.client.zrange(self.keys.heartbeats, 0, -1, withscores=True))
         return {member.decode(): score for member, score in scores if not member.startswith(b"*")}
 
     def wake(self, ids: Sequence[str], what: str) -> None:
         """Say something to other incarnations; see `heard`."""
-        self._say([(self._wake(id), what) for id in ids])
+        self._say([(self.keys.wake(id), what) for id in ids])
 
     def tell_some(self, what: str) -> None:
         """Say something to some others, whoever they are."""
@@ -457,7 +451,7 @@ class Registry:
 
         Each is asked twice over: the worker itself, and its heartbeat's process, if it has one.
         """
-        self._say([(key, ASKED) for id in ids for key in self._heard_by(id)])
+        self._say([(key, ASKED) for id in ids for key in self.keys.heard_by(id)])
 
     def challenge(self, id: str, token: str) -> Challenged:
         """Ask an incarnation whether it lives, note when, and say what is known by now.
@@ -466,10 +460,10 @@ class Registry:
           token: As the first answer gave it; empty at first.
         """
         if not token:
-            token = str(int(self._ask(lambda: self.client.zscore(self._heartbeats, id)) or 0))
+            token = str(int(self._ask(lambda: self.client.zscore(self.keys.heartbeats, id)) or 0))
         # What is noted was asked, and asked of an owner that had this heartbeat: an answer may come before the note.
         self.ask([id])
-        keys = [self._heartbeats, self._incarnation(id)]
+        keys = [self.keys.heartbeats, self.keys.incarnation(id)]
         answer, wait_ms = self._call("challenge", keys, [id, self.ttl_ms, token])
         return Challenged(Answer(answer.decode()), wait_ms / 1000, token)
 
@@ -480,7 +474,7 @@ class Registry:
           client: One whose bounds allow for the wait.
           by_process: Listen to the questions that are put to the heartbeat's process.
         """
-        found: Any = client.blpop([self._asked(self.me) if by_process else self._wake(self.me)], timeout)
+        found: Any = client.blpop([self.keys.asked(self.me) if by_process else self.keys.wake(self.me)], timeout)
         return str(found[1], "utf-8") if found else ""
 
     def _say(self, sayings: Sequence[tuple[str, str]]) -> None:
@@ -495,18 +489,18 @@ class Registry:
         """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
         pipeline = self.client.pipeline(transaction=False)
         for id in self.everybody():
-            pipeline.hmget(self._incarnation(id), "broker_namespace", "broker_id")
+            pipeline.hmget(self.keys.incarnation(id), "broker_namespace", "broker_id")
         rows = self._ask(pipeline.execute)
         return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
     def running_of(self, incarnation: str, offset: int) -> list[str]:
         """A batch of the messages that another incarnation runs, oldest first, from `offset`."""
-        key = self._running(incarnation)
+        key = self.keys.running(incarnation)
         return [id.decode() for id in self._ask(lambda: self.client.zrange(key, offset, offset + BATCH - 1))]
 
     def peek(self, ids: Iterable[str]) -> list[Head | None]:
         """The heads of at most `BATCH` records."""
-        heads = self._call("peek", [self._record(id) for id in ids], [])
+        heads = self._call("peek", [self.keys.record(id) for id in ids], [])
         return [Head(*json.loads(head)) if head else None for head in heads]
 
     def hand_back(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[HandedBack] | None:
@@ -519,22 +513,28 @@ class Registry:
         """
         reply = self._call(
             "hand_back",
-            [self._heartbeats, self._waiting, self._running(dead), self._handed, *(self._record(id) for id, _ in held)],
-            [dead, self.ttl_ms, self.deadline_ms, self.fence_ms, *(x for id, has in held for x in (id, _flag(has)))],
+            [
+                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.handed),
+                *(*self.keys.journal, *(self.keys.record(id) for id, _ in held)),
+            ],
+            [
+                *(dead, self.ttl_ms, self.deadline_ms, self.fence_ms, self.me),
+                *(x for id, has in held for x in (id, _flag(has))),
+            ],
         )
         return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
 
     def count_aside(self) -> int:
         """How many payloads are set aside because they could not be decoded."""
-        return int(self._ask(lambda: self.client.hlen(self._aside)))
+        return int(self._ask(lambda: self.client.hlen(self.keys.aside)))
 
     def was_handed_back(self) -> bool:
         """Whether what this incarnation had fetched was ever given to others."""
-        return self._ask(lambda: self.client.zscore(self._handed, self.me)) is not None
+        return self._ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
 
     def is_forgotten(self) -> bool:
         """Whether Redis does not know who this incarnation is, though nobody has recovered it: it has lost its data."""
-        known = self._ask(lambda: self.client.hexists(self._incarnation(self.me), "booted"))
+        known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
         return not known and not self.was_handed_back()
 
     def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
@@ -548,8 +548,8 @@ class Registry:
         reply = self._call(
             "claim",
             [
-                *(self._heartbeats, self._waiting, self._running(dead), self._aside, self._incarnation(dead)),
-                *(self._record(id) for id in ids),
+                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
+                *(self.keys.incarnation(dead), *self.keys.journal, *(self.keys.record(id) for id in ids)),
             ],
             [self.me, self.ttl_ms, dead, _ms(hold), self.fence_ms, _flag(leftovers), *ids],
         )
@@ -559,7 +559,11 @@ class Registry:
         """The copies of claimed orphans, at most `BATCH`, are with the broker."""
         reply = self._call(
             "requeued",
-            [self._waiting, self._running(dead), *(self._record(copy.orphan.message_id) for copy in copies)],
+            [
+                self.keys.waiting,
+                self.keys.running(dead),
+                *(self.keys.record(copy.orphan.message_id) for copy in copies),
+            ],
             [
                 *(self.me, self.deadline_ms),
                 *(
@@ -578,7 +582,7 @@ class Registry:
         """
         reply = self._call(
             "postpone",
-            [self._waiting, *(self._record(id) for id, _, _ in answers)],
+            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in answers)],
             [
                 *(self.deadline_ms, self.fence_ms),
                 *(x for id, copy_id, has in answers for x in (id, copy_id, "held" if has else "consumed")),
@@ -588,14 +592,53 @@ class Registry:
 
     def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
         """Keep a claimed payload that cannot be decoded where people look for it."""
-        keys = [self._record(orphan.message_id), self._waiting, self._running(dead), self._aside]
+        keys = [
+            self.keys.record(orphan.message_id),
+            self.keys.waiting,
+            self.keys.running(dead),
+            self.keys.aside,
+            *self.keys.journal,
+        ]
         return bool(self._call("set_aside", keys, [self.me, orphan.message_id, orphan.generation]) == b"aside")
+
+    # What an operator does.
+
+    def take(self, message_id: str, *, hold: float, condemn: bool, force: bool) -> Orphan | str:
+        """Take a message from whoever has it, to enqueue a copy; or why not: see take.lua.
+
+        Parameters:
+          hold: How long the claim holds, seconds.
+          condemn: The copy is to be dead-lettered.
+          force: Also from a living worker that runs it.
+        """
+        owner = self._owner(message_id)
+        keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
+        args = [self.me, self.ttl_ms, message_id, owner, _ms(hold), _flag(condemn), _flag(force)]
+        row = self._call("take", [*keys, *self.keys.journal], args)
+        return row[0].decode() if len(row) == 1 else cast("Orphan", _orphan(message_id, row))
+
+    def discard(self, message_id: str, *, force: bool = False, event: str = "discarded") -> str:
+        """Give a message up; or why not: see discard.lua.
+
+        Parameters:
+          force: Also one that runs on a living worker.
+          event: What the history says of it.
+        """
+        owner = self._owner(message_id)
+        keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
+        args = [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force), event]
+        answer = self._call("discard", [*keys, self.keys.aside, *self.keys.journal], args)
+        return str(answer, "utf-8")
+
+    def _owner(self, message_id: str) -> str:
+        (head,) = self.peek([message_id])
+        return head.owner if head is not None else ""
 
     def reap(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
         keys = [
-            *(self._heartbeats, self._incarnation(dead), self._running(dead), *self._heard_by(dead)),
-            *self._places(place),
+            *(self.keys.heartbeats, self.keys.incarnation(dead), self.keys.running(dead), *self.keys.heard_by(dead)),
+            *(*self.keys.journal, *self.keys.places(place)),
         ]
         return bool(self._call("reap", keys, [dead, self.ttl_ms]))
 
@@ -639,28 +682,6 @@ class Registry:
             raise
         self._on_success(begun)
         return reply
-
-    def _record(self, message_id: str) -> str:
-        return f"{self.prefix}record:{message_id}"
-
-    def _running(self, incarnation: str) -> str:
-        return f"{self.prefix}running:{incarnation}"
-
-    def _incarnation(self, incarnation: str) -> str:
-        return f"{self.prefix}incarnation:{incarnation}"
-
-    def _wake(self, incarnation: str) -> str:
-        return f"{self.prefix}wake:{incarnation}"
-
-    def _asked(self, incarnation: str) -> str:
-        return f"{self.prefix}asked:{incarnation}"
-
-    def _heard_by(self, incarnation: str) -> list[str]:
-        return [self._wake(incarnation), self._asked(incarnation)]
-
-    def _places(self, place: str) -> list[str]:
-        """The key of those in a place; none where processes cannot be told."""
-        return [f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}"] if place else []
 
 
 def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> DeadIncarnation:

@@ -16,9 +16,8 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
 from .attendant import Task
-from .connection import Address, bounded_client, bounded_client_from_url
+from .connection import Address, bounded_client
 from .deliveries import Deliveries
-from .errors import ConfigurationError
 from .evidence import Process
 from .gate import Gate
 from .heartbeat import Heartbeat
@@ -34,6 +33,7 @@ from .siblings import Siblings, die_together
 from .table import Entry, Table, current_entry
 from .telling import Telling
 from .watch import Listener, Watch
+from .whereabouts import tracker_client
 from .wire import Call
 
 __all__ = ["Runtime"]
@@ -67,7 +67,7 @@ class Runtime:
         self.lease = Lease(
             settings.heartbeat_ttl, min(map(settings.patience, CHALLENGE_TIMEOUTS)), self.connectivity.wake
         )
-        client, shared = _client(settings, broker)
+        client, shared = tracker_client(settings, broker)
         self.process = Process.here() if settings.watch_processes else None
         if settings.instance_exclusive and self.process is None:
             self.logger.warning(
@@ -334,18 +334,3 @@ def custody(broker: Broker) -> str:
     first = parameters[0] if isinstance(parameters, list) and parameters else parameters
     vhost = getattr(first, "virtual_host", None)
     return f"RabbitMQ, virtual host {vhost!r}" if vhost is not None else ""
-
-
-def _client(settings: Settings, broker: Broker) -> tuple[redis.Redis, bool]:
-    """A client for the tracker, and whether it is of the broker's own Redis."""
-    if settings.redis_url is not None:
-        return bounded_client_from_url(settings.redis_url), False
-    if isinstance(broker, RedisBroker) and settings.client in (None, broker.client):
-        return bounded_client(broker.client), True
-    if settings.client is not None:
-        return bounded_client(settings.client), False
-    raise ConfigurationError(
-        f"InFlightTracker has no Redis to keep its records in: the broker is a {type(broker).__name__}, and neither "
-        "redis_url (environment variable PROCESSING_REDIS_URL) nor client is set. Set one of them, for example "
-        "PROCESSING_REDIS_URL=redis://localhost:6379/0."
-    )

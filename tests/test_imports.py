@@ -13,7 +13,7 @@ PACKAGE = Path(dramatiq_inflight.__file__).parent
 
 #: What each module may import of the package, besides itself.
 GRAPH = {
-    "__init__": {"current", "errors", "incident", "middleware"},
+    "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations"},
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
     "connection": set(),
@@ -25,29 +25,39 @@ GRAPH = {
     "gate": {"siblings"},
     "heartbeat": {"errors", "lease", "records", "registry", "table", "wire"},
     "heartbeat_process": {"attendant"},
+    "history": set(),
     "home": {"records"},
     "incarnation": set(),
     "incident": {"records"},
+    "inspector": {
+        "connection", "errors", "history", "keys", "middleware", "records", "settings", "whereabouts",
+    },
     "interrupt": set(),
+    "keys": set(),
     "lease": {"table"},
     "middleware": {
         "continuations", "errors", "home", "incident", "interrupt", "policy", "records", "runtime", "settings", "table",
+    },
+    "operations": {
+        "connection", "errors", "inspector", "middleware", "records", "recovery", "redis_broker", "registry",
+        "runtime", "telling", "whereabouts",
     },
     "policy": {"errors"},
     "records": set(),
     "recovery": {"challenge", "incident", "policy", "records", "redis_broker", "registry", "table"},
     "redis_broker": {"registry", "wire"},
-    "registry": {"records", "wire"},
+    "registry": {"keys", "records", "wire"},
     "runtime": {
-        "attendant", "connection", "deliveries", "errors", "evidence", "gate", "heartbeat", "heartbeat_process",
+        "attendant", "connection", "deliveries", "evidence", "gate", "heartbeat", "heartbeat_process",
         "incarnation", "lease", "policy", "recovery", "redis_broker", "registry", "settings", "siblings", "table",
-        "telling", "watch", "wire",
+        "telling", "watch", "whereabouts", "wire",
     },
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "table": {"interrupt", "policy", "records"},
     "telling": {"incident", "policy"},
     "watch": {"evidence", "records", "registry"},
+    "whereabouts": {"connection", "errors", "settings"},
     "wire": set(),
 }  # fmt: skip
 
@@ -79,7 +89,7 @@ def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:
         )
     }
     # The last three look whether there is a client, and hand it on; they call nothing on it.
-    assert talkers == {"registry", "redis_broker", "middleware", "runtime", "settings"}
+    assert talkers == {"registry", "redis_broker", "middleware", "settings", "whereabouts"}
 
 
 def test_every_script_has_a_method_and_a_header() -> None:

@@ -31,6 +31,9 @@ local WAITING = {recovering = true, condemned = true, requeued = true, poisoned 
 local CLAIMED = {recovering = true, condemned = true}
 local NEVER_AGAIN = -2
 
+-- What is kept for people: how many events, and how long after the last of them, ms.
+local HISTORY_LENGTH, HISTORY_TTL = 10000, 30 * 24 * 3600 * 1000
+
 -- How long nobody is judged by an expired heartbeat once Redis is back from an outage, ms: longer than a living worker
 -- needs to report back. One whose heartbeat has failed tries every second, and waits at most two for an answer. One
 -- that saw nothing of it (a failover to a server whose clock is ahead) beats within a third of the TTL.
@@ -223,4 +226,29 @@ end
 -- One more death may convict it: it has to run alone. What has never crashed needs not.
 local function is_last_chance(crashes, limit)
     return limit >= 0 and crashes >= math.max(limit, 1)
+end
+
+-- Something happened that people may ask about: what, and the fields that say more. How often it ever did is counted,
+-- for the history forgets. An ordinary message leaves nothing here.
+--
+-- By pcall, and after all that matters: a user who may not write a stream loses the history, and no message.
+local function note(history, counts, event, count_as, ...)
+    redis.pcall('XADD', history, 'MAXLEN', '~', HISTORY_LENGTH, '*', 'event', event, ...)
+    redis.pcall('PEXPIRE', history, HISTORY_TTL)
+    redis.pcall('HINCRBY', counts, count_as, 1)
+    redis.pcall('PEXPIRE', counts, HISTORY_TTL)
+end
+
+-- Of a message, and of whose run it was; counted by queue and actor.
+local function note_message(history, counts, event, id, record, worker, ...)
+    note(history, counts, event, cjson.encode({event, record.queue, record.actor}), 'message', id,
+        'queue', record.queue, 'actor', record.actor, 'run', record.run, 'crashes', record.crashes,
+        'worker', worker, ...)
+end
+
+-- Of an incarnation, by what it has said of itself.
+local function note_worker(history, counts, event, id, incarnation_key, ...)
+    local said = redis.call('HMGET', incarnation_key, 'instance', 'host', 'pid')
+    note(history, counts, event, event, 'worker', id,
+        'instance', said[1] or '', 'host', said[2] or '', 'pid', said[3] or '', ...)
 end

@@ -4,7 +4,8 @@
 -- A recoverer takes orphans, to enqueue a copy of each: what a dead incarnation ran, what waited past its deadline,
 -- or what it had claimed before without getting to the end.
 --
--- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 incarnation:<dead>   6... records
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 incarnation:<dead>
+--       6 history   7 counts   8... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
 --       4 how long the claim holds, ms   5 fence ttl ms   6 '1': also what I have claimed, and did not bring to an end
 --       7... message ids
@@ -44,14 +45,15 @@ local function claimable(record, id)
     return 'gone'
 end
 
-for i = 6, #KEYS do
-    local key, id = KEYS[i], ARGV[i + 1]
+for i = 8, #KEYS do
+    local key, id = KEYS[i], ARGV[i - 1]
     local record = load(key)
     local answer = record and claimable(record, id) or 'gone'
     if record and record.state == 'damaged' then
         redis.call('HSET', KEYS[4], id, redis.call('GET', key))
         redis.call('DEL', key)
         record, answer = nil, 'aside'
+        note(KEYS[6], KEYS[7], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
     end
     if answer == 'claimed' and record.state == 'running' and record.done == 1 then
         record.state, record.contended = 'completed', 1
@@ -59,6 +61,7 @@ for i = 6, #KEYS do
         answer = 'settled'
     end
     if answer == 'claimed' then
+        local again = CLAIMED[record.state]
         local payload = payload_of(key, record)
         local condemned = record.state == 'condemned' or record.state == 'poisoned'
         if record.state == 'running' then
@@ -71,6 +74,10 @@ for i = 6, #KEYS do
         record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
         record.generation, record.copy, record.done = record.generation + 1, '-', 0
         save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
+        if not again then
+            local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'
+            note_message(KEYS[6], KEYS[7], event, id, record, dead, 'by', me, 'how', silent and 'silent' or 'copied')
+        end
         results[#results + 1] = {
             condemned and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,
             record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,

@@ -4,7 +4,8 @@
 -- A worker has completed a message, and is about to acknowledge it.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
---       5, 6 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
+--       5 history   6 counts
+--       7, 8 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
@@ -18,8 +19,8 @@ local origin, again = ARGV[5], ARGV[6] == '1'
 local now = clock()
 local record = load(KEYS[1])
 -- Not in our ack set any more, and not done: the broker gave the message to somebody who may have it in memory, unseen.
-local lost = KEYS[5] and redis.call('SISMEMBER', KEYS[5], ARGV[9]) == 0
-    and redis.call('HEXISTS', KEYS[6], ARGV[9]) == 1
+local lost = KEYS[7] and redis.call('SISMEMBER', KEYS[7], ARGV[9]) == 0
+    and redis.call('HEXISTS', KEYS[8], ARGV[9]) == 1
 local known = beat(KEYS[3], me, now, ttl)
 
 if not record then
@@ -48,18 +49,28 @@ end
 if record.owner ~= me then
     redis.call('ZREM', KEYS[2], id)
 end
+-- Not what the run itself has settled, if its answer was lost.
+local by_another = run ~= 0 and run ~= record.run
 if again or origin ~= record.origin then
+    if by_another then
+        note_message(KEYS[5], KEYS[6], 'fenced', id, record, me, 'outcome', 'completed')
+    end
     return {'fenced', known}
 end
 if is_let_go(record) then
     record.state, record.contended = 'completed', 1
     save_settled(KEYS[1], record, ARGV[8])
     redis.call('ZREM', KEYS[4], id)
+    note_message(KEYS[5], KEYS[6], 'late', id, record, me)
     return {'late', known}
 elseif record.state == 'running' then
     local payload = payload_of(KEYS[1], record)
     record.done, record.contended = 1, 1
     save_running(KEYS[1], record, payload)
+    note_message(KEYS[5], KEYS[6], 'late', id, record, me)
     return {'late', known}
+end
+if by_another then
+    note_message(KEYS[5], KEYS[6], 'fenced', id, record, me, 'outcome', 'completed')
 end
 return {'fenced', known}

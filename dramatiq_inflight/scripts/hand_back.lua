@@ -4,9 +4,9 @@
 -- A dead worker's messages go back to the broker, which still holds them: its records let go of them.
 -- The broker's own ack sets are moved afterwards; whoever fetches a copy before that takes over in start.lua.
 --
--- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 handed   5... records
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 handed   5 history   6 counts   7... records
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
---       5... message id, '1' if the broker still holds its copy, ... (a pair for each record)
+--       5 me   6... message id, '1' if the broker still holds its copy, ... (a pair for each record)
 -- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
 --       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it), or gone}
 --
@@ -24,8 +24,8 @@ redis.call('PEXPIRE', KEYS[4], ARGV[4])
 
 local results, drained = {1}, was_draining(KEYS[1], dead)
 
-for i = 5, #KEYS do
-    local id, held = ARGV[i + i - 5], ARGV[i + i - 4] == '1'
+for i = 7, #KEYS do
+    local id, held = ARGV[i + i - 8], ARGV[i + i - 7] == '1'
     local record = load(KEYS[i])
     local result
     if not record then
@@ -61,6 +61,7 @@ for i = 5, #KEYS do
             record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
             save_waiting(KEYS[i], KEYS[2], id, record, payload, now + tonumber(ARGV[3]))
             result = 'handed_back'
+            note_message(KEYS[5], KEYS[6], 'recovered', id, record, dead, 'by', ARGV[5], 'how', 'handed back')
         end
     end
     if result ~= 'busy' and result ~= 'to_claim' then

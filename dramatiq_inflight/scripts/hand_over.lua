@@ -4,7 +4,7 @@
 -- A message has failed and was acknowledged, but its retry was never enqueued: the record is all there is of it.
 -- The next sweep puts it back.
 --
--- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 payload (with its count of retries;
 --       '': as the record has it)
 -- returns {answer, known}; answers: handed_over, fenced, gone
@@ -25,6 +25,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
     save_waiting(KEYS[1], KEYS[4], id, record, payload, now)
     redis.call('ZREM', KEYS[2], id)
+    note_message(KEYS[5], KEYS[6], 'handed_over', id, record, me)
     return {'handed_over', known}
 end
 if record.owner ~= me then

@@ -5,17 +5,20 @@
 -- seconds to end: threads may work until the process is gone.
 --
 -- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 wake:<me>   5 asked:<me>
---       6 (if any) the incarnations in the same place
+--       6 history   7 counts   8 (if any) the incarnations in the same place
 -- ARGV  1 me   2 hand-over delay ms, and the half that marks a shutdown
 -- returns how many messages are still running
 
 local now = clock()
 local left = redis.call('ZCARD', KEYS[3])
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    note_worker(KEYS[6], KEYS[7], 'left', ARGV[1], KEYS[2], 'running', left)
+end
 if left == 0 then
     forget(KEYS[1], ARGV[1])
     redis.call('DEL', KEYS[2], KEYS[4], KEYS[5])
-    if KEYS[6] then
-        redis.call('SREM', KEYS[6], ARGV[1])
+    if KEYS[8] then
+        redis.call('SREM', KEYS[8], ARGV[1])
     end
 else
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])

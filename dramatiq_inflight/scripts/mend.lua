@@ -4,7 +4,7 @@
 -- This process runs a message: make Redis say so again, where nobody else has started it.
 -- For records that Redis lost or never got, and for a worker that was taken for dead and is back.
 --
--- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 generation   6 origin   7 queue   8 actor
 --       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes, 13 drains (before this run)
 --       14 '1': it has the process to itself   15 '1': its recovery takes a copy   16 payload
@@ -74,6 +74,7 @@ elseif is_let_go(record) and record.state ~= 'poisoned' and record.origin == ARG
     record.alone = tonumber(ARGV[14])
     save_running(KEYS[1], record, ARGV[16])
     redis.call('ZREM', KEYS[4], id)
+    note_message(KEYS[5], KEYS[6], 'retaken', id, record, me)
     answer = 'retaken'
 else
     if record.owner ~= me then

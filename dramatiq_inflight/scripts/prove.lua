@@ -3,7 +3,8 @@
 --
 -- An incarnation is dead beyond doubt: somebody has seen it.
 --
--- KEYS  1 heartbeats   2 incarnation:<dead>   3 (if any) the incarnations in its place
+-- KEYS  1 heartbeats   2 incarnation:<dead>   3 history   4 counts
+--       5 (if any) the incarnations in its place
 -- ARGV  1 the dead incarnation   2 what proves it
 -- returns 1, or 0 if it is known already, or has left or been reaped meanwhile
 --
@@ -11,13 +12,17 @@
 
 local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1)
 if deadline < 0 and redis.call('EXISTS', KEYS[2]) == 0 then
-    if KEYS[3] then
-        redis.call('SREM', KEYS[3], ARGV[1]) -- nothing is left of it but this
+    if KEYS[5] then
+        redis.call('SREM', KEYS[5], ARGV[1]) -- nothing is left of it but this
     end
     return 0
 elseif deadline >= 0 and deadline < PROVEN then
     return 0
 end
 redis.call('ZADD', KEYS[1], 1 + math.max(deadline, 0) % 1, ARGV[1])
-redis.call('HSET', KEYS[2], 'why', ARGV[2], 'gone', clock())
+local now = clock()
+redis.call('HSET', KEYS[2], 'why', ARGV[2], 'gone', now)
+if redis.call('HSETNX', KEYS[2], 'noticed', now) == 1 then
+    note_worker(KEYS[3], KEYS[4], 'died', ARGV[1], KEYS[2], 'why', ARGV[2])
+end
 return 1

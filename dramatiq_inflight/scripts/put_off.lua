@@ -4,13 +4,17 @@
 -- A copy was put off: another one, with an id that nobody will know, is with the broker, and this one is about to be
 -- acknowledged. Whoever asks the broker about this one must not take the message for consumed.
 --
--- KEYS  1 record   2 waiting
+-- KEYS  1 record   2 waiting   3 history   4 counts
 -- ARGV  1 message id   2 broker's id of the copy that was put off   3 deadline of the new one, ms
+--       4 me
 -- returns 1, or 0 if the record is not about this copy
 --
 -- I2: the payload stays, with a later deadline.
 
 local record = load(KEYS[1])
+if record and record.state ~= 'damaged' then
+    note_message(KEYS[3], KEYS[4], 'deferred', ARGV[1], record, ARGV[4])
+end
 if not record or ARGV[2] == '' or (record.copy == '' and record.origin or record.copy) ~= ARGV[2] then
     return 0
 end

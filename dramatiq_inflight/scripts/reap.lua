@@ -4,16 +4,24 @@
 -- A dead incarnation of which nothing is left to recover is forgotten.
 --
 -- KEYS  1 heartbeats   2 incarnation:<dead>   3 running:<dead>   4 wake:<dead>   5 asked:<dead>
---       6 (if any) the incarnations in the same place
+--       6 history   7 counts   8 (if any) the incarnations in the same place
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms
 -- returns 1, or 0 if it is back, or something of it is still to be recovered
 
 if believed_for(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2])) > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
     return 0
 end
+local now, gone = clock(), redis.call('HGET', KEYS[2], 'gone')
+local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now)
+-- Since its death was seen, or else since its last heartbeat.
+local after = math.max(0, math.floor(now - (tonumber(gone) or deadline - tonumber(ARGV[2]))))
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    note_worker(KEYS[6], KEYS[7], 'cleared', ARGV[1], KEYS[2], 'after', after)
+    redis.pcall('HINCRBY', KEYS[7], 'cleared_ms', after)
+end
 forget(KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
-if KEYS[6] then
-    redis.call('SREM', KEYS[6], ARGV[1])
+if KEYS[8] then
+    redis.call('SREM', KEYS[8], ARGV[1])
 end
 return 1

@@ -3,7 +3,7 @@
 --
 -- A message has failed, and the broker holds what comes next: its retry, or its dead letter.
 --
--- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
+-- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 '1': another copy was met   6 fence ttl ms
 --       7 '1': its copy is consumed; '0': it never ran here, and whatever copy there is may run;
 --       '2': its copy was dead-lettered, and runs if it is met again: somebody has replayed it
@@ -47,5 +47,8 @@ if record.state == 'requeued' and run == 0 and ARGV[8] ~= '' and record.origin =
 end
 if record.owner ~= me then
     redis.call('ZREM', KEYS[2], id)
+end
+if run ~= 0 and run ~= record.run then
+    note_message(KEYS[5], KEYS[6], 'fenced', id, record, me, 'outcome', 'failed')
 end
 return {'fenced', known}

@@ -4,7 +4,7 @@
 -- The broker is rid of a copy that never ran: it was dead-lettered as poison, was too old, or has no actor here.
 --
 -- KEYS  1 record   2 waiting   3 heartbeats
---       4 (RedisBroker on this Redis only) the broker's message hash
+--       4 history   5 counts   6 (RedisBroker on this Redis only) the broker's message hash
 -- ARGV  1 message id   2 generation of the copy   3 origin   4 '1': the copy may be a redelivery
 --       5 the state it ends in: completed or dead_lettered   6 fence ttl ms   7 heartbeat ttl ms
 --       8 broker's id of the copy
@@ -23,11 +23,16 @@ end
 local same = ARGV[4] == '1' or (origin ~= '' and origin == record.origin)
 local open = WAITING[record.state]
     or (record.state == 'running' and believed_for(KEYS[3], record.owner, clock(), tonumber(ARGV[7])) == 0)
-local still_there = ARGV[5] == 'dead_lettered' and KEYS[4] and redis.call('HEXISTS', KEYS[4], ARGV[8]) == 1
+local still_there = ARGV[5] == 'dead_lettered' and KEYS[6] and redis.call('HEXISTS', KEYS[6], ARGV[8]) == 1
 if not same or not open or generation < record.generation or still_there then
     return {'fenced'}
 end
+local crashes = record.crashes
 record.state, record.crashes, record.drains, record.contended = ARGV[5], 0, 0, 1
 save_settled(KEYS[1], record, ARGV[6])
 redis.call('ZREM', KEYS[2], id)
+if ARGV[5] == 'dead_lettered' then
+    record.crashes = crashes
+    note_message(KEYS[4], KEYS[5], 'dead_lettered', id, record, '')
+end
 return {'settled'}

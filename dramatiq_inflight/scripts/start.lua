@@ -4,7 +4,8 @@
 -- A worker is about to run a copy of a message: may it?
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 handed
---       6, 7 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
+--       6 history   7 counts
+--       8, 9 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 generation of the copy   5 origin
 --       6 '1': the copy may be a redelivery, whatever its origin
 --       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
@@ -36,13 +37,13 @@ if record and record.state == 'damaged' then
 end
 local held, stored = 1, 1
 local payload = ARGV[12]
-if KEYS[6] then
-    held = redis.call('SISMEMBER', KEYS[6], copy)
+if KEYS[8] then
+    held = redis.call('SISMEMBER', KEYS[8], copy)
     if held == 0 then
-        stored = redis.call('HEXISTS', KEYS[7], copy)
+        stored = redis.call('HEXISTS', KEYS[9], copy)
     end
     if payload == '' then
-        payload = redis.call('HGET', KEYS[7], copy)
+        payload = redis.call('HGET', KEYS[9], copy)
         if not payload then
             return {'payload'} -- nothing is changed: what this incarnation does next is as if it had not asked
         end
@@ -182,9 +183,14 @@ end
 owner = record.owner
 local convicted = charge(record, was_draining(KEYS[3], owner))
 if not convicted and record.tailored == 0 then
-    return run(record.crashes, record.drains, 1)
+    local reply = run(record.crashes, record.drains, 1)
+    if reply[1] == 'run' then
+        note_message(KEYS[6], KEYS[7], 'recovered', id, record, owner, 'by', me, 'how', 'taken over')
+    end
+    return reply
 end
 record.state, record.owner, record.contended, record.now = convicted and 'condemned' or 'recovering', me, 1, now
 record.generation, record.copy = record.generation + 1, '-'
 save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
+note_message(KEYS[6], KEYS[7], convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')
 return answer(convicted and 'convicted' or 'claimed')

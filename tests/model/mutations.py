@@ -50,7 +50,7 @@ MUTATIONS = (
     Mutation("finish", "a lost delivery is not remembered", "if lost or ARGV[7] == '1' then\n", "if ARGV[7] == '1' then\n"),
     Mutation("finish", "what is unacknowledged is forgotten", "ARGV[8], ARGV[11] == '1')", "ARGV[8])"),
     Mutation("finish", "another enqueue is settled", "again or origin ~= record.origin", "again"),
-    Mutation("finish", "the settled deadline stays", "redis.call('ZREM', KEYS[4], id)\n    return {'late', known}", "return {'late', known}"),
+    Mutation("finish", "the settled deadline stays", "redis.call('ZREM', KEYS[4], id)\n    note_message(KEYS[5], KEYS[6], 'late'", "note_message(KEYS[5], KEYS[6], 'late'"),
     Mutation("finish", "it stays listed as running", "ARGV[11] == '1')\n    redis.call('ZREM', KEYS[2], id)", "ARGV[11] == '1')"),
     Mutation("finish", "it does not beat", "local known = beat(KEYS[3], me, now, ttl)", "local known = 1"),
     # release.lua, hand_over.lua, acked.lua, accompany.lua
@@ -108,7 +108,7 @@ MUTATIONS = (
     Mutation("mend", "the run does not grow", "'running', me, record.run + 1, 1, copy", "'running', me, record.run, 1, copy"),
     Mutation("mend", "it is retaken without its copy", "'running', me, record.run + 1, 1, copy", "'running', me, record.run + 1, 1, record.copy"),
     Mutation("mend", "another enqueue's record is overwritten", "if not SETTLED[record.state] then", "if false then"),
-    Mutation("mend", "the deadline stays", "redis.call('ZREM', KEYS[4], id)\n    answer = 'retaken'", "answer = 'retaken'"),
+    Mutation("mend", "the deadline stays", "redis.call('ZREM', KEYS[4], id)\n    note_message", "note_message"),
     Mutation("mend", "any run keeps it", "(run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11])))", "true"),
     # put_off.lua, postpone.lua, settle.lua, hold.lua, set_aside.lua
     Mutation("put_off", "any copy will do", "(record.copy == '' and record.origin or record.copy) ~= ARGV[2]", "false"),

@@ -20,6 +20,7 @@ from dramatiq.results import ResultBackend
 
 from .brokers import side_of
 from .history import History
+from .lab import JOURNAL
 from .servers import RedisServer, connect, find_server, wait_until
 from .workers import PROGRAM, WorkerProcess
 
@@ -127,8 +128,8 @@ class Cluster:
         return backend
 
     def names(self) -> set[str]:
-        """All keys of the tracker's namespace, without the prefix."""
-        return {key.decode().removeprefix(self.prefix) for key in self.client.scan_iter(self.prefix + "*")}
+        """All keys of the tracker's namespace, without the prefix and the history, which outlasts them."""
+        return {key.decode().removeprefix(self.prefix) for key in self.client.scan_iter(self.prefix + "*")} - JOURNAL
 
     def close(self) -> None:
         for worker in self.workers:

@@ -16,7 +16,10 @@ from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.records import Claim, Copy, HandedBack, Head, Orphan, Start, Started
 from dramatiq_inflight.registry import Registry
 
-__all__ = ["Lab", "copy_of"]
+__all__ = ["JOURNAL", "Lab", "copy_of"]
+
+#: The keys that stay when the work is done; they expire.
+JOURNAL = {"history", "counts"}
 
 
 def copy_of(message_id: str = "", *, generation: int = 1, origin: str = "o1", redelivered: bool = False) -> Copy:
@@ -136,8 +139,8 @@ class Lab:
         self.client.zadd(self.prefix + "waiting", {copy.message_id: 1})
 
     def names(self) -> set[str]:
-        """All keys of the namespace, without the prefix."""
-        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")}
+        """All keys of the namespace, without the prefix and the history, which outlasts them."""
+        return {key.decode().removeprefix(self.prefix) for key in self.client.keys(self.prefix + "*")} - JOURNAL
 
     @staticmethod
     def recovered(copy: Copy, orphan: Orphan) -> Copy:

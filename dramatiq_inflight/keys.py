@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The names of the tracker's keys in Redis, all under one hash tag, so that every script runs on Redis Cluster::
+
+    {namespace}:record:<message id>        string   what is known of one message, and its payload (see _common.lua)
+    {namespace}:running:<incarnation>      zset     ids of the messages it runs, by the time of their start
+    {namespace}:incarnation:<incarnation>  hash     who it is, and where its broker keeps what it has fetched
+    {namespace}:heartbeats                 zset     incarnations by the time until which they are believed to live
+    {namespace}:waiting                    zset     ids of records that wait for their copy, by deadline
+    {namespace}:handed                     zset     incarnations whose messages were handed back, by when
+    {namespace}:aside                      hash     records that could not be read or decoded, by message id
+    {namespace}:lock                       string   the recovery lock
+    {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
+    {namespace}:wake:<incarnation>         list     what others say to it
+    {namespace}:asked:<incarnation>        list     that others ask whether it lives, for its heartbeat's process
+    {namespace}:history                    stream   what happened, for people (see history.py)
+    {namespace}:counts                     hash     how often it ever did
+
+Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
+many in them does no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["Keys"]
+
+
+class Keys:
+    """The keys of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.prefix = prefix = f"{{{namespace}}}:"
+        self.heartbeats = prefix + "heartbeats"
+        self.waiting = prefix + "waiting"
+        self.handed = prefix + "handed"
+        self.aside = prefix + "aside"
+        self.lock = prefix + "lock"
+        #: The history and its counts, which go together.
+        self.journal = (prefix + "history", prefix + "counts")
+
+    def record(self, message_id: str) -> str:
+        """Of one message."""
+        return f"{self.prefix}record:{message_id}"
+
+    def running(self, incarnation: str) -> str:
+        """What an incarnation runs."""
+        return f"{self.prefix}running:{incarnation}"
+
+    def incarnation(self, incarnation: str) -> str:
+        """What an incarnation said of itself."""
+        return f"{self.prefix}incarnation:{incarnation}"
+
+    def wake(self, incarnation: str) -> str:
+        """What others say to an incarnation."""
+        return f"{self.prefix}wake:{incarnation}"
+
+    def asked(self, incarnation: str) -> str:
+        """What others ask its heartbeat's process."""
+        return f"{self.prefix}asked:{incarnation}"
+
+    def heard_by(self, incarnation: str) -> tuple[str, str]:
+        """All that others say to an incarnation."""
+        return self.wake(incarnation), self.asked(incarnation)
+
+    def places(self, place: str) -> tuple[str, ...]:
+        """Of those in a place; none where processes cannot be told."""
+        if not place:
+            return ()
+        return (f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}",)

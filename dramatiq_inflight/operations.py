@@ -1,0 +1,234 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What an operator may do: put a message back, dead-letter it, give it up, and recover now.
+
+Each is checked and done in Redis in one step, as a worker's own; a message that runs on a living worker is left alone,
+unless it is taken by force: its run is fenced then, so that it changes nothing any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq import Broker, Message
+from dramatiq.errors import DecodeError
+from dramatiq.logging import get_logger
+
+from .connection import bounded_client
+from .errors import ConfigurationError
+from .inspector import Inspector
+from .middleware import InFlightTracker
+from .records import OPTION, DeadIncarnation, Orphan
+from .recovery import NOBODY, Recovery, Swept
+from .redis_broker import RedisQueues
+from .registry import Registry
+from .runtime import custody
+from .telling import Telling
+from .whereabouts import tracker_client
+
+__all__ = ["Done", "Operations"]
+
+#: How long a message is held for its copy to be enqueued, seconds; then any sweep takes it.
+HOLD = 30.0
+
+#: What the reason says of a message that an operator has sent to the dead-letter queue.
+#: The options of a message that say what became of earlier copies of it.
+OF_EARLIER_COPIES = frozenset({OPTION, "redis_message_id", "retries", "traceback", "requeue_timestamp"})
+
+BY_HAND = "an operator has sent it to the dead-letter queue"
+
+
+class Done(enum.Enum):
+    """What became of an operator's wish."""
+
+    DONE = "done"
+    #: It runs on a living worker: it takes force.
+    ALIVE = "alive"
+    #: Somebody recovers it just now: try again.
+    BUSY = "busy"
+    #: It is complete, or its retry or its dead letter is with the broker.
+    SETTLED = "settled"
+    #: Nothing is known of it: it may be queued, or complete.
+    UNKNOWN = "unknown"
+    #: Its payload cannot be decoded.
+    UNREADABLE = "unreadable"
+    #: It is in a dead-letter queue that cannot be reached from here: RabbitMQ's, say, which has means of its own.
+    ELSEWHERE = "elsewhere"
+    #: The application does not declare its queue or its actor.
+    STRANGE = "strange"
+
+
+class Operations:
+    """Acts on the messages of one application.
+
+    Every method raises ``redis.RedisError`` when Redis cannot be reached; what was done by then is done, and what was
+    begun is brought to its end by the workers' recovery.
+
+    Parameters:
+      broker: The application's, with its actors declared and a tracker in its middleware.
+
+    Raises:
+      ConfigurationError: There is no tracker in it, or it has no Redis.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.logger = get_logger(__name__, type(self))
+        tracker = next((m for m in broker.middleware if isinstance(m, InFlightTracker)), None)
+        if tracker is None:
+            raise ConfigurationError(
+                "There is no InFlightTracker in the broker's middleware; add one: "
+                "broker.add_middleware(InFlightTracker())."
+            )
+        settings = tracker.settings
+        tracker.prepare(broker)
+        client, shared = tracker_client(settings, broker)
+        self.broker = broker
+        self.inspector = Inspector(client, settings.namespace)
+        self._queues = RedisQueues.of(broker)
+        self._registry = Registry(
+            bounded_client(client),
+            settings.namespace,
+            f"operator-{secrets.token_hex(4)}",
+            heartbeat_ttl=settings.heartbeat_ttl,
+            fence_ttl=settings.fence_ttl,
+        )
+        self._recovery = Recovery(
+            registry=self._registry,
+            enqueue=broker.enqueue,
+            declared=self._declared,
+            queues=self._queues if shared else None,
+            lock_ttl=settings.recovery_lock_ttl,
+            custody=custody(broker),
+            asks=self._queues,
+            policy_of=tracker.policy_of,
+            tell=Telling(broker, tracker.policy_of, settings.callback),
+        )
+
+    def requeue(self, message_id: str, *, force: bool = False) -> Done:
+        """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.
+
+        Also of one that was set aside, if it can be decoded by now, and of one that the tracker has dead-lettered,
+        where the broker is a RedisBroker: that is taken from the dead-letter queue.
+
+        Parameters:
+          force: Also of one that runs on a living worker: its run goes on, and changes nothing any more.
+        """
+        found = self.inspector.message(message_id)
+        if found is None:
+            return Done.UNKNOWN
+        if found.state == "aside":
+            return self._requeue_from_aside(message_id)
+        if found.state == "dead_lettered":
+            return self._replay(message_id, found.queue)
+        return self._take(message_id, found.queue, found.actor, condemn=False, force=force)
+
+    def dead_letter(self, message_id: str, *, force: bool = False) -> Done:
+        """Send a message to the dead-letter queue; as `requeue`, but for those that are there or were set aside."""
+        found = self.inspector.message(message_id)
+        if found is None:
+            return Done.UNKNOWN
+        if found.state == "aside":
+            return Done.UNREADABLE
+        return self._take(message_id, found.queue, found.actor, condemn=True, force=force)
+
+    def discard(self, message_id: str, *, force: bool = False) -> Done:
+        """Give a message up: no copy of it runs any more.  What was set aside is deleted.
+
+        Parameters:
+          force: Also one that runs on a living worker: its run goes on, and changes nothing any more.
+        """
+        return self._until_settled(lambda: self._registry.discard(message_id, force=force))
+
+    def recover(self, stop: Callable[[], bool] = lambda: False) -> Swept:
+        """Put back all that is due now, as a worker's recovery does.
+
+        Parameters:
+          stop: Asked between batches.
+        """
+        return self._recovery.sweep(stop)
+
+    def left_to_recover(self) -> tuple[list[DeadIncarnation], int]:
+        """What `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
+        due = self._registry.due()
+        dead = self._registry.incarnations(due.dead) if due.dead else []
+        running = {view.id: view.running for view in self.inspector.workers()}
+        return dead, sum(running.get(one.id, 0) for one in dead) + len(due.overdue)
+
+    # How it is done.
+
+    def _declared(self) -> tuple[set[str], set[str]]:
+        return self.broker.get_declared_queues(), self.broker.get_declared_actors()
+
+    def _take(self, message_id: str, queue: str, actor: str, *, condemn: bool, force: bool) -> Done:
+        queues, actors = self._declared()
+        if queue not in queues or actor not in actors:
+            return Done.STRANGE  # to enqueue it would declare the queue
+        taken: list[Orphan] = []
+
+        def take() -> str:
+            answer = self._registry.take(message_id, hold=HOLD, condemn=condemn, force=force)
+            if isinstance(answer, Orphan):
+                taken.append(answer)
+                return "done"
+            return answer
+
+        done = self._until_settled(take)
+        if taken:
+            swept = Swept()
+            self._recovery.put_back(taken, NOBODY, swept, reason=BY_HAND if condemn else "")
+            if swept.set_aside:
+                return Done.UNREADABLE
+        return done
+
+    def _until_settled(self, step: Callable[[], str]) -> Done:
+        for _ in range(10):
+            answer = step()
+            if answer != "moved":
+                return ANSWERS[answer]
+        return Done.BUSY
+
+    def _requeue_from_aside(self, message_id: str) -> Done:
+        message = _decoded(self.inspector.payload(message_id))
+        if message is None:
+            return Done.UNREADABLE
+        return self._enqueue_anew(message, lambda: self._registry.discard(message_id, event="requeued"))
+
+    def _replay(self, message_id: str, queue: str) -> Done:
+        head = self._registry.peek([message_id])[0]
+        if self._queues is None or head is None:
+            return Done.ELSEWHERE
+        message = _decoded(self._queues.dead_letter(queue, head.copy))
+        if message is None:
+            return Done.SETTLED  # it has been replayed or purged since
+        queues = self._queues
+        return self._enqueue_anew(message, lambda: queues.drop_dead_letter(queue, head.copy))
+
+    def _enqueue_anew(self, message: Message[Any], then: Callable[[], object]) -> Done:
+        queues, actors = self._declared()
+        if message.queue_name not in queues or message.actor_name not in actors:
+            return Done.STRANGE
+        options = {name: value for name, value in message.options.items() if name not in OF_EARLIER_COPIES}
+        self.broker.enqueue(dataclasses.replace(message, options=options))
+        then()
+        return Done.DONE
+
+
+def _decoded(payload: bytes | None) -> Message[Any] | None:
+    try:
+        return Message.decode(payload) if payload else None
+    except DecodeError:
+        return None
+
+
+ANSWERS = {
+    "done": Done.DONE,
+    "discarded": Done.DONE,
+    "alive": Done.ALIVE,
+    "busy": Done.BUSY,
+    "settled": Done.SETTLED,
+    "gone": Done.UNKNOWN,
+}
