@@ -64,7 +64,7 @@ def run(size: str) -> Result:
 
     for mode in ("plain", "untracked", "tracked"):
         result.add(f"throughput, {mode}", *column(mode, "rate"), unit="messages/s")
-    result.add("throughput, tracked : untracked", *ratios("rate"), at_least=0.95)
+    result.add("throughput, tracked : untracked", *ratios("rate"), at_least=0.97)
     for mode in ("plain", "untracked", "tracked"):
         result.add(f"worker's processor time, {mode}", *column(mode, "cpu_us"), unit="us/message")
     for mode in ("plain", "untracked", "tracked"):
