@@ -58,6 +58,8 @@ class Done(enum.Enum):
     UNREADABLE = "unreadable"
     #: It is in a dead-letter queue that cannot be reached from here: RabbitMQ's, say, which has means of its own.
     ELSEWHERE = "elsewhere"
+    #: It is taken, and the broker cannot be reached: the workers' recovery enqueues it when that is back.
+    BEGUN = "begun"
     #: The application does not declare its queue or its actor.
     STRANGE = "strange"
 
@@ -179,9 +181,10 @@ class Operations:
         done = self._until_settled(take)
         if taken:
             swept = Swept()
-            self._recovery.put_back(taken, NOBODY, swept, reason=BY_HAND if condemn else "")
+            complete = self._recovery.put_back(taken, NOBODY, swept, reason=BY_HAND if condemn else "")
             if swept.set_aside:
                 return Done.UNREADABLE
+            return Done.DONE if complete else Done.BEGUN
         return done
 
     def _until_settled(self, step: Callable[[], str]) -> Done:

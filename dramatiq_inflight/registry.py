@@ -613,8 +613,10 @@ class Registry:
         """
         owner = self._owner(message_id)
         keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
-        args = [self.me, self.ttl_ms, message_id, owner, _ms(hold), _flag(condemn), _flag(force)]
+        args = [self.me, self.ttl_ms, message_id, owner, _ms(hold), _flag(condemn), _flag(force), self.fence_ms]
         row = self._call("take", [*keys, *self.keys.journal], args)
+        if force and owner:
+            self.ask([owner])  # with its answer it hears that it has lost a message
         return row[0].decode() if len(row) == 1 else cast("Orphan", _orphan(message_id, row))
 
     def discard(self, message_id: str, *, force: bool = False, event: str = "discarded") -> str:
@@ -628,6 +630,8 @@ class Registry:
         keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
         args = [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force), event]
         answer = self._call("discard", [*keys, self.keys.aside, *self.keys.journal], args)
+        if force and owner:
+            self.ask([owner])
         return str(answer, "utf-8")
 
     def _owner(self, message_id: str) -> str:

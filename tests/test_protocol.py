@@ -790,6 +790,32 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Re
     assert lab.start(b, copy).answer is Start.COMPLETED
 
 
+def test_what_was_claimed_and_taken_back_is_copied_when_its_worker_dies(lab: Lab, a: Registry, b: Registry) -> None:
+    """The claim made its copy stale, so that the broker may be rid of it: that it has none says nothing then."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    lab.claim(b, copy, a)
+    assert lab.start(b, copy, here="no").answer is Start.STALE, "and is acknowledged"
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.RETAKEN
+    lab.kill(a)
+    assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+    assert lab.claim(b, copy, a).payload == payload_of(copy)
+
+
+def test_a_recoverer_that_marks_too_late_does_not_hide_what_was_taken_back(lab: Lab, a: Registry, b: Registry) -> None:
+    """Its owner is alive, and may die another time: then recovery has to find the message."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.RETAKEN
+    assert b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
+    assert a.running_here() == {copy.message_id}
+    lab.kill(a)
+    assert not b.reap("a")
+
+
 def test_a_late_owner_whose_copy_was_put_off_before_has_it_still(lab: Lab, a: Registry, b: Registry) -> None:
     """The broker holds the copy under an id that nobody knows: the record is released, and the copy has not started."""
     for mends in (True, False):

@@ -70,6 +70,10 @@ elseif record.state == 'running' and record.owner == me
 elseif is_let_go(record) and record.state ~= 'poisoned' and record.origin == ARGV[6] then
     -- Its copy has not started: ours goes on, and the copy will find it running.
     take_back()
+    if ARGV[10] ~= '' and ARGV[10] ~= (record.copy == '' and record.origin or record.copy) then
+        -- It was claimed, or put off, meanwhile: our copy was stale, and may be gone. Should we die, another is made.
+        copy, record.tailored = '-', 1
+    end
     record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy
     record.alone = tonumber(ARGV[14])
     save_running(KEYS[1], record, ARGV[16])

@@ -30,7 +30,8 @@ for i = 3, #KEYS do
         wait = math.min(wait, math.max(first_deadline, 3600 * 1000))
         save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait)
     end
-    if result ~= 'fenced' or not record or not WAITING[record.state] then
+    -- Not if it runs: the dead worker may live, and have it again.
+    if result ~= 'fenced' or not record or SETTLED[record.state] then
         redis.call('ZREM', KEYS[2], id)
     end
     results[#results + 1] = result

@@ -34,6 +34,8 @@ SMALL = [
     Bounds("other", limit=0, replays=1, evidence=("expired", "silent")),
     Bounds("other", drains=1),
     Bounds("other", answers=1),
+    Bounds(operators=1),
+    Bounds("other", operators=1),
 ]
 
 #: In the session of nox besides.
@@ -46,6 +48,9 @@ LARGE = [
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),
+    Bounds(operators=1, alarms=1),
+    Bounds(operators=2, failures=1, losses=1),
+    Bounds("other", operators=1, alarms=1),
 ]
 
 

@@ -97,7 +97,7 @@ def is_good_end(world: World) -> bool:
     """The message is complete or dead-lettered, and nothing that would not go away by itself is left of it."""
     redis = world.redis
     return (
-        (world.followed > 0 or bool(world.dead_letters))
+        (world.followed > 0 or bool(world.dead_letters) or world.discarded)
         and not world.queue
         and not any(worker.unacked or worker.deliveries for worker in world.workers)
         and (redis.record is None or redis.record.state in SETTLED)
@@ -122,7 +122,8 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
     if after is None:
         return ""
     convicted = after.state == "condemned" and (before is None or before.state not in ("condemned", "poisoned"))
-    if convicted and bounds.limit != NEVER_AGAIN:
+    by_an_operator = step.call is not None and step.call.script == "take"
+    if convicted and bounds.limit != NEVER_AGAIN and not by_an_operator:
         assert before is not None
         if not (before.alone and after.crashes > bounds.limit):
             return "It was convicted by a death that does not convict."

@@ -58,6 +58,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3, NO_COPY])),
     "postpone": (name, flag),
     "set_aside": (me, dead, generation),
+    "take": (me, flag, flag),
+    "discard": (flag,),
 }
 
 

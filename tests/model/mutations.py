@@ -88,6 +88,7 @@ MUTATIONS = (
     Mutation("requeued", "it is not seen which claim it is", " and record.generation == generation", ""),
     Mutation("requeued", "a poison verdict is forgotten", "record.state == 'condemned' and 'poisoned' or 'requeued'", "'requeued'"),
     Mutation("requeued", "the payload is forgotten", "local payload = payload_of(KEYS[i], record)", "local payload = ''"),
+    Mutation("requeued", "what was taken back is not listed", "or SETTLED[record.state] then", "or not WAITING[record.state] then"),
     Mutation("requeued", "the dead worker keeps it", "redis.call('ZREM', KEYS[2], id)", ""),
     # hand_back.lua
     Mutation("hand_back", "the living are robbed", "if believed_for(KEYS[1], dead, now, ttl) > 0 then\n    return {0}\nend\n", ""),
@@ -108,6 +109,7 @@ MUTATIONS = (
     Mutation("mend", "the run does not grow", "'running', me, record.run + 1, 1, copy", "'running', me, record.run, 1, copy"),
     Mutation("mend", "it is retaken without its copy", "'running', me, record.run + 1, 1, copy", "'running', me, record.run + 1, 1, record.copy"),
     Mutation("mend", "another enqueue's record is overwritten", "if not SETTLED[record.state] then", "if false then"),
+    Mutation("mend", "a copy that was stale is counted on", "copy, record.tailored = '-', 1", "copy = copy"),
     Mutation("mend", "the deadline stays", "redis.call('ZREM', KEYS[4], id)\n    note_message", "note_message"),
     Mutation("mend", "any run keeps it", "(run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11])))", "true"),
     # put_off.lua, postpone.lua, settle.lua, hold.lua, set_aside.lua
@@ -126,6 +128,16 @@ MUTATIONS = (
     Mutation("set_aside", "anybody's claim is set aside", " or record.owner ~= ARGV[1]", ""),
     Mutation("set_aside", "nothing is kept", "redis.call('HSET', KEYS[4], ARGV[2], redis.call('GET', KEYS[1]))\n", ""),
     # What incarnations do.
+    Mutation("take", "the living are robbed", "alive and ARGV[7] ~= '1'", "false"),
+    Mutation("take", "a living recoverer's claim is taken", "if alive and CLAIMED[record.state] then", "if false then"),
+    Mutation("take", "what is done runs again", "record.state == 'running' and record.done == 1", "false"),
+    Mutation("take", "the payload is forgotten", "payload_of(KEYS[1], record), record.owner", "'', record.owner"),
+    Mutation("take", "the generation stays", "record.generation + 1, '-', 0, 0", "record.generation, '-', 0, 0"),
+    Mutation("take", "its owner does not hear of it", "    redis.call('ZADD', KEYS[2], deadline - deadline % 0.5 + DOUBTED, record.owner)\n", ""),
+    Mutation("take", "what is condemned runs", "condemned and 'condemned' or 'recovering'", "'recovering'"),
+    Mutation("discard", "the living are robbed", "if ARGV[5] ~= '1' then", "if false then"),
+    Mutation("discard", "its copies are not skipped", "record.contended, record.done = 'completed', 1, 1", "record.done = 'completed', 1"),
+    Mutation("discard", "the deadline stays", "record, ARGV[4])\nredis.call('ZREM', KEYS[3], id)\n", "record, ARGV[4])\n"),
     Mutation("reap", "what is left is forgotten", " or redis.call('ZCARD', KEYS[3]) > 0", ""),
     Mutation("attest", "the dead are revived", "if not deadline then\n    return 0\nend\n", "deadline = deadline or now\n"),
     Mutation("attest", "a shutdown is forgotten", "and 0.5 or 0", "and 0 or 0"),

@@ -197,7 +197,7 @@ class Real:
             limit=head.limit,
             contended=head.contended,
             done=head.done,
-            started=0 if settled else self._start_of(head.started, head.run),
+            started=0 if settled or not head.started else self._start_of(head.started, head.run),
             first=0 if settled or not head.first else self._start_of(head.first, 0),
             origin=_number(head.origin),
             copy=_number(head.copy),
@@ -417,8 +417,17 @@ class Real:
 
     def _claim(self, me: int, dead: int, leftovers: bool) -> Any:
         answer = self.members[me].claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
-        if isinstance(answer, Claim):
-            return answer.value
+        return answer.value if isinstance(answer, Claim) else self._claimed(answer)
+
+    def _take(self, me: int, condemn: bool, force: bool) -> Any:
+        answer = self.members[me].take(MESSAGE, hold=60, condemn=condemn, force=force)
+        return answer if isinstance(answer, str) else self._claimed(answer)
+
+    def _discard(self, force: bool) -> Any:
+        return self.members[0].discard(MESSAGE, force=force)
+
+    @staticmethod
+    def _claimed(answer: Orphan) -> Any:
         payload = int(answer.payload.rpartition(b"\n")[2]) if answer.payload else None
         return (
             answer.verdict.value,

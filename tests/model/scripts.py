@@ -514,8 +514,16 @@ def mend(
         record = record._replace(alone=int(alone))
         what = "kept"
     elif is_let_go(record) and record.state != "poisoned" and record.origin == origin:
+        kept = name in (0, record.copy or record.origin)
         record = taken_back(record)._replace(
-            state="running", owner=me, run=record.run + 1, contended=1, copy=copy, alone=int(alone), payload=payload
+            state="running",
+            owner=me,
+            run=record.run + 1,
+            contended=1,
+            copy=copy if kept else NO_COPY,
+            tailored=record.tailored if kept else 1,
+            alone=int(alone),
+            payload=payload,
         )
         redis = redis._replace(waiting="")
         what = "retaken"
@@ -660,7 +668,7 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tu
         answer = "poisoned" if record.state == "condemned" else "requeued"
         record = record._replace(state=answer, owner=NOBODY, copy=name)
         redis = save_waiting(redis, record, "later")
-    if answer != "fenced" or record is None or record.state not in WAITING:
+    if answer != "fenced" or record is None or record.state in SETTLED:
         redis = unlist(redis, dead)
     return answer, redis
 
@@ -683,11 +691,75 @@ def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, R
     return True, unlist(redis, dead)._replace(record=None, waiting="", aside=True)
 
 
+# What an operator does.
+
+
+def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]:
+    """As `claim`, of whatever is not settled."""
+    record = redis.record
+    if record is None or record.state == "damaged":
+        return "gone", redis
+    if record.state in SETTLED:
+        return "settled", redis
+    alive = False
+    if record.owner != NOBODY:
+        alive, redis = believed(redis, record.owner)
+    if alive and record.state in CLAIMED:
+        return "busy", redis
+    if record.state == "running" and record.done:
+        if alive:
+            return "settled", redis
+        return "settled", unlist(save_settled(redis, record._replace(state="completed", contended=1)), record.owner)
+    if alive and not force:
+        return "alive", redis
+    redis = _doubted(redis, record.owner) if alive else redis
+    owner = record.owner
+    if not condemn:
+        record = record._replace(crashes=0, drains=0)
+    record = record._replace(
+        state="condemned" if condemn else "recovering",
+        owner=me,
+        contended=1,
+        generation=record.generation + 1,
+        copy=NO_COPY,
+        done=0,
+        alone=0,
+    )
+    orphan = (
+        "poisoned" if condemn else "claimed",
+        *(record.run, record.generation, record.crashes, record.limit, record.drains, record.origin, record.payload),
+    )
+    return orphan, unlist(save_waiting(redis, record, "later"), owner)
+
+
+def discard(redis: Redis, force: bool) -> tuple[Any, Redis]:
+    record = redis.record
+    if record is None or record.state == "damaged":
+        if record is None and not redis.aside:
+            return "gone", redis
+        return "discarded", redis._replace(record=None, aside=False, waiting="")
+    if record.state in SETTLED:
+        return "settled", redis
+    if record.state == "running":
+        alive, redis = believed(redis, record.owner)
+        if alive and not force:
+            return "alive", redis
+        redis = _doubted(redis, record.owner) if alive else redis
+    after = save_settled(redis, record._replace(state="completed", contended=1, done=1))
+    return "discarded", unlist(after._replace(waiting=""), record.owner)
+
+
+def _doubted(redis: Redis, who: int) -> Redis:
+    """It has lost a message, and is to hear of it."""
+    heart = redis.hearts[who]
+    return redis._replace(hearts=put(redis.hearts, who, heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED)))
+
+
 #: By the names of the scripts.
 MODEL: dict[str, Callable[..., tuple[Any, Redis]]] = {
     function.__name__: function
     for function in (
         *(start, accompany, finish, acked, release, hand_over, put_off, hold, settle, mend),
-        *(beat, attest, prove, reap, hand_back, claim, requeued, postpone, set_aside),
+        *(beat, attest, prove, reap, hand_back, claim, requeued, postpone, set_aside, take, discard),
     )
 }

@@ -43,6 +43,8 @@ class Bounds(NamedTuple):
     replays: int = 0
     #: How often the answer to a start is lost.
     answers: int = 0
+    #: How often an operator puts it back, dead-letters it or discards it, by force if need be.
+    operators: int = 0
     limit: int = 1
     retries: int = 1
     tailored: bool = False
@@ -139,6 +141,8 @@ class World(NamedTuple):
     completed: int = 0
     #: The enqueue that was put off because another one had the turn, and its copy that is not acknowledged; 0: none.
     twin: tuple[int, int] = (0, 0)
+    #: An operator has given it up.
+    discarded: bool = False
     #: What is left of each budget, in the order of `BUDGETS`.
     left: tuple[int, ...] = ()
 
@@ -153,7 +157,18 @@ class Step(NamedTuple):
     progress: bool = True
 
 
-BUDGETS = ("crashes", "alarms", "redeliveries", "failures", "losses", "delays", "drains", "replays", "answers")
+BUDGETS = (
+    "crashes",
+    "alarms",
+    "redeliveries",
+    "failures",
+    "losses",
+    "delays",
+    "drains",
+    "replays",
+    "answers",
+    "operators",
+)
 
 #: In these a copy is reserved in the process's table: what a start of another copy is told, by phase.
 HERE = {
@@ -468,6 +483,31 @@ class _Steps:
             yield self.claimed(me, Job("claim", worker.leftover, kept=True), call, answer, after)
         if world.redis.waiting == "due":
             yield from self.overdue(me)
+        if self.can("operators") and world.redis.record is not None:
+            for step in self.operator(me):
+                yield step._replace(after=self.spent("operators", step.after), progress=False)
+
+    def operator(self, me: int) -> Iterator[Step]:
+        """A worker's process stands for the operator's, which may be killed as well."""
+        for force in (False, True):
+            for condemn in (False, True):
+                call = Call("take", (me, condemn, force))
+                answer, world = self.execute(me, call, own=False)
+                if not isinstance(answer, str):
+                    step = self.claimed(me, Job("claim", NOBODY, kept=True), call, answer, self.robbed(world, force))
+                    yield step._replace(what=f"{_w(me)}, an operator, takes it: {answer[0]}")
+            call = Call("discard", (force,))
+            answer, world = self.execute(me, call, own=False)
+            if answer == "discarded":
+                after = self.robbed(world, force)._replace(discarded=True)
+                yield Step(f"an operator discards it{' by force' * force}", call, after)
+
+    def robbed(self, world: World, force: bool) -> World:
+        """Whoever runs it loses it by force, and does not know that yet."""
+        record = self.world.redis.record
+        if not force or record is None or record.owner == NOBODY:
+            return world
+        return _with_worker(world, record.owner, world.workers[record.owner]._replace(suspected=True))
 
     def sweep(self, me: int, dead: int) -> Iterator[Step]:
         if not self.with_redis:
