@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Where it all goes: colours and cut tables to a terminal, plain aligned text elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .table import Cell, Column, Line, lines, plain
+from .text import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["Output", "console_of", "json_option", "styled"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs; times are ISO 8601, UTC.")
+
+
+def console_of(file: Any) -> Console:
+    """A console that takes no text for markup, and writes no colour where that is not wanted."""
+    from rich.console import Console  # noqa: PLC0415 - scripts do without
+
+    return Console(
+        file=file,
+        force_terminal=file.isatty(),
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def styled(line: Line) -> Text:
+    """A line as the terminal gets it."""
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    return Text.assemble(*(tuple(cell) for cell in line), no_wrap=True, overflow="ignore", end="")
+
+
+class Output:
+    """Prints what a command has found."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.terminal = not as_json and sys.stdout.isatty()
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """The terminal."""
+        return console_of(sys.stdout)
+
+    @property
+    def room(self) -> int | None:
+        """How wide a table may be."""
+        return self.console.width if self.terminal else None
+
+    def json(self, document: Any, *, one_line: bool = False) -> None:
+        """Print a document.  It is in ASCII, so nothing in it does anything to a terminal."""
+        click.echo(json.dumps(document, indent=None if one_line else 2))
+
+    def line(self, *pieces: Cell | str) -> None:
+        """Print a line of pieces that may be anybody's texts."""
+        self.print([Cell(clean(p.text), p.style) if isinstance(p, Cell) else Cell(clean(p)) for p in pieces])
+
+    def print(self, line: Line) -> None:
+        """Print a line that is clean."""
+        if self.terminal:
+            self.console.print(styled(line), soft_wrap=True)
+        else:
+            click.echo(plain(line))
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+        """Print a table."""
+        for line in lines(columns, rows, self.room):
+            self.print(line)
+
+    def fields(self, pairs: Sequence[tuple[str, Cell]]) -> None:
+        """Print names and values, one below the other."""
+        width = max(len(name) for name, _ in pairs)
+        for name, value in pairs:
+            self.line(Cell(f"{name:{width}}  ", "bold"), value)
+
+    def note(self, text: str) -> None:
+        """Say something beside the output, on standard error."""
+        click.echo(clean(text), err=True)
