@@ -39,7 +39,7 @@ ASKED_ABOUT = 20
 
 def _command(run: Callable[..., None]) -> Callable[..., None]:
     """The options that all three have."""
-    options = [
+    options: list[Callable[[Any], Any]] = [
         click.argument("ids", metavar="ID...", nargs=-1, required=True),
         click.option("--yes", "-y", is_flag=True, help="Do not ask."),
         click.option(

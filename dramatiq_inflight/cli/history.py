@@ -18,7 +18,7 @@ from .output import Output, json_option
 from .shapes import EVENTS, event_rows
 from .source import Source
 from .table import Cell
-from .text import DURATION
+from .text import duration
 
 __all__ = ["history"]
 
@@ -33,7 +33,7 @@ ALL = 1_000_000
 @click.option(
     "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="The last so many; 0: all that are kept."
 )
-@click.option("--since", type=DURATION, help="Only those of so long ago, or later: 90, 10m, 2h.")
+@click.option("--since", type=duration, help="Only those of so long ago, or later: 90, 10m, 2h.")
 @click.option(
     "--kind",
     "kinds",

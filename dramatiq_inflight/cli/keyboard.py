@@ -12,6 +12,7 @@ import termios
 import time
 import tty
 from types import FrameType, TracebackType
+from typing import Any
 
 __all__ = ["Keyboard"]
 
@@ -21,8 +22,8 @@ class Keyboard:
 
     def __init__(self) -> None:
         self._fd: int | None = sys.stdin.fileno() if sys.stdin.isatty() else None
-        self._before: list[object] | None = None
-        self._signals: dict[int, object] = {}
+        self._before: list[Any] | None = None
+        self._signals: dict[int, Any] = {}
 
     def __enter__(self) -> Keyboard:
         self._told, self._tell = os.pipe()
@@ -44,7 +45,7 @@ class Keyboard:
         if self._fd is not None and self._before is not None:
             termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
         for number, handler in self._signals.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         os.close(self._told)
         os.close(self._tell)
 

@@ -18,7 +18,7 @@ from .output import Output, json_option
 from .shapes import EVENTS, MESSAGES, STYLES, event_rows, message_rows
 from .source import Source
 from .table import Cell
-from .text import DURATION, age, when
+from .text import age, duration, when
 
 __all__ = ["list_messages", "show"]
 
@@ -46,14 +46,14 @@ EVENTS_SHOWN = 100
 @click.option("--queue", metavar="NAME", help="Only those of this queue.")
 @click.option("--actor", metavar="NAME", help="Only those of this actor.")
 @click.option("--state", type=click.Choice([*sorted(IN_FLIGHT), ASIDE]), help="Only those in this state.")
-@click.option("--older-than", type=DURATION, help="Only those started so long ago, or earlier: 90, 10m, 2h.")
+@click.option("--older-than", type=duration, help="Only those started so long ago, or earlier: 90, 10m, 2h.")
 @click.option("--sort", type=click.Choice(list(ORDERS)), default="age", show_default=True, help="What comes first.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
 )
 @json_option
 @click.pass_obj
-def list_messages(source: Source, sort: str, limit: int, as_json: bool, **filters: Any) -> None:
+def list_messages(source: Source, /, sort: str, limit: int, as_json: bool, **filters: Any) -> None:
     """List the messages that run, or wait to be recovered; oldest first.
 
     "--state aside" lists those that could not be read or decoded, and are kept whole.

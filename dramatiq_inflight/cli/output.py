@@ -43,7 +43,7 @@ def styled(line: Line) -> Text:
     """A line as the terminal gets it."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    return Text.assemble(*(tuple(cell) for cell in line), no_wrap=True, overflow="ignore", end="")
+    return Text.assemble(*((cell.text, cell.style) for cell in line), no_wrap=True, overflow="ignore", end="")
 
 
 class Output:

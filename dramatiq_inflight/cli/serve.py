@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import click
 
@@ -16,10 +16,12 @@ from .source import Source
 
 __all__ = ["dashboard", "exporter"]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 
 
-def port_option(default: int) -> Any:
+def port_option(default: int) -> Callable[[F], F]:
     """The port to listen at."""
     return click.option(
         "--port", type=click.IntRange(0, 65535), default=default, show_default=True, help="The port to listen at."

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Tables that fit: whole and aligned for programs; for a terminal, cut where that harms least.
 
-Where that is not enough, lesser columns are left out.  Each row is one line, whatever the width: a table that wraps cannot be read.
+Where that is not enough, lesser columns are left out.  Each row is one line, whatever the width: a table that wraps
+cannot be read.
 """
 
 from __future__ import annotations

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from typing import Any
 
 import click
 
-__all__ = ["DURATION", "age", "clean", "clock", "iso", "masked", "when"]
+__all__ = ["age", "clean", "clock", "duration", "iso", "masked", "when"]
 
 #: The longest duration that is taken, seconds: ten years.
 LONGEST = 10 * 365 * 24 * 3600.0
@@ -61,25 +60,15 @@ def age(seconds: float) -> str:
     return f"{whole // 86400}d{whole // 3600 % 24:02}h"
 
 
-class _Duration(click.ParamType):
-    """As 90, 10m, 2h or 1h30m; in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        text = str(value).strip().lower()
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-        seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-        # A number without a unit stands alone: 1h30 might be minutes or seconds.
-        whole = "".join(number + unit for number, unit in parts) == text
-        if not parts or not whole or (len(parts) > 1 and any(not unit for _, unit in parts)):
-            self.fail(f"{text!r} is no duration; it must be seconds, or such as 10m, 2h, 1h30m, 3d.", param, ctx)
-        if seconds > LONGEST:
-            self.fail(f"{text!r} is too long; it must be at most ten years (3650d).", param, ctx)
-        return seconds
-
-
-#: A duration, in seconds.
-DURATION = _Duration()
+def duration(value: str) -> float:
+    """A duration, as 90, 10m, 2h or 1h30m, in seconds: a type of options."""
+    text = value.strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    # A number without a unit stands alone: 1h30 might be minutes or seconds.
+    whole = "".join(number + unit for number, unit in parts) == text
+    if not parts or not whole or (len(parts) > 1 and any(not unit for _, unit in parts)):
+        raise click.BadParameter(f"{text!r} is no duration; it must be seconds, or such as 10m, 2h, 1h30m, 3d.")
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if seconds > LONGEST:
+        raise click.BadParameter(f"{text!r} is too long; it must be at most ten years (3650d).")
+    return seconds

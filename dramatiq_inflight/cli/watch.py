@@ -15,7 +15,7 @@ from .output import console_of, styled
 from .screen import Seen, draw
 from .source import Source
 from .status import notable
-from .text import DURATION
+from .text import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -27,7 +27,7 @@ ENDS = ("q", "Q", "\x04")
 
 
 @click.command()
-@click.option("--interval", type=DURATION, default="1", show_default=True, help="How often to look, seconds.")
+@click.option("--interval", type=duration, default="1", show_default=True, help="How often to look, seconds.")
 @click.pass_obj
 def watch(source: Source, interval: float) -> None:
     """Watch it all live, on the whole screen.  q or Ctrl-C ends it; any other key looks at once.
