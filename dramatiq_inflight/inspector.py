@@ -264,15 +264,26 @@ class Inspector:
         due = dict(waiting)
         if worker is None and instance is None and state != "running":
             chosen += due
-        found = [
-            _message(id, head, now, by_id.get(head.owner), due.get(id))
-            for id, head in self._heads(list(dict.fromkeys(chosen))).items()
-            if head.state in IN_FLIGHT
-            and queue in (None, head.queue)
-            and actor in (None, head.actor)
-            and state in (None, head.state)
-            and (older_than is None or now - head.started >= older_than * 1000)
-        ]
+        at_once = len(chosen)
+        if state == "running" and limit is not None:
+            # The oldest are known by the index, and there may be very many others: read no more than it takes.
+            starts = {id: started for ids in running.values() for id, started in ids}
+            chosen.sort(key=starts.__getitem__)
+            at_once = max(limit, AT_A_TIME)
+        chosen = list(dict.fromkeys(chosen))
+        found: list[MessageView] = []
+        for at in range(0, len(chosen), max(at_once, 1)):
+            found += [
+                _message(id, head, now, by_id.get(head.owner), due.get(id))
+                for id, head in self._heads(chosen[at : at + at_once]).items()
+                if head.state in IN_FLIGHT
+                and queue in (None, head.queue)
+                and actor in (None, head.actor)
+                and state in (None, head.state)
+                and (older_than is None or now - head.started >= older_than * 1000)
+            ]
+            if limit is not None and len(found) >= limit:
+                break
         found.sort(key=lambda view: (-view.age, view.id))
         return found[:limit]
 
@@ -501,12 +512,16 @@ def _message(
     )
 
 
+#: As `json.loads`, which spends as long again on finding out what it was given.
+_decode = json.JSONDecoder().decode
+
+
 def _head(raw: bytes) -> Head | None:
     line, newline, _ = raw.partition(b"\n")
     if not newline:
         return None
     try:
-        return Head(*json.loads(line))
+        return Head(*_decode(line.decode()))
     except (ValueError, TypeError):
         return None  # damaged, or of another version
 
