@@ -326,6 +326,11 @@ class Inspector:
                 )
         return found
 
+    def overdue(self) -> int:
+        """How many messages wait for a copy that should have started by now."""
+        seconds, micro = self._client.time()
+        return int(self._client.zcount(self._keys.waiting, "-inf", seconds * 1000 + micro // 1000))
+
     def history(
         self,
         *,

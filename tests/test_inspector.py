@@ -213,6 +213,12 @@ def test_messages_are_shown_and_chosen(lab: Lab, a: Registry, b: Registry, inspe
     assert chosen(state="requeued") == {gone.message_id}
     assert chosen(older_than=3600) == set()
     assert len(inspector.messages(limit=2)) == 2
+    assert [view.id for view in inspector.messages(state="running", limit=1)] == [one.message_id]
+    assert [view.id for view in inspector.messages(state="running", limit=1, actor="charge")] == [two.message_id]
+    assert inspector.messages(limit=0) == []
+    assert inspector.overdue() == 0
+    lab.overdue(gone)
+    assert inspector.overdue() == 1
     assert inspector.message("no such message") is None
     assert inspector.payload("no such message") is None
 

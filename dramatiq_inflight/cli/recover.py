@@ -22,7 +22,7 @@ from .table import Cell, Column
 __all__ = ["recover"]
 
 #: How often the bar is moved, seconds.
-PAUSE = 0.25
+PAUSE = 0.5
 
 #: What a sweep did, in words.
 SAID = {
