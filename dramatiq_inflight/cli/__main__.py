@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 
 __all__ = ["main"]
@@ -22,7 +23,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name in Chinese must not break a terminal in ASCII
     from .app import cli  # noqa: PLC0415
+    from .output import LogHandler  # noqa: PLC0415
 
+    logging.lastResort = LogHandler(logging.WARNING)
     cli(prog_name="dramatiq-inflight")
 
 

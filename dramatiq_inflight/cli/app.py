@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import click
@@ -19,7 +18,6 @@ from .recover import recover
 from .serve import dashboard, exporter
 from .source import Source
 from .status import status
-from .text import clean, masked
 from .watch import watch
 from .workers import workers
 
@@ -29,13 +27,6 @@ EPILOG = """\b
 Exit codes: 0 fine; 1 not found, nothing done, or something to see to (see each command); 2 called or configured
 wrongly; 3 Redis cannot be reached.
 """
-
-
-class _Handler(logging.Handler):
-    """What the package logs, in one line each on standard error, where the application has set up no logging."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(clean(masked(record.getMessage())), err=True)
 
 
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,7 +66,6 @@ def cli(
     Where to look is said by --broker MODULE, or by --redis-url URL.  What changes something needs --broker.
     """
     ctx.obj = Source(broker, redis_url, namespace, paths)
-    logging.lastResort = _Handler(logging.WARNING)
 
 
 for command in (

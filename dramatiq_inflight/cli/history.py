@@ -78,7 +78,7 @@ def history(
         if as_json:
             out.json({"events": [documents.event(event) for event in found]})
         elif found:
-            out.table(EVENTS, event_rows(found))
+            out.table(EVENTS, event_rows(found, short=out.terminal))
         else:
             out.note("There is nothing.")
         return

@@ -108,7 +108,7 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     if not as_json:
         if events:
             out.line("")
-            out.table(EVENTS, event_rows(events))
+            out.table(EVENTS, event_rows(events, short=out.terminal))
         if payload:
             out.line("")
             out.line(Cell("payload", "bold"))
@@ -137,7 +137,7 @@ def _fields(view: MessageView) -> list[tuple[str, Cell]]:
         ("alone", Cell("yes: one more death convicts it" if view.alone else "no")),
     ]
     if view.due is not None:
-        fields.append(("looked after", Cell(f"{when(view.due)} UTC, should its copy not have started by then")))
+        fields.append(("due", Cell(f"{when(view.due)} UTC: recovery sees to it, if it has not started by then")))
     return fields
 
 

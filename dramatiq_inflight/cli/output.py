@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .table import Cell, Column, Line, lines, plain
-from .text import clean
+from .text import clean, masked
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Output", "console_of", "json_option", "styled"]
+__all__ = ["LogHandler", "Output", "block", "console_of", "json_option", "styled"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs; times are ISO 8601, UTC.")
 
@@ -44,6 +45,22 @@ def styled(line: Line) -> Text:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     return Text.assemble(*((cell.text, cell.style) for cell in line), no_wrap=True, overflow="ignore", end="")
+
+
+def block(of: Sequence[Line]) -> Text:
+    """Lines of which none becomes two."""
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    text = Text("\n", end="").join([styled(line) for line in of])
+    text.no_wrap, text.overflow = True, "crop"
+    return text
+
+
+class LogHandler(logging.Handler):
+    """What is logged, in one line each on standard error, where the application has set up no logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(clean(masked(record.getMessage())), err=True)
 
 
 class Output:
@@ -81,7 +98,10 @@ class Output:
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
         """Print a table."""
         for line in lines(columns, rows, self.room):
-            self.print(line)
+            if self.terminal:
+                self.console.print(styled(line), overflow="crop", no_wrap=True)
+            else:
+                self.print(line)
 
     def fields(self, pairs: Sequence[tuple[str, Cell]]) -> None:
         """Print names and values, one below the other."""

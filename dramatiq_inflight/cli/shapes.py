@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..history import Event, EventKind
 from ..inspector import MessageView, Tally, WorkerView
 from .table import Cell, Column
-from .text import age, clock, when
+from .text import age, when
 
 __all__ = [
     "EVENTS",
@@ -84,9 +84,9 @@ MESSAGES = (
     Column("MESSAGE"),
     Column("STATE"),
     Column("AGE", right=True),
-    Column("ACTOR", least=6, middle=True),
-    Column("QUEUE", least=6, middle=True, spare=2),
-    Column("INSTANCE", least=8, middle=True),
+    Column("ACTOR", least=10, middle=True),
+    Column("QUEUE", least=8, middle=True, spare=2),
+    Column("INSTANCE", least=10, middle=True),
     Column("RUN", right=True, spare=3),
     Column("CRASHES", right=True, spare=1),
 )
@@ -109,15 +109,15 @@ def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
 
 
 WORKERS = (
-    Column("INSTANCE", least=12, middle=True),
+    Column("INSTANCE", least=16, middle=True),
     Column("STATE"),
     Column("RUNNING", right=True),
     Column("HEARTBEAT", right=True, spare=1),
     Column("UP", right=True, spare=2),
     Column("HOST", least=8, middle=True, spare=4),
     Column("PID", right=True, spare=3),
-    Column("QUEUES", least=8, spare=5),
-    Column("WORKER", least=9, middle=True, spare=6),
+    Column("QUEUES", least=16, spare=5),
+    Column("WORKER", spare=6),
     Column("WHY", least=12),
 )
 
@@ -132,7 +132,7 @@ def worker_rows(views: Iterable[WorkerView], now: datetime) -> list[list[Cell]]:
             Cell(age((now - view.booted).total_seconds()) if view.booted else ""),
             Cell(view.host),
             Cell(view.pid),
-            Cell(",".join(view.queues)),
+            Cell(",".join(queue for queue in view.queues if not queue.endswith(".DQ"))),
             Cell(view.id),
             Cell(view.why),
         ]
@@ -154,24 +154,32 @@ EVENTS = (
     Column("MESSAGE"),
     Column("ACTOR", least=6, middle=True, spare=1),
     Column("QUEUE", least=6, middle=True, spare=2),
-    Column("EVENT", least=16),
+    Column("EVENT", least=23),
 )
 
-#: The same where there is little room, and no need to copy an id.
+#: The same in a picture, where no id is copied.
 BRIEF_EVENTS = (
     Column("TIME"),
     Column("INSTANCE", least=8, middle=True),
     Column("MESSAGE", least=9, middle=True),
     Column("ACTOR", least=6, middle=True, spare=1),
-    Column("EVENT", least=24),
+    Column("EVENT", least=36),
 )
 
 
-def event_rows(events: Iterable[Event], *, brief: bool = False) -> list[list[Cell]]:
+def event_rows(events: Sequence[Event], *, brief: bool = False, short: bool = False) -> list[list[Cell]]:
+    """A row for each event.
+
+    Parameters:
+      brief: For `BRIEF_EVENTS`.
+      short: Times without the year, and without the day where that is the same for all.
+    """
     rows = []
+    day = brief or (short and len({when(event.at)[:10] for event in events}) == 1)
     for event in events:
+        at = when(event.at)
         cells = [
-            Cell(clock(event.at) if brief else when(event.at), "dim"),
+            Cell(at[11:] if day else at[5:] if short else at, "dim"),
             Cell(event.instance or event.worker),
             Cell(event.message_id),
             Cell(event.actor),

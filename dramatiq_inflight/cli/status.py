@@ -60,7 +60,7 @@ def status(source: Source, as_json: bool) -> None:
             out.line(f'... and {len(lost) - LOST_SHOWN} more: see "workers"')
     if events:
         out.line("")
-        out.table(EVENTS, event_rows(events))
+        out.table(EVENTS, event_rows(events, short=out.terminal))
 
 
 def notable(inspector: Inspector, limit: int) -> list[Event]:

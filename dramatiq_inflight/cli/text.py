@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 import click
 
-__all__ = ["age", "clean", "clock", "duration", "iso", "masked", "when"]
+__all__ = ["age", "clean", "duration", "iso", "masked", "when"]
 
 #: The longest duration that is taken, seconds: ten years.
 LONGEST = 10 * 365 * 24 * 3600.0
@@ -41,11 +41,6 @@ def iso(at: datetime) -> str:
 def when(at: datetime | None) -> str:
     """A time for people, UTC; it is sorted as text."""
     return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if at is not None else ""
-
-
-def clock(at: datetime) -> str:
-    """The time of the day, UTC."""
-    return at.astimezone(timezone.utc).strftime("%H:%M:%S")
 
 
 def age(seconds: float) -> str:

@@ -11,7 +11,7 @@ import click
 
 from ..inspector import Inspector
 from .failures import AWAY, Wrong, away
-from .output import console_of, styled
+from .output import block, console_of
 from .screen import Seen, draw
 from .source import Source
 from .status import notable
@@ -69,10 +69,8 @@ def _show(inspector: Inspector, console: Console, seen: Seen, interval: float) -
     trouble = ""
 
     def picture() -> RenderableType:
-        from rich.text import Text  # noqa: PLC0415
-
         drawn = draw(seen, console.width, console.height, help=help, trouble=trouble)
-        return Text("\n", end="").join([styled(line) for line in drawn])
+        return block(drawn)
 
     with Keyboard() as keyboard, Live(picture(), console=console, screen=True, auto_refresh=False) as live:
         live.refresh()
