@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
+from ..inspector import WorkerView
 from ..operations import Operations
 from ..records import DeadIncarnation
 from ..recovery import Swept
+from . import documents
 from .failures import AWAY, not_done
 from .output import Output, console_of, json_option
 from .source import Source
@@ -54,35 +56,58 @@ def recover(source: Source, dry_run: bool, as_json: bool) -> None:
 
     Ctrl-C ends it between two batches; what is left is for the next sweep.
 
-    Exit code 1: something is left, or another worker is recovering just now.  With --dry-run: there is something.
+    Exit code 1: something is left, or another worker is recovering just now, or nobody can be judged yet.  With
+    --dry-run: there is something.
     """
     operations = source.operations("recover")
     out = Output(as_json=as_json)
     dead, number = operations.left_to_recover()
     if dry_run:
-        _say_what_is_due(out, dead, number)
-        if dead or number:
+        unjudged = _unjudged(operations, dead)
+        _say_what_is_due(out, dead, number, unjudged)
+        if dead or number or unjudged:
             raise not_done()
         return
     swept, stopped = _sweep(operations, number)
+    unjudged = [] if swept.locked else _unjudged(operations, operations.left_to_recover()[0])
     if as_json:
         document = {field.name: getattr(swept, field.name) for field in dataclasses.fields(Swept)}
-        out.json({**document, "stopped": stopped})
+        out.json({**document, "stopped": stopped, "unjudged": [documents.view(worker) for worker in unjudged]})
     else:
         _say_what_was_done(out, swept, stopped)
-    if stopped or swept.locked or swept.failed or swept.left:
+        _say_who_is_unjudged(out, unjudged)
+    if stopped or swept.locked or swept.failed or swept.left or unjudged:
         raise not_done()
 
 
-def _say_what_is_due(out: Output, dead: list[DeadIncarnation], number: int) -> None:
+def _unjudged(operations: Operations, dead: list[DeadIncarnation]) -> list[WorkerView]:
+    """Those that are silent, and yet not taken for dead: after an outage of Redis nobody is, until somebody beats."""
+    known = {one.id for one in dead}
+    return [view for view in operations.inspector.workers() if view.state == "silent" and view.id not in known]
+
+
+def _say_who_is_unjudged(out: Output, unjudged: list[WorkerView]) -> None:
+    if unjudged:
+        number = sum(view.running for view in unjudged)
+        out.line(
+            f"{len(unjudged)} worker process{'es are' if len(unjudged) != 1 else ' is'} silent, with "
+            f"{_messages(number)}, and not taken for dead yet: no heartbeat has arrived for so long that it may be "
+            "Redis that was away. Start a worker: it waits for a moment, and recovers."
+        )
+
+
+def _say_what_is_due(out: Output, dead: list[DeadIncarnation], number: int, unjudged: list[WorkerView]) -> None:
     if out.as_json:
         workers = [
             {"id": one.id, "instance": one.instance, "host": one.host, "pid": one.pid, "why": one.why} for one in dead
         ]
-        out.json({"messages": number, "workers": workers})
+        waiting = [documents.view(worker) for worker in unjudged]
+        out.json({"messages": number, "workers": workers, "unjudged": waiting})
         return
+    _say_who_is_unjudged(out, unjudged)
     if not dead and not number:
-        out.line("There is nothing to recover.")
+        if not unjudged:
+            out.line("There is nothing to recover.")
         return
     out.line(f"To recover: {_messages(number)}; {len(dead)} dead worker process{'es' if len(dead) != 1 else ''}.")
     if dead:
@@ -103,7 +128,7 @@ def _say_what_was_done(out: Output, swept: Swept, stopped: bool) -> None:
     elif stopped:
         out.line("Stopped; what is left is for the next sweep.")
     elif not swept.progress and not swept.left:
-        out.line("There was nothing to recover.")
+        out.line("Nothing was due.")
 
 
 def _messages(number: int) -> str:
