@@ -450,6 +450,22 @@ def test_recover_says_what_there_is_and_does_it(act_on: Run, shop: Shop, a: Regi
     assert "Nothing was due." in act_on("recover").stdout
 
 
+def test_recover_shows_a_bar_on_a_terminal(lab: Lab, a: Registry, b: Registry, cluster: Callable[..., Cluster]) -> None:
+    made = cluster(HEARTBEAT_INTERVAL="20", HEARTBEAT_TTL="60")
+    message = made.app.work.message("k", 0.0)
+    copy = copy_of(message.message_id)
+    copy.queue, copy.actor = message.queue_name, message.actor_name
+    lab.start(a, copy, payload=message.encode())
+    lab.kill(a)
+    env = {**environment(made.env["TEST_BROKER_URL"], lab.namespace), **made.env}
+    with Terminal([*PROGRAM, "--broker", "tests.support.app", "recover"], env, width=200) as terminal:
+        assert terminal.wait() == 0
+        assert "recovering" in terminal.text()
+        assert "enqueued as copies" in terminal.text()
+        assert "pod-a (process 1 on h, incarnation a) is dead: its heartbeat has expired." in terminal.text()
+    assert lab.state(copy) == "requeued"
+
+
 def test_recover_says_so_if_another_recovers_or_nobody_is_judged(act_on: Run, shop: Shop, a: Registry) -> None:
     shop.runs(a)
     holder = shop.lab.incarnation("holder")

@@ -47,7 +47,7 @@ def doctor(source: Source, as_json: bool) -> None:
             )
             for text in (finding.consequence, finding.remedy):
                 if text and finding.severity != "ok":
-                    out.line(f"         {text}")
+                    out.prose(text, indent=9)
         counted = Counter(finding.severity for finding in findings)
         out.line(", ".join(f"{counted[severity]} {severity}" for severity in SEVERITIES))
     if any(finding.severity in ("error", "warning") for finding in findings):

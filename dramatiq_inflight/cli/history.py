@@ -132,7 +132,7 @@ class _Printer:
             if self.out.as_json:
                 self.out.json(documents.event(event), one_line=True)
                 continue
-            at, instance, message, actor, _, text = event_rows([event])[0]
-            whom = " ".join(cell.text for cell in (actor, message) if cell.text)
+            at, whom, actor, _, instance, text = event_rows([event])[0]
+            line = [at, whom, text, actor, instance]
             gap = Cell("  ")
-            self.out.line(at, gap, instance, gap, *([Cell(whom), gap] if whom else []), text)
+            self.out.line(*(piece for cell in line if cell.text for piece in (cell, gap)))

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class LogHandler(logging.Handler):
     """What is logged, in one line each on standard error, where the application has set up no logging."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(clean(masked(record.getMessage())), err=True)
+        print(clean(masked(record.getMessage())), file=sys.stderr)  # where a progress bar is, it makes room for this
 
 
 class Output:
@@ -108,6 +109,13 @@ class Output:
         width = max(len(name) for name, _ in pairs)
         for name, value in pairs:
             self.line(Cell(f"{name:{width}}  ", "bold"), value)
+
+    def prose(self, text: str, *, indent: int = 0) -> None:
+        """Print sentences; a terminal gets them in lines of whole words."""
+        whole = " " * indent + clean(text)
+        lines = textwrap.wrap(whole, self.room, subsequent_indent=" " * indent) if self.room else [whole]
+        for line in lines:
+            self.line(line)
 
     def note(self, text: str) -> None:
         """Say something beside the output, on standard error."""

@@ -89,7 +89,7 @@ def _unjudged(operations: Operations, dead: list[DeadIncarnation]) -> list[Worke
 def _say_who_is_unjudged(out: Output, unjudged: list[WorkerView]) -> None:
     if unjudged:
         number = sum(view.running for view in unjudged)
-        out.line(
+        out.prose(
             f"{len(unjudged)} worker process{'es are' if len(unjudged) != 1 else ' is'} silent, with "
             f"{_messages(number)}, and not taken for dead yet: no heartbeat has arrived for so long that it may be "
             "Redis that was away. Start a worker: it waits for a moment, and recovers."
@@ -107,9 +107,9 @@ def _say_what_is_due(out: Output, dead: list[DeadIncarnation], number: int, unju
     _say_who_is_unjudged(out, unjudged)
     if not dead and not number:
         if not unjudged:
-            out.line("There is nothing to recover.")
+            out.prose("There is nothing to recover.")
         return
-    out.line(f"To recover: {_messages(number)}; {len(dead)} dead worker process{'es' if len(dead) != 1 else ''}.")
+    out.prose(f"To recover: {_messages(number)}; {len(dead)} dead worker process{'es' if len(dead) != 1 else ''}.")
     if dead:
         out.line("")
         rows = [[Cell(text) for text in (one.instance or "?", one.host, one.pid, one.id, one.why)] for one in dead]
@@ -122,13 +122,15 @@ def _say_what_was_done(out: Output, swept: Swept, stopped: bool) -> None:
         if number and not (name == "returned" and number == swept.handed_back):
             out.line(Cell(f"{number:6}  ", "bold"), Cell(text, "yellow" if name in ("left", "set_aside") else ""))
     if swept.locked:
-        out.line("Another worker is recovering just now, and does the same: nothing was done here.")
+        out.prose("Another worker is recovering just now, and does the same: nothing was done here.")
     elif swept.failed:
-        out.line("Not all could be put back: the broker or Redis is away. Nothing is lost; the next sweep tries again.")
+        out.prose(
+            "Not all could be put back: the broker or Redis is away. Nothing is lost; the next sweep tries again."
+        )
     elif stopped:
-        out.line("Stopped; what is left is for the next sweep.")
+        out.prose("Stopped; what is left is for the next sweep.")
     elif not swept.progress and not swept.left:
-        out.line("Nothing was due.")
+        out.prose("Nothing was due.")
 
 
 def _messages(number: int) -> str:

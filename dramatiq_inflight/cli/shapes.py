@@ -149,20 +149,20 @@ def _heartbeat(view: WorkerView) -> str:
 
 
 EVENTS = (
-    Column("TIME (UTC)"),
-    Column("INSTANCE", least=8, middle=True),
-    Column("MESSAGE"),
-    Column("ACTOR", least=6, middle=True, spare=1),
-    Column("QUEUE", least=6, middle=True, spare=2),
+    Column("UTC"),
+    Column("WORKER OR MESSAGE"),
+    Column("ACTOR", least=8, middle=True, spare=1),
+    Column("QUEUE", least=8, middle=True, spare=3),
+    Column("INSTANCE", least=12, middle=True, spare=2),
     Column("EVENT", least=23),
 )
 
 #: The same in a picture, where no id is copied.
 BRIEF_EVENTS = (
-    Column("TIME"),
-    Column("INSTANCE", least=8, middle=True),
-    Column("MESSAGE", least=9, middle=True),
-    Column("ACTOR", least=6, middle=True, spare=1),
+    Column("UTC"),
+    Column("WORKER OR MESSAGE", least=17, middle=True),
+    Column("ACTOR", least=8, middle=True, spare=1),
+    Column("INSTANCE", least=12, middle=True, spare=2),
     Column("EVENT", least=36),
 )
 
@@ -178,15 +178,16 @@ def event_rows(events: Sequence[Event], *, brief: bool = False, short: bool = Fa
     day = brief or (short and len({when(event.at)[:10] for event in events}) == 1)
     for event in events:
         at = when(event.at)
+        who = event.instance or event.worker
         cells = [
             Cell(at[11:] if day else at[5:] if short else at, "dim"),
-            Cell(event.instance or event.worker),
-            Cell(event.message_id),
+            Cell(who if event.of_worker else event.message_id),
             Cell(event.actor),
             Cell(event.queue),
+            Cell("" if event.of_worker else who),
             Cell(event.text, EVENT_STYLES.get(event.kind, "") if event.kind else ""),
         ]
         if brief:
-            del cells[4]
+            del cells[3]
         rows.append(cells)
     return rows
