@@ -15,6 +15,7 @@ be reached or refuses.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -203,9 +204,14 @@ class Inspector:
 
     def overview(self) -> Overview:
         """All at a glance: workers, how much runs and waits by queue and actor, what is set aside."""
-        now, workers, running, waiting = self._look()
+        now, workers, running = self._look()
         # Those that wait: not all of them, for there may be very many.
-        shown = [id for id, _ in waiting[:WAITING_SHOWN]]
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.zrange(self._keys.waiting, 0, WAITING_SHOWN - 1)
+        pipeline.zcard(self._keys.waiting)
+        pipeline.hlen(self._keys.aside)
+        first, waiting, aside = pipeline.execute()
+        shown = [_text(id) for id in first]
         tallies: dict[tuple[str, str], list[float]] = {}
         heads = self._heads([id for ids in running.values() for id, _ in ids])
         starts = {id: started for ids in running.values() for id, started in ids}
@@ -216,7 +222,6 @@ class Inspector:
                 tally[2] = max(tally[2], (now - starts[id]) / 1000)
         for head in self._heads(shown).values():
             tallies.setdefault((head.queue, head.actor), [0, 0, 0.0])[1] += 1
-        aside = self._client.hlen(self._keys.aside)
         return Overview(
             at=_moment(now),
             workers=workers,
@@ -225,7 +230,7 @@ class Inspector:
                 for (queue, actor), (count, waits, oldest) in sorted(tallies.items())
             ],
             running=sum(map(len, running.values())),
-            waiting=len(waiting),
+            waiting=int(waiting),
             aside=int(aside),
         )
 
@@ -251,7 +256,7 @@ class Inspector:
           older_than: Only those that were started so many seconds ago, or earlier.
           limit: So many at the most: the oldest.
         """
-        now, workers, running, waiting = self._look()
+        now, workers, running = self._look()
         by_id = {view.id: view for view in workers}
         chosen = [
             id
@@ -261,18 +266,30 @@ class Inspector:
             and instance in (None, by_id[owner].instance)
             and (older_than is None or now - started >= older_than * 1000)
         ]
-        due = dict(waiting)
+        due: dict[str, float] = {}
         if worker is None and instance is None and state != "running":
+            due = self._waiting()
             chosen += due
-        found = [
-            _message(id, head, now, by_id.get(head.owner), due.get(id))
-            for id, head in self._heads(list(dict.fromkeys(chosen))).items()
-            if head.state in IN_FLIGHT
-            and queue in (None, head.queue)
-            and actor in (None, head.actor)
-            and state in (None, head.state)
-            and (older_than is None or now - head.started >= older_than * 1000)
-        ]
+        at_once = len(chosen)
+        if state == "running" and limit is not None:
+            # The oldest are known by the index, and there may be very many others: read no more than it takes.
+            starts = {id: started for ids in running.values() for id, started in ids}
+            chosen.sort(key=starts.__getitem__)
+            at_once = max(limit, AT_A_TIME)
+        chosen = list(dict.fromkeys(chosen))
+        found: list[MessageView] = []
+        for at in range(0, len(chosen), max(at_once, 1)):
+            found += [
+                _message(id, head, now, by_id.get(head.owner), due.get(id))
+                for id, head in self._heads(chosen[at : at + at_once]).items()
+                if head.state in IN_FLIGHT
+                and queue in (None, head.queue)
+                and actor in (None, head.actor)
+                and state in (None, head.state)
+                and (older_than is None or now - head.started >= older_than * 1000)
+            ]
+            if limit is not None and len(found) >= limit:
+                break
         found.sort(key=lambda view: (-view.age, view.id))
         return found[:limit]
 
@@ -311,9 +328,14 @@ class Inspector:
             if raw is not None:
                 head = _head(raw)
                 found.append(
-                    Aside(id.decode(), head.queue if head else "", head.actor if head else "", len(raw)),
+                    Aside(_text(id), head.queue if head else "", head.actor if head else "", len(raw)),
                 )
         return found
+
+    def overdue(self) -> int:
+        """How many messages wait for a copy that should have started by now."""
+        seconds, micro = self._client.time()
+        return int(self._client.zcount(self._keys.waiting, "-inf", seconds * 1000 + micro // 1000))
 
     def history(
         self,
@@ -339,10 +361,10 @@ class Inspector:
         if since is not None:
             seconds, micro = self._client.time()
             first = str(max(0, seconds * 1000 + micro // 1000 - round(since.total_seconds() * 1000)))
-        filtered = bool(kinds or message_id or instance)
+        at_once = AT_A_TIME if kinds or message_id or instance else min(limit, AT_A_TIME)
         instances = _Instances(self)
         while len(found) < limit:
-            entries = self._client.xrevrange(self._keys.journal[0], last, first, AT_A_TIME if filtered else limit)
+            entries = self._client.xrevrange(self._keys.journal[0], last, first, at_once)
             events = [Event.of(id.decode(), _texts(raw)) for id, raw in entries if raw]
             instances.learn(events)
             for event in map(instances.complete, events):
@@ -352,7 +374,7 @@ class Inspector:
                     and instance in (None, event.instance)
                 ):
                     found.append(event)
-            if len(entries) < (AT_A_TIME if filtered else limit):
+            if len(entries) < at_once:
                 break
             last = f"({entries[-1][0].decode()}"
         return found[:limit]
@@ -367,29 +389,34 @@ class Inspector:
 
     # How it reads.
 
-    def _look(
-        self, *, messages: bool = True
-    ) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]], list[tuple[str, float]]]:
-        """The time, the workers, what each runs (with its start), and what waits (with its deadline)."""
+    def _look(self, *, messages: bool = True) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]]]:
+        """The time, the workers, and what each runs (with its start)."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.time()
         pipeline.zrange(self._keys.heartbeats, 0, -1)
-        if messages:
-            pipeline.zrange(self._keys.waiting, 0, -1, withscores=True)
-        (seconds, micro), members, *rest = pipeline.execute()
+        (seconds, micro), members = pipeline.execute()
         now = seconds * 1000 + micro // 1000
-        ids = [member.decode() for member in members if not member.startswith(b"*")]
+        ids = [_text(member) for member in members if not member.startswith(b"*")]
         running: dict[str, list[tuple[str, float]]] = {}
         if messages:
             replies = self._batches(lambda pipe, id: pipe.zrange(self._keys.running(id), 0, -1, withscores=True), ids)
             running = {
-                id: [(message.decode(), score) for message, score in reply]
+                id: [(_text(message), score) for message, score in reply]
                 for id, reply in zip(ids, replies, strict=True)
             }
         workers = self._workers(ids, now)
-        waiting = [(id.decode(), score) for id, score in rest[0]] if messages else []
         workers.sort(key=lambda view: (view.instance, view.booted or _moment(0), view.id))
-        return now, workers, running, waiting
+        return now, workers, running
+
+    def _waiting(self) -> dict[str, float]:
+        """What waits for its copy, with its deadline."""
+        found: dict[str, float] = {}
+        for at in itertools.count(0, AT_A_TIME):
+            batch = self._client.zrange(self._keys.waiting, at, at + AT_A_TIME - 1, withscores=True)
+            found.update((_text(id), score) for id, score in batch)
+            if len(batch) < AT_A_TIME:
+                break
+        return found
 
     def _workers(self, ids: Sequence[str], now: int) -> list[WorkerView]:
         def ask(pipe: Any, id: str) -> None:
@@ -469,11 +496,11 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         host=said.get("host", ""),
         pid=said.get("pid", ""),
         state=state,
-        booted=moment(int(said.get("booted", 0))),
+        booted=moment(_number(said.get("booted", ""))),
         expires_in_ms=int((deadline or 0) - now),
         running=int(running),
         why=said.get("why", "it left while messages were still running" if "left" in said else ""),
-        queues=tuple(json.loads(said.get("queues", "[]"))),
+        queues=_names(said.get("queues", "[]")),
     )
 
 
@@ -501,18 +528,37 @@ def _message(
     )
 
 
+#: As `json.loads`, which spends as long again on finding out what it was given.
+_decode = json.JSONDecoder().decode
+
+
 def _head(raw: bytes) -> Head | None:
     line, newline, _ = raw.partition(b"\n")
     if not newline:
         return None
     try:
-        return Head(*json.loads(line))
+        return Head(*_decode(line.decode()))
     except (ValueError, TypeError):
         return None  # damaged, or of another version
 
 
 def _texts(raw: dict[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+    return {_text(name): _text(value) for name, value in raw.items()}
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")  # what is damaged is shown, and breaks nothing
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 15 else 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(text)))
+    except (ValueError, TypeError):
+        return ()
 
 
 def _moment(ms: int) -> datetime:

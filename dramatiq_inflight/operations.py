@@ -155,10 +155,12 @@ class Operations:
 
     def left_to_recover(self) -> tuple[list[DeadIncarnation], int]:
         """What `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
-        due = self._registry.due()
-        dead = self._registry.incarnations(due.dead) if due.dead else []
+        ids: dict[str, None] = {}
+        while batch := [id for id in self._registry.due(skip_dead=len(ids)).dead if id not in ids]:
+            ids.update(dict.fromkeys(batch))
+        dead = self._registry.incarnations(list(ids)) if ids else []
         running = {view.id: view.running for view in self.inspector.workers()}
-        return dead, sum(running.get(one.id, 0) for one in dead) + len(due.overdue)
+        return dead, sum(running.get(one.id, 0) for one in dead) + self.inspector.overdue()
 
     # How it is done.
 

@@ -61,11 +61,20 @@ GRAPH = {
     "wire": set(),
 }  # fmt: skip
 
+#: The parts that are folders of their own: what their modules may import of the package outside of their folder.  The
+#: core imports none of them.
+PARTS = {
+    "cli": {"", "errors", "history", "inspector", "operations", "records", "recovery", "settings"},
+}
 
-def imports_of(path: Path) -> set[str]:
+#: What is there with an extra only: the core does without, and the parts may use what is theirs.
+EXTRAS = {"click": {"cli"}, "rich": {"cli"}}
+
+
+def imports_of(path: Path, level: int = 1) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
+        if isinstance(node, ast.ImportFrom) and node.level == level:
             found |= {node.module} if node.module else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -76,6 +85,36 @@ def imports_of(path: Path) -> set[str]:
 def test_modules_import_what_the_design_allows_and_no_more() -> None:
     """Recovery does not know the middleware, the registry does not know recovery, and so on."""
     assert {path.stem: imports_of(path) for path in PACKAGE.glob("*.py")} == GRAPH
+
+
+def others_imported(path: Path) -> set[str]:
+    """The packages of others that a module imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def test_the_parts_import_the_core_and_not_the_other_way_round() -> None:
+    """Nobody who does not use a part needs what it needs."""
+    for path in PACKAGE.glob("*.py"):
+        assert not imports_of(path) & set(PARTS), path.name
+        assert not others_imported(path) & set(EXTRAS), path.name
+    for part, allowed in PARTS.items():
+        for path in (PACKAGE / part).glob("*.py"):
+            of_the_core = {"" if name == "__version__" else name for name in imports_of(path, level=2)}
+            assert of_the_core <= allowed, path.name
+            assert not imports_of(path, level=3), path.name
+            for name in others_imported(path) & set(EXTRAS):
+                assert part in EXTRAS[name], path.name
+
+
+def test_the_modules_of_the_command_line_are_small() -> None:
+    for path in (PACKAGE / "cli").glob("*.py"):
+        assert len(path.read_text().splitlines()) < 250, path.name
 
 
 def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:

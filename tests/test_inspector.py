@@ -213,6 +213,12 @@ def test_messages_are_shown_and_chosen(lab: Lab, a: Registry, b: Registry, inspe
     assert chosen(state="requeued") == {gone.message_id}
     assert chosen(older_than=3600) == set()
     assert len(inspector.messages(limit=2)) == 2
+    assert [view.id for view in inspector.messages(state="running", limit=1)] == [one.message_id]
+    assert [view.id for view in inspector.messages(state="running", limit=1, actor="charge")] == [two.message_id]
+    assert inspector.messages(limit=0) == []
+    assert inspector.overdue() == 0
+    lab.overdue(gone)
+    assert inspector.overdue() == 1
     assert inspector.message("no such message") is None
     assert inspector.payload("no such message") is None
 
@@ -248,6 +254,24 @@ def test_damaged_records_are_not_shown_and_break_nothing(lab: Lab, a: Registry, 
     assert inspector.payload(copy.message_id) == b"what is this?"
 
 
+def test_a_damaged_worker_is_shown_and_breaks_nothing(lab: Lab, a: Registry, inspector: Inspector) -> None:
+    lab.client.hset(lab.prefix + "incarnation:a", mapping={"booted": "?", "queues": "{", "host": b"\xff"})
+    lab.client.zadd(lab.prefix + "heartbeats", {b"\xff": 1})
+    assert {(view.id, view.host, view.booted, view.queues) for view in inspector.workers()} == {
+        ("a", "\ufffd", None, ()),
+        ("\ufffd", "", None, ()),
+    }
+
+
+def test_very_many_that_wait_are_listed_whole(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.hand_back(b, a, copy)
+    lab.client.zadd(lab.prefix + "waiting", {f"m{i}": i for i in range(2500)})
+    assert [view.id for view in inspector.messages()] == [copy.message_id]
+    assert inspector.overview().waiting == 2501
+
+
 def test_the_history_is_chosen_and_goes_on(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
@@ -274,6 +298,8 @@ def test_the_history_is_capped(lab: Lab, a: Registry, inspector: Inspector) -> N
     a.put_off(copy, 1)
     assert 10_000 <= lab.client.xlen(lab.prefix + "history") < 10_200
     assert len(inspector.history(limit=20_000, kinds=[EventKind.DEFERRED])) == 1
+    assert len(inspector.history(limit=20_000)) == lab.client.xlen(lab.prefix + "history")
+    assert len(inspector.history(limit=1500)) == 1500
 
 
 def test_a_user_who_may_not_write_the_history_loses_no_message(lab: Lab, a: Registry, b: Registry) -> None:

@@ -16,7 +16,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operations
 from dramatiq_inflight.records import Copy, Enqueued, Finished, Start
 from dramatiq_inflight.registry import Registry
-from tests.support.lab import Lab
+from tests.support.lab import Lab, copy_of
 
 
 class Shop:
@@ -224,6 +224,20 @@ def test_recover_does_what_a_worker_would(shop: Shop, a: Registry, b: Registry) 
     again = shop.fetch()
     assert again is not None
     assert again.message_id == copy.message_id
+
+
+def test_all_that_is_left_to_recover_is_counted(shop: Shop, a: Registry, b: Registry) -> None:
+    """More dead workers than are recovered at a time, and what waits for its copy."""
+    copy = shop.runs(a)
+    shop.lab.hand_back(b, a, copy)
+    shop.lab.overdue(copy)
+    for i in range(60):
+        dead = shop.lab.incarnation(f"dead-{i}")
+        shop.lab.runs(dead, copy_of())
+        shop.lab.kill(dead)
+    dead_ones, number = shop.operations.left_to_recover()
+    assert len(dead_ones) == 61
+    assert number == 61
 
 
 def test_operations_need_a_tracker() -> None:

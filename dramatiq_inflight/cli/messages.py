@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""``list`` and ``show``: the messages in flight, and all that is known of one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..inspector import IN_FLIGHT, Inspector, MessageView
+from . import documents
+from .failures import not_done
+from .output import Output, json_option
+from .shapes import EVENTS, MESSAGES, STYLES, event_rows, message_rows
+from .source import Source
+from .table import Cell
+from .text import age, duration, when
+
+__all__ = ["list_messages", "show"]
+
+ASIDE = "aside"
+
+#: By what messages can be sorted; the first is the one that is oldest, or worst.
+ORDERS: dict[str, Callable[[MessageView], Any]] = {
+    "age": lambda view: -view.age,
+    "crashes": lambda view: -view.crashes,
+    "run": lambda view: -view.run,
+    "queue": lambda view: (view.queue, view.actor),
+    "actor": lambda view: (view.actor, view.queue),
+    "instance": lambda view: (view.instance, view.worker),
+    "state": lambda view: view.state,
+    "id": lambda view: view.id,
+}
+
+#: How many events ``show`` tells of one message.
+EVENTS_SHOWN = 100
+
+
+@click.command("list")
+@click.option("--instance", metavar="NAME", help="Only those on this instance (pod, container or host).")
+@click.option("--worker", metavar="ID", help="Only those of this worker process.")
+@click.option("--queue", metavar="NAME", help="Only those of this queue.")
+@click.option("--actor", metavar="NAME", help="Only those of this actor.")
+@click.option("--state", type=click.Choice([*sorted(IN_FLIGHT), ASIDE]), help="Only those in this state.")
+@click.option("--older-than", type=duration, help="Only those started so long ago, or earlier: 90, 10m, 2h.")
+@click.option("--sort", type=click.Choice(list(ORDERS)), default="age", show_default=True, help="What comes first.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
+)
+@json_option
+@click.pass_obj
+def list_messages(source: Source, /, sort: str, limit: int, as_json: bool, **filters: Any) -> None:
+    """List the messages that run, or wait to be recovered; oldest first.
+
+    "--state aside" lists those that could not be read or decoded, and are kept whole.
+
+    Exit code 0, whether there are any or not.
+    """
+    out = Output(as_json=as_json)
+    inspector = source.inspector
+    found = _aside(inspector, **filters) if filters["state"] == ASIDE else inspector.messages(**filters)
+    found.sort(key=lambda view: (ORDERS[sort](view), -view.age, view.id))
+    shown = found[: limit or None]
+    if as_json:
+        out.json({"total": len(found), "messages": [documents.view(view) for view in shown]})
+        return
+    if shown:
+        out.table(MESSAGES, message_rows(shown))
+    else:
+        out.note("There are none.")
+    if len(shown) < len(found):
+        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
+
+
+@click.command()
+@click.argument("id")
+@click.option("--payload", is_flag=True, help="Also the message itself, with its arguments: your users' data.")
+@json_option
+@click.pass_obj
+def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
+    """Show all that is known of one message, and its history.
+
+    Nothing is known of a message that is queued, or is complete and was run but once.
+
+    Exit code 1: nothing is known of it.
+    """
+    out = Output(as_json=as_json)
+    inspector = source.inspector
+    view = inspector.message(id)
+    events = inspector.history(message_id=id, limit=EVENTS_SHOWN)[::-1]
+    data = inspector.payload(id) if payload else None
+    if as_json:
+        document: dict[str, Any] = {
+            "message": documents.view(view) if view else None,
+            "history": [documents.event(event) for event in events],
+        }
+        if payload:
+            document |= _payload_document(data)
+        out.json(document)
+    elif view is None:
+        out.note("Nothing is known of it now: it may be queued, or complete.")
+    else:
+        out.fields(_fields(view))
+    if not as_json:
+        if events:
+            out.line("")
+            out.table(EVENTS, event_rows(events, short=out.terminal))
+        if payload:
+            out.line("")
+            out.line(Cell("payload", "bold"))
+            for line in _payload_lines(data):
+                out.line(line)
+    if view is None:
+        raise not_done()
+
+
+def _fields(view: MessageView) -> list[tuple[str, Cell]]:
+    alive = "alive" if view.worker_alive else "not alive"
+    limit = "no limit" if view.max_recoveries is None else str(view.max_recoveries)
+    fields = [
+        ("id", Cell(view.id)),
+        ("state", Cell(view.state, STYLES.get(view.state, ""))),
+        ("queue", Cell(view.queue or "?")),
+        ("actor", Cell(view.actor or "?")),
+        ("instance", Cell(view.instance or "-")),
+        ("worker", Cell(f"{view.worker} ({alive})" if view.worker else "-")),
+        ("started", Cell(f"{when(view.started)} UTC, {age(view.age)} ago" if view.started else "-")),
+        ("first started", Cell(f"{when(view.first_started)} UTC" if view.first_started else "-")),
+        ("run", Cell(str(view.run))),
+        ("generation", Cell(str(view.generation))),
+        ("crashes", Cell(f"{view.crashes} (max_recoveries: {limit})", "red" if view.crashes else "")),
+        ("shutdowns", Cell(str(view.drains))),
+        ("alone", Cell("yes: one more death convicts it" if view.alone else "no")),
+    ]
+    if view.due is not None:
+        fields.append(("due", Cell(f"{when(view.due)} UTC: recovery sees to it, if it has not started by then")))
+    return fields
+
+
+def _aside(inspector: Inspector, *, queue: str | None, actor: str | None, **others: Any) -> list[MessageView]:
+    """Those that were set aside; no worker has them."""
+    if any(others[name] is not None for name in ("instance", "worker", "older_than")):
+        raise click.UsageError("--state aside goes with --queue and --actor only: what is set aside has no worker.")
+    chosen = [one.id for one in inspector.aside() if queue in (None, one.queue) and actor in (None, one.actor)]
+    views = [inspector.message(id) for id in chosen]
+    return [view for view in views if view is not None and view.state == ASIDE]
+
+
+def _payload_document(data: bytes | None) -> dict[str, Any]:
+    """As a text, or, where it is none, as base64."""
+    if data is None:
+        return {"payload": None}
+    try:
+        return {"payload": data.decode()}
+    except UnicodeDecodeError:
+        return {"payload": None, "payload_base64": base64.b64encode(data).decode()}
+
+
+def _payload_lines(data: bytes | None) -> list[str]:
+    if data is None:
+        return ["There is none."]
+    try:
+        return json.dumps(json.loads(data), indent=2, ensure_ascii=False).splitlines()
+    except ValueError:
+        return [data.decode(errors="backslashreplace")]

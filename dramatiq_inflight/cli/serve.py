@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""``dashboard`` and ``exporter``: the same for browsers and for Prometheus, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+from .extras import load
+from .failures import Wrong
+from .source import Source
+
+__all__ = ["dashboard", "exporter"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+host_option = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+
+
+def port_option(default: int) -> Callable[[F], F]:
+    """The port to listen at."""
+    return click.option(
+        "--port", type=click.IntRange(0, 65535), default=default, show_default=True, help="The port to listen at."
+    )
+
+
+@click.command()
+@host_option
+@port_option(8080)
+@click.option(
+    "--allow-actions", is_flag=True, help="Let who can reach it requeue, dead-letter and discard; takes --broker."
+)
+@click.pass_obj
+def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None:
+    """Serve a web page that shows what runs where, until Ctrl-C."""
+    operations = source.operations("dashboard --allow-actions") if allow_actions else None
+    serve = load("dashboard", "dashboard", "dashboard").serve
+    with _listening(host, port):
+        serve(source.inspector, operations, host=host, port=port)
+
+
+@click.command()
+@host_option
+@port_option(9192)
+@click.pass_obj
+def exporter(source: Source, host: str, port: int) -> None:
+    """Serve metrics for Prometheus, until Ctrl-C."""
+    serve = load("metrics", "exporter", "prometheus").serve
+    with _listening(host, port):
+        serve(source.inspector, host=host, port=port)
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass  # that is how it ends
+    except OSError as error:
+        raise Wrong(f"--host is {host!r} and --port is {port}: {error.strerror or error}; choose others.") from error

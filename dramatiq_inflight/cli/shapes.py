@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The tables: their columns, and a row for each view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from ..history import Event, EventKind
+from ..inspector import MessageView, Tally, WorkerView
+from .table import Cell, Column
+from .text import age, when
+
+__all__ = [
+    "EVENTS",
+    "MESSAGES",
+    "NOTABLE",
+    "STYLES",
+    "TALLIES",
+    "WORKERS",
+    "event_rows",
+    "message_rows",
+    "tally_rows",
+    "worker_rows",
+]
+
+STYLES = {
+    "alive": "green",
+    "draining": "cyan",
+    "silent": "yellow",
+    "dead": "red",
+    "recovering": "yellow",
+    "requeued": "yellow",
+    "condemned": "red",
+    "poisoned": "red",
+    "dead_lettered": "red",
+    "aside": "red",
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "cyan",
+    "ok": "green",
+}
+
+EVENT_STYLES = {
+    EventKind.JOINED: "dim",
+    EventKind.LEFT: "dim",
+    EventKind.DEFERRED: "dim",
+    EventKind.CLEARED: "green",
+    EventKind.RECOVERED: "yellow",
+    EventKind.DIED: "red",
+    EventKind.POISON: "bold red",
+    EventKind.DEAD_LETTERED: "red",
+    EventKind.SET_ASIDE: "red",
+}
+
+#: The events that an overview tells: all but what every deploy brings.
+NOTABLE = frozenset(EventKind) - {EventKind.JOINED, EventKind.LEFT, EventKind.DEFERRED}
+
+TALLIES = (
+    Column("QUEUE", least=8, middle=True),
+    Column("ACTOR", least=8, middle=True),
+    Column("RUNNING", right=True),
+    Column("WAITING", right=True),
+    Column("OLDEST", right=True),
+)
+
+
+def tally_rows(tallies: Iterable[Tally]) -> list[list[Cell]]:
+    return [
+        [
+            Cell(tally.queue),
+            Cell(tally.actor),
+            Cell(str(tally.running)),
+            Cell(str(tally.waiting), "yellow" if tally.waiting else ""),
+            Cell(age(tally.oldest) if tally.running else ""),
+        ]
+        for tally in tallies
+    ]
+
+
+#: An id is whole: it is what one copies.
+MESSAGES = (
+    Column("MESSAGE"),
+    Column("STATE"),
+    Column("AGE", right=True),
+    Column("ACTOR", least=10, middle=True),
+    Column("QUEUE", least=8, middle=True, spare=2),
+    Column("INSTANCE", least=10, middle=True),
+    Column("RUN", right=True, spare=3),
+    Column("CRASHES", right=True, spare=1),
+)
+
+
+def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
+    return [
+        [
+            Cell(view.id),
+            Cell(view.state, STYLES.get(view.state, "")),
+            Cell(age(view.age) if view.started else ""),
+            Cell(view.actor),
+            Cell(view.queue),
+            Cell(view.instance, "" if view.worker_alive else "red"),
+            Cell(str(view.run)),
+            Cell(str(view.crashes), "red" if view.crashes else ""),
+        ]
+        for view in views
+    ]
+
+
+WORKERS = (
+    Column("INSTANCE", least=16, middle=True),
+    Column("STATE"),
+    Column("RUNNING", right=True),
+    Column("HEARTBEAT", right=True, spare=1),
+    Column("UP", right=True, spare=2),
+    Column("HOST", least=8, middle=True, spare=4),
+    Column("PID", right=True, spare=3),
+    Column("QUEUES", least=16, spare=5),
+    Column("WORKER", spare=6),
+    Column("WHY", least=12),
+)
+
+
+def worker_rows(views: Iterable[WorkerView], now: datetime) -> list[list[Cell]]:
+    return [
+        [
+            Cell(view.instance or "?"),
+            Cell(view.state, STYLES.get(view.state, "")),
+            Cell(str(view.running)),
+            Cell(_heartbeat(view)),
+            Cell(age((now - view.booted).total_seconds()) if view.booted else ""),
+            Cell(view.host),
+            Cell(view.pid),
+            Cell(",".join(queue for queue in view.queues if not queue.endswith(".DQ"))),
+            Cell(view.id),
+            Cell(view.why),
+        ]
+        for view in views
+    ]
+
+
+def _heartbeat(view: WorkerView) -> str:
+    """How long it is still believed to live, or for how long it has not been."""
+    seconds = view.expires_in_ms / 1000
+    if view.state == "dead":
+        return ""
+    return f"{age(seconds)} left" if seconds >= 0 else f"{age(-seconds)} late"
+
+
+EVENTS = (
+    Column("UTC"),
+    Column("WORKER OR MESSAGE"),
+    Column("ACTOR", least=8, middle=True, spare=1),
+    Column("QUEUE", least=8, middle=True, spare=3),
+    Column("INSTANCE", least=12, middle=True, spare=2),
+    Column("EVENT", least=23),
+)
+
+#: The same in a picture, where no id is copied.
+BRIEF_EVENTS = (
+    Column("UTC"),
+    Column("WORKER OR MESSAGE", least=17, middle=True),
+    Column("ACTOR", least=8, middle=True, spare=1),
+    Column("INSTANCE", least=12, middle=True, spare=2),
+    Column("EVENT", least=36),
+)
+
+
+def event_rows(events: Sequence[Event], *, brief: bool = False, short: bool = False) -> list[list[Cell]]:
+    """A row for each event.
+
+    Parameters:
+      brief: For `BRIEF_EVENTS`.
+      short: Times without the year, and without the day where that is the same for all.
+    """
+    rows = []
+    day = brief or (short and len({when(event.at)[:10] for event in events}) == 1)
+    for event in events:
+        at = when(event.at)
+        who = event.instance or event.worker
+        cells = [
+            Cell(at[11:] if day else at[5:] if short else at, "dim"),
+            Cell(who if event.of_worker else event.message_id),
+            Cell(event.actor),
+            Cell(event.queue),
+            Cell("" if event.of_worker else who),
+            Cell(event.text, EVENT_STYLES.get(event.kind, "") if event.kind else ""),
+        ]
+        if brief:
+            del cells[3]
+        rows.append(cells)
+    return rows

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What is looked at: an application's broker, or a Redis and a namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dramatiq import Broker, get_broker
+
+from ..errors import ConfigurationError
+from ..inspector import Inspector
+from ..operations import Operations
+from ..settings import load_settings
+from .failures import Wrong
+
+__all__ = ["Source", "import_broker"]
+
+
+@dataclass
+class Source:
+    """What the options before the command say.  It may hold a password, which is not shown."""
+
+    broker_name: str | None = None
+    redis_url: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+    paths: Sequence[str] = (".",)
+
+    @functools.cached_property
+    def broker(self) -> Broker | None:
+        """The application's broker; ``None``: it was not named."""
+        if self.broker_name is None:
+            return None
+        if self.redis_url is not None or self.namespace is not None:
+            raise Wrong(
+                "--broker is given, and --redis-url or --namespace as well; the broker's tracker knows both: "
+                "leave them out."
+            )
+        sys.path[:0] = reversed(self.paths)
+        return import_broker(self.broker_name)
+
+    @functools.cached_property
+    def inspector(self) -> Inspector:
+        """Reads what is there."""
+        if self.broker is not None:
+            return Inspector.of(self.broker)
+        given = {"redis_url": self.redis_url, "namespace": self.namespace}
+        try:
+            settings = load_settings({name: value for name, value in given.items() if value is not None})
+        except ConfigurationError as error:
+            # As the user knows them here.
+            text = str(error).replace("redis_url is", "--redis-url is", 1).replace("namespace is", "--namespace is", 1)
+            raise Wrong(text) from error
+        if settings.redis_url is None:
+            raise Wrong(
+                "Nothing says where to look; give --broker MODULE, as to dramatiq, or --redis-url URL "
+                "(or PROCESSING_REDIS_URL in the environment)."
+            )
+        return Inspector.from_url(settings.redis_url, settings.namespace)
+
+    def operations(self, what: str) -> Operations:
+        """Acts on what is there.
+
+        Parameters:
+          what: What is to be done, for the error where that cannot be.
+        """
+        if self.broker is None:
+            raise Wrong(
+                f"{what} acts through the application's broker, which a Redis URL does not tell; "
+                "give --broker MODULE, as to dramatiq."
+            )
+        return Operations(self.broker)
+
+
+def import_broker(name: str) -> Broker:
+    """The broker of a module, or the one under a name in it, as Dramatiq's command line finds it.
+
+    Dramatiq's own function is not for others to depend on.  What the application prints meanwhile goes to standard
+    error: standard output is for the result.
+    """
+    module_name, _, path = name.partition(":")
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            found: object = importlib.import_module(module_name)
+            if path:
+                found = functools.reduce(getattr, path.split("."), found)
+            if not path or (callable(found) and not isinstance(found, Broker)):
+                if path and callable(found):
+                    found()
+                found = get_broker()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            raise Wrong(
+                f"--broker is {name!r}, which cannot be imported ({type(error).__name__}: {error}); it must be "
+                "a module such as app.tasks, or module:variable, that can be found from --path."
+            ) from error
+    if not isinstance(found, Broker):
+        raise Wrong(f"--broker is {name!r}, which is a {type(found).__name__}; it must be a broker, or a function.")
+    return found
