@@ -544,7 +544,7 @@ def test_the_dashboard_and_the_exporter_are_started(
 
 
 def test_a_part_without_its_extra_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, command, extra in (("dashboard", "dashboard", "dashboard"), ("metrics", "exporter", "prometheus")):
+    for module, command, extra in (("dashboard", "dashboard", "dashboard"), ("metrics", "exporter", "metrics")):
         monkeypatch.setitem(sys.modules, f"dramatiq_inflight.{module}", None)
         result = run(command)
         assert result.exit_code == 2

@@ -211,6 +211,26 @@ def test_an_operator_who_is_killed_in_the_middle_loses_nothing(shop: Shop, a: Re
     assert shop.lab.state(copy) == "requeued"
 
 
+def test_a_broker_that_is_away_is_said_and_recovery_ends_it(
+    shop: Shop, a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shop.runs(a)
+    shop.lab.kill(a)
+
+    def away(*args: Any, **options: Any) -> None:
+        raise RuntimeError("as asked for")
+
+    monkeypatch.setattr(shop.operations._recovery, "enqueue", away)
+    assert shop.operations.requeue(copy.message_id) is Done.BEGUN
+    assert shop.lab.state(copy) == "recovering"
+    monkeypatch.undo()
+    shop.lab.overdue(copy)
+    assert shop.operations.recover().copied == 1
+    again = shop.fetch()
+    assert again is not None
+    assert shop.start(b, again) is Start.RUN
+
+
 def test_recover_does_what_a_worker_would(shop: Shop, a: Registry, b: Registry) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)

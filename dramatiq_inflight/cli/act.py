@@ -29,6 +29,7 @@ SENTENCES = {
     Done.SETTLED: "nothing to do: it is complete, or its retry or its dead letter is with the broker",
     Done.UNKNOWN: "nothing is known of it: it may be queued, or complete",
     Done.UNREADABLE: "its payload cannot be decoded: it is set aside whole; see list --state aside",
+    Done.BEGUN: "begun: it is taken, and its copy is enqueued by the workers' recovery once the broker can be reached",
     Done.ELSEWHERE: "it is in a dead-letter queue that cannot be reached from here; use the broker's own means",
     Done.STRANGE: "left alone: the application at --broker does not declare its queue or its actor",
 }

@@ -49,7 +49,7 @@ def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None
 @click.pass_obj
 def exporter(source: Source, host: str, port: int) -> None:
     """Serve metrics for Prometheus, until Ctrl-C."""
-    serve = load("metrics", "exporter", "prometheus").serve
+    serve = load("metrics", "exporter", "metrics").serve
     with _listening(host, port):
         serve(source.inspector, host=host, port=port)
 
