@@ -9,7 +9,7 @@ its messages are put back through the broker: at once, exactly once, and not for
 from __future__ import annotations
 
 from .current import Current, current
-from .errors import ConfigurationError, InFlightError, MessageLost, MessageSkipped, PoisonMessage
+from .errors import CheckpointError, ConfigurationError, InFlightError, MessageLost, MessageSkipped, PoisonMessage
 from .history import Count, Event, EventKind
 from .incident import Incident, Kind
 from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aside",
+    "CheckpointError",
     "ConfigurationError",
     "Count",
     "Current",

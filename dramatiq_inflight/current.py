@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVar
 
 from .records import moment
-from .table import current_entry
+from .table import Entry, current_entry
 
 __all__ = ["Current", "current"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,65 @@ class Current:
     #: When the first of its runs started, as far as the record goes back.
     first_started: datetime | None
 
+    _entry: Entry = field(repr=False, compare=False)
+
+    def checkpoint(self, value: Any, *, progress: float | None = None, note: str = "") -> bool:
+        """Keep how far this run has come: a next run finds it as `last_checkpoint`.  One round trip, and atomic.
+
+        It outlasts crashes, shutdowns and retries, and is gone once the message is complete.  Where that never
+        happens, it is kept for 30 days.
+
+        Parameters:
+          value: Anything that JSON can hold, up to 64 KiB: where to go on, not what came out.
+          progress: For people: how much is done, from 0 to 1.
+          note: For people: what is being done, up to 200 characters.
+
+        Returns: whether it is kept; False: Redis cannot be reached, and the one before counts.
+
+        Raises:
+          CheckpointError: It cannot be kept.
+          MessageLost: Another run has the message, and this one changes nothing any more: stop.
+        """
+        kept: bool = self._entry.checkpoints.save(self._entry, value, progress, note)
+        return kept
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """What this run, or else an earlier one, has kept last; ``None``: nothing.  Asks Redis once in a run.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return self._entry.checkpoints.load(self._entry)
+
+    def iterate(
+        self,
+        items: Iterable[T] | Callable[[Any], Iterable[T]],
+        *,
+        key: Callable[[T], Any] | None = None,
+        every: float = 5.0,
+        name: str = "items",
+    ) -> Iterator[T]:
+        """Go through items, and on from where an earlier run was cut off.
+
+        An item is done when the next one is asked for.  What was done since the last save is done again by the next
+        run, so each item should bear that.
+
+        Parameters:
+          items: The same items in the same order at every run; or a function that is given the key of the last item
+            that was done (``None`` at first), and returns those after it: a query by primary key, say.
+          key: Of an item, JSON-able, for such a function.
+          every: How long to go on without saving, seconds; 0: save after each item.
+          name: Where a message goes through several things: of each.
+
+        Raises:
+          CheckpointError: A key is not JSON-able.
+          MessageLost: Another run has the message.
+          redis.RedisError: Redis cannot be reached at the first item.
+        """
+        found: Iterator[T] = self._entry.checkpoints.iterate(self._entry, items, key, every, name)
+        return found
+
     @property
     def recovered(self) -> bool:
         """Whether an earlier run of the message was cut off by the death of its worker."""
@@ -51,4 +114,5 @@ def current() -> Current | None:
         drains=entry.drains,
         started=moment(entry.started_ms),
         first_started=moment(entry.first_ms or entry.started_ms),
+        _entry=entry,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dramatiq.errors import DramatiqError
 from dramatiq.middleware import Interrupt, MiddlewareError, SkipMessage
 
-__all__ = ["ConfigurationError", "InFlightError", "MessageLost", "MessageSkipped", "PoisonMessage"]
+__all__ = ["CheckpointError", "ConfigurationError", "InFlightError", "MessageLost", "MessageSkipped", "PoisonMessage"]
 
 
 class InFlightError(DramatiqError):
@@ -23,6 +23,10 @@ class ConfigurationError(InFlightError, MiddlewareError, ValueError):
     It is a ``MiddlewareError`` because Dramatiq logs and swallows every other exception of a ``before_`` hook,
     and a worker that is configured wrongly must not start.
     """
+
+
+class CheckpointError(InFlightError, ValueError):
+    """A checkpoint cannot be kept: it is no JSON, it is too large, or the message does not run any more."""
 
 
 class MessageSkipped(InFlightError, SkipMessage):

@@ -170,7 +170,7 @@ class Heartbeat(Thread):
         )
         if mended is Mended.LOST:
             if not entry.lost:
-                self._lose(entry)
+                self.lose(entry)
         elif mended is not Mended.LATER:
             if mended is not Mended.KEPT:
                 self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
@@ -178,7 +178,8 @@ class Heartbeat(Thread):
             entry.written = True
         entry.epoch = epoch
 
-    def _lose(self, entry: Entry) -> None:
+    def lose(self, entry: Entry) -> None:
+        """Another worker has the message."""
         entry.lost = True
         interrupted = entry.strand is not None and entry.strand.interrupt(MessageLost)
         self.logger.warning(
@@ -208,6 +209,7 @@ class Heartbeat(Thread):
                 again=entry.enqueued_again or entry.cut_short,
                 contended=entry.contended,
                 unacked=unacked,
+                checkpointed=bool(entry.kept),
                 broker_keys=broker_keys,
                 then=then,
             )

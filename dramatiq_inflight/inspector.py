@@ -15,6 +15,7 @@ be reached or refuses.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -108,6 +109,11 @@ class MessageView:
     alone: bool
     #: When recovery looks after its copy, should that not have started by then.
     due: datetime | None = None
+    #: What its last checkpoint said: how much is done, from 0 to 1, and what was being done.
+    progress: float | None = None
+    note: str = ""
+    #: When that was kept; ``None``: it never was.
+    checkpointed: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -291,7 +297,7 @@ class Inspector:
             if limit is not None and len(found) >= limit:
                 break
         found.sort(key=lambda view: (-view.age, view.id))
-        return found[:limit]
+        return self._with_progress(found[:limit])
 
     def message(self, id: str) -> MessageView | None:
         """One message, whatever its state; ``None``: nothing is known of it.
@@ -311,7 +317,8 @@ class Inspector:
             head = _head(aside) or Head("aside", "", 0, 0, 0, -1, 0, 0, 0, 0, "", "", "", "", 0, 0, 0)
             return _message(id, head, now, None, None, state="aside")
         owner = self._workers([head.owner], now)[0] if head.owner else None
-        return _message(id, head, now, owner if owner and owner.instance else None, deadline)
+        view = _message(id, head, now, owner if owner and owner.instance else None, deadline)
+        return self._with_progress([view])[0]
 
     def payload(self, id: str) -> bytes | None:
         """The encoded message, which is the user's data; ``None``: there is none."""
@@ -427,6 +434,13 @@ class Inspector:
         replies = list(self._batches(ask, ids))
         return [_worker(id, replies[3 * i : 3 * i + 3], now) for i, id in enumerate(ids)]
 
+    def _with_progress(self, views: list[MessageView]) -> list[MessageView]:
+        def ask(pipe: Any, id: str) -> None:
+            pipe.hmget(self._keys.checkpoint(id), "at", "progress", "note")
+
+        replies = self._batches(ask, [view.id for view in views])
+        return [_progressed(view, *reply) for view, reply in zip(views, replies, strict=True)]
+
     def _heads(self, ids: Sequence[str]) -> dict[str, Head]:
         """The records that there are, without their payloads."""
         found: dict[str, Head] = {}
@@ -501,6 +515,17 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         running=int(running),
         why=said.get("why", "it left while messages were still running" if "left" in said else ""),
         queues=_names(said.get("queues", "[]")),
+    )
+
+
+def _progressed(view: MessageView, at: bytes | None, progress: bytes | None, note: bytes | None) -> MessageView:
+    if at is None:
+        return view
+    return dataclasses.replace(
+        view,
+        checkpointed=moment(int(at)),
+        progress=float(progress) if progress else None,
+        note=_text(note or b""),
     )
 
 

@@ -6,6 +6,7 @@
     {namespace}:running:<incarnation>      zset     ids of the messages it runs, by the time of their start
     {namespace}:incarnation:<incarnation>  hash     who it is, and where its broker keeps what it has fetched
     {namespace}:heartbeats                 zset     incarnations by the time until which they are believed to live
+    {namespace}:checkpoint:<message id>    hash     how far its runs have come, for the next one
     {namespace}:waiting                    zset     ids of records that wait for their copy, by deadline
     {namespace}:handed                     zset     incarnations whose messages were handed back, by when
     {namespace}:aside                      hash     records that could not be read or decoded, by message id
@@ -43,6 +44,10 @@ class Keys:
     def record(self, message_id: str) -> str:
         """Of one message."""
         return f"{self.prefix}record:{message_id}"
+
+    def checkpoint(self, message_id: str) -> str:
+        """How far the runs of a message have come."""
+        return f"{self.prefix}checkpoint:{message_id}"
 
     def running(self, incarnation: str) -> str:
         """What an incarnation runs."""

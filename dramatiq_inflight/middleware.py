@@ -608,6 +608,7 @@ class InFlightTracker(Middleware):
     def _run(self, runtime: Runtime, entry: Entry) -> None:
         if entry.policy.interrupt_on_loss:
             entry.strand = Strand()
+        entry.checkpoints = runtime.checkpoints
         runtime.table.run(entry)
         current_entry.set(entry)
 

@@ -25,6 +25,7 @@ __all__ = [
     "Mended",
     "Orphan",
     "Requeued",
+    "Saved",
     "Start",
     "Started",
     "is_copy",
@@ -248,6 +249,14 @@ class Requeued(enum.Enum):
     REQUEUED = "requeued"
     POISONED = "poisoned"
     #: The copy has started already, or another recoverer has claimed it.
+    FENCED = "fenced"
+
+
+class Saved(enum.Enum):
+    """What became of a checkpoint."""
+
+    SAVED = "saved"
+    #: Another run has the message: nothing was changed.
     FENCED = "fenced"
 
 

@@ -34,6 +34,7 @@ from .records import (
     Mended,
     Orphan,
     Requeued,
+    Saved,
     Start,
     Started,
 )
@@ -60,6 +61,9 @@ BATCH = 50
 #: How long a message is remembered whose ack was sent, seconds: three times RabbitMQ's default heartbeat.  A broker
 #: that has not read the ack notices within two that the connection is lost, and delivers the message again.
 ACK_TTL = 180.0
+
+#: How long a checkpoint is kept after it was last written, seconds: for longer than retries are delayed.
+CHECKPOINT_TTL = 30 * 24 * 3600.0
 
 #: The shortest grace after an outage, seconds; see _common.lua.
 GRACE = 6.0
@@ -194,6 +198,7 @@ class Registry:
         again: bool,
         contended: bool,
         unacked: bool = False,
+        checkpointed: bool = False,
         broker_keys: Sequence[str] = (),
         then: Call | None = None,
     ) -> Finished:
@@ -204,14 +209,17 @@ class Registry:
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
           unacked: Whether it is to be remembered until `acked` says that the broker was told.
+          checkpointed: Whether a checkpoint may have been kept, by this run or an earlier one: it is deleted.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
             error is raised.
         """
         keys = [self.keys.record(copy.message_id), *self._ends, *broker_keys]
+        if checkpointed:
+            keys.append(self.keys.checkpoint(copy.message_id))
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
-            *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked)),
+            *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked), _flag(checkpointed)),
         ]
         begun = time.monotonic()
         if then is None:
@@ -279,6 +287,20 @@ class Registry:
             [self.keys.record(copy.message_id), self.keys.waiting, *self.keys.journal],
             [copy.message_id, copy.broker_copy_id, self.deadline_ms + round(delay * 1000), self.me],
         )
+
+    def checkpoint(self, message_id: str, run: int, fields: dict[str, str]) -> Saved:
+        """Keep how far a run has come.  One round trip."""
+        reply = self._own(
+            "checkpoint",
+            [self.keys.record(message_id), self.keys.heartbeats, self.keys.checkpoint(message_id)],
+            [self.me, self.ttl_ms, run, _ms(CHECKPOINT_TTL), *(text for pair in fields.items() for text in pair)],
+        )
+        return Saved(reply[0].decode())
+
+    def kept(self, message_id: str) -> dict[str, str]:
+        """What the last checkpoint of a message has; empty: there is none."""
+        raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
+        return {name.decode(): value.decode() for name, value in raw.items()}
 
     def hold(self, copy: Copy, seconds: float) -> None:
         """A recovered copy waits here before it may run: its deadline comes so much later."""
@@ -629,7 +651,8 @@ class Registry:
         owner = self._owner(message_id)
         keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
         args = [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force), event]
-        answer = self._call("discard", [*keys, self.keys.aside, *self.keys.journal], args)
+        keys += [self.keys.aside, *self.keys.journal, self.keys.checkpoint(message_id)]
+        answer = self._call("discard", keys, args)
         if force and owner:
             self.ask([owner])
         return str(answer, "utf-8")

@@ -16,6 +16,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
 from .attendant import Task
+from .checkpoints import Checkpoints
 from .connection import Address, bounded_client
 from .deliveries import Deliveries
 from .evidence import Process
@@ -134,6 +135,7 @@ class Runtime:
             unacked=not self.finishes_with_ack,
             payload_of=self._payload_of,
         )
+        self.checkpoints = Checkpoints(self.registry, self.heartbeat.lose)
 
     def register(self) -> None:
         """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later."""

@@ -109,6 +109,10 @@ class Entry:
     acking_since: float = 0.0
     #: Whether Redis was told how it ended: from then on its record must not be written again.
     told: bool = False
+    #: What its runs have kept of how far they have come; ``None``: nobody has asked.
+    kept: dict[str, str] | None = field(default=None, repr=False)
+    #: What keeps that.
+    checkpoints: Any = field(default=None, repr=False)
     #: Held while Redis is told anything about it.
     mutex: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -16,6 +16,7 @@ GRAPH = {
     "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations"},
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
+    "checkpoints": {"errors", "records", "registry", "table"},
     "connection": set(),
     "continuations": {"redis_broker", "table"},
     "current": {"records", "table"},
@@ -48,7 +49,7 @@ GRAPH = {
     "redis_broker": {"registry", "wire"},
     "registry": {"keys", "records", "wire"},
     "runtime": {
-        "attendant", "connection", "deliveries", "evidence", "gate", "heartbeat", "heartbeat_process",
+        "attendant", "checkpoints", "connection", "deliveries", "evidence", "gate", "heartbeat", "heartbeat_process",
         "incarnation", "lease", "policy", "recovery", "redis_broker", "registry", "settings", "siblings", "table",
         "telling", "watch", "whereabouts", "wire",
     },

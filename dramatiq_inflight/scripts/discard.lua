@@ -4,6 +4,7 @@
 -- An operator gives a message up: no copy of it is to run any more.
 --
 -- KEYS  1 record   2 heartbeats   3 waiting   4 running:<owner>   5 aside   6 history   7 counts
+--       8 checkpoint
 -- ARGV  1 heartbeat ttl ms   2 message id   3 the owner that was read   4 fence ttl ms
 --       5 '1': although it runs on a living worker   6 what the event is called
 -- returns discarded, alive (it runs on a living worker), moved (its owner is another by now), settled, or gone
@@ -33,6 +34,7 @@ if record.state == 'running' and believed_for(KEYS[2], record.owner, now, tonumb
     local deadline = tonumber(redis.call('ZSCORE', KEYS[2], record.owner))
     redis.call('ZADD', KEYS[2], deadline - deadline % 0.5 + DOUBTED, record.owner)
 end
+redis.call('DEL', KEYS[8])
 local owner = record.owner
 record.state, record.contended, record.done = 'completed', 1, 1
 save_settled(KEYS[1], record, ARGV[4])

@@ -6,9 +6,11 @@
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
 --       5 history   6 counts
 --       7, 8 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
+--       the last one (if 12 is '1') the checkpoint
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
+--       12 '1': how far its runs have come was kept, and is to be forgotten
 -- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
@@ -19,12 +21,20 @@ local origin, again = ARGV[5], ARGV[6] == '1'
 local now = clock()
 local record = load(KEYS[1])
 -- Not in our ack set any more, and not done: the broker gave the message to somebody who may have it in memory, unseen.
-local lost = KEYS[7] and redis.call('SISMEMBER', KEYS[7], ARGV[9]) == 0
+local lost = KEYS[8] and redis.call('SISMEMBER', KEYS[7], ARGV[9]) == 0
     and redis.call('HEXISTS', KEYS[8], ARGV[9]) == 1
 local known = beat(KEYS[3], me, now, ttl)
 
+-- It is complete, or was, unless another run of it goes on.
+local function forget_checkpoint()
+    if ARGV[12] == '1' then
+        redis.call('DEL', KEYS[#KEYS])
+    end
+end
+
 if not record then
     redis.call('ZREM', KEYS[2], id)
+    forget_checkpoint()
     if (lost or ARGV[7] == '1') and not again then
         record = {
             state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = -1,
@@ -43,6 +53,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
     save_settled(KEYS[1], record, ARGV[8], ARGV[11] == '1')
     redis.call('ZREM', KEYS[2], id)
+    forget_checkpoint()
     return {'finished', known}
 end
 
@@ -61,6 +72,7 @@ if is_let_go(record) then
     record.state, record.contended = 'completed', 1
     save_settled(KEYS[1], record, ARGV[8])
     redis.call('ZREM', KEYS[4], id)
+    forget_checkpoint()
     note_message(KEYS[5], KEYS[6], 'late', id, record, me)
     return {'late', known}
 elseif record.state == 'running' then

@@ -1,0 +1,159 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""How far a message has come, kept for its next run: after a crash, a retry, or a shutdown.
+
+A hash beside the record, written by whoever owns that, and deleted in the same step as the message is completed.  A
+message without checkpoints costs nothing more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import redis
+
+from .errors import CheckpointError, MessageLost
+from .records import Saved
+from .registry import Registry
+from .table import Entry, Phase
+
+__all__ = ["LARGEST", "Checkpoints"]
+
+#: How large a checkpoint may be, encoded, bytes: it says where to go on, and is no store of results.
+LARGEST = 64 * 1024
+
+#: How long a note may be, characters.
+LONGEST_NOTE = 200
+
+#: The name of an iteration that has none.
+ITEMS = "items"
+
+T = TypeVar("T")
+
+
+class Checkpoints:
+    """The checkpoints of the messages that this process runs.
+
+    Parameters:
+      on_loss: Called with an entry whose message another run has by now.
+    """
+
+    def __init__(self, registry: Registry, on_loss: Callable[[Entry], None]) -> None:
+        self._registry = registry
+        self._on_loss = on_loss
+
+    def save(self, entry: Entry, value: Any, progress: float | None, note: str) -> bool:
+        """Keep a value.  False: Redis cannot be reached, and the one before counts.
+
+        Raises:
+          CheckpointError: It cannot be kept.
+          MessageLost: Another run has the message.
+        """
+        fields = {"value": _encoded(value, "a checkpoint"), **_told(progress, note)}
+        return self._save(entry, fields)
+
+    def load(self, entry: Entry) -> Any:
+        """The last value that was kept by any run; ``None``: there is none.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached: to begin anew would be wrong.
+        """
+        raw = self._fields(entry).get("value")
+        return None if raw is None else json.loads(raw)
+
+    def iterate(
+        self,
+        entry: Entry,
+        items: Iterable[T] | Callable[[Any], Iterable[T]],
+        key: Callable[[T], Any] | None,
+        every: float,
+        name: str,
+    ) -> Iterator[T]:
+        """See `Current.iterate`."""
+        if callable(items) is (key is None):
+            raise TypeError("iterate takes items and no key, or a function that is given the last key, and key=...")
+        fields = self._fields(entry)
+        positions = json.loads(fields.get("iterations", "{}"))
+        position = positions.get(name, {"done": 0, "key": None})
+        done, last = int(position["done"]), position["key"]
+        total = len(items) if isinstance(items, Sequence) else None
+        ahead: Iterable[T]
+        if callable(items):
+            ahead = items(last)
+        elif isinstance(items, Sequence):
+            ahead = (items[at] for at in range(done, len(items)))
+        else:
+            ahead = itertools.islice(items, done, None)
+
+        saved_at, saved = time.monotonic(), done
+
+        def save() -> None:
+            nonlocal saved_at, saved
+            positions[name] = {"done": done, "key": last}
+            told = {"iterations": _encoded(positions, "the place of an iteration")}
+            if total and name == ITEMS:
+                told["progress"] = f"{done / total:.4f}"
+            if self._save(entry, told):
+                saved = done
+            saved_at = time.monotonic()
+
+        try:
+            for item in ahead:
+                yield item
+                done += 1
+                if key is not None:
+                    last = key(item)
+                if time.monotonic() - saved_at >= every:
+                    save()
+        finally:
+            # At the end, and where the loop is left: also by an exception, as soon as nobody holds its frame.
+            if done > saved and entry.phase is Phase.RUNNING and not entry.lost:
+                save()
+
+    def _fields(self, entry: Entry) -> dict[str, str]:
+        if entry.kept is None:
+            entry.kept = self._registry.kept(entry.copy.message_id)
+        return entry.kept
+
+    def _save(self, entry: Entry, fields: dict[str, str]) -> bool:
+        if entry.lost:
+            raise MessageLost(entry.copy.message_id)
+        if entry.phase is not Phase.RUNNING:
+            raise CheckpointError(f"message {entry.copy.message_id} does not run any more: nothing is kept of it.")
+        try:
+            with entry.mutex:
+                saved = self._registry.checkpoint(entry.copy.message_id, entry.run, fields)
+        except redis.RedisError:
+            return False  # said once, by Connectivity
+        if saved is Saved.FENCED:
+            self._on_loss(entry)
+            raise MessageLost(entry.copy.message_id)
+        entry.kept = {**(entry.kept or {}), **fields}
+        return True
+
+
+def _encoded(value: Any, what: str) -> str:
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{what} must be JSON-able: numbers, texts, lists, dicts, None ({error}).") from error
+    size = len(text.encode())
+    if size > LARGEST:
+        raise CheckpointError(
+            f"{what} has {size:,} bytes as JSON; it may have {LARGEST:,}. Keep where to go on, and results where they "
+            "belong."
+        )
+    return text
+
+
+def _told(progress: float | None, note: str) -> dict[str, str]:
+    """What people are shown; what is not said anew is not true any more."""
+    if progress is not None and not (isinstance(progress, (int, float)) and 0 <= progress <= 1):
+        raise CheckpointError(f"progress is {progress!r}; it must be a number from 0 to 1.")
+    if not isinstance(note, str) or len(note) > LONGEST_NOTE:
+        raise CheckpointError(f"note is {note!r:.300}; it must be a text of at most {LONGEST_NOTE} characters.")
+    return {"progress": "" if progress is None else f"{progress:.4f}", "note": note}

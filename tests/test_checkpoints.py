@@ -1,0 +1,307 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""How far a message has come outlasts its run, and nobody but its owner says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+
+from dramatiq_inflight import CheckpointError, Current, MessageLost, current
+from dramatiq_inflight.checkpoints import LARGEST
+from dramatiq_inflight.records import Finished, Saved
+from dramatiq_inflight.registry import Registry
+from tests.support.inprocess import App
+from tests.support.lab import Lab, copy_of
+
+
+def me() -> Current:
+    handle = current()
+    assert handle is not None
+    return handle
+
+
+def checkpoints(lab: Lab) -> set[str]:
+    return {name for name in lab.names() if name.startswith("checkpoint:")}
+
+
+# The script.
+
+
+def test_a_zombie_cannot_overwrite_the_new_owners_checkpoint(lab: Lab, a: Registry, b: Registry) -> None:
+    """I3, for checkpoints."""
+    copy = copy_of()
+    first = lab.runs(a, copy)
+    assert a.checkpoint(copy.message_id, first.run, {"value": "1"}) is Saved.SAVED
+    lab.kill(a)
+    second = lab.runs(b, copy)
+    assert b.kept(copy.message_id)["value"] == "1", "the next run finds it"
+    assert b.checkpoint(copy.message_id, second.run, {"value": "2"}) is Saved.SAVED
+    assert a.checkpoint(copy.message_id, first.run, {"value": "1.5"}) is Saved.FENCED
+    assert a.kept(copy.message_id)["value"] == "2"
+
+
+def test_an_earlier_run_of_the_same_worker_is_a_zombie_too(lab: Lab, a: Registry) -> None:
+    copy = copy_of()
+    first = lab.runs(a, copy)
+    second = lab.runs(a, copy)
+    assert a.checkpoint(copy.message_id, first.run, {"value": "1"}) is Saved.FENCED
+    assert a.checkpoint(copy.message_id, second.run, {"value": "2"}) is Saved.SAVED
+    assert a.checkpoint(copy.message_id, 0, {"value": "3"}) is Saved.SAVED, "its start went unanswered"
+
+
+def test_a_checkpoint_is_gone_with_the_completion_and_expires_else(lab: Lab, a: Registry) -> None:
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    a.checkpoint(copy.message_id, started.run, {"value": "1"})
+    assert 0 < lab.client.ttl(f"{lab.prefix}checkpoint:{copy.message_id}") <= 30 * 24 * 3600
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    finished = a.finish(copy, started.run, again=False, contended=False, checkpointed=True, broker_keys=keys)
+    assert finished is Finished.FINISHED
+    assert checkpoints(lab) == set()
+
+
+@pytest.mark.parametrize("started_again", [False, True])
+def test_a_late_success_forgets_the_checkpoint_unless_another_run_goes_on(
+    lab: Lab, a: Registry, b: Registry, started_again: bool
+) -> None:
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    a.checkpoint(copy.message_id, started.run, {"value": "1"})
+    lab.hand_back(b, a, copy)
+    if started_again:
+        lab.runs(b, copy)
+    assert a.finish(copy, started.run, again=False, contended=False, checkpointed=True) is Finished.LATE
+    assert bool(checkpoints(lab)) is started_again
+
+
+def test_a_checkpoint_of_a_run_that_redis_does_not_know_is_kept(lab: Lab, a: Registry) -> None:
+    """Redis was away at its start: the heartbeat will write its record."""
+    assert a.checkpoint("m", 0, {"value": "1"}) is Saved.SAVED
+
+
+def test_a_checkpoint_is_a_proof_of_life(lab: Lab, a: Registry) -> None:
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    lab.client.zrem(lab.prefix + "heartbeats", "a")
+    a.checkpoint(copy.message_id, started.run, {"value": "1"})
+    assert lab.client.zscore(lab.prefix + "heartbeats", "a") is not None
+
+
+# The handle.
+
+
+def test_a_retry_goes_on_from_the_last_checkpoint(app: App) -> None:
+    seen: list[Any] = []
+
+    def work() -> None:
+        handle = me()
+        seen.append(handle.last_checkpoint)
+        if len(seen) < 3:
+            assert handle.checkpoint({"page": len(seen)}, progress=0.5, note="half")
+            assert handle.last_checkpoint == {"page": len(seen)}
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, max_retries=5, min_backoff=1, max_backoff=2)
+    app.start()
+    actor.send()
+    app.join()
+    assert seen == [None, {"page": 1}, {"page": 2}]
+    assert checkpoints(app.lab) == set(), "it is complete"
+
+
+def test_a_recovered_run_goes_on_from_the_last_checkpoint(app: App) -> None:
+    seen: list[Any] = []
+    actor = app.actor(lambda: seen.append(me().last_checkpoint))
+    message = app.send_orphan(actor)
+    app.client.hset(f"{app.lab.prefix}checkpoint:{message.message_id}", "value", json.dumps([1, "x", None]))
+    app.start()
+    app.join()
+    assert seen == [[1, "x", None]]
+    assert checkpoints(app.lab) == set()
+
+
+def test_a_message_without_checkpoints_leaves_no_key(app: App) -> None:
+    actor = app.actor(lambda: me().last_checkpoint)
+    app.start()
+    actor.send()
+    app.join()
+    assert checkpoints(app.lab) == set()
+
+
+def test_progress_is_shown_to_people(app: App) -> None:
+    from dramatiq_inflight import Inspector  # noqa: PLC0415
+
+    shown: list[Any] = []
+    inspector = Inspector(app.client, app.namespace)
+
+    def work() -> None:
+        handle = me()
+        handle.checkpoint(17, progress=0.42, note="page 17")
+        shown.extend([inspector.message(handle.message_id), *inspector.messages()])
+        handle.checkpoint(18)
+        shown.append(inspector.message(handle.message_id))
+
+    actor = app.actor(work)
+    app.start()
+    actor.send()
+    app.join()
+    for view in shown[:2]:
+        assert (view.progress, view.note) == (0.42, "page 17")
+        assert view.checkpointed is not None
+    assert (shown[2].progress, shown[2].note) == (None, ""), "what is not said anew is not true any more"
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "said"),
+    [
+        (object(), {}, "JSON-able"),
+        (float("nan"), {}, "JSON-able"),
+        ("x" * LARGEST, {}, "65,538 bytes"),
+        (1, {"progress": 1.5}, "from 0 to 1"),
+        (1, {"progress": "half"}, "from 0 to 1"),
+        (1, {"note": "n" * 201}, "at most 200"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(app: App, value: Any, options: dict[str, Any], said: str) -> None:
+    errors: list[CheckpointError] = []
+
+    def work() -> None:
+        try:
+            me().checkpoint(value, **options)
+        except CheckpointError as error:
+            errors.append(error)
+
+    actor = app.actor(work)
+    app.start()
+    actor.send()
+    app.join()
+    assert said in str(errors[0])
+    assert checkpoints(app.lab) == set()
+
+
+def test_a_run_that_has_lost_its_message_learns_it_from_its_checkpoint(app: App) -> None:
+    """It stops there, fails nobody, and its new owner goes on."""
+    runs: list[str] = []
+
+    def work() -> None:
+        handle = me()
+        if runs:
+            runs.append("again")
+            return
+        runs.append("first")
+        other = app.other()
+        app.lab.kill(app.registry)
+        orphans = other.claim([handle.message_id], dead=app.registry.me, hold=60)
+        assert len(orphans) == 1
+        try:
+            handle.checkpoint(1)
+        except MessageLost:
+            runs.append("lost")
+            raise
+
+    actor = app.actor(work, max_retries=5, min_backoff=1)
+    app.start(threads=1)
+    actor.send()
+    from tests.support.servers import wait_until  # noqa: PLC0415
+
+    wait_until(lambda: "lost" in runs, what="it learns it")
+    wait_until(lambda: not app.tracker._runtime.table.entries(), what="it is over")  # type: ignore[union-attr]
+    assert runs == ["first", "lost"]
+    assert app.dead_letters() == []
+
+
+# Iterations.
+
+
+def items_of(app: App, items: Any, stops: Iterator[int], **options: Any) -> list[Any]:
+    """What each run of an actor that fails after so many items goes through."""
+    done: list[Any] = []
+
+    def work() -> None:
+        stop = next(stops)
+        for number, item in enumerate(me().iterate(items(), **options)):
+            if number == stop:
+                raise RuntimeError("as asked for")
+            done.append(item)
+
+    actor = app.actor(work, max_retries=20, min_backoff=1, max_backoff=2)
+    app.start()
+    actor.send()
+    app.join()
+    return done
+
+
+@pytest.mark.parametrize("make", [lambda: list(range(10)), lambda: range(10), lambda: iter(range(10))])
+def test_an_iteration_goes_on_where_it_was(app: App, make: Any) -> None:
+    assert items_of(app, make, iter([3, 0, 4, 99]), every=0) == list(range(10))
+    assert checkpoints(app.lab) == set()
+
+
+def test_an_iteration_is_saved_where_it_is_left_though_it_was_not_time(app: App) -> None:
+    """An exception leaves the loop, and the place is kept."""
+    assert items_of(app, lambda: range(10), iter([3, 4, 99]), every=1000) == list(range(10))
+
+
+def test_a_cursor_is_positioned_by_its_key(app: App) -> None:
+    asked: list[Any] = []
+
+    def after(last: Any) -> Iterator[dict[str, Any]]:
+        asked.append(last)
+        return (
+            {"id": number} for number in itertools.takewhile(lambda n: n <= 50, itertools.count((last or 0) + 10, 10))
+        )
+
+    done = items_of(app, lambda: after, iter([2, 1, 99]), every=0, key=lambda row: row["id"])
+    assert [row["id"] for row in done] == [10, 20, 30, 40, 50]
+    assert asked == [None, 20, 30]
+
+
+def test_a_finished_iteration_is_not_gone_through_again(app: App) -> None:
+    done: list[Any] = []
+
+    def work() -> None:
+        handle = me()
+        for name in ("a", "b"):
+            for item in handle.iterate(range(3), name=name, every=1000):
+                done.append((name, item))
+        if len(done) == 6 and handle.last_checkpoint is None:
+            handle.checkpoint("both are done")
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, max_retries=3, min_backoff=1)
+    app.start()
+    actor.send()
+    app.join()
+    assert done == [(name, item) for name in ("a", "b") for item in range(3)]
+
+
+def test_an_iteration_of_both_or_neither_kind_is_refused(app: App) -> None:
+    errors: list[TypeError] = []
+
+    def work() -> None:
+        for wrong in ({"items": [1], "key": str}, {"items": lambda last: [1]}):
+            try:
+                list(me().iterate(**wrong))
+            except TypeError as error:
+                errors.append(error)
+
+    actor = app.actor(work)
+    app.start()
+    actor.send()
+    app.join()
+    assert len(errors) == 2
+
+
+def test_an_untracked_message_has_no_handle(app: App) -> None:
+    seen: list[Any] = []
+    actor = app.actor(lambda: seen.append(current()), track_inflight=False)
+    app.start()
+    actor.send()
+    app.join()
+    assert seen == [None]
+    assert isinstance(actor, dramatiq.Actor)
