@@ -9,7 +9,15 @@ its messages are put back through the broker: at once, exactly once, and not for
 from __future__ import annotations
 
 from .current import Current, current
-from .errors import CheckpointError, ConfigurationError, InFlightError, MessageLost, MessageSkipped, PoisonMessage
+from .errors import (
+    CheckpointError,
+    ConfigurationError,
+    HandBack,
+    InFlightError,
+    MessageLost,
+    MessageSkipped,
+    PoisonMessage,
+)
 from .history import Count, Event, EventKind
 from .incident import Incident, Kind
 from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
@@ -27,6 +35,7 @@ __all__ = [
     "Done",
     "Event",
     "EventKind",
+    "HandBack",
     "InFlightError",
     "InFlightTracker",
     "Incident",

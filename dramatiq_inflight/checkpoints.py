@@ -12,16 +12,16 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import redis
 
-from .errors import CheckpointError, MessageLost
+from .errors import CheckpointError, HandBack, MessageLost
 from .records import Saved
 from .registry import Registry
 from .table import Entry, Phase
 
-__all__ = ["LARGEST", "Checkpoints"]
+__all__ = ["LARGEST", "Checkpoints", "expect_hand_back"]
 
 #: How large a checkpoint may be, encoded, bytes: it says where to go on, and is no store of results.
 LARGEST = 64 * 1024
@@ -107,12 +107,24 @@ class Checkpoints:
                 done += 1
                 if key is not None:
                     last = key(item)
-                if time.monotonic() - saved_at >= every:
+                if entry.stopping or time.monotonic() - saved_at >= every:
                     save()
+                if entry.stopping:
+                    self.hand_back(entry)
         finally:
             # At the end, and where the loop is left: also by an exception, as soon as nobody holds its frame.
             if done > saved and entry.phase is Phase.RUNNING and not entry.lost:
                 save()
+
+    @staticmethod
+    def hand_back(entry: Entry) -> NoReturn:
+        """Stop, and be enqueued again.
+
+        Raises:
+          HandBack: Always.
+        """
+        expect_hand_back(entry)
+        raise HandBack(entry.copy.message_id)
 
     def _fields(self, entry: Entry) -> dict[str, str]:
         if entry.kept is None:
@@ -132,8 +144,13 @@ class Checkpoints:
         if saved is Saved.FENCED:
             self._on_loss(entry)
             raise MessageLost(entry.copy.message_id)
-        entry.kept = {**(entry.kept or {}), **fields}
+        entry.kept, entry.moved_at = {**(entry.kept or {}), **fields}, time.monotonic()
         return True
+
+
+def expect_hand_back(entry: Entry) -> None:
+    """Have Dramatiq log what is about to be raised as expected, not as a failure."""
+    entry.message.options["throws"] = HandBack
 
 
 def _encoded(value: Any, what: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .records import moment
 from .table import Entry, current_entry
@@ -59,6 +59,20 @@ class Current:
         return kept
 
     @property
+    def stopping(self) -> bool:
+        """Whether the worker shuts down, and the message, which has ``hand_back``, is to stop: see `hand_back`."""
+        return self._entry.stopping
+
+    def hand_back(self) -> NoReturn:
+        """Stop here, and have the message enqueued again at once, neither as a failure nor as a retry.
+
+        Raises:
+          HandBack: Always; let it through.
+        """
+        self._entry.checkpoints.hand_back(self._entry)
+        raise AssertionError("not reached")
+
+    @property
     def last_checkpoint(self) -> Any:
         """What this run, or else an earlier one, has kept last; ``None``: nothing.  Asks Redis once in a run.
 
@@ -89,6 +103,7 @@ class Current:
 
         Raises:
           CheckpointError: A key is not JSON-able.
+          HandBack: The worker shuts down, and the message has ``hand_back``: the place is kept.
           MessageLost: Another run has the message.
           redis.RedisError: Redis cannot be reached at the first item.
         """

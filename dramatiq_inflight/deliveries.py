@@ -29,7 +29,7 @@ class Deliveries:
         self.registry = registry
         self._before: Any = None
         self._mutex = threading.Lock()
-        self._acked: deque[tuple[str, int]] = deque()
+        self._acked: deque[tuple[str, int, float]] = deque()
 
     def attach(self, broker: Broker) -> None:
         """From now on know by which connection each message came: where the broker's ids are those of a connection."""
@@ -85,7 +85,7 @@ class Deliveries:
             self.registry.acked(batch)
 
     def _sent(self, entry: Entry) -> None:
-        self._acked.append((entry.copy.message_id, entry.run))
+        self._acked.append((entry.copy.message_id, entry.run, entry.policy.remember_completed))
 
 
 class _Tagged(Consumer):

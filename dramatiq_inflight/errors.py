@@ -7,7 +7,15 @@ from __future__ import annotations
 from dramatiq.errors import DramatiqError
 from dramatiq.middleware import Interrupt, MiddlewareError, SkipMessage
 
-__all__ = ["CheckpointError", "ConfigurationError", "InFlightError", "MessageLost", "MessageSkipped", "PoisonMessage"]
+__all__ = [
+    "CheckpointError",
+    "ConfigurationError",
+    "HandBack",
+    "InFlightError",
+    "MessageLost",
+    "MessageSkipped",
+    "PoisonMessage",
+]
 
 
 class InFlightError(DramatiqError):
@@ -37,6 +45,13 @@ class PoisonMessage(InFlightError, SkipMessage):
     """The message has killed its worker more than ``max_recoveries`` times and is moved to the dead-letter queue.
 
     Where results are stored, this is the message's result, with the reason as its text.
+    """
+
+
+class HandBack(Interrupt):
+    """Raised in the thread of a message with ``hand_back`` whose worker shuts down: it is enqueued again.
+
+    Not as a failure and not as a retry; what it has kept by `Current.checkpoint` is there for its next run.
     """
 
 

@@ -179,9 +179,10 @@ class Heartbeat(Thread):
         entry.epoch = epoch
 
     def lose(self, entry: Entry) -> None:
-        """Another worker has the message."""
+        """Another worker has the message, or is to have it."""
         entry.lost = True
-        interrupted = entry.strand is not None and entry.strand.interrupt(MessageLost)
+        wanted = entry.policy.interrupt_on_loss or entry.policy.on_stall == "recover"
+        interrupted = wanted and entry.strand is not None and entry.strand.interrupt(MessageLost)
         self.logger.warning(
             "Message %s was taken over while this worker was silent. It %s here, and changes nothing.",
             *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),
@@ -210,6 +211,7 @@ class Heartbeat(Thread):
                 contended=entry.contended,
                 unacked=unacked,
                 checkpointed=bool(entry.kept),
+                remember=entry.policy.remember_completed,
                 broker_keys=broker_keys,
                 then=then,
             )

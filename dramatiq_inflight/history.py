@@ -53,6 +53,9 @@ class EventKind(enum.Enum):
     #: It failed, and what was to come next could not be enqueued: recovery puts it back.
     HANDED_OVER = "handed_over"
 
+    #: It has run for longer than its ``stall_timeout`` without a checkpoint.
+    STALLED = "stalled"
+
     # Done by an operator.
     REQUEUED = "requeued"
     CONDEMNED = "condemned"
@@ -99,7 +102,8 @@ class Event:
     outcome: str = ""
     #: How many messages were still running when a worker left.
     running: int | None = None
-    #: From a death (or, where nobody saw it, the last heartbeat) to its full recovery, milliseconds.
+    #: From a death (or, where nobody saw it, the last heartbeat) to its full recovery, or since a stalled message moved
+    #: last, milliseconds.
     after_ms: int | None = None
 
     @classmethod
@@ -134,6 +138,8 @@ class Event:
             said += f" with {self.running} messages still running"
         if self.kind is EventKind.CLEARED and self.after_ms is not None:
             said += f", {self.after_ms / 1000:.1f} s after its death"
+        if self.kind is EventKind.STALLED and self.after_ms is not None:
+            said += f": {self.after_ms / 1000:.0f} s without a checkpoint{STALL.get(self.how, '')}"
         if self.kind is EventKind.RECOVERED and self.how:
             said += f" ({HOW.get(self.how, self.how)})"
         if self.kind is EventKind.FENCED:
@@ -163,10 +169,13 @@ SAID = {
     EventKind.FENCED: "ended after it had been taken over: ignored",
     EventKind.RETAKEN: "taken back by its worker",
     EventKind.HANDED_OVER: "handed over: what comes next could not be enqueued",
+    EventKind.STALLED: "stalled",
     EventKind.REQUEUED: "enqueued again by an operator",
     EventKind.CONDEMNED: "sent to the dead-letter queue by an operator",
     EventKind.DISCARDED: "discarded by an operator",
 }
+
+STALL = {"recovering": ", recovered", "condemned": ", dead-lettered"}
 
 HOW = {"silent": "its worker did not answer"}
 

@@ -41,7 +41,7 @@ from dramatiq.middleware import (
 from dramatiq.worker import ConsumerThread
 
 from .continuations import begin_enqueue, end_enqueue, enqueue_what_is_left, has_more_to_do, remove_continuations
-from .errors import ConfigurationError, MessageSkipped, PoisonMessage
+from .errors import ConfigurationError, HandBack, MessageSkipped, PoisonMessage
 from .home import store_at_home
 from .incident import Incident, Kind
 from .interrupt import Strand
@@ -92,6 +92,14 @@ class InFlightTracker(Middleware):
       on_poison: The same for messages that are dead-lettered (``PROCESSING_ON_POISON``).
       interrupt_on_loss: Whether to raise `MessageLost` in a message's thread once another worker has taken the message
         (``PROCESSING_INTERRUPT_ON_LOSS``; false).
+      hand_back: How long a message may go on when its worker shuts down, before it is interrupted and enqueued again;
+        ``None``: to its end (``PROCESSING_HAND_BACK``; ``None``).
+      stall_timeout: How long a message may run without a checkpoint until that is reported; ``None``: for ever
+        (``PROCESSING_STALL_TIMEOUT``; ``None``).
+      on_stall: ``"report"``, or ``"recover"``: it is interrupted, counted as a crash, and runs again
+        (``PROCESSING_ON_STALL``; ``report``).
+      remember_completed: How long a completion is remembered at the least, so that what is delivered again does not run
+        (``PROCESSING_REMEMBER_COMPLETED``; 0).
       alone_timeout: How long a message on its last chance waits for the others in its process to end, and how long they
         then wait for it, at the most; doubles with every crash beyond ``max_recoveries``
         (``PROCESSING_ALONE_TIMEOUT``; 600).
@@ -110,7 +118,7 @@ class InFlightTracker(Middleware):
         (``PROCESSING_WATCH_PROCESSES``; true).
       enabled: False: the middleware does nothing (``PROCESSING_ENABLED``; true).
 
-    Those from ``max_recoveries`` to ``interrupt_on_loss`` are defaults: actors and messages have options of the same
+    Those from ``max_recoveries`` to ``remember_completed`` are defaults: actors and messages have options of the same
     names.
 
     Raises:
@@ -313,8 +321,10 @@ class InFlightTracker(Middleware):
             return
         self._give_origin(broker, message)
         entry = current_entry.get()
-        if entry is None or not entry.lost:
+        if entry is None or not (entry.lost or entry.handed_back):
             return
+        if entry.handed_back:
+            raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} yet: it is enqueued again")
         if entry.phase is Phase.ENDED:
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
         if message.message_id == entry.copy.message_id:
@@ -359,8 +369,24 @@ class InFlightTracker(Middleware):
             # Nor is it retried or dead-lettered: its new owner answers for it.
             message.options["throws"] = BaseException
             message.failed, message.fail = False, lambda: None
+        elif isinstance(exception, HandBack):
+            self._hand_back(broker, message, entry)
         elif exception is None:
             store_at_home(broker, message, "after_process_message", result=result)
+
+    def _hand_back(self, broker: Broker, message: Any, entry: Entry) -> None:
+        """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
+        message.options.pop("throws", None)
+        copy = message.copy()
+        self._give_origin(broker, copy)
+        entry.to_follow, entry.handed_back = {copy.message_id: (copy, None)}, True
+        entry.retry_begun = True  # should that not be possible, recovery does it
+        # It has not failed, and has not succeeded either.
+        remove_continuations(message)
+        message.options["store_results"] = False
+        message.options["throws"] = BaseException
+        message.failed, message.fail = False, lambda: None
+        self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
 
     def _is_lost(self, runtime: Runtime, entry: Entry) -> bool:
         """Whether another worker has the message, as far as Redis can be asked."""
@@ -478,17 +504,13 @@ class InFlightTracker(Middleware):
         copy = Copy.of(message)
         entry = Entry(copy, generation=copy.generation, epoch=runtime.lease.epoch)
         here = runtime.table.reserve(message, entry)
-        if runtime.queues is None:  # else the start asks the broker
-            if runtime.deliveries.is_lost(message):
-                self._skip(message, entry, SKIPS[Start.ELSEWHERE])
-            if getattr(message, "redelivered", False):
-                entry.contended = True  # whoever had it before may have it in memory still
-        if mark_of(message).get("void"):
-            self._skip(message, entry, "it was enqueued by a worker that had lost the message")
+        self._look_at_delivery(runtime, message, entry)
         started = None
         try:
             entry.policy = self.policy_of(message)
             entry.message = message
+            if entry.policy.hand_back is not None and runtime.handing_back.begun:
+                self._to_another(runtime, message, entry)  # or it would be handed back to us
             entry.alone = runtime.always_alone
             started = self._ask(runtime, message, entry, here, seen_to=runtime.always_alone)
             if started is not None and started.answer is Start.LAST_CHANCE:
@@ -515,6 +537,15 @@ class InFlightTracker(Middleware):
             self._run(runtime, entry)
         else:
             self._act_on(runtime, message, entry, started)
+
+    def _look_at_delivery(self, runtime: Runtime, message: Any, entry: Entry) -> None:
+        if runtime.queues is None:  # else the start asks the broker
+            if runtime.deliveries.is_lost(message):
+                self._skip(message, entry, SKIPS[Start.ELSEWHERE])
+            if getattr(message, "redelivered", False):
+                entry.contended = True  # whoever had it before may have it in memory still
+        if mark_of(message).get("void"):
+            self._skip(message, entry, "it was enqueued by a worker that had lost the message")
 
     def _ask(self, runtime: Runtime, message: Any, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
         """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
@@ -606,10 +637,13 @@ class InFlightTracker(Middleware):
             self._skip(message, entry, SKIPS[started.answer])
 
     def _run(self, runtime: Runtime, entry: Entry) -> None:
-        if entry.policy.interrupt_on_loss:
+        if entry.policy.may_interrupt:
             entry.strand = Strand()
         entry.checkpoints = runtime.checkpoints
         runtime.table.run(entry)
+        runtime.handing_back.ask(entry)  # should the shutdown have begun meanwhile
+        if entry.policy.stall_timeout is not None:
+            runtime.stalls.watch(entry)
         current_entry.set(entry)
 
     # What the hooks have in common.

@@ -42,6 +42,15 @@ class Policy:
     on_poison: str | None = None
     #: Whether it is interrupted where it runs once another worker has taken it.
     interrupt_on_loss: bool = False
+    #: How long it may go on when its worker shuts down, seconds; then it is interrupted and enqueued again, as it is
+    #: when it stops by itself.  ``None``: it is not.
+    hand_back: float | None = None
+    #: How long it may run without a checkpoint, seconds; ``None``: for ever.
+    stall_timeout: float | None = None
+    #: What comes of it then: ``report``, or ``recover`` (it is interrupted, counted as a crash, and runs again).
+    on_stall: str = "report"
+    #: How long its completion is remembered at the least, seconds: what is delivered again within that does not run.
+    remember_completed: float = 0.0
 
     @property
     def limit(self) -> int:
@@ -49,6 +58,11 @@ class Policy:
         if self.on_orphan == "dead_letter":
             return -2
         return -1 if self.max_recoveries is None else self.max_recoveries
+
+    @property
+    def may_interrupt(self) -> bool:
+        """Whether a run may have to be interrupted."""
+        return self.interrupt_on_loss or self.hand_back is not None or self.on_stall == "recover"
 
     @property
     def tailored(self) -> bool:
@@ -98,6 +112,31 @@ def check_recovery_delay(value: object, name: str) -> float:
     return float(value)
 
 
+def check_on_stall(value: object, name: str) -> str:
+    """``report`` or ``recover``."""
+    if value not in ("report", "recover"):
+        raise ConfigurationError(f"{name} is {value!r}; it must be 'report' or 'recover'.")
+    return str(value)
+
+
+def check_optional_time(value: object, name: str) -> float | None:
+    """Seconds from 0, or ``None``."""
+    if value is None:
+        return None
+    try:
+        return check_recovery_delay(value, name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{str(error)[:-1]}, or None.") from None
+
+
+def check_timeout(value: object, name: str) -> float | None:
+    """Seconds above 0, or ``None``."""
+    seconds = check_optional_time(value, name)
+    if seconds == 0:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number of seconds above 0, or None.")
+    return seconds
+
+
 def check_handler(value: object, name: str) -> str | None:
     """The name of an actor, the actor itself, or ``None``."""
     if isinstance(value, Actor):
@@ -123,6 +162,10 @@ CHECKS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "on_recovery": check_handler,
     "on_poison": check_handler,
     "interrupt_on_loss": check_flag,
+    "hand_back": check_optional_time,
+    "stall_timeout": check_timeout,
+    "on_stall": check_on_stall,
+    "remember_completed": check_recovery_delay,
 }
 
 OPTIONS: Final = frozenset(CHECKS)

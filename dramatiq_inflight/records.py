@@ -26,6 +26,7 @@ __all__ = [
     "Orphan",
     "Requeued",
     "Saved",
+    "Stalled",
     "Start",
     "Started",
     "is_copy",
@@ -257,6 +258,17 @@ class Saved(enum.Enum):
 
     SAVED = "saved"
     #: Another run has the message: nothing was changed.
+    FENCED = "fenced"
+
+
+class Stalled(enum.Enum):
+    """What became of a message that does not move."""
+
+    NOTED = "noted"
+    RECOVERING = "recovering"
+    #: It has stalled too often.
+    CONDEMNED = "condemned"
+    #: Another run has it, or its start is not recorded.
     FENCED = "fenced"
 
 

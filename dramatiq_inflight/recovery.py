@@ -119,6 +119,7 @@ class Recovery:
         #: Whom this process has asked whether it lives.
         self.challenges = Challenges(self.registry)
         self._said: set[str] = set()
+        self._reasons: dict[str, str] = {}
         self._mutex = threading.Lock()  # worker threads add to `leftovers`
         self._unreachable: set[str] = set()
         self._strange: set[tuple[str, str]] = set()  # queues and actors
@@ -182,10 +183,18 @@ class Recovery:
             for batch in range(0, len(ids), BATCH):
                 self._claim(ids[batch : batch + BATCH], dead, swept)
 
-    def leave_over(self, message_id: str, dead: str) -> None:
-        """What a start has claimed: the next sweep puts it back.  The record has the payload until then."""
+    def leave_over(self, message_id: str, dead: str, reason: str = "") -> None:
+        """What was claimed elsewhere in this process: the next sweep puts it back.
+
+        The record has the payload until then.
+
+        Parameters:
+          reason: Why it is dead-lettered, if it is, and not by the blame rule.
+        """
         with self._mutex:
             self.leftovers[message_id] = dead
+            if reason:
+                self._reasons[message_id] = reason
 
     def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, *, reason: str = "") -> bool:
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
@@ -219,7 +228,7 @@ class Recovery:
                     self.tell(Incident.of(Kind.SET_ASIDE, orphan, dead), None)
                 self.leftovers.pop(orphan.message_id, None)
                 continue
-            why = reason or incident.reason
+            why = reason or self._reasons.pop(orphan.message_id, "") or incident.reason
             copy, delay = self._copy_of(message, orphan, dead, why if poison else "")
             try:
                 with own_enqueue():

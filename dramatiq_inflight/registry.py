@@ -35,6 +35,7 @@ from .records import (
     Orphan,
     Requeued,
     Saved,
+    Stalled,
     Start,
     Started,
 )
@@ -199,6 +200,7 @@ class Registry:
         contended: bool,
         unacked: bool = False,
         checkpointed: bool = False,
+        remember: float = 0.0,
         broker_keys: Sequence[str] = (),
         then: Call | None = None,
     ) -> Finished:
@@ -210,6 +212,7 @@ class Registry:
           contended: Whether another copy of it was met in this process.
           unacked: Whether it is to be remembered until `acked` says that the broker was told.
           checkpointed: Whether a checkpoint may have been kept, by this run or an earlier one: it is deleted.
+          remember: How long it is to be remembered at the least, seconds.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
             error is raised.
@@ -220,6 +223,7 @@ class Registry:
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
             *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked), _flag(checkpointed)),
+            round(remember * 1000),
         ]
         begun = time.monotonic()
         if then is None:
@@ -233,13 +237,18 @@ class Registry:
         self._in_contact(reply[1], begun)
         return FINISHED[reply[0]]
 
-    def acked(self, finished: Sequence[tuple[str, int]]) -> int:
-        """The broker was told of messages that were finished `unacked`: at most `BATCH` pairs of message id and run.
+    def acked(self, finished: Sequence[tuple[str, int, float]]) -> int:
+        """The broker was told of messages that were finished `unacked`.
 
-        Returns: how many records are forgotten in `ACK_TTL`.
+        Parameters:
+          finished: At most `BATCH` triples of message id, run, and for how long to remember it, seconds.
+
+        Returns: how many records are forgotten then, or in `ACK_TTL`, whatever is later.
         """
-        keys = [self.keys.record(id) for id, _ in finished]
-        return int(self._call("acked", keys, [min(_ms(ACK_TTL), self.fence_ms), *(run for _, run in finished)]))
+        keys = [self.keys.record(id) for id, _, _ in finished]
+        least = min(_ms(ACK_TTL), self.fence_ms)
+        args = [x for _, run, remember in finished for x in (run, max(least, round(remember * 1000)))]
+        return int(self._call("acked", keys, args))
 
     def release(
         self,
@@ -301,6 +310,19 @@ class Registry:
         """What the last checkpoint of a message has; empty: there is none."""
         raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
+
+    def stall(self, message_id: str, run: int, *, recover: bool, still: float, hold: float) -> Stalled:
+        """A message that runs here has not moved for `still` seconds.  One round trip.
+
+        Parameters:
+          recover: Its run is given up, and this incarnation claims it, for `hold` seconds.
+        """
+        reply = self._own(
+            "stall",
+            [self.keys.record(message_id), *self._ends],
+            [self.me, self.ttl_ms, message_id, run, _flag(recover), round(still * 1000), _ms(hold)],
+        )
+        return Stalled(reply[0].decode())
 
     def hold(self, copy: Copy, seconds: float) -> None:
         """A recovered copy waits here before it may run: its deadline comes so much later."""

@@ -21,6 +21,7 @@ from .connection import Address, bounded_client
 from .deliveries import Deliveries
 from .evidence import Process
 from .gate import Gate
+from .handing_back import HandingBack
 from .heartbeat import Heartbeat
 from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
@@ -31,6 +32,7 @@ from .redis_broker import RedisQueues
 from .registry import ASKED, DIED, GRACE, JOINED, Registry
 from .settings import CHALLENGE_TIMEOUTS, Settings
 from .siblings import Siblings, die_together
+from .stalls import Stalls
 from .table import Entry, Table, current_entry
 from .telling import Telling
 from .watch import Listener, Watch
@@ -38,6 +40,9 @@ from .whereabouts import tracker_client
 from .wire import Call
 
 __all__ = ["Runtime"]
+
+#: Why a message is dead-lettered that has stalled.
+STALLED = "it has stalled too often: it ran for longer than its stall_timeout without a checkpoint or an end"
 
 
 class Runtime:
@@ -135,7 +140,11 @@ class Runtime:
             unacked=not self.finishes_with_ack,
             payload_of=self._payload_of,
         )
+        self.handing_back = HandingBack(self.table)
         self.checkpoints = Checkpoints(self.registry, self.heartbeat.lose)
+        self.stalls = Stalls(
+            self.registry, self.table, self.heartbeat.lose, self._recover_here, settings.recovery_lock_ttl
+        )
 
     def register(self) -> None:
         """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later."""
@@ -162,6 +171,8 @@ class Runtime:
         """The worker is about to stop: take nothing more from the dead, but go on beating, and say so."""
         self.registry.drain()
         self.gate.close()
+        self.handing_back.begin()
+        self.stalls.stop()
         self.connectivity.wake.set()
         self.recovery_thread.stop()
 
@@ -231,6 +242,11 @@ class Runtime:
             return not own and (stored or not self.lease.forgotten or self.registry.was_handed_back())
         except redis.RedisError:
             return False
+
+    def _recover_here(self, message_id: str) -> None:
+        """What this incarnation has claimed itself: its recovery puts it back."""
+        self.recovery.leave_over(message_id, "", STALLED)
+        self.recovery_thread.wake()
 
     def _told(self, word: str) -> None:
         """Another incarnation says something to this one."""

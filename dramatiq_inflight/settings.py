@@ -50,6 +50,10 @@ VARIABLES: Final[Mapping[str, str]] = {
     "on_recovery": "PROCESSING_ON_RECOVERY",
     "on_poison": "PROCESSING_ON_POISON",
     "interrupt_on_loss": "PROCESSING_INTERRUPT_ON_LOSS",
+    "hand_back": "PROCESSING_HAND_BACK",
+    "stall_timeout": "PROCESSING_STALL_TIMEOUT",
+    "on_stall": "PROCESSING_ON_STALL",
+    "remember_completed": "PROCESSING_REMEMBER_COMPLETED",
     "alone_timeout": "PROCESSING_ALONE_TIMEOUT",
     "alone_in": "PROCESSING_ALONE_IN",
     "fence_ttl": "PROCESSING_FENCE_TTL",
@@ -62,7 +66,14 @@ VARIABLES: Final[Mapping[str, str]] = {
 }
 
 #: How the text of those settings is read that are no texts and that an actor's option may have as well.
-_PARSERS: Final[Mapping[str, str]] = {"max_recoveries": "int", "recovery_delay": "float", "interrupt_on_loss": "bool"}
+_PARSERS: Final[Mapping[str, str]] = {
+    "max_recoveries": "int",
+    "interrupt_on_loss": "bool",
+    **dict.fromkeys(("recovery_delay", "hand_back", "stall_timeout", "remember_completed"), "float"),
+}
+
+#: Those that cannot be ``None``.
+_NEVER_NONE: Final = frozenset({"on_orphan", "recovery_delay", "interrupt_on_loss", "on_stall", "remember_completed"})
 
 #: Settings that no text can hold.
 ARGUMENTS_ONLY: Final = ("client", "callback")
@@ -280,7 +291,7 @@ class _Source:
             return CHECKS[setting](self.arguments[setting], setting)
         value: object = (self.raw(setting) or "").strip()
         parse = _PARSERS.get(setting)
-        if str(value).lower() in ("", "none") and setting not in ("on_orphan", "recovery_delay", "interrupt_on_loss"):
+        if str(value).lower() in ("", "none") and setting not in _NEVER_NONE:
             value = None
         elif parse is not None:
             try:

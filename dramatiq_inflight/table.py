@@ -109,6 +109,12 @@ class Entry:
     acking_since: float = 0.0
     #: Whether Redis was told how it ended: from then on its record must not be written again.
     told: bool = False
+    #: Its worker shuts down, and it is to stop.
+    stopping: bool = False
+    #: It has stopped for that, and is enqueued again.
+    handed_back: bool = False
+    #: When it started or kept a checkpoint last (``time.monotonic``); 0: nobody asks.
+    moved_at: float = 0.0
     #: What its runs have kept of how far they have come; ``None``: nobody has asked.
     kept: dict[str, str] | None = field(default=None, repr=False)
     #: What keeps that.

@@ -14,9 +14,9 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operations
-from dramatiq_inflight.records import Copy, Enqueued, Finished, Start
+from dramatiq_inflight.records import Copy, Enqueued, Finished, Mended, Start
 from dramatiq_inflight.registry import Registry
-from tests.support.lab import Lab, copy_of
+from tests.support.lab import Lab, copy_of, payload_of
 
 
 class Shop:
@@ -80,13 +80,16 @@ def test_a_message_taken_by_force_runs_again_and_its_first_run_is_fenced(shop: S
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert not a.beat(), "it hears of it with its next beat"
+    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0]
+    assert mended is Mended.LOST, "and does not have it back"
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.FENCED
     again = shop.fetch()
     assert again is not None
     assert (again.message_id, again.generation) == (copy.message_id, 2)
     assert shop.start(b, again) is Start.RUN
     assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.lab.state(copy) == "running"
-    assert events(shop) == ["requeued", "fenced"]
+    assert events(shop) == ["requeued", "fenced"], "of the failure; of a success before the copy started nobody hears"
 
 
 def test_what_a_dead_worker_ran_is_put_back_with_a_clean_count(shop: Shop, a: Registry, b: Registry) -> None:

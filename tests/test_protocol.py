@@ -1152,7 +1152,7 @@ def test_what_is_still_to_be_acknowledged_is_remembered_until_then(lab: Lab, b: 
     assert lab.payload(copy) == b""
     assert lab.expiry(copy) > 9 * ACK_TTL
     assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
-    assert a.acked([(copy.message_id, started.run)]) == 1
+    assert a.acked([(copy.message_id, started.run, 0)]) == 1
     assert 0 < lab.expiry(copy) <= ACK_TTL
     assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
 
@@ -1165,5 +1165,5 @@ def test_what_is_to_be_remembered_for_another_reason_stays(lab: Lab, a: Registry
     a.finish(copy, started.run, again=False, contended=why == "contended", unacked=True)
     if why == "another run":
         lab.runs(b, copy_of(copy.message_id, origin="o2"))
-    assert a.acked([(copy.message_id, started.run), ("unknown", 1)]) == 0
+    assert a.acked([(copy.message_id, started.run, 0), ("unknown", 1, 0)]) == 0
     assert lab.state(copy) == ("running" if why == "another run" else "completed")

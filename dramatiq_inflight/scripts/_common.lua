@@ -16,7 +16,8 @@
 --   limit        max_recoveries of this message; -1: no limit; -2: dead-lettered by any death, never run again
 --   contended    1: another copy of it may still be under way
 --   done         1: running: an earlier owner finished it after the present owner had started;
---                   released: its origin was consumed, and what comes next is with the broker
+--                   released: its origin was consumed, and what comes next is with the broker;
+--                2: waiting: an operator has taken it by force, and who ran it is not to have it back
 --   started      when the present run started, ms
 --   first        when its first run started, ms; 0: the present run is the first
 --   origin       the broker's id of the enqueue that it goes back to; '' where the broker has none
@@ -207,7 +208,7 @@ end
 
 -- Whether its copy is still to start: enqueued by recovery, or put off before its owner died.
 local function is_let_go(record)
-    return WAITING[record.state] or (record.state == 'released' and record.done == 0)
+    return (WAITING[record.state] and record.done ~= 2) or (record.state == 'released' and record.done == 0)
 end
 
 -- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its

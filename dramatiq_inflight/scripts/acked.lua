@@ -6,7 +6,7 @@
 -- a lost connection after two of its heartbeats, or three.
 --
 -- KEYS  the records
--- ARGV  1 for how long, ms   2... the run of each
+-- ARGV  of each its run, and for how long it is remembered yet, ms
 -- returns how many are forgotten then
 --
 -- I1: a record that is about something else by now stays as it is.
@@ -14,9 +14,9 @@
 local forgotten = 0
 for i, key in ipairs(KEYS) do
     local record = load(key)
-    if record and SETTLED[record.state] and record.run == tonumber(ARGV[i + 1])
+    if record and SETTLED[record.state] and record.run == tonumber(ARGV[i + i - 1])
         and record.generation <= 1 and record.contended == 0 then
-        redis.call('PEXPIRE', key, ARGV[1])
+        redis.call('PEXPIRE', key, ARGV[i + i])
         forgotten = forgotten + 1
     end
 end

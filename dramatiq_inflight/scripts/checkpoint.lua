@@ -8,8 +8,8 @@
 --       5... field, value, ...
 -- returns {answer, known}; answers: saved, fenced (another run has the message)
 --
--- I3: only the owner, by its run. Where Redis has no record (it was away at the start, or has lost its data), the run is
--- the only one that is known.
+-- I3: only the owner, by its run. Where Redis has no record (it was away at the start, or has lost its data), no other
+-- run is known.
 
 local me, run = ARGV[1], tonumber(ARGV[3])
 local record = load(KEYS[1])

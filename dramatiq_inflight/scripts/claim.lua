@@ -72,7 +72,7 @@ for i = 8, #KEYS do
             end
         end
         record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
-        record.generation, record.copy, record.done = record.generation + 1, '-', 0
+        record.generation, record.copy = record.generation + 1, '-'
         save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
         if not again then
             local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'

@@ -11,6 +11,7 @@
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
 --       12 '1': how far its runs have come was kept, and is to be forgotten
+--       13 how long to remember it at the least, ms
 -- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
@@ -51,7 +52,11 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
         record.contended = 1
     end
     record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
+    local remember = again and 0 or tonumber(ARGV[13])
     save_settled(KEYS[1], record, ARGV[8], ARGV[11] == '1')
+    if remember > 0 and redis.call('PTTL', KEYS[1]) < remember then
+        save_settled(KEYS[1], record, remember, true)
+    end
     redis.call('ZREM', KEYS[2], id)
     forget_checkpoint()
     return {'finished', known}

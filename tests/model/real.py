@@ -342,7 +342,7 @@ class Real:
         return registry.finish(copy, run, again=again, contended=contended, unacked=unacked, broker_keys=keys).value
 
     def _acked(self, run: int) -> Any:
-        return self.members[0].acked([(MESSAGE, run)])
+        return self.members[0].acked([(MESSAGE, run, 0)])
 
     def _release(self, me: int, mark: float, run: int, contended: bool, copy: int, origin: int, generation: int) -> Any:
         registry = self._me(me, mark)

@@ -34,6 +34,8 @@ NOBODY = -1
 #: In the place of the present copy's id: there is none.  0: it is the origin's.
 NO_COPY = -1
 NEVER_AGAIN = -2
+#: In the place of `Record.done`: an operator has taken it by force.
+FORCED = 2
 DOUBTED, DRAINING = 0.25, 0.5
 
 
@@ -159,7 +161,7 @@ def is_last_chance(crashes: int, limit: int) -> bool:
 
 
 def is_let_go(record: Record) -> bool:
-    return record.state in WAITING or (record.state == "released" and not record.done)
+    return (record.state in WAITING and record.done != FORCED) or (record.state == "released" and not record.done)
 
 
 def is_mine(record: Record, me: int, run: int) -> bool:
@@ -652,7 +654,6 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         contended=1,
         generation=record.generation + 1,
         copy=NO_COPY,
-        done=0,
     )
     orphan = (
         "poisoned" if condemned else "claimed",
@@ -722,7 +723,7 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         contended=1,
         generation=record.generation + 1,
         copy=NO_COPY,
-        done=0,
+        done=FORCED if alive else 0,
         alone=0,
     )
     orphan = (

@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Messages that run, and do not move: neither a checkpoint nor an end for longer than ``stall_timeout``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+from dramatiq.logging import get_logger
+
+from .records import Stalled
+from .registry import Registry
+from .table import Entry, Phase, Table
+
+__all__ = ["Stalls"]
+
+#: How often to look, at the most and at the least, seconds.
+SHORTEST, LONGEST = 0.05, 5.0
+
+
+class Stalls:
+    """Looks after messages with a ``stall_timeout``, in a thread that is started with the first of them.
+
+    Parameters:
+      lose: Called with an entry whose run was given up.
+      leave_over: Called with the id of a message that is to be recovered here.
+      hold: How long it is held for that, seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        table: Table,
+        lose: Callable[[Entry], None],
+        leave_over: Callable[[str], None],
+        hold: float,
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._registry = registry
+        self._table = table
+        self._lose = lose
+        self._leave_over = leave_over
+        self._hold = hold
+        self._mutex = threading.Lock()
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._told: dict[int, float] = {}
+
+    def watch(self, entry: Entry) -> None:
+        """A message starts that is not to stall."""
+        entry.moved_at = time.monotonic()
+        with self._mutex:
+            if self._thread is None and not self._stopping.is_set():
+                self._thread = threading.Thread(target=self._run, name="dramatiq_inflight-stalls", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                pause = self._look()
+            except redis.RedisError:
+                pause = 1.0  # said once, by Connectivity
+            except Exception:
+                self.logger.exception("Stalled messages could not be looked for; it will be tried again.")
+                pause = LONGEST
+            self._wake.wait(pause)
+
+    def _look(self) -> float | None:
+        """Deal with what has stalled.  Returns how long to pause, seconds; ``None``: until a message starts."""
+        due: list[float] = []
+        entries = [entry for entry in self._table.entries() if entry.policy.stall_timeout is not None]
+        self._told = {id(entry): self._told[id(entry)] for entry in entries if id(entry) in self._told}
+        for entry in entries:
+            timeout = entry.policy.stall_timeout or 0.0
+            if entry.phase is not Phase.RUNNING or entry.lost:
+                continue
+            still = time.monotonic() - entry.moved_at
+            if still < timeout:
+                due.append(timeout - still)
+            elif self._told.get(id(entry)) != entry.moved_at:
+                self._stalled(entry, still)
+        return min(max(min(due), SHORTEST), LONGEST) if due else (LONGEST if entries else None)
+
+    def _stalled(self, entry: Entry, still: float) -> None:
+        message_id, actor = entry.copy.message_id, entry.copy.actor
+        recover = entry.policy.on_stall == "recover"
+        with entry.mutex:
+            if entry.phase is not Phase.RUNNING or entry.told:
+                return
+            became = self._registry.stall(message_id, entry.run, recover=recover, still=still, hold=self._hold)
+            if became in (Stalled.RECOVERING, Stalled.CONDEMNED):
+                entry.lost = True  # before the mutex is given up: its end must not be told any more
+        self._told[id(entry)] = entry.moved_at
+        if became is Stalled.FENCED:
+            return  # the heartbeat looks into it
+        self.logger.warning(
+            "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end%s.",
+            *(message_id, actor, still, SAID[became]),
+        )
+        if became is not Stalled.NOTED:
+            self._leave_over(message_id)
+            self._lose(entry)
+
+
+SAID = {
+    Stalled.NOTED: "",
+    Stalled.RECOVERING: ": it is interrupted, and runs again",
+    Stalled.CONDEMNED: ", once too often: it goes to the dead-letter queue",
+}
