@@ -67,6 +67,17 @@ class WorkerView:
     why: str
     #: The queues that it fetches from, where its broker is a RedisBroker on the tracker's Redis.
     queues: tuple[str, ...]
+    #: Since when it is dead or silent, as far as is known; ``None``: it is not.
+    dead_since: datetime | None = None
+    #: The package that it has; empty where it does not say.
+    version: str = ""
+    #: How long its heartbeat is believed, and how often it beats, seconds; 0: it does not say.
+    heartbeat_ttl: float = 0.0
+    heartbeat_interval: float = 0.0
+    #: Whether it was told that no two containers have its instance id at once.
+    instance_exclusive: bool = False
+    #: Where its process can be seen: processes of one host and pid namespace say the same; empty: nowhere.
+    place: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -143,6 +154,9 @@ class Overview:
     running: int
     waiting: int
     aside: int
+    #: How many of those that wait are past their deadline, and for how long the first of them is, seconds.
+    overdue: int = 0
+    most_overdue: float = 0.0
 
     @property
     def alive(self) -> int:
@@ -227,6 +241,8 @@ class Inspector:
             running=sum(map(len, running.values())),
             waiting=len(waiting),
             aside=int(aside),
+            overdue=sum(deadline <= now for _, deadline in waiting),
+            most_overdue=max(((now - deadline) / 1000 for _, deadline in waiting if deadline <= now), default=0.0),
         )
 
     def workers(self) -> list[WorkerView]:
@@ -463,6 +479,7 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         state = "silent"
     else:
         state = "draining" if deadline % 1 >= 0.5 else "alive"
+    since = said.get("gone") or said.get("left") or (deadline if deadline and deadline >= PROVEN_MS else 0)
     return WorkerView(
         id=id,
         instance=said.get("instance", ""),
@@ -474,6 +491,12 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         running=int(running),
         why=said.get("why", "it left while messages were still running" if "left" in said else ""),
         queues=tuple(json.loads(said.get("queues", "[]"))),
+        dead_since=moment(int(since)) if state in ("silent", "dead") else None,
+        version=said.get("version", ""),
+        heartbeat_ttl=int(said.get("ttl", 0)) / 1000,
+        heartbeat_interval=int(said.get("interval", 0)) / 1000,
+        instance_exclusive=said.get("exclusive") == "1",
+        place=said.get("place", ""),
     )
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(dramatiq_inflight.__file__).parent
 
 #: What each module may import of the package, besides itself.
 GRAPH = {
-    "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations"},
+    "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations", "version"},
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
     "connection": set(),
@@ -36,13 +36,15 @@ GRAPH = {
     "keys": set(),
     "lease": {"table"},
     "middleware": {
-        "continuations", "errors", "home", "incident", "interrupt", "policy", "records", "runtime", "settings", "table",
+        "continuations", "errors", "home", "incident", "interrupt", "policy", "process_metrics", "records", "runtime",
+        "settings", "table",
     },
     "operations": {
         "connection", "errors", "inspector", "middleware", "records", "recovery", "redis_broker", "registry",
         "runtime", "telling", "whereabouts",
     },
     "policy": {"errors"},
+    "process_metrics": {"runtime"},
     "records": set(),
     "recovery": {"challenge", "incident", "policy", "records", "redis_broker", "registry", "table"},
     "redis_broker": {"registry", "wire"},
@@ -50,12 +52,13 @@ GRAPH = {
     "runtime": {
         "attendant", "connection", "deliveries", "evidence", "gate", "heartbeat", "heartbeat_process",
         "incarnation", "lease", "policy", "recovery", "redis_broker", "registry", "settings", "siblings", "table",
-        "telling", "watch", "whereabouts", "wire",
+        "telling", "version", "watch", "whereabouts", "wire",
     },
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "table": {"interrupt", "policy", "records"},
     "telling": {"incident", "policy"},
+    "version": set(),
     "watch": {"evidence", "records", "registry"},
     "whereabouts": {"connection", "errors", "settings"},
     "wire": set(),
