@@ -35,6 +35,7 @@ GRAPH = {
     "interrupt": set(),
     "keys": set(),
     "lease": {"table"},
+    "metrics": {"history", "inspector"},
     "middleware": {
         "continuations", "errors", "home", "incident", "interrupt", "policy", "process_metrics", "records", "runtime",
         "settings", "table",
