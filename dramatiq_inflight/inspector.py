@@ -298,11 +298,9 @@ class Inspector:
         Nothing is known of a message that is queued, or is complete and was run but once.
         """
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.time()
         pipeline.zscore(self._keys.waiting, id)
         pipeline.hget(self._keys.aside, id)
-        (seconds, micro), deadline, aside = pipeline.execute()
-        now = seconds * 1000 + micro // 1000
+        now, (deadline, aside) = self._timed(pipeline)
         head = self._heads([id]).get(id)
         if head is None:
             if aside is None:
@@ -353,8 +351,8 @@ class Inspector:
         last = "+"
         first = f"({after}" if after else "-"
         if since is not None:
-            seconds, micro = self._client.time()
-            first = str(max(0, seconds * 1000 + micro // 1000 - round(since.total_seconds() * 1000)))
+            now, _ = self._timed(self._client.pipeline(transaction=False))
+            first = str(max(0, now - round(since.total_seconds() * 1000)))
         filtered = bool(kinds or message_id or instance)
         instances = _Instances(self)
         while len(found) < limit:
@@ -388,12 +386,10 @@ class Inspector:
     ) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]], list[tuple[str, float]]]:
         """The time, the workers, what each runs (with its start), and what waits (with its deadline)."""
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.time()
         pipeline.zrange(self._keys.heartbeats, 0, -1)
         if messages:
             pipeline.zrange(self._keys.waiting, 0, -1, withscores=True)
-        (seconds, micro), members, *rest = pipeline.execute()
-        now = seconds * 1000 + micro // 1000
+        now, (members, *rest) = self._timed(pipeline)
         ids = [member.decode() for member in members if not member.startswith(b"*")]
         running: dict[str, list[tuple[str, float]]] = {}
         if messages:
@@ -406,6 +402,18 @@ class Inspector:
         waiting = [(id.decode(), score) for id, score in rest[0]] if messages else []
         workers.sort(key=lambda view: (view.instance, view.booted or _moment(0), view.id))
         return now, workers, running, waiting
+
+    def _timed(self, pipeline: Any) -> tuple[int, list[Any]]:
+        """The time by the server that has the namespace, milliseconds; and what a pipeline has found."""
+        if isinstance(self._client, redis.RedisCluster):  # there a pipeline takes no command without a key
+            node: Any = self._client.get_node_from_key(self._keys.heartbeats)
+            time: Any = self._client.time(target_nodes=node)
+            found = pipeline.execute()
+        else:
+            pipeline.time()
+            *found, time = pipeline.execute()
+        seconds, micro = time
+        return seconds * 1000 + micro // 1000, found
 
     def _workers(self, ids: Sequence[str], now: int) -> list[WorkerView]:
         def ask(pipe: Any, id: str) -> None:

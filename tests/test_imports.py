@@ -100,8 +100,8 @@ def imports_of(path: Path) -> set[str]:
     inside = ".".join(path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            names = {node.module} if node.module else {alias.name for alias in node.names}
-            found |= {f"{inside}.{name}" if inside and node.level == 1 else str(name) for name in names}
+            imported = {node.module} if node.module else {alias.name for alias in node.names}
+            found |= {f"{inside}.{name}" if inside and node.level == 1 else str(name) for name in imported}
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             assert not [name for name in names if name.split(".")[0] == "dramatiq_inflight"], f"{path.name}: absolute"

@@ -84,10 +84,10 @@ def _reach(case: Case) -> Finding | None:
 
 def _make(checks: Iterable[Check], case: Case) -> Iterator[Finding]:
     for check in checks:
-        if not check.applies(case):
-            continue
         found = []
         try:
+            if not check.applies(case):
+                continue
             for finding in check.find(case):
                 found.append(finding)
         except CannotTell as reason:

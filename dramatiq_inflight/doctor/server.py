@@ -79,7 +79,7 @@ def _persistence(case: Case) -> Iterator[Finding]:
 
 
 def _fsync(case: Case) -> Iterator[Finding]:
-    if int(case.info["aof_enabled"]) and case.config("appendfsync") == "no":
+    if case.config("appendfsync") == "no":
         yield warning("fsync", "appendfsync is no: Redis leaves it to the system when its data is on disk.")
 
 
@@ -90,7 +90,7 @@ def _role(case: Case) -> Iterator[Finding]:
 
 def _replicas(case: Case) -> Iterator[Finding]:
     # It says how many replicas are good only where it is told to mind.
-    if int(case.info.get("connected_slaves", 0)) and "min_slaves_good_slaves" not in case.info:
+    if "min_slaves_good_slaves" not in case.info:
         yield warning("min-replicas", "Redis has replicas, and min-replicas-to-write is 0.")
 
 
@@ -113,6 +113,14 @@ def _clock(case: Case) -> Iterator[Finding]:
         yield note("clock-back", f"The clock of Redis went back, by {float(last) / 1000 - now:.0f} seconds or more.")
 
 
+def _has_aof(case: Case) -> bool:
+    return bool(int(case.info["aof_enabled"]))
+
+
+def _has_replicas(case: Case) -> bool:
+    return bool(int(case.info.get("connected_slaves", 0)))
+
+
 CHECKS = (
     Check("redis-version", "The version of Redis", "Redis is new enough.", _version),
     Check("read-only-replica", "Whether Redis takes writes", "Redis is no replica.", _role),
@@ -120,8 +128,8 @@ CHECKS = (
     Check("evicted", "Whether Redis has evicted keys", "Redis has evicted nothing.", _evicted),
     Check("memory-full", "The memory of Redis", "Redis has memory.", _memory),
     Check("persistence", "Whether Redis keeps its data", "Redis keeps its data in an append-only file.", _persistence),
-    Check("fsync", "When Redis writes to disk", "Redis sees to it that its data is on disk.", _fsync),
-    Check("min-replicas", "The replicas of Redis", "A replaced primary takes no writes.", _replicas),
+    Check("fsync", "When Redis writes to disk", "Redis sees to it that its data is on disk.", _fsync, _has_aof),
+    Check("min-replicas", "The replicas of Redis", "A replaced primary takes no writes.", _replicas, _has_replicas),
     Check("cluster-client", "Whether this is a Redis Cluster", "The client is of the right kind.", _cluster),
     Check("clock", "The clock of Redis", "The clock of Redis agrees with this machine's.", _clock),
 )
