@@ -70,7 +70,7 @@ def test_the_user_of_the_documentation_may_do_all_that(server_binary: str, tmp_p
     text = (Path(__file__).parents[1] / "docs" / "brokers.rst").read_text()
     rules = re.search(r"ACL SETUSER app on >password\s+(.*?)\n\n", text, re.DOTALL)
     assert rules is not None
-    allowed = rules[1].replace("dramatiq_processing", namespace).replace("~dramatiq:", f"~{namespace}-broker:")
+    allowed = rules[1].replace("dramatiq_processing", namespace).replace("~dramatiq", f"~{namespace}-broker")
     server = RedisServer(server_binary, tmp_path).start()
     try:
         admin: Any = server.client()
