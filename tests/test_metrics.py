@@ -24,7 +24,7 @@ from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dramatiq_inflight import EventKind, Inspector
+from dramatiq_inflight import EventKind, Inspector, process_metrics
 from dramatiq_inflight.metrics import InFlightCollector, serve
 from dramatiq_inflight.process_metrics import forget_the_dead, is_reported
 from dramatiq_inflight.records import Enqueued
@@ -284,3 +284,14 @@ def test_a_broker_with_the_middleware_is_noticed(server_url: str) -> None:
 
     broker = RedisBroker(client=redis.Redis.from_url(server_url), middleware=[Prometheus()])
     assert is_reported(broker)
+
+
+def test_every_metric_and_event_is_documented(inspector: Inspector) -> None:
+    docs = (MONITORING.parent / "metrics.rst").read_text()
+    told = {name.removesuffix("_created") for name in Scrape.of(InFlightCollector(inspector)).names}
+    source = Path(process_metrics.__file__).read_text()
+    told |= {f"dramatiq_inflight_process_{name}" for name in re.findall(r'(?:gauge|counter)\(\s*"(\w+)"', source)}
+    assert len(told) > 15
+    assert told <= {name for found in used_by(docs) for name in (found, found.removesuffix("_total"))}
+    for kind in EventKind:
+        assert f"\n``{kind.value}`` " in docs
