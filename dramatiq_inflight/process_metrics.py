@@ -119,7 +119,7 @@ class ProcessMetrics(threading.Thread):
 def forget_the_dead() -> None:
     """Remove what processes told of themselves that were killed: nobody else does, and they would seem healthy."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if not folder:
+    if not folder or os.name != "posix":  # elsewhere no process can be asked for without harm
         return
     for file in Path(folder).glob(f"{LIVING}*.db"):
         pid = file.stem.removeprefix(LIVING)

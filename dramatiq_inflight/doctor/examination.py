@@ -78,6 +78,8 @@ def _reach(case: Case) -> Finding | None:
     except redis.exceptions.NoPermissionError:
         return None  # it has answered
     except Exception as failure:
+        if "unknown command" in str(failure).lower():  # redis-py 8 begins with a HELLO
+            return error("redis-version", "This Redis is older than 6: it does not know HELLO.")
         return error("redis-unreachable", f"Redis cannot be used ({type(failure).__name__}).")
     return None
 

@@ -65,7 +65,8 @@ def _times(case: Case) -> Iterator[Finding]:
         yield warning("ttl-long", f"A HEARTBEAT_TTL is {longest:g} s.")
     if len(times) > 1:
         said = _list(f"{ttl:g} s ({interval:g} s)" for ttl, interval in sorted(times))
-        yield warning("ttl-differs", f"Workers differ in their HEARTBEAT_TTL (and beat every): {said}.")
+        who = "Workers and this application" if settings is not None else "Workers"
+        yield warning("ttl-differs", f"{who} do not agree about HEARTBEAT_TTL (and how often to beat): {said}.")
 
 
 def _versions(case: Case) -> Iterator[Finding]:
