@@ -59,14 +59,14 @@ class ProcessMetrics(threading.Thread):
         self._runtime = runtime
         self._is_healthy = healthy
         self._stopping = threading.Event()
-        registry = prom.CollectorRegistry()
+        self.registry: Any = prom.CollectorRegistry()
         prefix = "dramatiq_inflight_process_"
 
         def gauge(name: str, text: str) -> Any:
-            return prom.Gauge(prefix + name, text, registry=registry, multiprocess_mode="liveall")
+            return prom.Gauge(prefix + name, text, registry=self.registry, multiprocess_mode="liveall")
 
         def counter(name: str, text: str) -> Any:
-            return prom.Counter(prefix + name, text, registry=registry)
+            return prom.Counter(prefix + name, text, registry=self.registry)
 
         self._healthy = gauge("healthy", "1: the process keeps itself alive in Redis.")
         self._heard = gauge("last_heartbeat_timestamp_seconds", "When the process last renewed its heartbeat.")
