@@ -23,8 +23,7 @@ from .incident import Incident, Kind
 from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
 from .middleware import InFlightTracker
 from .operations import Done, Operations
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "Aside",

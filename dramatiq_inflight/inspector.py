@@ -69,6 +69,17 @@ class WorkerView:
     why: str
     #: The queues that it fetches from, where its broker is a RedisBroker on the tracker's Redis.
     queues: tuple[str, ...]
+    #: Since when it is dead or silent, as far as is known; ``None``: it is not.
+    dead_since: datetime | None = None
+    #: The package that it has; empty where it does not say.
+    version: str = ""
+    #: How long its heartbeat is believed, and how often it beats, seconds; 0: it does not say.
+    heartbeat_ttl: float = 0.0
+    heartbeat_interval: float = 0.0
+    #: Whether it was told that no two containers have its instance id at once.
+    instance_exclusive: bool = False
+    #: Where its process can be seen: processes of one host and pid namespace say the same; empty: nowhere.
+    place: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -150,6 +161,9 @@ class Overview:
     running: int
     waiting: int
     aside: int
+    #: How many of those that wait are past their deadline, and for how long the first of them is, seconds.
+    overdue: int = 0
+    most_overdue: float = 0.0
 
     @property
     def alive(self) -> int:
@@ -213,11 +227,12 @@ class Inspector:
         now, workers, running = self._look()
         # Those that wait: not all of them, for there may be very many.
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.zrange(self._keys.waiting, 0, WAITING_SHOWN - 1)
+        pipeline.zrange(self._keys.waiting, 0, WAITING_SHOWN - 1, withscores=True)
         pipeline.zcard(self._keys.waiting)
+        pipeline.zcount(self._keys.waiting, "-inf", now)
         pipeline.hlen(self._keys.aside)
-        first, waiting, aside = pipeline.execute()
-        shown = [_text(id) for id in first]
+        first, waiting, overdue, aside = pipeline.execute()
+        shown = [_text(id) for id, _ in first]
         tallies: dict[tuple[str, str], list[float]] = {}
         heads = self._heads([id for ids in running.values() for id, _ in ids])
         starts = {id: started for ids in running.values() for id, started in ids}
@@ -238,6 +253,8 @@ class Inspector:
             running=sum(map(len, running.values())),
             waiting=int(waiting),
             aside=int(aside),
+            overdue=int(overdue),
+            most_overdue=max(0.0, (now - first[0][1]) / 1000) if first else 0.0,
         )
 
     def workers(self) -> list[WorkerView]:
@@ -305,11 +322,9 @@ class Inspector:
         Nothing is known of a message that is queued, or is complete and was run but once.
         """
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.time()
         pipeline.zscore(self._keys.waiting, id)
         pipeline.hget(self._keys.aside, id)
-        (seconds, micro), deadline, aside = pipeline.execute()
-        now = seconds * 1000 + micro // 1000
+        now, (deadline, aside) = self._timed(pipeline)
         head = self._heads([id]).get(id)
         if head is None:
             if aside is None:
@@ -366,8 +381,8 @@ class Inspector:
         last = "+"
         first = f"({after}" if after else "-"
         if since is not None:
-            seconds, micro = self._client.time()
-            first = str(max(0, seconds * 1000 + micro // 1000 - round(since.total_seconds() * 1000)))
+            now, _ = self._timed(self._client.pipeline(transaction=False))
+            first = str(max(0, now - round(since.total_seconds() * 1000)))
         at_once = AT_A_TIME if kinds or message_id or instance else min(limit, AT_A_TIME)
         instances = _Instances(self)
         while len(found) < limit:
@@ -399,10 +414,8 @@ class Inspector:
     def _look(self, *, messages: bool = True) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]]]:
         """The time, the workers, and what each runs (with its start)."""
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.time()
         pipeline.zrange(self._keys.heartbeats, 0, -1)
-        (seconds, micro), members = pipeline.execute()
-        now = seconds * 1000 + micro // 1000
+        now, (members,) = self._timed(pipeline)
         ids = [_text(member) for member in members if not member.startswith(b"*")]
         running: dict[str, list[tuple[str, float]]] = {}
         if messages:
@@ -424,6 +437,18 @@ class Inspector:
             if len(batch) < AT_A_TIME:
                 break
         return found
+
+    def _timed(self, pipeline: Any) -> tuple[int, list[Any]]:
+        """The time by the server that has the namespace, milliseconds; and what a pipeline has found."""
+        if isinstance(self._client, redis.RedisCluster):  # there a pipeline takes no command without a key
+            node: Any = self._client.get_node_from_key(self._keys.heartbeats)
+            time: Any = self._client.time(target_nodes=node)
+            found = pipeline.execute()
+        else:
+            pipeline.time()
+            *found, time = pipeline.execute()
+        seconds, micro = time
+        return seconds * 1000 + micro // 1000, found
 
     def _workers(self, ids: Sequence[str], now: int) -> list[WorkerView]:
         def ask(pipe: Any, id: str) -> None:
@@ -504,6 +529,7 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         state = "silent"
     else:
         state = "draining" if deadline % 1 >= 0.5 else "alive"
+    since = said.get("gone") or said.get("left") or (deadline if deadline and deadline >= PROVEN_MS else 0)
     return WorkerView(
         id=id,
         instance=said.get("instance", ""),
@@ -515,6 +541,12 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         running=int(running),
         why=said.get("why", "it left while messages were still running" if "left" in said else ""),
         queues=_names(said.get("queues", "[]")),
+        dead_since=moment(int(since)) if state in ("silent", "dead") else None,
+        version=said.get("version", ""),
+        heartbeat_ttl=_number(said.get("ttl", "")) / 1000,
+        heartbeat_interval=_number(said.get("interval", "")) / 1000,
+        instance_exclusive=said.get("exclusive") == "1",
+        place=said.get("place", ""),
     )
 
 

@@ -23,6 +23,8 @@ class Connectivity:
         self._mutex = threading.Lock()
         self._away_since: float | None = None
         self._failed_at = float("-inf")
+        #: How many commands have not reached Redis, or were refused.
+        self.failures = 0
         self.wake = threading.Event()
 
     @property
@@ -49,6 +51,7 @@ class Connectivity:
         """A command did not reach Redis, or was refused."""
         self._failed_at = time.monotonic()
         with self._mutex:
+            self.failures += 1
             first = self._away_since is None
             if first:
                 self._away_since = time.monotonic()
@@ -124,6 +127,11 @@ class Lease:
             self.revived = self.revived or not known
             self.forgotten = self.forgotten or (absent and self._registered)
             self.epoch += 1
+
+    @property
+    def last_contact(self) -> float:
+        """When the last script was sent that renewed the heartbeat (``time.monotonic``)."""
+        return self._last_contact
 
     @property
     def silence(self) -> float:

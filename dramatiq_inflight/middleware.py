@@ -46,6 +46,7 @@ from .home import store_at_home
 from .incident import Incident, Kind
 from .interrupt import Strand
 from .policy import OPTIONS, Policy, check_options
+from .process_metrics import ProcessMetrics, is_reported
 from .records import OPTION, Claim, Copy, DeadIncarnation, Mark, Orphan, Start, Started, is_copy, mark_of
 from .runtime import Runtime
 from .settings import load_settings
@@ -129,6 +130,7 @@ class InFlightTracker(Middleware):
         self.logger = get_logger(__name__, type(self))
         self.settings = load_settings(settings)
         self._runtime: Runtime | None = None
+        self._metrics: ProcessMetrics | None = None
         self._delayed: dict[str, tuple[str, str]] = {}
         self._marks_early = False
         self._policies: dict[str, Policy] = {}  # by actor
@@ -253,6 +255,17 @@ class InFlightTracker(Middleware):
         """Start to beat and to recover."""
         if self._runtime is not None:
             self._runtime.start()
+            self._report(broker, self._runtime)
+
+    def _report(self, broker: Broker, runtime: Runtime) -> None:
+        """Tell of this process where Dramatiq's Prometheus middleware does."""
+        if not is_reported(broker):
+            return
+        try:
+            self._metrics = ProcessMetrics(runtime, self.healthy)
+            self._metrics.start()
+        except Exception:
+            self.logger.exception("This process reports no metrics of its own; it works all the same.")
 
     # A message's life.
 
@@ -495,6 +508,9 @@ class InFlightTracker(Middleware):
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Leave in order."""
+        if self._metrics is not None:
+            self._metrics.stop()
+            self._metrics = None
         if self._runtime is not None:
             self._runtime.leave()
 

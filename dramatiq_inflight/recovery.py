@@ -576,6 +576,8 @@ class RecoveryThread(threading.Thread):
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._failures = 0
+        #: How many sweeps were begun.
+        self.sweeps = 0
 
     def run(self) -> None:
         """Sweep until `stop` is called; survive everything."""
@@ -603,6 +605,7 @@ class RecoveryThread(threading.Thread):
     def _sweep(self) -> float | None:
         """Sweep, and return how long to pause; ``None``: for ever."""
         longest = self.interval or 30.0
+        self.sweeps += 1
         try:
             swept = self.recovery.sweep(self._stopping.is_set)
         except redis.RedisError:

@@ -35,6 +35,7 @@ from .siblings import Siblings, die_together
 from .stalls import Stalls
 from .table import Entry, Table, current_entry
 from .telling import Telling
+from .version import __version__
 from .watch import Listener, Watch
 from .whereabouts import tracker_client
 from .wire import Call
@@ -327,6 +328,11 @@ class Runtime:
     def _identity(self) -> dict[str, str]:
         me = self.incarnation
         said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
+        # For the doctor, who compares them.
+        said["version"] = __version__
+        said["ttl"] = str(round(self.settings.heartbeat_ttl * 1000))
+        said["interval"] = str(round(self.settings.beat_interval * 1000))
+        said["exclusive"] = "1" if self.settings.instance_exclusive else "0"
         if self.process is not None:
             said["place"], said["process_started"] = self.process.place, self.process.started
         answers = self._attended or self.listener.hears

@@ -152,6 +152,8 @@ class Table:
         self._by_object: dict[int, tuple[Any, Entry]] = {}
         self._by_id: dict[str, Entry] = {}
         self._untold: list[Entry] = []
+        #: How many copies have run here.
+        self.started = 0
 
     def reserve(self, message: Any, entry: Entry) -> str:
         """Note a copy before Redis is asked about it.
@@ -177,6 +179,7 @@ class Table:
         """The copy runs: the id is its own from now on, even if an earlier run of it has not been forgotten yet."""
         with self._mutex:
             entry.phase = Phase.RUNNING
+            self.started += 1
             self._by_id[entry.copy.message_id] = entry
 
     def skip(self, entry: Entry, phase: Phase = Phase.SKIPPED) -> None:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import dramatiq_inflight
@@ -13,7 +15,7 @@ PACKAGE = Path(dramatiq_inflight.__file__).parent
 
 #: What each module may import of the package, besides itself.
 GRAPH = {
-    "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations"},
+    "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations", "version"},
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
     "checkpoints": {"errors", "records", "registry", "table"},
@@ -37,14 +39,17 @@ GRAPH = {
     "interrupt": set(),
     "keys": set(),
     "lease": {"table"},
+    "metrics": {"history", "inspector"},
     "middleware": {
-        "continuations", "errors", "home", "incident", "interrupt", "policy", "records", "runtime", "settings", "table",
+        "continuations", "errors", "home", "incident", "interrupt", "policy", "process_metrics", "records", "runtime",
+        "settings", "table",
     },
     "operations": {
         "connection", "errors", "inspector", "middleware", "records", "recovery", "redis_broker", "registry",
         "runtime", "telling", "whereabouts",
     },
     "policy": {"errors"},
+    "process_metrics": {"runtime"},
     "records": set(),
     "recovery": {"challenge", "incident", "policy", "records", "redis_broker", "registry", "table"},
     "redis_broker": {"registry", "wire"},
@@ -52,13 +57,14 @@ GRAPH = {
     "runtime": {
         "attendant", "checkpoints", "connection", "deliveries", "evidence", "gate", "handing_back", "heartbeat",
         "heartbeat_process", "incarnation", "lease", "policy", "recovery", "redis_broker", "registry", "settings",
-        "siblings", "stalls", "table", "telling", "watch", "whereabouts", "wire",
+        "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
     },
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "stalls": {"records", "registry", "table"},
     "table": {"interrupt", "policy", "records"},
     "telling": {"incident", "policy"},
+    "version": set(),
     "watch": {"evidence", "records", "registry"},
     "whereabouts": {"connection", "errors", "settings"},
     "wire": set(),
@@ -67,11 +73,25 @@ GRAPH = {
 #: The parts that are folders of their own: what their modules may import of the package outside of their folder.  The
 #: core imports none of them.
 PARTS = {
-    "cli": {"", "errors", "history", "inspector", "operations", "records", "recovery", "settings"},
+    "cli": {"errors", "history", "inspector", "operations", "records", "recovery", "settings", "version"},
+    "dashboard": {"history", "inspector", "operations"},
+    "doctor": {"errors", "history", "inspector", "middleware", "policy", "settings"},
 }
 
+#: Modules that nobody in the package imports: whoever wants them has the extra that they need.
+OPTIONAL = {"metrics"}
+
 #: What is there with an extra only: the core does without, and the parts may use what is theirs.
-EXTRAS = {"click": {"cli"}, "rich": {"cli"}}
+EXTRAS = {
+    "click": {"cli"},
+    "flask": {"dashboard"},
+    "itsdangerous": {"dashboard"},
+    "jinja2": {"dashboard"},
+    "prometheus_client": {"metrics", "process_metrics"},
+    "rich": {"cli"},
+    "waitress": {"dashboard"},
+    "werkzeug": {"dashboard"},
+}
 
 
 def imports_of(path: Path, level: int = 1) -> set[str]:
@@ -85,11 +105,6 @@ def imports_of(path: Path, level: int = 1) -> set[str]:
     return found
 
 
-def test_modules_import_what_the_design_allows_and_no_more() -> None:
-    """Recovery does not know the middleware, the registry does not know recovery, and so on."""
-    assert {path.stem: imports_of(path) for path in PACKAGE.glob("*.py")} == GRAPH
-
-
 def others_imported(path: Path) -> set[str]:
     """The packages of others that a module imports, wherever in it."""
     found: set[str] = set()
@@ -101,37 +116,50 @@ def others_imported(path: Path) -> set[str]:
     return found
 
 
+def test_modules_import_what_the_design_allows_and_no_more() -> None:
+    """Recovery does not know the middleware, the registry does not know recovery, and so on."""
+    assert {path.stem: imports_of(path) for path in PACKAGE.glob("*.py")} == GRAPH
+
+
 def test_the_parts_import_the_core_and_not_the_other_way_round() -> None:
     """Nobody who does not use a part needs what it needs."""
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(PARTS)
     for path in PACKAGE.glob("*.py"):
-        assert not imports_of(path) & set(PARTS), path.name
-        assert not others_imported(path) & set(EXTRAS), path.name
+        assert not imports_of(path) & (set(PARTS) | OPTIONAL), path.name
+        for name in others_imported(path) & set(EXTRAS):
+            assert path.stem in EXTRAS[name], path.name
     for part, allowed in PARTS.items():
         for path in (PACKAGE / part).glob("*.py"):
-            of_the_core = {"" if name == "__version__" else name for name in imports_of(path, level=2)}
-            assert of_the_core <= allowed, path.name
+            assert imports_of(path, level=2) <= allowed, path.name
             assert not imports_of(path, level=3), path.name
             for name in others_imported(path) & set(EXTRAS):
                 assert part in EXTRAS[name], path.name
 
 
-def test_the_modules_of_the_command_line_are_small() -> None:
-    for path in (PACKAGE / "cli").glob("*.py"):
-        assert len(path.read_text().splitlines()) < 250, path.name
+def test_the_package_does_not_need_what_its_optional_parts_need() -> None:
+    code = f"import sys, dramatiq_inflight; print({set(EXTRAS)!r} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_the_modules_of_the_parts_are_small() -> None:
+    for part in PARTS:
+        for path in (PACKAGE / part).glob("*.py"):
+            assert len(path.read_text().splitlines()) < 250, path.name
 
 
 def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:
     """Everything else goes through them: redis is imported elsewhere for its errors and types alone."""
     talkers = {
         path.stem
-        for path in PACKAGE.glob("*.py")
+        for path in PACKAGE.rglob("*.py")
         if any(
             isinstance(node, ast.Attribute) and node.attr in ("client", "scripts") and isinstance(node.ctx, ast.Load)
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    # The last three look whether there is a client, and hand it on; they call nothing on it.
-    assert talkers == {"registry", "redis_broker", "middleware", "settings", "whereabouts"}
+    # These look whether there is a client, and hand it on; the doctor's looks at the time-outs of the broker's.
+    lookers = {"middleware", "settings", "whereabouts", "application"}
+    assert talkers == {"registry", "redis_broker"} | lookers
 
 
 def test_every_script_has_a_method_and_a_header() -> None:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -17,6 +19,7 @@ from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operati
 from dramatiq_inflight.records import Copy, Enqueued, Finished, Mended, Start
 from dramatiq_inflight.registry import Registry
 from tests.support.lab import Lab, copy_of, payload_of
+from tests.support.servers import RedisServer
 
 
 class Shop:
@@ -60,6 +63,32 @@ def shop(server_url: str, namespace: str, lab: Lab) -> Iterator[Shop]:
     made = Shop(server_url, namespace, lab)
     yield made
     made.broker.client.delete(*(made.broker.client.keys(f"{made.broker.namespace}:*") or ["-"]))
+
+
+def test_the_user_of_the_documentation_may_do_all_that(server_binary: str, tmp_path: Path, namespace: str) -> None:
+    """The permissions in docs/brokers.rst are enough for an operator, too."""
+    text = (Path(__file__).parents[1] / "docs" / "brokers.rst").read_text()
+    rules = re.search(r"ACL SETUSER app on >password\s+(.*?)\n\n", text, re.DOTALL)
+    assert rules is not None
+    allowed = rules[1].replace("dramatiq_processing", namespace).replace("~dramatiq", f"~{namespace}-broker")
+    server = RedisServer(server_binary, tmp_path).start()
+    try:
+        admin: Any = server.client()
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">password", *allowed.split())
+        shop = Shop(f"redis://app:password@127.0.0.1:{server.port}/0", namespace, Lab(admin, namespace))
+        a, b = shop.lab.incarnation("a"), shop.lab.incarnation("b")
+        taken, condemned, discarded = shop.runs(a), shop.runs(a), shop.runs(a)
+        assert shop.operations.requeue(taken.message_id, force=True) is Done.DONE
+        shop.lab.kill(a)
+        assert shop.operations.dead_letter(condemned.message_id) is Done.DONE
+        assert shop.operations.discard(discarded.message_id) is Done.DONE
+        b.beat()
+        shop.operations.left_to_recover()
+        shop.operations.recover()
+        assert {"requeued", "condemned", "discarded"} <= set(events(shop))
+        assert admin.execute_command("ACL", "LOG") == []
+    finally:
+        server.kill()
 
 
 def events(shop: Shop) -> list[str]:

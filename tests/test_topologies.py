@@ -163,7 +163,11 @@ def test_a_user_with_the_documented_permissions_and_tls_is_enough(
     text = (ROOT / "docs" / "brokers.rst").read_text()
     rules = re.search(r"ACL SETUSER app on >password\s+(.*?)\n\n", text, re.DOTALL)
     assert rules is not None
-    allowed = rules[1].replace("{dramatiq_processing}", f"{{{made.namespace}}}").replace("dramatiq:*", "{*-broker*")
+    allowed = (
+        rules[1]
+        .replace("{dramatiq_processing}", f"{{{made.namespace}}}")
+        .replace("~dramatiq", f"~{{{made.namespace}-broker}}")
+    )
     admin.execute_command("ACL", "SETUSER", "app", "on", ">password", *allowed.split())
     url = f"rediss://app:password@127.0.0.1:{tls_server.port + 10_000}/0?ssl_ca_certs={tmp_path / 'cert.pem'}"
     settings: dict[str, Any] = {"TEST_BROKER_URL": url, "PROCESSING_HEARTBEAT": "process"}

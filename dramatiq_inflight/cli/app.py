@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from .. import __version__
+from ..version import __version__
 from .act import dead_letter, discard, requeue
 from .doctor import doctor
 from .failures import Group

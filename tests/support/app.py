@@ -62,6 +62,10 @@ backend = RedisBackend(client=connect(os.environ["TEST_BROKER_URL"]), namespace=
 broker.add_middleware(Results(backend=backend))
 broker.add_middleware(CurrentMessage())
 broker.add_middleware(Recorder())
+if os.environ.get("TEST_PROMETHEUS"):
+    from dramatiq.middleware.prometheus import Prometheus  # it wants its folder and port when it is imported
+
+    broker.add_middleware(Prometheus())
 broker.add_middleware(InFlightTracker())
 dramatiq.set_broker(broker)
 

@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the checks look at, and what a check is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import redis
+from dramatiq import Broker
+from dramatiq.brokers.redis import RedisBroker
+
+from ..inspector import Inspector, Overview
+from ..middleware import InFlightTracker
+from ..settings import Settings
+from .findings import Finding
+
+__all__ = ["CannotTell", "Case", "Check", "text"]
+
+
+class CannotTell(Exception):
+    """A check cannot be made; its text says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Parameters:
+      code: What it is about, if all is well.
+      what: What it looks at; reads well before "could not be checked".
+      fine: What to say if it finds nothing.
+      find: What it finds.
+      applies: Whether it makes sense here.
+    """
+
+    code: str
+    what: str
+    fine: str
+    find: Callable[[Case], Iterable[Finding]]
+    applies: Callable[[Case], bool] = lambda case: True
+
+
+class Case:
+    """An application, or what is left of one: whatever of it can be looked at."""
+
+    def __init__(self, broker: Broker | None, inspector: Inspector | None) -> None:
+        self._broker = broker
+        self._inspector = inspector
+
+    @property
+    def broker(self) -> Broker:
+        """The application's broker."""
+        if self._broker is None:
+            raise CannotTell("there is no broker")
+        return self._broker
+
+    @property
+    def redis_broker(self) -> RedisBroker:
+        """The application's broker, where it is one."""
+        if not isinstance(self._broker, RedisBroker):
+            raise CannotTell("this is no RedisBroker")
+        return self._broker
+
+    @property
+    def has_redis(self) -> bool:
+        """Whether there is a Redis to look at."""
+        return self._inspector is not None
+
+    @property
+    def inspector(self) -> Inspector:
+        """Of the namespace."""
+        if self._inspector is None:
+            raise CannotTell("there is no Redis")
+        return self._inspector
+
+    @property
+    def trackers(self) -> list[InFlightTracker]:
+        """Those in the broker's middleware: one, if all is well."""
+        if self._broker is None:
+            return []
+        return [middleware for middleware in self._broker.middleware if isinstance(middleware, InFlightTracker)]
+
+    @property
+    def settings(self) -> Settings | None:
+        """The tracker's; ``None``: there is none to ask."""
+        return next((tracker.settings for tracker in self.trackers), None)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """The namespace at a glance."""
+        return self.inspector.overview()
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the client knows that it speaks to a Redis Cluster."""
+        return isinstance(self.inspector._client, redis.RedisCluster)
+
+    @cached_property
+    def server(self) -> Any:
+        """A client of the server that has the namespace: of a Cluster, the primary."""
+        client: Any = self.inspector._client
+        if not self.is_cluster:
+            return client
+        return client.get_redis_connection(client.get_node_from_key(self.inspector._keys.heartbeats))
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What the server says of itself."""
+        return dict(self.server.info())
+
+    def config(self, name: str) -> str:
+        """How the server is configured."""
+        try:
+            found = self.server.config_get(name)
+        except redis.exceptions.NoPermissionError:
+            raise
+        except redis.ResponseError:
+            raise CannotTell("this server does not tell its configuration") from None
+        values = {text(key): text(value) for key, value in found.items()}
+        if name not in values:
+            raise CannotTell(f"this server has no {name}")
+        return values[name]
+
+
+def text(value: object) -> str:
+    """A reply as text, whatever the client makes of it."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

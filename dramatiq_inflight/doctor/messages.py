@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The messages: those that wait, that are set aside, and that have killed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+
+from ..history import EventKind
+from .case import Case, Check
+from .findings import Finding, warning
+
+__all__ = ["CHECKS"]
+
+#: How long past its deadline a message may wait: all workers look after it every few seconds or so.
+LATE = 60.0
+
+#: How far to look back.
+A_DAY = timedelta(days=1)
+
+#: How many are looked at.
+MOST = 1000
+
+
+def _overdue(case: Case) -> Iterator[Finding]:
+    seen = case.overview
+    if seen.most_overdue > LATE:
+        yield warning(
+            "overdue",
+            f"{seen.overdue} messages wait past their deadline, the first of them for {seen.most_overdue:.0f} seconds.",
+        )
+
+
+def _aside(case: Case) -> Iterator[Finding]:
+    if case.overview.aside:
+        yield warning("set-aside", f"{case.overview.aside} messages cannot be read or decoded, and are set aside.")
+
+
+def _poison(case: Case) -> Iterator[Finding]:
+    events = case.inspector.history(kinds=[EventKind.POISON], since=A_DAY, limit=MOST)
+    if events:
+        actors = Counter(event.actor for event in events).most_common(3)
+        most = ", ".join(f"{number} of actor {actor!r}" for actor, number in actors)
+        yield warning("poison", f"Poison messages in the last day: {most}{' and others' * (len(actors) == 3)}.")
+
+
+CHECKS = (
+    Check("overdue", "Whether recovered messages start", "No message waits past its deadline.", _overdue),
+    Check("set-aside", "Whether messages are set aside", "No message is set aside.", _aside),
+    Check("poison", "Whether there was poison", "No message was poison in the last day.", _poison),
+)
