@@ -339,10 +339,10 @@ class Inspector:
         if since is not None:
             seconds, micro = self._client.time()
             first = str(max(0, seconds * 1000 + micro // 1000 - round(since.total_seconds() * 1000)))
-        filtered = bool(kinds or message_id or instance)
+        at_a_time = AT_A_TIME if kinds or message_id or instance else min(limit, AT_A_TIME)
         instances = _Instances(self)
         while len(found) < limit:
-            entries = self._client.xrevrange(self._keys.journal[0], last, first, AT_A_TIME if filtered else limit)
+            entries = self._client.xrevrange(self._keys.journal[0], last, first, at_a_time)
             events = [Event.of(id.decode(), _texts(raw)) for id, raw in entries if raw]
             instances.learn(events)
             for event in map(instances.complete, events):
@@ -352,7 +352,7 @@ class Inspector:
                     and instance in (None, event.instance)
                 ):
                     found.append(event)
-            if len(entries) < (AT_A_TIME if filtered else limit):
+            if len(entries) < at_a_time:
                 break
             last = f"({entries[-1][0].decode()}"
         return found[:limit]
