@@ -29,7 +29,7 @@ IN_FULL = 30
 AT_ALL = 2000
 
 #: The last events on the overview.
-LATEST = 12
+LATEST = 8
 
 
 def show(template: str, **values: Any) -> Response:

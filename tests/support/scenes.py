@@ -117,9 +117,8 @@ class Scene:
     def _out_of_memory(self) -> None:
         self.worker(34, "died", "media-0", 8, why=OUT)
         for _ in range(7):
-            self.message(
-                33.98, "recovered", self.id(), "resize", "media", "media-0-8", by="media-0-7", how="handed back"
-            )
+            values = {"actor": "resize", "by": "media-0-7", "how": "handed back"}
+            self.message(33.98, "recovered", self.id(), "media-0-8", **values)
         self.worker(33.97, "cleared", "media-0", 8, after=1830)
         self.worker(33.5, "joined", "media-0", 21)
 
