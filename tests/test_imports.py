@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import dramatiq_inflight
@@ -61,12 +63,36 @@ GRAPH = {
     "wire": set(),
 }  # fmt: skip
 
+#: The same for the web page, an optional part; with two dots what it takes of the package.
+DASHBOARD = {
+    "__init__": {"app", "serving"},
+    "actions": {"..operations", "board", "pages", "tokens", "words"},
+    "app": {
+        "..inspector", "..operations", "actions", "board", "errors", "headers", "pages", "tokens", "words",
+    },
+    "board": {"..inspector", "shared", "tail"},
+    "choice": {"..history", "..inspector", "timeline"},
+    "errors": set(),
+    "headers": set(),
+    "lives": {"..history", "..inspector"},
+    "pages": {"..inspector", "board", "choice", "headers", "payload", "timeline", "words"},
+    "payload": set(),
+    "serving": {"..inspector", "..operations", "app"},
+    "shared": set(),
+    "tail": {"..history", "..inspector", "shared"},
+    "timeline": {"..history", "..inspector", "lives", "tail", "words"},
+    "tokens": set(),
+    "words": {"..history", "..operations"},
+}  # fmt: skip
+
 
 def imports_of(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             found |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 2:
+            found.add(f"..{node.module}")
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             assert not [name for name in names if name.split(".")[0] == "dramatiq_inflight"], f"{path.name}: absolute"
@@ -76,6 +102,15 @@ def imports_of(path: Path) -> set[str]:
 def test_modules_import_what_the_design_allows_and_no_more() -> None:
     """Recovery does not know the middleware, the registry does not know recovery, and so on."""
     assert {path.stem: imports_of(path) for path in PACKAGE.glob("*.py")} == GRAPH
+
+
+def test_the_web_page_reads_by_the_inspector_and_acts_by_the_operations() -> None:
+    assert {path.stem: imports_of(path) for path in (PACKAGE / "dashboard").glob("*.py")} == DASHBOARD
+
+
+def test_the_package_does_not_need_what_its_optional_parts_need() -> None:
+    code = "import sys, dramatiq_inflight; print([name for name in ('flask', 'waitress') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
 def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:

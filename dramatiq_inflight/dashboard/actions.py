@@ -60,7 +60,8 @@ def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) ->
             id=id,
             view=view,
             possible=view is not None and action in actions_for(view),
-            alive=view is not None and view.worker_alive and view.state == "running",
+            # Where all are silent nobody is taken for dead, though it does not look alive: the answer knows better.
+            alive=answer is Done.ALIVE or (view is not None and view.worker_alive and view.state == "running"),
             answer=ANSWERS[answer] if answer else "",
             token=token,
         )

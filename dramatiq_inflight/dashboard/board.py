@@ -47,7 +47,7 @@ class Board:
     def overview(self) -> Overview:
         """All at a glance."""
         overview = self._overview.get()
-        # How long a heartbeat is believed at first is not written down; the longest that was seen is close.
+        # For how long a heartbeat is believed at first is not written down: it is the longest that was seen.
         self._longest = {
             worker.id: max(worker.expires_in_ms, self._longest.get(worker.id, 0)) for worker in overview.workers
         }
@@ -59,7 +59,7 @@ class Board:
 
     def left(self, worker: WorkerView) -> float:
         """How much of a worker's heartbeat is left, in percent of the longest that was seen."""
-        longest = self._longest.get(worker.id, 0)
+        longest = max(self._longest.values(), default=0)
         return round(100 * max(0, worker.expires_in_ms) / longest, 1) if longest > 0 else 0.0
 
     @staticmethod

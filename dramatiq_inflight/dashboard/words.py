@@ -32,7 +32,7 @@ ACTIONS = {
 #: What became of it.
 ANSWERS = {
     Done.DONE: "Done.",
-    Done.ALIVE: "It runs on a living worker: nothing was done. It takes force.",
+    Done.ALIVE: "It runs on a worker that lives, or may live: nothing was done. It takes force.",
     Done.BUSY: "Somebody recovers it just now: nothing was done. Try again.",
     Done.SETTLED: "It is complete, or its retry or its dead letter is with the broker: nothing was done.",
     Done.UNKNOWN: "Nothing is known of it: it may be queued, or complete. Nothing was done.",

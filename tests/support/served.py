@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import waitress
+from waitress import wasyncore
 
 __all__ = ["CHROMIUM", "find_chromium", "served"]
 
@@ -30,17 +31,20 @@ def find_chromium() -> str | None:
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve a WSGI application on a free port of loopback; its address."""
-    server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=_run, args=(server,), daemon=True)
+    connections: dict[int, Any] = {}
+    server: Any = waitress.create_server(app, host="127.0.0.1", port=0, threads=4, map=connections)
+    ends = threading.Event()
+
+    def run() -> None:
+        while not ends.is_set():
+            wasyncore.loop(timeout=0.1, map=connections, count=1)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
+        ends.set()
+        thread.join()
         server.task_dispatcher.shutdown()
-        thread.join(timeout=10)
-
-
-def _run(server: Any) -> None:
-    with contextlib.suppress(OSError):  # its socket is closed when it is to end
-        server.run()
+        wasyncore.close_all(connections)
