@@ -384,7 +384,7 @@ def test_many_are_shown_in_brief(client: redis.Redis, lab: Lab, web: FlaskClient
     Scene(client, lab.namespace).crowd(60, 250)
     overview = text(web, "/?hours=24")
     assert "24 of 60 instances are drawn" in overview
-    assert "30 more, by name" in overview
+    assert "52, by name" in overview
     first, second = text(web, "/messages"), text(web, "/messages?page=2")
     assert "1 to 100 of 250" in first
     assert "101 to 200 of 250" in second

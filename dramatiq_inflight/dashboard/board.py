@@ -29,6 +29,11 @@ class Instance:
         return min((worker.state for worker in self.workers), key=STATES.index)
 
     @property
+    def has_trouble(self) -> bool:
+        """Whether one of its processes is dead or silent."""
+        return any(not worker.is_alive for worker in self.workers)
+
+    @property
     def running(self) -> int:
         """How many messages its processes run."""
         return sum(worker.running for worker in self.workers)
@@ -69,5 +74,5 @@ class Board:
         for worker in overview.workers:
             grouped.setdefault(worker.instance, []).append(worker)
         instances = [Instance(name, workers) for name, workers in grouped.items()]
-        instances.sort(key=lambda one: (min(STATES.index(one.state), STATES.index("draining")), one.name))
+        instances.sort(key=lambda one: (not one.has_trouble, one.name))
         return instances

@@ -34,9 +34,14 @@ class Life:
     cleared: datetime | None = None
 
     @property
+    def died(self) -> bool:
+        """Whether it did not leave in order, as far as anybody can tell."""
+        return self.state in ("died", "dead", "silent")
+
+    @property
     def unrecovered(self) -> bool:
         """Whether it died, and what it left behind waits."""
-        return self.state in ("died", "dead", "silent") and self.cleared is None
+        return self.died and self.cleared is None
 
 
 def lives(events: Sequence[Event], workers: Iterable[WorkerView], since: datetime, now: datetime) -> list[Life]:
@@ -49,7 +54,9 @@ def lives(events: Sequence[Event], workers: Iterable[WorkerView], since: datetim
     for event in reversed(events):
         if event.of_worker and event.worker:
             _tell(found, event, since)
+    present = set()
     for worker in workers:
+        present.add(worker.id)
         booted = worker.booted or since
         life = found.setdefault(worker.id, Life(worker.id, worker.instance, worker.pid, min(booted, now)))
         if life.state == "gone":
@@ -57,6 +64,8 @@ def lives(events: Sequence[Event], workers: Iterable[WorkerView], since: datetim
         if worker.state == "silent" and life.end is None:
             life.end = now + timedelta(milliseconds=min(0, worker.expires_in_ms))
     for life in found.values():
+        if life.state == "died" and life.worker not in present:
+            life.cleared = life.cleared or life.end  # all of it is; the history has lost when
         if life.state == "gone" and life.end is None:
             if now - life.start < LATELY:
                 life.state = "alive"

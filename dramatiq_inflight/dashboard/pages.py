@@ -22,8 +22,11 @@ __all__ = ["actions_for", "install", "show"]
 #: How many are on one page.
 PER_PAGE = 100
 
-#: How many instances are shown with all their processes; the others as a name and a number.
+#: How many instances are shown with all their processes.
 IN_FULL = 30
+
+#: So few of them, and those with trouble, where there are more; the others as a name and a number.
+FEW = 8
 
 #: How many instances are shown at all.
 AT_ALL = 2000
@@ -56,13 +59,14 @@ def install(app: Flask, board: Board) -> None:
         seen = board.overview()
         events = tail.events()
         instances = board.instances(seen)
-        in_full = instances[:IN_FULL]
+        crowded = len(instances) > IN_FULL
+        full = min(IN_FULL, max(FEW, sum(one.has_trouble for one in instances))) if crowded else IN_FULL
         return show(
             "overview.html",
             seen=seen,
             dead=len(seen.workers) - seen.alive,
-            in_full=in_full,
-            compact=instances[IN_FULL:AT_ALL],
+            in_full=instances[:full],
+            compact=instances[full:AT_ALL],
             left_out=max(0, len(instances) - AT_ALL),
             instances=len(instances),
             board=board,

@@ -25,7 +25,7 @@ Scale = Callable[[datetime], float]
 #: The stretches to choose from, and the minutes between ticks.
 HOURS = {1: 10, 6: 60, 24: 240}
 
-#: So many lanes are drawn, and so many rows of bars in each.
+#: So many lanes are drawn, and so many rows of bars in each; half of them where there are many lanes.
 LANES = 24
 ROWS = 6
 
@@ -71,6 +71,7 @@ class Lane:
     """One instance."""
 
     name: str
+    lives: list[Life] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     rows: int = 1
@@ -115,23 +116,32 @@ def draw(events: Sequence[Event], workers: Iterable[WorkerView], now: datetime, 
 
     lanes: dict[str, Lane] = {}
     for life in lives(events, workers, since, now):
-        _add(lanes.setdefault(life.instance, Lane(life.instance)), life, x, since, now)
+        lane = lanes.setdefault(life.instance, Lane(life.instance))
+        lane.lives.append(life)
+        lane.deaths += life.died and (life.end or now) >= since
+        lane.trouble = lane.trouble or life.unrecovered
     for event in events:
         if event.at < since:
             break
         _mark(lanes, event, x)
-    ordered = sorted(lanes.values(), key=lambda lane: lane.name)
-    if len(ordered) > LANES:
-        ordered.sort(key=lambda lane: (not lane.trouble, -lane.deaths - lane.poison, -lane.recovered, lane.name))
-    return Timeline(hours, ordered[:LANES], len(ordered), _ticks(since, now, hours, x))
+    chosen = sorted(lanes.values(), key=lambda lane: lane.name)
+    if len(chosen) > LANES:
+        chosen.sort(key=lambda lane: (not lane.trouble, -lane.deaths - lane.poison, -lane.recovered, lane.name))
+        chosen = chosen[:LANES]
+    rows = ROWS if len(chosen) <= LANES // 2 else ROWS // 2
+    for lane in chosen:
+        # Where there are more than rows, those that died are to be seen.
+        crowded = len(lane.lives) > rows
+        for life in sorted(lane.lives, key=lambda life: not life.died) if crowded else lane.lives:
+            _add(lane, life, rows, x, (since, now))
+    return Timeline(hours, chosen, len(lanes), _ticks(since, now, hours, x))
 
 
-def _add(lane: Lane, life: Life, x: Scale, since: datetime, now: datetime) -> None:
+def _add(lane: Lane, life: Life, rows: int, x: Scale, stretch: tuple[datetime, datetime]) -> None:
+    since, now = stretch
     start, end = x(life.start), x(life.end or now)
-    free = [row for row in range(ROWS) if all(bar.x + bar.width <= start for bar in lane.bars if bar.row == row)]
-    died = life.state in ("died", "dead", "silent")
-    lane.deaths += died and (life.end or now) >= since
-    lane.trouble = lane.trouble or life.unrecovered
+    taken = {bar.row for bar in lane.bars if bar.x < end and start < bar.x + bar.width}
+    free = [row for row in range(rows) if row not in taken]
     if not free:
         lane.merged += 1
         return
@@ -141,7 +151,7 @@ def _add(lane: Lane, life: Life, x: Scale, since: datetime, now: datetime) -> No
     ending = f": {life.state}" + (f" {clock(life.end)}" if life.end else "") + (f", {life.why}" if life.why else "")
     ends = life.end is not None and life.end >= since
     lane.bars.append(Bar(start, max(0.3, round(end - start, 2)), row, "life", life.state, title + ending, ends))
-    if died:
+    if life.died:
         cleared = life.cleared or now
         waited = f"what it left behind was recovered {clock(life.cleared)}" if life.cleared else "not recovered yet"
         width = max(0.0, round(x(cleared) - end, 2))
