@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +26,19 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 import dramatiq_inflight.dashboard
-from dramatiq_inflight import InFlightTracker, Inspector, Operations
+from dramatiq_inflight import Event, InFlightTracker, Inspector, Operations
 from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.dashboard.headers import CSP, FRAGMENT
 from dramatiq_inflight.dashboard.payload import CAP, pretty
 from dramatiq_inflight.dashboard.serving import LoopbackOnly
+from dramatiq_inflight.dashboard.shared import Shared
 from dramatiq_inflight.dashboard.tail import Tail
+from dramatiq_inflight.dashboard.timeline import draw
 from dramatiq_inflight.records import Claim, Copy, Enqueued
 from dramatiq_inflight.registry import Registry
 from tests.support.lab import Lab, copy_of
 from tests.support.scenes import Scene
-from tests.support.servers import RedisServer, wait_until
+from tests.support.servers import RedisServer, free_port, wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}"
 
@@ -329,6 +337,90 @@ def test_served_on_loopback_it_answers_to_no_other_name(web: FlaskClient) -> Non
         *(("localhost.evil.example", 421), ("", 421)),
     ):
         assert client.get("/", headers={"Host": host}).status_code == code, host
+
+
+def test_it_serves_itself(server_url: str, namespace: str) -> None:
+    port = free_port()
+    code = "import sys; from dramatiq_inflight import Inspector; from dramatiq_inflight.dashboard import serve; "
+    code += "serve(Inspector.from_url(sys.argv[1], sys.argv[2]), None, port=int(sys.argv[3]))"
+    process = subprocess.Popen([sys.executable, "-c", code, server_url, namespace, str(port)])
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/messages") as answer:
+                return b"Nothing is in flight." in answer.read()
+        except urllib.error.URLError:
+            return False
+
+    try:
+        wait_until(answers, what="it answers")
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "rebound.example"})
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            urllib.request.urlopen(request)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:
+    began, gate, calls = threading.Event(), threading.Event(), []
+
+    def read() -> int:
+        calls.append(1)
+        began.set()
+        gate.wait(30)
+        raise redis.ConnectionError
+
+    shared, failed = Shared(read), []
+
+    def ask() -> None:
+        try:
+            shared.get()
+        except redis.ConnectionError:
+            failed.append(1)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    began.wait(30)
+    others = [threading.Thread(target=ask) for _ in range(4)]
+    for other in others:
+        other.start()
+    gate.set()  # whoever does not wait yet reads again, and fails as well
+    for thread in (first, *others):
+        thread.join()
+    assert len(failed) == 5
+    asked = len(calls)
+    ask()
+    assert len(calls) == asked + 1, "who asks later is not told of it"
+    assert Shared(lambda: 7).get() == 7
+
+
+def test_a_life_of_which_the_history_has_lost_a_part_is_drawn() -> None:
+    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+
+    def event(minutes: float, name: str, worker: str) -> Event:
+        at = now - timedelta(minutes=minutes)
+        raw = {"event": name, "worker": worker, "instance": "pod", "pid": "1"}
+        return Event.of(f"{int(at.timestamp() * 1000)}-0", raw)
+
+    events = [
+        *(event(1, "cleared", "late"), event(3, "died", "late"), event(10, "died", "half"), event(20, "left", "went")),
+        *(event(30, "joined", "vanished"), event(50, "joined", "went"), event(90, "left", "before")),
+    ]
+    timeline = draw(events, [], now, 1)
+    (lane,) = timeline.lanes
+    found = {(bar.kind, bar.state, bar.x, bar.width) for bar in lane.bars}
+    assert found == {
+        ("life", "died", 0.0, 95.0),
+        ("unrecovered", "died", 95.0, 3.33),
+        ("life", "died", 0.0, 83.33),
+        ("life", "left", 16.67, 50.0),
+        ("life", "gone", 50.0, 0.3),
+    }
+    assert (lane.deaths, lane.trouble) == (2, False)
+    assert [tick for _, tick in timeline.ticks] == ["11:10", "11:20", "11:30", "11:40", "11:50", "12:00"]
+    assert draw([], [], now, 24).lanes == []
 
 
 def test_when_redis_is_away_it_says_so_and_comes_back(own_server: RedisServer, namespace: str) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response, make_response, render_template, request, url_for
@@ -12,7 +13,7 @@ from werkzeug.exceptions import NotFound
 
 from ..inspector import MessageView
 from . import choice, timeline
-from .board import Board
+from .board import Board, Instance
 from .headers import FRAGMENT
 from .payload import CAP, pretty
 from .words import ACTIONS
@@ -22,10 +23,10 @@ __all__ = ["actions_for", "install", "show"]
 #: How many are on one page.
 PER_PAGE = 100
 
-#: How many instances are shown with all their processes.
-IN_FULL = 30
+#: How many worker processes are shown, by instance.
+IN_FULL = 60
 
-#: So few of them, and those with trouble, where there are more; the others as a name and a number.
+#: So few instances, and those with trouble, where there are more; the others as a name and a number.
 FEW = 8
 
 #: How many instances are shown at all.
@@ -50,6 +51,19 @@ def actions_for(view: MessageView) -> list[str]:
     return list(ACTIONS) if view.state in choice.STATES else []
 
 
+def in_full(instances: Sequence[Instance]) -> int:
+    """How many instances are shown with all their processes; those with trouble come first."""
+    if sum(len(one.workers) for one in instances) <= IN_FULL:
+        return len(instances)
+    shown = rows = 0
+    for one in instances:
+        rows += len(one.workers)
+        if rows > IN_FULL or (shown >= FEW and not one.has_trouble):
+            break
+        shown += 1
+    return max(1, shown)
+
+
 def install(app: Flask, board: Board) -> None:
     """Add them to an application."""
     tail = board.tail
@@ -59,8 +73,7 @@ def install(app: Flask, board: Board) -> None:
         seen = board.overview()
         events = tail.events()
         instances = board.instances(seen)
-        crowded = len(instances) > IN_FULL
-        full = min(IN_FULL, max(FEW, sum(one.has_trouble for one in instances))) if crowded else IN_FULL
+        full = in_full(instances)
         return show(
             "overview.html",
             seen=seen,
