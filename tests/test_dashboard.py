@@ -423,13 +423,16 @@ def test_a_life_of_which_the_history_has_lost_a_part_is_drawn() -> None:
     assert draw([], [], now, 24).lanes == []
 
 
-def test_when_redis_is_away_it_says_so_and_comes_back(own_server: RedisServer, namespace: str) -> None:
+def test_when_redis_is_away_it_says_so_and_comes_back(
+    own_server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
     url = own_server.url.replace("redis://", "redis://default:a-password@")
     own_server.client().config_set("requirepass", "a-password")
     inspector = Inspector.from_url(url, namespace)
     web = create_app(inspector).test_client()
     assert web.get("/").status_code == 200
     own_server.kill()
+    caplog.clear()
     wait_until(lambda: web.get("/").status_code != 200, what="what was read just before is too old")
     for path in ("/", "/messages", "/message?id=x", "/trouble", "/history"):
         for headers in ({}, {FRAGMENT: "1"}):
@@ -440,6 +443,8 @@ def test_when_redis_is_away_it_says_so_and_comes_back(own_server: RedisServer, n
             assert "Redis cannot be reached" in body
             for secret in ("a-password", str(own_server.port), "127.0.0.1", "Traceback", "redis."):
                 assert secret not in body
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "said once"
+    assert "a-password" not in caplog.text
     own_server.start()
     own_server.client().config_set("requirepass", "a-password")
     assert web.get("/").status_code == 200

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+
 import redis
 from dramatiq.errors import BrokerError
 from dramatiq.logging import get_logger
@@ -19,7 +21,7 @@ logger = get_logger(__name__)
 SAID = {
     400: "The request cannot be read.",
     403: "The form was not made by this page, or is too old. Nothing was done. Load the page again.",
-    404: "There is no such page. Actions are there only where the page was given Operations.",
+    404: "There is no such page; or nothing is known of the message: it may be queued, or complete.",
     405: "That cannot be done to this page.",
     413: "The request is too big.",
 }
@@ -27,12 +29,16 @@ SAID = {
 
 def install(app: Flask) -> None:
     """Have errors answered with pages."""
+    said_until = [0.0]
 
     @app.errorhandler(redis.RedisError)
     @app.errorhandler(BrokerError)
     def away(error: Exception) -> ResponseReturnValue:
-        # Not the error itself: it may say more of the connection than everybody is to know.
-        logger.warning("The web page cannot reach Redis or the broker (%s).", type(error).__name__)
+        # Once a minute, not once a second for everybody who looks.  And not the error itself: it may say more of the
+        # connection than everybody is to know.
+        if time.monotonic() >= said_until[0]:
+            said_until[0] = time.monotonic() + 60
+            logger.warning("The web page cannot reach Redis or the broker (%s).", type(error).__name__)
         refused = isinstance(error, redis.ResponseError)
         said = (
             "Redis refuses what this page asks it. The log of this server says what kind of error it was."

@@ -121,7 +121,9 @@ def install(app: Flask, board: Board) -> None:
         wanted = request.args.get("payload") == "1" and FRAGMENT not in request.headers
         if wanted:
             raw = board.inspector.payload(id)
-        if view is None and not events and not raw:
+        # Only that it was done: a link cannot make the page say anything else.
+        said = ACTIONS.get(request.args.get("done", ""))
+        if view is None and not events and not raw and not said:
             raise NotFound
         text, cut = pretty(raw) if raw else ("", False)
         return show(
@@ -134,8 +136,7 @@ def install(app: Flask, board: Board) -> None:
             size=len(raw or b""),
             cap=CAP if cut else 0,
             actions={name: ACTIONS[name] for name in (actions_for(view) if view else [])},
-            # Only that it was done: a link cannot make the page say anything else.
-            said=ACTIONS.get(request.args.get("done", "")),
+            said=said,
             tail=tail,
         )
 
