@@ -173,6 +173,13 @@ def dramatiq_suite(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Take the pictures of the web page that the documentation has; ``-- --all FOLDER`` for every page, to look at."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.support.pictures", *session.posargs)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel elsewhere, and use it there."""
     session.install("build", "twine")

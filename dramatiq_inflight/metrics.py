@@ -185,7 +185,7 @@ TOOK = "cleared_ms"
 WORKERS = frozenset(kind.value for kind in OF_WORKERS)
 
 
-def serve(inspector: Inspector, *, host: str = "127.0.0.1", port: int = 9191, max_series: int = MOST_SERIES) -> None:
+def serve(inspector: Inspector, *, host: str = "127.0.0.1", port: int = 9192, max_series: int = MOST_SERIES) -> None:
     """Serve the metrics of a namespace over HTTP, until the process is interrupted.
 
     Dramatiq's Prometheus middleware has the same port by default: beside workers on one host, choose another.

@@ -35,10 +35,10 @@ __all__ = ["Done", "Operations"]
 #: How long a message is held for its copy to be enqueued, seconds; then any sweep takes it.
 HOLD = 30.0
 
-#: What the reason says of a message that an operator has sent to the dead-letter queue.
 #: The options of a message that say what became of earlier copies of it.
 OF_EARLIER_COPIES = frozenset({OPTION, "redis_message_id", "retries", "traceback", "requeue_timestamp"})
 
+#: What the reason says of a message that an operator has sent to the dead-letter queue.
 BY_HAND = "an operator has sent it to the dead-letter queue"
 
 

@@ -30,7 +30,7 @@ def port_option(default: int) -> Callable[[F], F]:
 
 @click.command()
 @host_option
-@port_option(8080)
+@port_option(8010)
 @click.option(
     "--allow-actions", is_flag=True, help="Let who can reach it requeue, dead-letter and discard; takes --broker."
 )

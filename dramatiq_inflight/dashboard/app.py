@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The application: pages, actions if there are any, and what every answer has."""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import sha256
+from pathlib import Path
+
+from flask import Flask, url_for
+
+from ..inspector import Inspector
+from ..operations import Operations
+from . import actions, errors, headers, pages, words
+from .board import Board
+from .tokens import Tokens
+
+__all__ = ["create_app"]
+
+#: The longest form, bytes: an id and a token.
+LONGEST_FORM = 64 * 1024
+
+
+def create_app(inspector: Inspector, operations: Operations | None = None, *, secret_key: str | None = None) -> Flask:
+    """Make the web page, as a WSGI application.
+
+    Parameters:
+      inspector: Of what it shows.
+      operations: For its buttons; ``None``: there are none, and nothing can be changed.
+      secret_key: Signs its forms.  Random if it is not given: a form of one process is then refused by another one, so
+        several processes behind one address need one.
+    """
+    app = Flask("dramatiq_inflight.dashboard")
+    app.config["MAX_CONTENT_LENGTH"] = LONGEST_FORM
+    # No redirect to a prettier address: it would be made of the Host header.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(words.FILTERS)
+    versions = {path.name: _version(path) for path in Path(app.static_folder or "").iterdir()}
+
+    def asset(name: str) -> str:
+        return url_for("static", filename=name, v=versions[name])
+
+    app.jinja_env.globals.update(asset=asset, can_act=operations is not None, namespace=inspector.namespace)
+    board = Board(inspector)
+    headers.install(app)
+    errors.install(app)
+    pages.install(app, board)
+    if operations is not None:
+        actions.install(app, board, operations, Tokens(secret_key or secrets.token_urlsafe(32)))
+    return app
+
+
+def _version(path: Path) -> str:
+    """Changes with the file, so that browsers may keep the file."""
+    return sha256(path.read_bytes()).hexdigest()[:12]

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the pages show, read once for all who look at the same time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..inspector import Inspector, MessageView, Overview, WorkerView
+from .shared import Shared
+from .tail import Tail
+
+__all__ = ["Board", "Instance"]
+
+#: States of worker processes, the worst first.
+STATES = ("dead", "silent", "draining", "alive")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A pod, container or host, with its worker processes."""
+
+    name: str
+    workers: list[WorkerView]
+
+    @property
+    def state(self) -> str:
+        """The worst of its processes' states."""
+        return min((worker.state for worker in self.workers), key=STATES.index)
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether one of its processes is dead or silent."""
+        return any(not worker.is_alive for worker in self.workers)
+
+    @property
+    def running(self) -> int:
+        """How many messages its processes run."""
+        return sum(worker.running for worker in self.workers)
+
+
+class Board:
+    """An inspector, and the readings that are shared."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self.inspector = inspector
+        self.tail = Tail(inspector)
+        self._overview = Shared(inspector.overview)
+        self._messages: Shared[list[MessageView]] = Shared(inspector.messages)
+        self._longest: dict[str, int] = {}
+
+    def overview(self) -> Overview:
+        """All at a glance."""
+        overview = self._overview.get()
+        # For how long a heartbeat is believed at first is not written down: it is the longest that was seen.
+        self._longest = {
+            worker.id: max(worker.expires_in_ms, self._longest.get(worker.id, 0)) for worker in overview.workers
+        }
+        return overview
+
+    def messages(self) -> list[MessageView]:
+        """All that are in flight, oldest first; not to be changed."""
+        return self._messages.get()
+
+    def left(self, worker: WorkerView) -> float:
+        """How much of a worker's heartbeat is left, in percent of the longest that was seen."""
+        longest = max(self._longest.values(), default=0)
+        return round(100 * max(0, worker.expires_in_ms) / longest, 1) if longest > 0 else 0.0
+
+    @staticmethod
+    def instances(overview: Overview) -> list[Instance]:
+        """The worker processes by instance: those with trouble first, then by name."""
+        grouped: dict[str, list[WorkerView]] = {}
+        for worker in overview.workers:
+            grouped.setdefault(worker.instance, []).append(worker)
+        instances = [Instance(name, workers) for name, workers in grouped.items()]
+        instances.sort(key=lambda one: (not one.has_trouble, one.name))
+        return instances

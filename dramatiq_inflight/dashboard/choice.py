@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What a visitor asked for, as far as it makes sense: all of it comes from the address."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from flask import request
+from werkzeug.datastructures import MultiDict
+
+from ..history import Event, EventKind
+from ..inspector import MessageView
+from .timeline import HOURS
+
+__all__ = ["GROUPS", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "page_of"]
+
+#: The states of messages in flight.
+STATES = ("running", "recovering", "requeued", "condemned", "poisoned")
+
+#: What messages can be sorted by, and the name of it.
+SORTS = {
+    "age": "Age",
+    "actor": "Actor",
+    "queue": "Queue",
+    "instance": "Instance",
+    "state": "State",
+    "crashes": "Crashes",
+}
+
+#: Those of which the greatest come first.
+FALLING = ("age", "crashes")
+
+#: Kinds of events that belong together.
+GROUPS = {
+    "workers": ("Worker processes", {"joined", "left", "died", "revived", "cleared"}),
+    "recoveries": ("Recoveries", {"recovered", "copied_again", "retaken", "late", "fenced", "handed_over", "deferred"}),
+    "trouble": ("Trouble", {"died", "poison", "dead_lettered", "condemned", "set_aside"}),
+    "operators": ("By operators", {"requeued", "condemned", "discarded"}),
+}
+
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def hours() -> int:
+    """The stretch of the timeline."""
+    text = request.args.get("hours", "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) in HOURS else min(HOURS)
+
+
+def page_of(total: int, per_page: int) -> tuple[int, int]:
+    """The page that was asked for, from 1, and how many there are."""
+    pages = max(1, -(-total // per_page))
+    text = request.args.get("page", "1")
+    return min(pages, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 9 else 1, pages
+
+
+def _seconds(text: str) -> float | None:
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(s|min|m|h|d|)\s*", text)
+    return float(found[1]) * UNITS[found[2]] if found else None
+
+
+@dataclass(frozen=True)
+class MessageChoice:
+    """Which messages, in which order."""
+
+    queue: str
+    actor: str
+    instance: str
+    state: str
+    older: str
+    sort: str
+    descending: bool
+
+    @classmethod
+    def asked(cls, args: MultiDict[str, str]) -> MessageChoice:
+        """As the address says."""
+
+        def said(name: str) -> str:
+            return args.get(name, "").strip()
+
+        sort = said("sort") if said("sort") in SORTS else "age"
+        falls = said("dir") == "desc" if said("dir") in ("asc", "desc") else sort in FALLING
+        return cls(said("queue"), said("actor"), said("instance"), said("state"), said("older"), sort, falls)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the age makes no sense; it is left out then."""
+        return bool(self.older) and _seconds(self.older) is None
+
+    def of(self, messages: list[MessageView]) -> list[MessageView]:
+        """The chosen ones, sorted."""
+        older = _seconds(self.older) or 0.0
+        found = [
+            view
+            for view in messages
+            if self.queue in ("", view.queue)
+            and self.actor in ("", view.actor)
+            and self.instance in ("", view.instance)
+            and self.state in ("", view.state)
+            and view.age >= older
+        ]
+        found.sort(key=lambda view: (getattr(view, self.sort), view.id), reverse=self.descending)
+        return found
+
+    def sorted_by(self, sort: str) -> str:
+        """The query for another order; the other way round if it is by that already."""
+        descending = not self.descending if sort == self.sort else sort in FALLING
+        return self._query(sort=sort, dir="desc" if descending else "asc")
+
+    def on_page(self, page: int) -> str:
+        """The query for another page."""
+        return self._query(sort=self.sort, dir="desc" if self.descending else "asc", page=str(page))
+
+    def _query(self, **more: str) -> str:
+        kept = {name: getattr(self, name) for name in ("queue", "actor", "instance", "state", "older")}
+        return "?" + urlencode({name: value for name, value in {**kept, **more}.items() if value})
+
+
+@dataclass(frozen=True)
+class EventChoice:
+    """Which events."""
+
+    kind: str
+    instance: str
+    message: str
+
+    @classmethod
+    def asked(cls, args: MultiDict[str, str]) -> EventChoice:
+        """As the address says."""
+        return cls(*(args.get(name, "").strip() for name in ("kind", "instance", "message")))
+
+    def of(self, events: list[Event]) -> list[Event]:
+        """The chosen ones."""
+        kinds = GROUPS[self.kind][1] if self.kind in GROUPS else {self.kind}
+        return [
+            event
+            for event in events
+            if (not self.kind or event.name in kinds)
+            and self.instance in ("", event.instance)
+            and self.message in ("", event.message_id)
+        ]
+
+    def on_page(self, page: int) -> str:
+        """The query for another page."""
+        kept = {"kind": self.kind, "instance": self.instance, "message": self.message, "page": str(page)}
+        return "?" + urlencode({name: value for name, value in kept.items() if value})
+
+    @staticmethod
+    def kinds() -> list[str]:
+        """All kinds of events."""
+        return [kind.value for kind in EventKind]

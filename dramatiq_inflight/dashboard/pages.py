@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The pages, which only read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask, Response, make_response, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
+
+from ..inspector import MessageView
+from . import choice, timeline
+from .board import Board, Instance
+from .headers import FRAGMENT
+from .payload import CAP, pretty
+from .words import ACTIONS
+
+__all__ = ["actions_for", "install", "show"]
+
+#: How many are on one page.
+PER_PAGE = 100
+
+#: How many worker processes are shown, by instance.
+IN_FULL = 60
+
+#: So few instances, and those with trouble, where there are more; the others as a name and a number.
+FEW = 8
+
+#: How many instances are shown at all.
+AT_ALL = 2000
+
+#: The last events on the overview.
+LATEST = 8
+
+
+def show(template: str, **values: Any) -> Response:
+    """A page, or its changing part alone, if that is asked for."""
+    layout = "fragment.html" if FRAGMENT in request.headers else "page.html"
+    return make_response(render_template(template, layout=layout, **values))
+
+
+def actions_for(view: MessageView) -> list[str]:
+    """What can be done to a message in its state."""
+    if view.state == "aside":
+        return ["requeue", "discard"]
+    if view.state == "dead_lettered":
+        return ["requeue"]
+    return list(ACTIONS) if view.state in choice.STATES else []
+
+
+def in_full(instances: Sequence[Instance]) -> int:
+    """How many instances are shown with all their processes; those with trouble come first."""
+    if sum(len(one.workers) for one in instances) <= IN_FULL:
+        return len(instances)
+    shown = rows = 0
+    for one in instances:
+        rows += len(one.workers)
+        if rows > IN_FULL or (shown >= FEW and not one.has_trouble):
+            break
+        shown += 1
+    return max(1, shown)
+
+
+def install(app: Flask, board: Board) -> None:
+    """Add them to an application."""
+    tail = board.tail
+
+    @app.get("/")
+    def overview() -> ResponseReturnValue:
+        seen = board.overview()
+        events = tail.events()
+        instances = board.instances(seen)
+        full = in_full(instances)
+        return show(
+            "overview.html",
+            seen=seen,
+            dead=len(seen.workers) - seen.alive,
+            in_full=instances[:full],
+            compact=instances[full:AT_ALL],
+            left_out=max(0, len(instances) - AT_ALL),
+            instances=len(instances),
+            board=board,
+            timeline=timeline.draw(events, seen.workers, seen.at, choice.hours()),
+            hours=list(timeline.HOURS),
+            latest=events[:LATEST],
+            poison=len(tail.troubled()),
+            tail=tail,
+        )
+
+    @app.get("/messages")
+    def messages() -> ResponseReturnValue:
+        views = board.messages()
+        chosen = choice.MessageChoice.asked(request.args)
+        found = chosen.of(views)
+        page, pages = choice.page_of(len(found), PER_PAGE)
+        return show(
+            "messages.html",
+            chosen=chosen,
+            found=found[(page - 1) * PER_PAGE : page * PER_PAGE],
+            first=(page - 1) * PER_PAGE + 1,
+            total=len(found),
+            everything=len(views),
+            page=page,
+            pages=pages,
+            sorts=choice.SORTS,
+            states=choice.STATES,
+            queues=sorted({view.queue for view in views}),
+            actors=sorted({view.actor for view in views}),
+            names=sorted({view.instance for view in views if view.instance})[:AT_ALL],
+        )
+
+    @app.get("/message")
+    def message() -> ResponseReturnValue:
+        id = request.args.get("id", "")
+        view = board.inspector.message(id)
+        events = tail.of_message(id)
+        raw = None
+        wanted = request.args.get("payload") == "1" and FRAGMENT not in request.headers
+        if wanted:
+            raw = board.inspector.payload(id)
+        # Only that it was done: a link cannot make the page say anything else.
+        said = ACTIONS.get(request.args.get("done", ""))
+        if view is None and not events and not raw and not said:
+            raise NotFound
+        text, cut = pretty(raw) if raw else ("", False)
+        return show(
+            "message.html",
+            id=id,
+            view=view,
+            events=events,
+            wanted=wanted,
+            payload=text,
+            size=len(raw or b""),
+            cap=CAP if cut else 0,
+            actions={name: ACTIONS[name] for name in (actions_for(view) if view else [])},
+            said=said,
+            tail=tail,
+        )
+
+    @app.get("/trouble")
+    def trouble() -> ResponseReturnValue:
+        found = tail.troubled()
+        page, pages = choice.page_of(len(found), PER_PAGE)
+        aside = board.inspector.aside()
+        return show(
+            "trouble.html",
+            found=found[(page - 1) * PER_PAGE : page * PER_PAGE],
+            total=len(found),
+            page=page,
+            pages=pages,
+            aside=aside[:PER_PAGE],
+            aside_total=len(aside),
+            aside_shown=PER_PAGE,
+        )
+
+    @app.get("/history")
+    def history() -> ResponseReturnValue:
+        events = tail.events()
+        chosen = choice.EventChoice.asked(request.args)
+        found = chosen.of(events)
+        page, pages = choice.page_of(len(found), PER_PAGE)
+        return show(
+            "history.html",
+            chosen=chosen,
+            found=found[(page - 1) * PER_PAGE : page * PER_PAGE],
+            first=(page - 1) * PER_PAGE + 1,
+            total=len(found),
+            everything=len(events),
+            page=page,
+            pages=pages,
+            groups=choice.GROUPS,
+            kinds=chosen.kinds(),
+            names=sorted({event.instance for event in events if event.instance})[:AT_ALL],
+            tail=tail,
+        )
+
+    app.jinja_env.globals["message_url"] = lambda id, **more: url_for("message", id=id, **more)

@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""How times, sizes and states are said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from ..history import Event, EventKind
+from ..operations import Done
+
+__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "clock", "span"]
+
+#: What can be done to a message: what the button says, and what it means.
+ACTIONS = {
+    "requeue": (
+        "Requeue",
+        "Another copy of it is enqueued, with a clean count of crashes. Every earlier copy is void.",
+    ),
+    "dead-letter": (
+        "Dead-letter",
+        "It is sent to the dead-letter queue, with the reason that an operator wished it. It does not run again.",
+    ),
+    "discard": (
+        "Discard",
+        "It is given up: no copy of it runs any more. What was set aside is deleted for good.",
+    ),
+}
+
+#: What became of it.
+ANSWERS = {
+    Done.DONE: "Done.",
+    Done.ALIVE: "It runs on a worker that lives, or may live: nothing was done. It takes force.",
+    Done.BUSY: "Somebody recovers it just now: nothing was done. Try again.",
+    Done.SETTLED: "It is complete, or its retry or its dead letter is with the broker: nothing was done.",
+    Done.UNKNOWN: "Nothing is known of it: it may be queued, or complete. Nothing was done.",
+    Done.UNREADABLE: "Its payload cannot be decoded: nothing was enqueued.",
+    Done.BEGUN: "It is taken; the workers' recovery enqueues it once the broker can be reached.",
+    Done.ELSEWHERE: "Its dead-letter queue cannot be reached from here: use the broker's own means. Nothing was done.",
+    Done.STRANGE: "This application does not declare its queue or its actor: nothing was done.",
+}
+
+#: Which mark stands for an event.
+MARKS = {
+    EventKind.JOINED: "joined",
+    EventKind.REVIVED: "joined",
+    EventKind.LEFT: "left",
+    EventKind.DIED: "died",
+    EventKind.CLEARED: "cleared",
+    EventKind.RECOVERED: "recovered",
+    EventKind.RETAKEN: "recovered",
+    EventKind.COPIED_AGAIN: "recovered",
+    EventKind.POISON: "poison",
+    EventKind.DEAD_LETTERED: "poison",
+    EventKind.CONDEMNED: "poison",
+    EventKind.SET_ASIDE: "aside",
+    EventKind.STALLED: "aside",
+    EventKind.REQUEUED: "hand",
+    EventKind.DISCARDED: "hand",
+}
+
+
+def span(seconds: float) -> str:
+    """How long, with as many digits as help."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60)} s" if minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def clock(at: datetime | None) -> str:
+    """The time of day."""
+    return f"{at:%H:%M:%S}" if at else ""
+
+
+def date(at: datetime | None) -> str:
+    """Date and time."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+
+
+def number(value: int) -> str:
+    """With its thousands apart, by a space that does not break."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def size(count: int) -> str:
+    """So many bytes."""
+    for unit in ("bytes", "kB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count = count // 1000
+    return f"{number(count)} MB"
+
+
+def short(text: str) -> str:
+    """The beginning of an id that is long."""
+    return text if len(text) <= 13 else text[:8] + "\u2026"
+
+
+def state(text: str) -> str:
+    """As it is said, not as it is written."""
+    return text.replace("_", "-")
+
+
+def mark(event: Event) -> str:
+    """Which mark stands for it."""
+    return MARKS.get(event.kind, "other") if event.kind is not None else "other"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "span": span,
+    "clock": clock,
+    "date": date,
+    "number": number,
+    "size": size,
+    "short": short,
+    "state": state,
+    "mark": mark,
+}

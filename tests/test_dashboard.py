@@ -1,0 +1,524 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The web page as an HTTP client sees it: what it shows and hides, refuses and survives."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
+
+import dramatiq_inflight.dashboard
+from dramatiq_inflight import Event, InFlightTracker, Inspector, Operations
+from dramatiq_inflight.dashboard import create_app
+from dramatiq_inflight.dashboard.headers import CSP, FRAGMENT
+from dramatiq_inflight.dashboard.payload import CAP, pretty
+from dramatiq_inflight.dashboard.serving import LoopbackOnly
+from dramatiq_inflight.dashboard.shared import Shared
+from dramatiq_inflight.dashboard.tail import Tail
+from dramatiq_inflight.dashboard.timeline import draw
+from dramatiq_inflight.records import Claim, Copy, Enqueued
+from dramatiq_inflight.registry import Registry
+from tests.support.lab import Lab, copy_of
+from tests.support.scenes import Scene
+from tests.support.servers import RedisServer, free_port, wait_until
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}"
+
+PAGES = ("/", "/?hours=24", "/messages", "/trouble", "/history", "/nowhere", "/message?id=nobody", "/static/style.css")
+
+
+@pytest.fixture
+def inspector(lab: Lab) -> Inspector:
+    return Inspector(lab.client, lab.namespace)
+
+
+@pytest.fixture
+def web(inspector: Inspector) -> FlaskClient:
+    """Read only."""
+    return create_app(inspector).test_client()
+
+
+@pytest.fixture
+def broker(server_url: str, namespace: str) -> Iterator[Any]:
+    broker = RedisBroker(client=redis.Redis.from_url(server_url), namespace=namespace + "-broker")
+    broker.add_middleware(InFlightTracker(namespace=namespace, heartbeat_interval=10, heartbeat_ttl=60))
+    dramatiq.actor(broker=broker, track_inflight=True, actor_name="work")(lambda: None)
+    yield broker
+    broker.client.delete(*(broker.client.keys(f"{broker.namespace}:*") or ["-"]))
+
+
+@pytest.fixture
+def acting(broker: Any) -> FlaskClient:
+    """With actions."""
+    return create_app(Inspector.of(broker), Operations(broker)).test_client()
+
+
+def orphan(lab: Lab, a: Registry) -> Copy:
+    """A message whose worker is dead."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    return copy
+
+
+def token_of(page: str) -> str:
+    found = re.search(r'name="token" value="([^"]+)"', page)
+    assert found, page
+    return found[1]
+
+
+def text(client: Any, path: str, **more: Any) -> str:
+    answer = client.get(path, **more)
+    assert answer.status_code == 200, path
+    return str(answer.get_data(as_text=True))
+
+
+def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskClient, inspector: Inspector) -> None:
+    Scene(client, lab.namespace).afternoon()
+    overview = text(web, "/")
+    for part in ("billing-1", "silent", "send_newsletter", "messages recovered", "poison", "The last hour"):
+        assert part in overview
+    assert 'href="/messages?instance=mail-0"' in overview
+    found = inspector.messages(actor="charge")
+    shown = text(web, "/messages?actor=charge&sort=instance&dir=asc")
+    assert all(f'data-key="m-{view.id}"' in shown for view in found)
+    assert "transcode</bdi>" not in shown
+    assert shown.index("billing-0") < shown.index("billing-1")
+    assert f"of {len(found)}, of 39 in flight" in shown
+    assert "2 to" not in text(web, "/messages?state=requeued")
+    assert "None of 39" in text(web, "/messages?older=1%20d")
+    assert "was left out" in text(web, "/messages?older=nan")
+    message = text(web, f"/message?id={found[0].id}")
+    assert "customer" not in message, "no payload unless it is asked for"
+    assert "&#34;customer&#34;" in text(web, f"/message?id={found[0].id}&payload=1")
+    trouble = text(web, "/trouble")
+    assert "in the dead-letter queue, 4 crashes" in trouble
+    assert "720 bytes" in trouble
+    assert "its process is gone" in text(web, "/history?kind=died")
+    assert "joined" not in text(web, "/history?kind=died").partition('class="events"')[2]
+
+
+def test_a_fragment_is_the_changing_part_alone(lab: Lab, a: Registry, web: FlaskClient) -> None:
+    copy = copy_of()
+    lab.runs(a, copy)
+    for path in ("/", "/messages", "/trouble", "/history", f"/message?id={copy.message_id}&payload=1"):
+        answer = web.get(path, headers={FRAGMENT: "1"})
+        assert answer.headers[FRAGMENT] == "1"
+        body = answer.get_data(as_text=True)
+        assert body.startswith('<div id="live">')
+        assert "<html" not in body
+        assert "message_timestamp" not in body, "nobody reads a payload every second"
+
+
+def test_hostile_names_and_arguments_stay_text(
+    lab: Lab, web: FlaskClient, acting: FlaskClient, inspector: Inspector
+) -> None:
+    evil = Registry(lab.client, lab.namespace, HOSTILE + "w", heartbeat_ttl=60, fence_ttl=60)
+    evil.register({"instance": HOSTILE, "host": HOSTILE, "pid": HOSTILE})
+    other = lab.incarnation("b")
+    copy, gone, poison = copy_of(HOSTILE), copy_of(HOSTILE + "2"), copy_of(HOSTILE + "3")
+    for one in (copy, gone, poison):
+        one.queue, one.actor = HOSTILE, HOSTILE
+    lab.start(evil, copy, payload=json.dumps({"args": [HOSTILE]}).encode())
+    lab.runs(evil, gone)
+    lab.runs(evil, poison, limit=0)
+    lab.client.hset(lab.prefix + "aside", HOSTILE + "4", HOSTILE)
+    lab.hand_back(other, evil, gone)
+    lab.claim(other, poison, evil)
+    lab.client.zadd(lab.prefix + "heartbeats", {evil.me: 9e15})
+    assert inspector.message(HOSTILE) is not None
+    query = {"id": HOSTILE}
+    for page in (
+        *(text(web, path) for path in ("/", "/messages", "/trouble", "/history")),
+        text(web, "/message", query_string={**query, "payload": "1"}),
+        text(web, "/message", query_string={"id": HOSTILE + "4", "payload": "1"}),
+        text(web, "/messages", query_string={"actor": HOSTILE, "older": HOSTILE, "instance": "x" + HOSTILE}),
+        text(web, "/history", query_string={"message": HOSTILE, "instance": "x" + HOSTILE, "kind": HOSTILE}),
+        text(acting, "/message/requeue", query_string=query),
+    ):
+        assert "&lt;img src=x onerror=alert(1)&gt;" in page
+        assert "<img" not in page
+        assert "49" not in re.sub(r"[0-9a-f]{12,}", "", page.partition("img src")[2])[:60]
+        assert " style=" not in page
+        assert "<script>" not in page
+
+
+def test_every_answer_allows_browsers_next_to_nothing(lab: Lab, web: FlaskClient, acting: FlaskClient) -> None:
+    answers = [client.get(path) for client in (web, acting) for path in PAGES]
+    answers += [web.post("/"), web.get("/", headers={FRAGMENT: "1"}), acting.post("/message/requeue")]
+    answers += [acting.post("/message/requeue", data={"id": "x" * 100_000})]
+    assert {answer.status_code for answer in answers} == {200, 404, 405, 403, 413}
+    for answer in answers:
+        assert answer.headers["Content-Security-Policy"] == CSP
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        is_file = answer.request.path.startswith("/static/")
+        assert answer.headers["Cache-Control"] == ("public, max-age=86400" if is_file else "no-store")
+
+
+def test_without_operations_nothing_can_be_changed(lab: Lab, a: Registry, web: FlaskClient) -> None:
+    copy = orphan(lab, a)
+    before = {name: lab.client.dump(lab.prefix + name) for name in lab.names()}
+    for action in ("requeue", "dead-letter", "discard"):
+        assert web.get(f"/message/{action}?id={copy.message_id}").status_code == 404
+        assert web.post(f"/message/{action}", data={"id": copy.message_id}).status_code == 404
+    for path in ("/", "/messages", "/trouble", "/history", "/message"):
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            assert web.open(path, method=method).status_code == 405
+    page = text(web, f"/message?id={copy.message_id}")
+    assert "Requeue" not in page
+    assert "Read only" in page
+    assert "Set-Cookie" not in web.get("/").headers
+    assert {name: lab.client.dump(lab.prefix + name) for name in lab.names()} == before
+
+
+def test_looking_changes_nothing(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+    copy = orphan(lab, a)
+    before = {name: lab.client.dump(lab.prefix + name) for name in lab.names()}
+    for path in (*PAGES, f"/message?id={copy.message_id}&payload=1"):
+        acting.get(path)
+    for action in ("requeue", "dead-letter", "discard"):
+        assert acting.get(f"/message/{action}?id={copy.message_id}&force=yes").status_code == 200
+    assert {name: lab.client.dump(lab.prefix + name) for name in lab.names()} == before
+
+
+@pytest.mark.parametrize("action", ["requeue", "dead-letter", "discard"])
+def test_an_action_with_its_form_is_done(
+    lab: Lab, a: Registry, acting: FlaskClient, inspector: Inspector, action: str
+) -> None:
+    copy = orphan(lab, a)
+    page = acting.get(f"/message/{action}?id={copy.message_id}")
+    cookie = page.headers["Set-Cookie"]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=Strict", "Path=/"))
+    data = {"id": copy.message_id, "token": token_of(page.get_data(as_text=True))}
+    headers = {"Host": "evil.example", "Cookie": cookie.partition(";")[0]}
+    answer = acting.application.test_client(use_cookies=False).post(f"/message/{action}", data=data, headers=headers)
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == f"/message?id={copy.message_id}&done={action}"
+    assert [event.name for event in inspector.history() if event.message_id] == [
+        {"requeue": "requeued", "dead-letter": "condemned", "discard": "discarded"}[action]
+    ]
+    assert "done." in text(acting, answer.headers["Location"])
+
+
+def test_a_form_that_was_not_made_here_is_refused(lab: Lab, a: Registry, broker: Any, acting: FlaskClient) -> None:
+    copy, other = orphan(lab, a), copy_of()
+    lab.runs(lab.incarnation("b"), other)
+    path = f"/message/discard?id={copy.message_id}"
+    token = token_of(text(acting, path))
+    good = {"id": copy.message_id, "token": token}
+    stranger = create_app(Inspector.of(broker), Operations(broker)).test_client()
+    theirs = token_of(text(stranger, path))
+
+    def refused(client: FlaskClient, path: str = "/message/discard", **more: Any) -> bool:
+        return client.post(path, **more).status_code == 403
+
+    assert refused(acting)
+    assert refused(acting, data={"id": copy.message_id})
+    assert refused(acting, data={**good, "token": token[:-20] + token[-20:].swapcase()})
+    assert refused(acting, data={**good, "token": theirs}), "another process, with another key"
+    assert refused(acting, "/message/dead-letter", data=good), "it was for something else"
+    assert refused(acting, data={**good, "id": other.message_id}), "it was for another message"
+    assert refused(acting, data=good, headers={"Sec-Fetch-Site": "cross-site"})
+    assert refused(acting.application.test_client(), data=good), "without its cookie"
+    assert lab.state(copy) == "running"
+    assert acting.post("/message/discard", data=good).status_code == 303
+
+
+def test_processes_with_one_key_take_each_others_forms(lab: Lab, a: Registry, broker: Any) -> None:
+    copy = orphan(lab, a)
+    one, two = (
+        create_app(Inspector.of(broker), Operations(broker), secret_key="the same").test_client() for _ in range(2)
+    )
+    page = one.get(f"/message/discard?id={copy.message_id}")
+    name, _, value = page.headers["Set-Cookie"].partition(";")[0].partition("=")
+    two.set_cookie(name, value)
+    data = {"id": copy.message_id, "token": token_of(page.get_data(as_text=True))}
+    assert two.post("/message/discard", data=data).status_code == 303
+
+
+def test_what_runs_on_a_living_worker_takes_force(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+    copy = copy_of()
+    lab.runs(a, copy)
+    page = text(acting, f"/message/discard?id={copy.message_id}")
+    assert "By force" in page
+    data = {"id": copy.message_id, "token": token_of(page)}
+    answer = acting.post("/message/discard", data=data)
+    assert answer.status_code == 409
+    assert "takes force" in answer.get_data(as_text=True)
+    assert lab.state(copy) == "running"
+    assert acting.post("/message/discard", data={**data, "force": "yes"}).status_code == 303
+    assert lab.state(copy) != "running"
+    answer = acting.post("/message/discard", data={**data, "force": "yes"})
+    assert answer.status_code == 409, "it is settled"
+
+
+def test_what_was_requeued_or_discarded_is_no_trouble_any_more(
+    lab: Lab, a: Registry, b: Registry, inspector: Inspector
+) -> None:
+    copy = copy_of()
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    claimed = lab.claim(b, copy, a)
+    assert claimed.verdict is Claim.POISONED
+    b.requeued([Enqueued(claimed, "r2", "default", 0)], dead="a")
+    tail = Tail(inspector)
+    assert [event.message_id for event in tail.troubled()] == [copy.message_id]
+    lab.client.xadd(lab.prefix + "history", {"event": "requeued", "message": copy.message_id})
+    assert Tail(inspector).troubled() == []
+
+
+def test_the_tail_reads_what_is_new_and_notices_what_is_gone(lab: Lab, inspector: Inspector) -> None:
+    tail = Tail(inspector)
+    assert tail._read() == []
+    lab.incarnation("a")
+    assert [event.name for event in tail._read()] == ["joined"]
+    lab.incarnation("b")
+    assert [event.worker for event in tail._read()] == ["b", "a"]
+    assert tail.instance_of("a") == "pod-a"
+    assert [event.worker for event in tail._read()] == ["b", "a"]
+    lab.client.delete(lab.prefix + "history")
+    assert tail._read() == []
+    assert tail.instance_of("a") == ""
+
+
+def test_under_a_prefix_all_links_lead_there(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+    copy = orphan(lab, a)
+
+    def nothing(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("404 Not Found", [])
+        return []
+
+    app: Any = DispatcherMiddleware(nothing, {"/ops/inflight": acting.application})
+    client = Client(app)
+    for path in ("", "/", "/messages", "/trouble", "/history", f"/message?id={copy.message_id}", "/nowhere"):
+        answer = client.get("/ops/inflight" + path)
+        assert answer.status_code == (404 if path == "/nowhere" else 200)
+        links = re.findall(r'(?:href|src|action)="([^"#?][^"]*)"', answer.get_data(as_text=True))
+        assert links
+        assert all(link.startswith("/ops/inflight/") for link in links), links
+    page = client.get(f"/ops/inflight/message/requeue?id={copy.message_id}")
+    assert "Path=/ops/inflight/" in page.headers["Set-Cookie"]
+    data = {"id": copy.message_id, "token": token_of(page.get_data(as_text=True))}
+    answer = client.post("/ops/inflight/message/requeue", data=data)
+    assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/ops/inflight/message")
+    assert client.get("/ops/inflight/static/live.js").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["//history", "//evil.example//messages", "/messages/", "//evil.example/%2e%2e"])
+def test_no_answer_is_made_of_the_host_that_is_named(web: FlaskClient, path: str) -> None:
+    answer = web.get(path, headers={"Host": "evil.example"})
+    assert "Location" not in answer.headers
+    assert "evil.example/" not in answer.get_data(as_text=True)
+
+
+def test_served_on_loopback_it_answers_to_no_other_name(web: FlaskClient) -> None:
+    client = Client(LoopbackOnly(web.application))
+    for host, code in (
+        *(("localhost:8010", 200), ("127.0.0.1", 200), ("[::1]:8010", 200), ("rebound.example:8010", 421)),
+        *(("localhost.evil.example", 421), ("", 421)),
+    ):
+        assert client.get("/", headers={"Host": host}).status_code == code, host
+
+
+def test_it_serves_itself(server_url: str, namespace: str) -> None:
+    port = free_port()
+    code = "import sys; from dramatiq_inflight import Inspector; from dramatiq_inflight.dashboard import serve; "
+    code += "serve(Inspector.from_url(sys.argv[1], sys.argv[2]), None, port=int(sys.argv[3]))"
+    process = subprocess.Popen([sys.executable, "-c", code, server_url, namespace, str(port)])
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/messages") as answer:
+                return b"Nothing is in flight." in answer.read()
+        except urllib.error.URLError:
+            return False
+
+    try:
+        wait_until(answers, what="it answers")
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "rebound.example"})
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            urllib.request.urlopen(request)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:
+    began, gate, calls = threading.Event(), threading.Event(), []
+
+    def read() -> int:
+        calls.append(1)
+        began.set()
+        gate.wait(30)
+        raise redis.ConnectionError
+
+    shared, failed = Shared(read), []
+
+    def ask() -> None:
+        try:
+            shared.get()
+        except redis.ConnectionError:
+            failed.append(1)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    began.wait(30)
+    others = [threading.Thread(target=ask) for _ in range(4)]
+    for other in others:
+        other.start()
+    gate.set()  # whoever does not wait yet reads again, and fails as well
+    for thread in (first, *others):
+        thread.join()
+    assert len(failed) == 5
+    asked = len(calls)
+    ask()
+    assert len(calls) == asked + 1, "who asks later is not told of it"
+    assert Shared(lambda: 7).get() == 7
+
+
+def test_a_life_of_which_the_history_has_lost_a_part_is_drawn() -> None:
+    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+
+    def event(minutes: float, name: str, worker: str) -> Event:
+        at = now - timedelta(minutes=minutes)
+        raw = {"event": name, "worker": worker, "instance": "pod", "pid": "1"}
+        return Event.of(f"{int(at.timestamp() * 1000)}-0", raw)
+
+    events = [
+        *(event(1, "cleared", "late"), event(3, "died", "late"), event(10, "died", "half"), event(20, "left", "went")),
+        *(event(30, "joined", "vanished"), event(50, "joined", "went"), event(90, "left", "before")),
+    ]
+    timeline = draw(events, [], now, 1)
+    (lane,) = timeline.lanes
+    found = {(bar.kind, bar.state, bar.x, bar.width) for bar in lane.bars}
+    assert found == {
+        ("life", "died", 0.0, 95.0),
+        ("unrecovered", "died", 95.0, 3.33),
+        ("life", "died", 0.0, 83.33),
+        ("life", "left", 16.67, 50.0),
+        ("life", "gone", 50.0, 0.3),
+    }
+    assert (lane.deaths, lane.trouble) == (2, False)
+    assert [tick for _, tick in timeline.ticks] == ["11:10", "11:20", "11:30", "11:40", "11:50", "12:00"]
+    assert draw([], [], now, 24).lanes == []
+
+
+def test_when_redis_is_away_it_says_so_and_comes_back(
+    own_server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = own_server.url.replace("redis://", "redis://default:a-password@")
+    own_server.client().config_set("requirepass", "a-password")
+    inspector = Inspector.from_url(url, namespace)
+    web = create_app(inspector).test_client()
+    assert web.get("/").status_code == 200
+    own_server.kill()
+    caplog.clear()
+    wait_until(lambda: web.get("/").status_code != 200, what="what was read just before is too old")
+    for path in ("/", "/messages", "/message?id=x", "/trouble", "/history"):
+        for headers in ({}, {FRAGMENT: "1"}):
+            answer = web.get(path, headers=headers)
+            body = answer.get_data(as_text=True)
+            assert answer.status_code == 503, path
+            assert answer.headers["Retry-After"]
+            assert "Redis cannot be reached" in body
+            for secret in ("a-password", str(own_server.port), "127.0.0.1", "Traceback", "redis."):
+                assert secret not in body
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "said once"
+    assert "a-password" not in caplog.text
+    own_server.start()
+    own_server.client().config_set("requirepass", "a-password")
+    assert web.get("/").status_code == 200
+
+
+def test_what_redis_refuses_is_an_error_without_a_traceback(lab: Lab, web: FlaskClient) -> None:
+    lab.client.set(lab.prefix + "heartbeats", "not a sorted set")
+    answer = web.get("/")
+    assert answer.status_code == 503
+    assert "Redis refuses" in answer.get_data(as_text=True)
+    assert "WRONGTYPE" not in answer.get_data(as_text=True)
+
+
+def test_a_bug_is_not_shown(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    app: Flask = create_app(inspector)
+    monkeypatch.setattr(inspector, "aside", lambda: 1 / 0)
+    answer = app.test_client().get("/trouble")
+    assert answer.status_code == 500
+    assert "ZeroDivision" not in answer.get_data(as_text=True)
+    assert answer.headers["Content-Security-Policy"] == CSP
+
+
+def test_payloads_are_pretty_where_they_are_json_and_bytes_elsewhere() -> None:
+    assert pretty(b'{"args":[1,"\xc3\xa9"]}') == ('{\n  "args": [\n    1,\n    "é"\n  ]\n}', False)
+    assert pretty(b"\x80\x04K\x01.") == ("\\x80\\u0004K\\u0001.", False), "a pickle is not loaded"
+    assert pretty('"\u202eevil"'.encode())[0] == '"\\u202eevil"', "nothing turns the text around"
+    assert pretty(b"[" * 100_000)[1], "too deep"
+    assert pretty(b"9" * 10_000) == ("9" * 10_000, False)
+    shown, cut = pretty(json.dumps(["x" * 1_000_000]).encode())
+    assert (len(shown), cut) == (CAP, True)
+
+
+def test_many_are_shown_in_brief(client: redis.Redis, lab: Lab, web: FlaskClient) -> None:
+    Scene(client, lab.namespace).crowd(60, 250)
+    overview = text(web, "/?hours=24")
+    assert "24 of 60 instances are drawn" in overview
+    assert "52, by name" in overview
+    first, second = text(web, "/messages"), text(web, "/messages?page=2")
+    assert "1 to 100 of 250" in first
+    assert "101 to 200 of 250" in second
+    assert "page=3" in second
+    assert "201 to 250" in text(web, "/messages?page=99999")
+    assert "1 to 100" in text(web, "/messages?page=x")
+
+
+def _luminance(colour: str) -> float:
+    full = "".join(2 * digit for digit in colour) if len(colour) == 3 else colour
+    parts = [int(full[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    r, g, b = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_in_either_theme(dark: bool) -> None:
+    """AA asks for 4.5."""
+    css = (Path(dramatiq_inflight.dashboard.__file__).parent / "static" / "style.css").read_text()
+    light, _, rest = css.partition("@media (prefers-color-scheme: dark)")
+    colours = dict(re.findall(r"--([a-z-]+): #([0-9a-f]{3,6})", light))
+    if dark:
+        colours |= dict(re.findall(r"--([a-z-]+): #([0-9a-f]{3,6})", rest))
+    pairs = [(ink, ground) for ink in ("text", "muted", "link") for ground in ("card", "ground", "still")]
+    pairs += [(ink, ground) for ink in ("bad", "good", "warn", "poison") for ground in ("card", f"{ink}-soft")]
+    pairs += [("calm", "calm-soft"), ("text", "warn-soft"), ("card", "link"), ("card", "bad")]
+    poor = {pair: ratio for pair in pairs if (ratio := _contrast(colours[pair[0]], colours[pair[1]])) < 4.5}
+    assert not poor
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    """No page, style or script names another host."""
+    for path in Path(dramatiq_inflight.dashboard.__file__).parent.rglob("*.*"):
+        if path.suffix in (".html", ".css", ".js"):
+            assert not re.findall(r"(?:https?:)?//[a-z0-9]+\.[a-z]", path.read_text()), path.name
