@@ -153,6 +153,7 @@ def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Registry, 
     assert set(message) == {
         *("id", "state", "queue", "actor", "worker", "instance", "worker_alive", "started", "first_started", "age"),
         *("run", "generation", "crashes", "drains", "max_recoveries", "alone", "due"),
+        *("progress", "note", "checkpointed"),
     }
     for wrong in ("tomorrow", "1h30", "-1", "99999d", ""):
         result = run("list", "--older-than", wrong)
@@ -535,7 +536,7 @@ def test_the_dashboard_and_the_exporter_are_started(
     assert act_on("dashboard", "--host", "0.0.0.0", "--allow-actions").exit_code == 0
     assert run("exporter", "--port", "9").exit_code == 0
     assert served == [
-        *((namespace, False, "127.0.0.1", 7), (namespace, True, "0.0.0.0", 8080), (namespace, False, "127.0.0.1", 9)),
+        *((namespace, False, "127.0.0.1", 7), (namespace, True, "0.0.0.0", 8010), (namespace, False, "127.0.0.1", 9)),
     ]
     result = run("dashboard", "--allow-actions")
     assert (result.exit_code, "--broker" in result.stderr) == (2, True)

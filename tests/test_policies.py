@@ -38,6 +38,10 @@ WRONG = {
     "on_recovery": 7,
     "on_poison": "",
     "interrupt_on_loss": "yes",
+    "hand_back": -1,
+    "stall_timeout": 0,
+    "on_stall": "ignore",
+    "remember_completed": None,
 }
 
 

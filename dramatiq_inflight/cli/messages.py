@@ -136,6 +136,10 @@ def _fields(view: MessageView) -> list[tuple[str, Cell]]:
         ("shutdowns", Cell(str(view.drains))),
         ("alone", Cell("yes: one more death convicts it" if view.alone else "no")),
     ]
+    if view.checkpointed is not None:
+        done = "" if view.progress is None else f", {view.progress:.0%} done"
+        said = f": {view.note}" if view.note else ""
+        fields.append(("checkpoint", Cell(f"{when(view.checkpointed)} UTC{done}{said}")))
     if view.due is not None:
         fields.append(("due", Cell(f"{when(view.due)} UTC: recovery sees to it, if it has not started by then")))
     return fields

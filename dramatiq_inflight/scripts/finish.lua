@@ -52,11 +52,10 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
         record.contended = 1
     end
     record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
-    local remember = again and 0 or tonumber(ARGV[13])
-    save_settled(KEYS[1], record, ARGV[8], ARGV[11] == '1')
-    if remember > 0 and redis.call('PTTL', KEYS[1]) < remember then
-        save_settled(KEYS[1], record, remember, true)
-    end
+    local unacked, remember = ARGV[11] == '1', again and 0 or tonumber(ARGV[13])
+    local fenced = unacked or record.generation > 1 or record.contended == 1
+    local for_how_long = fenced and math.max(tonumber(ARGV[8]), remember) or remember
+    save_settled(KEYS[1], record, for_how_long, unacked or remember > 0)
     redis.call('ZREM', KEYS[2], id)
     forget_checkpoint()
     return {'finished', known}

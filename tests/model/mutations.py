@@ -48,10 +48,10 @@ MUTATIONS = (
     Mutation("finish", "a late success settles nothing", "if is_let_go(record) then", "if false then"),
     Mutation("finish", "a late success settles what runs", "record.done, record.contended = 1, 1\n    save_running(KEYS[1], record, payload)", "record.state = 'completed'\n    save_settled(KEYS[1], record, ARGV[8])"),
     Mutation("finish", "a lost delivery is not remembered", "if lost or ARGV[7] == '1' then\n", "if ARGV[7] == '1' then\n"),
-    Mutation("finish", "what is unacknowledged is forgotten", "ARGV[8], ARGV[11] == '1')", "ARGV[8])"),
+    Mutation("finish", "what is unacknowledged is forgotten", "for_how_long, unacked or remember > 0)", "for_how_long)"),
     Mutation("finish", "another enqueue is settled", "again or origin ~= record.origin", "again"),
-    Mutation("finish", "the settled deadline stays", "redis.call('ZREM', KEYS[4], id)\n    note_message(KEYS[5], KEYS[6], 'late'", "note_message(KEYS[5], KEYS[6], 'late'"),
-    Mutation("finish", "it stays listed as running", "ARGV[11] == '1')\n    redis.call('ZREM', KEYS[2], id)", "ARGV[11] == '1')"),
+    Mutation("finish", "the settled deadline stays", "redis.call('ZREM', KEYS[4], id)\n    forget_checkpoint()", "forget_checkpoint()"),
+    Mutation("finish", "it stays listed as running", "remember > 0)\n    redis.call('ZREM', KEYS[2], id)", "remember > 0)"),
     Mutation("finish", "it does not beat", "local known = beat(KEYS[3], me, now, ttl)", "local known = 1"),
     # release.lua, hand_over.lua, acked.lua, accompany.lua
     Mutation("release", "any run releases", "(run == 0 or run == record.run)", "true"),
