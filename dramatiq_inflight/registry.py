@@ -609,7 +609,7 @@ class Registry:
                 *(self.keys.record(copy.orphan.message_id) for copy in copies),
             ],
             [
-                *(self.me, self.deadline_ms),
+                *(self.me, self.deadline_ms, dead),
                 *(
                     x
                     for orphan, copy_id, queue, delay in copies

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,13 @@ from tests.support.rabbitmq import RabbitServer, find_rabbitmq, shared
 from tests.support.servers import RedisServer, find_server
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # it reports every server that a test has stopped, at length
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches the programs that are tested also where a shell runs the tests in its background, ignoring it."""
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(service: str, remedy: str) -> str:

@@ -226,7 +226,7 @@ def test_an_overdue_dead_letter_is_still_one(lab: Lab, a: Registry, b: Registry)
 
 @pytest.mark.parametrize("draining", [False, True])
 def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b: Registry, draining: bool) -> None:
-    """And the record names the copy that it holds: the other may never have come into being."""
+    """And the record counts on no copy: its own was stale, and the other may never have come into being."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     lab.kill(a, draining=draining)
@@ -238,7 +238,7 @@ def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b
     assert mended[0] is Mended.RETAKEN
     head = lab.head(copy)
     assert head is not None
-    assert (head.crashes, head.drains, head.copy, head.alone) == (0, 0, "", 1)
+    assert (head.crashes, head.drains, head.copy, head.tailored, head.alone) == (0, 0, "-", 1, 1)
     lab.kill(a)
     assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
 

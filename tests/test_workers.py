@@ -18,6 +18,7 @@ from dramatiq.results import ResultFailure
 
 from .support.cluster import Cluster
 from .support.history import History
+from .support.lab import JOURNAL
 from .support.rounds import kill_rounds
 from .support.servers import RedisServer, wait_until
 from .support.workers import WorkerProcess
@@ -440,7 +441,7 @@ def test_after_all_that_no_key_is_left_and_no_scan_was_made(
     print("longest script:", max((entry["duration"] for entry in scripts), default=0), "us")
     assert_only_what_is_remembered(cluster_)
     left = {key.decode() for key in cluster_.client.keys("*")}
-    ours = {cluster_.prefix + key for key in cluster_.names()}
+    ours = {cluster_.prefix + key for key in cluster_.names() | JOURNAL}
     results = re.compile(r"[0-9a-f]{32}")  # what Dramatiq's result backend makes of its namespace and the message
     assert {
         key for key in left - ours if not key.startswith(cluster_.broker.namespace) and not results.fullmatch(key)

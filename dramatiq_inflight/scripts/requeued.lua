@@ -5,17 +5,18 @@
 --
 -- KEYS  1 waiting   2 running:<dead>   3... records
 -- ARGV  1 me   2 first deadline ms (doubles with every generation, up to a day)
---       3... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ...
+--       3 the dead incarnation
+--       4... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ...
 --       (five a record)
 -- returns for each record: requeued, poisoned, or fenced (it is not ours any more: the copy was started, or claimed)
 --
 -- I2: only now that the successor exists is the dead worker's claim to the payload given up.
 
-local me, first_deadline = ARGV[1], tonumber(ARGV[2])
+local me, first_deadline, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = clock()
 local results = {}
 for i = 3, #KEYS do
-    local at = 3 + 5 * (i - 3)
+    local at = 4 + 5 * (i - 3)
     local id, generation, copy, delay = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 4])
     local record = load(KEYS[i])
     local result = 'fenced'
@@ -30,8 +31,9 @@ for i = 3, #KEYS do
         wait = math.min(wait, math.max(first_deadline, 3600 * 1000))
         save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait)
     end
-    -- Not if it runs: the dead worker may live, and have it again.
-    if result ~= 'fenced' or not record or SETTLED[record.state] then
+    -- Not if the dead worker lives, and has it again; nor if it is still to be seen to.
+    local listed = record and (WAITING[record.state] or record.owner == dead or record.state == 'damaged')
+    if result ~= 'fenced' or not listed then
         redis.call('ZREM', KEYS[2], id)
     end
     results[#results + 1] = result

@@ -88,7 +88,7 @@ MUTATIONS = (
     Mutation("requeued", "it is not seen which claim it is", " and record.generation == generation", ""),
     Mutation("requeued", "a poison verdict is forgotten", "record.state == 'condemned' and 'poisoned' or 'requeued'", "'requeued'"),
     Mutation("requeued", "the payload is forgotten", "local payload = payload_of(KEYS[i], record)", "local payload = ''"),
-    Mutation("requeued", "what was taken back is not listed", "or SETTLED[record.state] then", "or not WAITING[record.state] then"),
+    Mutation("requeued", "what was taken back is not listed", " or record.owner == dead", ""),
     Mutation("requeued", "the dead worker keeps it", "redis.call('ZREM', KEYS[2], id)", ""),
     # hand_back.lua
     Mutation("hand_back", "the living are robbed", "if believed_for(KEYS[1], dead, now, ttl) > 0 then\n    return {0}\nend\n", ""),

@@ -669,7 +669,8 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tu
         answer = "poisoned" if record.state == "condemned" else "requeued"
         record = record._replace(state=answer, owner=NOBODY, copy=name)
         redis = save_waiting(redis, record, "later")
-    if answer != "fenced" or record is None or record.state in SETTLED:
+    listed = record is not None and (record.state in WAITING or record.owner == dead or record.state == "damaged")
+    if answer != "fenced" or not listed:
         redis = unlist(redis, dead)
     return answer, redis
 

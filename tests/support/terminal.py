@@ -29,7 +29,12 @@ class Terminal:
         #: Whether keys were shown and lines waited for, as in a shell, when the program had ended.
         self.as_it_was = False
         self.process = subprocess.Popen(
-            command, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+            command,
+            env=env,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
         )
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
