@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import click
 import redis
-from dramatiq import BrokerConnectionError
+from dramatiq.errors import ConnectionClosed, ConnectionFailed
 from redis.exceptions import RedisClusterException
 
 from ..errors import ConfigurationError
@@ -62,7 +62,7 @@ class Group(click.Group):
             return super().invoke(ctx)
         except AWAY as error:
             raise Unreachable(away(error)) from error
-        except BrokerConnectionError as error:
+        except (ConnectionClosed, ConnectionFailed) as error:
             raise Unreachable(f"The broker cannot be reached: {error}") from error
         except ConfigurationError as error:
             raise Wrong(str(error)) from error
