@@ -697,6 +697,10 @@ def test_texts_are_made_harmless() -> None:
     assert clean("über \u4e2d") == "über \u4e2d"
     assert clean(HOSTILE) == r"\x1b[2J\x1b]0;owned\x07[bold red]x[/bold red]\n\u202e"
     assert masked("at redis://u:p@h:1/0, rediss://:p@@h") == "at redis://***@h:1/0, rediss://***@h"
+    assert masked("Port could not be cast to integer value as 's3cret'") == (
+        "Port could not be cast to integer value as '***'"
+    )
+    assert masked("netloc ':s3\u2100cret@h' contains invalid characters") == "netloc '***' contains invalid characters"
     assert [age(seconds) for seconds in (0.9, 123, 11040, 190_800, -1)] == ["0s", "2m03s", "3h04m", "2d05h", "0s"]
 
 
