@@ -162,6 +162,24 @@ def test_hostile_names_and_arguments_stay_text(
         assert "<script>" not in page
 
 
+def test_nothing_is_hidden_in_a_name(lab: Lab, acting: FlaskClient) -> None:
+    """And what is chosen or done by such a name still is."""
+    hidden = "m\x1b[2J\u202e"
+    a, copy = lab.incarnation("a"), copy_of(hidden)
+    copy.actor, copy.queue = "work", "default"
+    lab.runs(a, copy)
+    lab.kill(a)
+    for path in ("/", "/messages", "/history", "/message?id=m%1b[2J%E2%80%AE"):
+        page = text(acting, path)
+        assert "\x1b" not in page
+        assert "\u202e" not in page
+    asked = text(acting, "/message/discard", query_string={"id": hidden})
+    assert "m\\u001b[2J\\u202e" in asked
+    form = {"id": hidden, "token": token_of(asked)}
+    assert f'name="id" value="{hidden}"' in asked
+    assert acting.post("/message/discard", data=form).status_code == 303
+
+
 def test_every_answer_allows_browsers_next_to_nothing(lab: Lab, web: FlaskClient, acting: FlaskClient) -> None:
     answers = [client.get(path) for client in (web, acting) for path in PAGES]
     answers += [web.post("/"), web.get("/", headers={FRAGMENT: "1"}), acting.post("/message/requeue")]
