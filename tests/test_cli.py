@@ -534,7 +534,8 @@ def test_the_dashboard_and_the_exporter_are_started(
     namespace = shop.lab.namespace
     assert act_on("dashboard", "--port", "7").exit_code == 0
     assert act_on("dashboard", "--host", "0.0.0.0", "--allow-actions").exit_code == 0
-    assert run("exporter", "--port", "9").exit_code == 0
+    result = run("exporter", "--port", "9")
+    assert (result.exit_code, "http://127.0.0.1:9/metrics" in result.stderr) == (0, True), "and it says where"
     assert served == [
         *((namespace, False, "127.0.0.1", 7), (namespace, True, "0.0.0.0", 8010), (namespace, False, "127.0.0.1", 9)),
     ]

@@ -25,11 +25,11 @@ host_option = click.option("--host", default="127.0.0.1", show_default=True, hel
 def port_option(default: int) -> Callable[[F], F]:
     """The port to listen at."""
     return click.option(
-        "--port", type=click.IntRange(0, 65535), default=default, show_default=True, help="The port to listen at."
+        "--port", type=click.IntRange(1, 65535), default=default, show_default=True, help="The port to listen at."
     )
 
 
-@click.command()
+@click.command(short_help="Serve a web page.")
 @host_option
 @port_option(8010)
 @click.option(
@@ -45,7 +45,7 @@ def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None
         serve(inspector, operations, host=host, port=port)
 
 
-@click.command()
+@click.command(short_help="Serve metrics for Prometheus.")
 @host_option
 @port_option(9192)
 @click.pass_obj
