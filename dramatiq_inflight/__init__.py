@@ -23,6 +23,7 @@ from .incident import Incident, Kind
 from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
 from .middleware import InFlightTracker
 from .operations import Done, Operations
+from .recovery import Swept
 from .version import __version__
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Operations",
     "Overview",
     "PoisonMessage",
+    "Swept",
     "Tally",
     "WorkerView",
     "__version__",

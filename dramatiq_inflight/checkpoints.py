@@ -171,6 +171,9 @@ def _told(progress: float | None, note: str) -> dict[str, str]:
     """What people are shown; what is not said anew is not true any more."""
     if progress is not None and not (isinstance(progress, (int, float)) and 0 <= progress <= 1):
         raise CheckpointError(f"progress is {progress!r}; it must be a number from 0 to 1.")
-    if not isinstance(note, str) or len(note) > LONGEST_NOTE:
-        raise CheckpointError(f"note is {note!r:.300}; it must be a text of at most {LONGEST_NOTE} characters.")
+    if not isinstance(note, str):
+        raise CheckpointError(f"note is {note!r:.300}; it must be a text.")
+    if len(note) > LONGEST_NOTE:  # the name of a file, say: no reason for a job to fail
+        note = note[: LONGEST_NOTE - 1] + "…"
+    note = note.encode("utf-8", "backslashreplace").decode()
     return {"progress": "" if progress is None else f"{progress:.4f}", "note": note}

@@ -47,7 +47,7 @@ class Current:
         Parameters:
           value: Anything that JSON can hold, up to 64 KiB: where to go on, not what came out.
           progress: For people: how much is done, from 0 to 1.
-          note: For people: what is being done, up to 200 characters.
+          note: For people: what is being done; 200 characters of it are kept.
 
         Returns: whether it is kept; False: Redis cannot be reached, and the one before counts.
 

@@ -120,8 +120,8 @@ class Heartbeat(Thread):
         if self.lease.was_lost():
             forgotten = self.registry.is_forgotten()
             self.logger.warning(
-                "This worker was taken for dead, or Redis has lost its data. It goes on; what another worker has taken "
-                "over meanwhile stays there. %s",
+                "This worker was taken for dead, or an operator has taken a message from it by force, or Redis has "
+                "lost its data. It goes on; what was taken from it stays where it is. %s",
                 self._why_silent(),
             )
         self.registry.register(self.identity())
@@ -129,6 +129,8 @@ class Heartbeat(Thread):
 
     def _why_silent(self) -> str:
         silence = self.lease.silence
+        if not silence:
+            return "It was heard of all the time."
         said = f"It had not been heard of for {silence:.1f} seconds"
         if self.connectivity.failed_within(silence):
             return said + ": it could not reach Redis."
@@ -184,7 +186,7 @@ class Heartbeat(Thread):
         wanted = entry.policy.interrupt_on_loss or entry.policy.on_stall == "recover"
         interrupted = wanted and entry.strand is not None and entry.strand.interrupt(MessageLost)
         self.logger.warning(
-            "Message %s was taken over while this worker was silent. It %s here, and changes nothing.",
+            "Message %s was taken over while this worker was silent, or by force. It %s here, and changes nothing.",
             *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -113,7 +114,7 @@ class Event:
         name = values.pop("event", "")
         for number in NUMBERS:
             text = values.pop(number, None)
-            values[number] = int(text) if text is not None and text.lstrip("-").isdigit() else None
+            values[number] = int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text) else None
         values["message_id"] = values.pop("message", "")
         values["after_ms"] = values.pop("after")
         known = {field.name for field in fields(cls)}

@@ -227,4 +227,5 @@ def _clean(name: str) -> str:
     """A name as a label: whoever can enqueue can make it up, and half a surrogate pair would break the whole scrape."""
     if len(name) > LONGEST_NAME:
         name = name[: LONGEST_NAME - 1] + "…"
-    return name.encode("utf-8", "replace").decode()
+    # And a terminal that shows the scrape is not to be cleared by a name.
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)

@@ -601,9 +601,9 @@ class InFlightTracker(Middleware):
         # Longer with every crash that did not convict it, so that a crash loop ends whatever its rhythm is.
         timeout = runtime.settings.alone_timeout * 2.0 ** min(started.crashes - allowed, 16)
         self.logger.warning(
-            "Message %s (actor %r) was running %d times when its worker died: it runs alone in this process, which "
-            "starts nothing else meanwhile.",
-            *(message.message_id, message.actor_name, started.crashes),
+            "Message %s (actor %r) has %d of %d crashes that it may have: it runs alone in this process, which starts "
+            "nothing else meanwhile.",
+            *(message.message_id, message.actor_name, started.crashes, entry.policy.limit),
         )
         entry.alone = True
         try:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import socket
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 from environs import Env, EnvError
@@ -308,9 +308,12 @@ class _Source:
         if not isinstance(value, str):
             raise self.wrong(setting, value, remedy)
         try:
-            redis.ConnectionPool.from_url(value)
-        except ValueError as error:
-            # Neither the value nor the parser's own text: either may hold the password.
-            scheme = urlsplit(value).scheme if "://" in value else ""
-            raise self.wrong(setting, f"{scheme}://..." if scheme else "...", remedy) from error.with_traceback(None)
-        return value
+            pool = redis.ConnectionPool.from_url(value)
+            pool.connection_kwargs.get("host", "").encode("idna")  # fails here rather than at each connection
+        except ValueError:
+            pass
+        else:
+            return value
+        # Neither the value nor the parser's own error, not even as the cause: either may hold the password.
+        scheme = re.match(r"\w+://", value)
+        raise self.wrong(setting, f"{scheme[0]}..." if scheme else "...", remedy)

@@ -11,7 +11,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from dramatiq_inflight import CheckpointError, Current, MessageLost, current
+from dramatiq_inflight import CheckpointError, Current, Inspector, MessageLost, current
 from dramatiq_inflight.checkpoints import LARGEST
 from dramatiq_inflight.records import Finished, Saved
 from dramatiq_inflight.registry import Registry
@@ -157,6 +157,24 @@ def test_progress_is_shown_to_people(app: App) -> None:
 
 
 @pytest.mark.parametrize(
+    ("note", "kept"), [("n" * 201, "n" * 199 + "…"), ("\udcff.csv", "\\udcff.csv"), ("\0\x1b[2J", "\0\x1b[2J")]
+)
+def test_no_note_makes_a_job_fail(app: App, note: str, kept: str) -> None:
+    """It may be the name of a file."""
+    seen: list[str] = []
+
+    def work() -> None:
+        me().checkpoint(1, note=note)
+        seen.append(Inspector(app.client, app.namespace).messages()[0].note)
+
+    actor = app.actor(work)
+    app.start()
+    actor.send()
+    app.join()
+    assert seen == [kept]
+
+
+@pytest.mark.parametrize(
     ("value", "options", "said"),
     [
         (object(), {}, "JSON-able"),
@@ -164,7 +182,7 @@ def test_progress_is_shown_to_people(app: App) -> None:
         ("x" * LARGEST, {}, "65,538 bytes"),
         (1, {"progress": 1.5}, "from 0 to 1"),
         (1, {"progress": "half"}, "from 0 to 1"),
-        (1, {"note": "n" * 201}, "at most 200"),
+        (1, {"note": None}, "must be a text"),
     ],
 )
 def test_what_cannot_be_kept_is_named(app: App, value: Any, options: dict[str, Any], said: str) -> None:

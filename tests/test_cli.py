@@ -534,7 +534,8 @@ def test_the_dashboard_and_the_exporter_are_started(
     namespace = shop.lab.namespace
     assert act_on("dashboard", "--port", "7").exit_code == 0
     assert act_on("dashboard", "--host", "0.0.0.0", "--allow-actions").exit_code == 0
-    assert run("exporter", "--port", "9").exit_code == 0
+    result = run("exporter", "--port", "9")
+    assert (result.exit_code, "http://127.0.0.1:9/metrics" in result.stderr) == (0, True), "and it says where"
     assert served == [
         *((namespace, False, "127.0.0.1", 7), (namespace, True, "0.0.0.0", 8010), (namespace, False, "127.0.0.1", 9)),
     ]
@@ -697,6 +698,10 @@ def test_texts_are_made_harmless() -> None:
     assert clean("über \u4e2d") == "über \u4e2d"
     assert clean(HOSTILE) == r"\x1b[2J\x1b]0;owned\x07[bold red]x[/bold red]\n\u202e"
     assert masked("at redis://u:p@h:1/0, rediss://:p@@h") == "at redis://***@h:1/0, rediss://***@h"
+    assert masked("Port could not be cast to integer value as 's3cret'") == (
+        "Port could not be cast to integer value as '***'"
+    )
+    assert masked("netloc ':s3\u2100cret@h' contains invalid characters") == "netloc '***' contains invalid characters"
     assert [age(seconds) for seconds in (0.9, 123, 11040, 190_800, -1)] == ["0s", "2m03s", "3h04m", "2d05h", "0s"]
 
 

@@ -26,8 +26,9 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 import dramatiq_inflight.dashboard
-from dramatiq_inflight import Event, InFlightTracker, Inspector, Operations
+from dramatiq_inflight import Event, EventKind, InFlightTracker, Inspector, Operations
 from dramatiq_inflight.dashboard import create_app
+from dramatiq_inflight.dashboard.choice import GROUPS, EventChoice
 from dramatiq_inflight.dashboard.headers import CSP, FRAGMENT
 from dramatiq_inflight.dashboard.payload import CAP, pretty
 from dramatiq_inflight.dashboard.serving import LoopbackOnly
@@ -161,6 +162,24 @@ def test_hostile_names_and_arguments_stay_text(
         assert "<script>" not in page
 
 
+def test_nothing_is_hidden_in_a_name(lab: Lab, acting: FlaskClient) -> None:
+    """And what is chosen or done by such a name still is."""
+    hidden = "m\x1b[2J\u202e"
+    a, copy = lab.incarnation("a"), copy_of(hidden)
+    copy.actor, copy.queue = "work", "default"
+    lab.runs(a, copy)
+    lab.kill(a)
+    for path in ("/", "/messages", "/history", "/message?id=m%1b[2J%E2%80%AE"):
+        page = text(acting, path)
+        assert "\x1b" not in page
+        assert "\u202e" not in page
+    asked = text(acting, "/message/discard", query_string={"id": hidden})
+    assert "m\\u001b[2J\\u202e" in asked
+    form = {"id": hidden, "token": token_of(asked)}
+    assert f'name="id" value="{hidden}"' in asked
+    assert acting.post("/message/discard", data=form).status_code == 303
+
+
 def test_every_answer_allows_browsers_next_to_nothing(lab: Lab, web: FlaskClient, acting: FlaskClient) -> None:
     answers = [client.get(path) for client in (web, acting) for path in PAGES]
     answers += [web.post("/"), web.get("/", headers={FRAGMENT: "1"}), acting.post("/message/requeue")]
@@ -241,6 +260,24 @@ def test_a_form_that_was_not_made_here_is_refused(lab: Lab, a: Registry, broker:
     assert refused(acting.application.test_client(), data=good), "without its cookie"
     assert lab.state(copy) == "running"
     assert acting.post("/message/discard", data=good).status_code == 303
+
+
+def test_what_makes_no_sense_in_an_address_is_left_out(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+    """It breaks no page, and shows nothing that was not meant."""
+    for odd in ("9" * 5000, "\u00b2", "-1", ""):
+        assert "The last hour" in text(acting, "/", query_string={"hours": odd})
+        assert acting.get("/messages", query_string={"page": odd}).status_code == 200
+    assert acting.get("/message?id=").status_code == 404  # events of workers are of no message
+    acting.set_cookie("inflight-form", "x" * 1000)
+    copy = orphan(lab, a)
+    cookie = acting.get(f"/message/discard?id={copy.message_id}").headers["Set-Cookie"]
+    assert len(cookie) < 200
+
+
+def test_every_kind_of_event_can_be_chosen() -> None:
+    """By itself, and in a group of its like."""
+    grouped = set().union(*(kinds for _, kinds in GROUPS.values()))
+    assert grouped == {kind.value for kind in EventKind} == set(EventChoice.kinds())
 
 
 def test_processes_with_one_key_take_each_others_forms(lab: Lab, a: Registry, broker: Any) -> None:

@@ -470,7 +470,7 @@ def test_a_dead_worker_that_nobody_recovers(lab: Lab, inspector: Inspector) -> N
     lab.kill(b)
     seen = look(None, inspector)
     assert seen.wrong()["not-recovered"] == "error"
-    assert "with 1 messages: a (incarnation a), b (incarnation b)" in seen.of("not-recovered").title
+    assert "(messages running: 1): a (incarnation a), b (incarnation b)" in seen.of("not-recovered").title
 
 
 def test_workers_that_do_not_agree(lab: Lab, inspector: Inspector) -> None:

@@ -15,7 +15,9 @@ PACKAGE = Path(dramatiq_inflight.__file__).parent
 
 #: What each module may import of the package, besides itself.
 GRAPH = {
-    "__init__": {"current", "errors", "history", "incident", "inspector", "middleware", "operations", "version"},
+    "__init__": {
+        "current", "errors", "history", "incident", "inspector", "middleware", "operations", "recovery", "version",
+    },
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
     "checkpoints": {"errors", "records", "registry", "table"},

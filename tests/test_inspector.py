@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -188,6 +189,7 @@ def test_messages_are_shown_and_chosen(lab: Lab, a: Registry, b: Registry, inspe
     one, two, gone = copy_of(), copy_of(), copy_of()
     two.queue, two.actor = "slow", "charge"
     lab.runs(a, one)
+    time.sleep(0.01)  # it is older
     lab.runs(b, two, limit=-1)
     lab.runs(b, gone)
     lab.hand_back(a, b, gone)

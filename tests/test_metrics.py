@@ -143,7 +143,8 @@ def test_names_are_told_whatever_they_are(lab: Lab, inspector: Inspector) -> Non
     assert len(told) == len(HOSTILE)
     assert {labels["event"] for labels in told} == {"poison"}
     assert max(len(labels["actor"]) for labels in told) == 128
-    assert seen.value("events_total", actor="a\\b\n") == 1
+    assert seen.value("events_total", actor="a\\b\ufffd") == 1
+    assert all(labels["actor"].isprintable() for labels in told)
 
 
 def test_many_names_are_told_as_one(lab: Lab, inspector: Inspector) -> None:

@@ -70,6 +70,7 @@ def test_a_message_of_a_worker_that_is_cut_off_has_one_owner_and_one_completion(
     assert made.dead_letters() == []
     wait_until(lambda: "Redis cannot be used" in far.output(), what="said")
     wait_until(
-        lambda: "was taken over while this worker was silent. It is interrupted here" in far.output(), what="said"
+        lambda: "was taken over while this worker was silent, or by force. It is interrupted here" in far.output(),
+        what="said",
     )
     assert near.stop() == far.stop() == 0

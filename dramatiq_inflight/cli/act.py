@@ -54,7 +54,7 @@ def _command(run: Callable[..., None]) -> Callable[..., None]:
     return functools.reduce(lambda made, option: option(made), reversed(options), run)
 
 
-@click.command()
+@click.command(short_help="Enqueue messages again.")
 @_command
 def requeue(source: Source, ids: Sequence[str], **options: Any) -> None:
     """Enqueue messages again, with a clean count of crashes; every earlier copy is void.
@@ -67,7 +67,7 @@ def requeue(source: Source, ids: Sequence[str], **options: Any) -> None:
     _act(source, ids, Operations.requeue, "requeue", "enqueued again", **options)
 
 
-@click.command("dead-letter")
+@click.command("dead-letter", short_help="Send messages to the dead-letter queue.")
 @_command
 def dead_letter(source: Source, ids: Sequence[str], **options: Any) -> None:
     """Send messages to the dead-letter queue.
@@ -77,7 +77,7 @@ def dead_letter(source: Source, ids: Sequence[str], **options: Any) -> None:
     _act(source, ids, Operations.dead_letter, "dead-letter", "on its way to the dead-letter queue", **options)
 
 
-@click.command()
+@click.command(short_help="Give messages up.")
 @_command
 def discard(source: Source, ids: Sequence[str], **options: Any) -> None:
     """Give messages up: no copy of them runs any more.  What was set aside is deleted.

@@ -29,7 +29,7 @@ PAUSE = 1.0
 ALL = 1_000_000
 
 
-@click.command()
+@click.command(short_help="Show what happened.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="The last so many; 0: all that are kept."
 )

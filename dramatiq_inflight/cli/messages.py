@@ -40,7 +40,7 @@ ORDERS: dict[str, Callable[[MessageView], Any]] = {
 EVENTS_SHOWN = 100
 
 
-@click.command("list")
+@click.command("list", short_help="List the messages that run, or wait.")
 @click.option("--instance", metavar="NAME", help="Only those on this instance (pod, container or host).")
 @click.option("--worker", metavar="ID", help="Only those of this worker process.")
 @click.option("--queue", metavar="NAME", help="Only those of this queue.")
@@ -76,7 +76,7 @@ def list_messages(source: Source, /, sort: str, limit: int, as_json: bool, **fil
         out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
 
 
-@click.command()
+@click.command(short_help="Show all that is known of one message.")
 @click.argument("id")
 @click.option("--payload", is_flag=True, help="Also the message itself, with its arguments: your users' data.")
 @json_option

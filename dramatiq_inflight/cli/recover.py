@@ -47,7 +47,7 @@ DEAD = (
 )
 
 
-@click.command()
+@click.command(short_help="Recover now what is due.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to recover.")
 @json_option
 @click.pass_obj

@@ -13,6 +13,7 @@ import click
 from .extras import load
 from .failures import Wrong
 from .source import Source
+from .text import clean
 
 __all__ = ["dashboard", "exporter"]
 
@@ -24,11 +25,11 @@ host_option = click.option("--host", default="127.0.0.1", show_default=True, hel
 def port_option(default: int) -> Callable[[F], F]:
     """The port to listen at."""
     return click.option(
-        "--port", type=click.IntRange(0, 65535), default=default, show_default=True, help="The port to listen at."
+        "--port", type=click.IntRange(1, 65535), default=default, show_default=True, help="The port to listen at."
     )
 
 
-@click.command()
+@click.command(short_help="Serve a web page.")
 @host_option
 @port_option(8010)
 @click.option(
@@ -39,23 +40,27 @@ def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None
     """Serve a web page that shows what runs where, until Ctrl-C."""
     operations = source.operations("dashboard --allow-actions") if allow_actions else None
     serve = load("dashboard", "dashboard", "dashboard").serve
-    with _listening(host, port):
-        serve(source.inspector, operations, host=host, port=port)
+    inspector = source.inspector
+    with _listening(host, port, "/"):
+        serve(inspector, operations, host=host, port=port)
 
 
-@click.command()
+@click.command(short_help="Serve metrics for Prometheus.")
 @host_option
 @port_option(9192)
 @click.pass_obj
 def exporter(source: Source, host: str, port: int) -> None:
     """Serve metrics for Prometheus, until Ctrl-C."""
     serve = load("metrics", "exporter", "metrics").serve
-    with _listening(host, port):
-        serve(source.inspector, host=host, port=port)
+    inspector = source.inspector
+    with _listening(host, port, "/metrics"):
+        serve(inspector, host=host, port=port)
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[None]:
+def _listening(host: str, port: int, path: str) -> Iterator[None]:
+    address = f"[{host}]" if ":" in host else host
+    click.echo(clean(f"http://{address}:{port}{path} (Ctrl-C ends it)"), err=True)
     try:
         yield
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ LOOKED_AT, SHOWN = 500, 5
 LOST_SHOWN = 10
 
 
-@click.command()
+@click.command(short_help="Show all at a glance.")
 @json_option
 @click.pass_obj
 def status(source: Source, as_json: bool) -> None:

@@ -30,6 +30,8 @@ def clean(text: str) -> str:
 def masked(text: str) -> str:
     """A text without the credentials of the URLs in it."""
     text = re.sub(r"(\w+://)\S*@", r"\1***@", text)
+    # What the parsers of URLs quote is the password, if that holds characters that should have been escaped.
+    text = re.sub(r"(integer value as |netloc )'.*'", r"\1'***'", text)
     return re.sub(r"(?i)([?&](?:user(?:name)?|pass(?:word)?)=)[^&\s'\"]*", r"\1***", text)
 
 

@@ -26,7 +26,7 @@ __all__ = ["watch"]
 ENDS = ("q", "Q", "\x04")
 
 
-@click.command()
+@click.command(short_help="Watch it all live.")
 @click.option("--interval", type=duration, default="1", show_default=True, help="How often to look, seconds.")
 @click.pass_obj
 def watch(source: Source, interval: float) -> None:

@@ -16,7 +16,7 @@ from .source import Source
 __all__ = ["workers"]
 
 
-@click.command()
+@click.command(short_help="Show the worker processes.")
 @click.option("--instance", metavar="NAME", help="Only those of this instance (pod, container or host).")
 @click.option("--state", type=click.Choice(documents.STATES), help="Only those in this state.")
 @json_option

@@ -39,6 +39,7 @@ def create_app(inspector: Inspector, operations: Operations | None = None, *, se
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(words.FILTERS)
+    app.jinja_env.finalize = words.visible
     versions = {path.name: _version(path) for path in Path(app.static_folder or "").iterdir()}
 
     def asset(name: str) -> str:

@@ -37,7 +37,7 @@ FALLING = ("age", "crashes")
 GROUPS = {
     "workers": ("Worker processes", {"joined", "left", "died", "revived", "cleared"}),
     "recoveries": ("Recoveries", {"recovered", "copied_again", "retaken", "late", "fenced", "handed_over", "deferred"}),
-    "trouble": ("Trouble", {"died", "poison", "dead_lettered", "condemned", "set_aside"}),
+    "trouble": ("Trouble", {"died", "poison", "dead_lettered", "condemned", "set_aside", "stalled"}),
     "operators": ("By operators", {"requeued", "condemned", "discarded"}),
 }
 
@@ -47,7 +47,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 def hours() -> int:
     """The stretch of the timeline."""
     text = request.args.get("hours", "")
-    return int(text) if text.isascii() and text.isdigit() and int(text) in HOURS else min(HOURS)
+    return {str(hours): hours for hours in HOURS}.get(text, min(HOURS))
 
 
 def page_of(total: int, per_page: int) -> tuple[int, int]:

@@ -115,6 +115,8 @@ def install(app: Flask, board: Board) -> None:
     @app.get("/message")
     def message() -> ResponseReturnValue:
         id = request.args.get("id", "")
+        if not id:
+            raise NotFound
         view = board.inspector.message(id)
         events = tail.of_message(id)
         raw = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import unicodedata
 
-__all__ = ["CAP", "pretty"]
+__all__ = ["CAP", "pretty", "seen"]
 
 #: What is more is cut off, characters.
 CAP = 50_000
@@ -24,8 +24,13 @@ def pretty(raw: bytes) -> tuple[str, bool]:
             text = json.dumps(json.loads(raw), indent=2, ensure_ascii=False)
         except (ValueError, RecursionError):
             pass  # it is no JSON, or no sane one
-    text = "".join(map(_seen, text[: CAP + 1]))
+    text = seen(text[: CAP + 1])
     return text[:CAP], len(raw) > 4 * CAP or len(text) > CAP
+
+
+def seen(text: str) -> str:
+    """A text in which nothing is hidden."""
+    return text if text.isprintable() else "".join(map(_seen, text))
 
 
 def _seen(character: str) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 
 from flask import Response, request
@@ -27,7 +28,7 @@ class Tokens:
     def issue(self, action: str, message_id: str) -> tuple[str, str]:
         """A token for a form, and the value for the cookie."""
         cookie = request.cookies.get(COOKIE, "")
-        if len(cookie) < 32:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{32,64}", cookie):
             cookie = secrets.token_urlsafe(32)
         token = self._signer.dumps([cookie, action, message_id])
         return token if isinstance(token, str) else token.decode(), cookie

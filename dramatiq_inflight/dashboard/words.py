@@ -8,10 +8,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from markupsafe import Markup
+
 from ..history import Event, EventKind
 from ..operations import Done
+from .payload import seen
 
-__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "clock", "span"]
+__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "clock", "span", "visible"]
 
 #: What can be done to a message: what the button says, and what it means.
 ACTIONS = {
@@ -110,6 +113,11 @@ def short(text: str) -> str:
 def state(text: str) -> str:
     """As it is said, not as it is written."""
     return text.replace("_", "-")
+
+
+def visible(value: Any) -> Any:
+    """Anybody's text, in which nothing is hidden; what is HTML stays as it is."""
+    return seen(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def mark(event: Event) -> str:

@@ -46,7 +46,7 @@ def _dead(case: Case) -> Iterator[Finding]:
         running = sum(worker.running for worker in left)
         names = _list(f"{worker.instance or '?'} (incarnation {worker.id})" for worker in left)
         yield (error if running else warning)(
-            "not-recovered", f"Dead workers are not recovered, with {running} messages: {names}."
+            "not-recovered", f"Dead or silent workers are not recovered (messages running: {running}): {names}."
         )
 
 

@@ -29,21 +29,21 @@ def _overdue(case: Case) -> Iterator[Finding]:
     if seen.most_overdue > LATE:
         yield warning(
             "overdue",
-            f"{seen.overdue} messages wait past their deadline, the first of them for {seen.most_overdue:.0f} seconds.",
+            f"Messages that wait past their deadline: {seen.overdue}, the first for {seen.most_overdue:.0f} seconds.",
         )
 
 
 def _aside(case: Case) -> Iterator[Finding]:
     if case.overview.aside:
-        yield warning("set-aside", f"{case.overview.aside} messages cannot be read or decoded, and are set aside.")
+        yield warning("set-aside", f"Messages set aside, as they cannot be read or decoded: {case.overview.aside}.")
 
 
 def _poison(case: Case) -> Iterator[Finding]:
     events = case.inspector.history(kinds=[EventKind.POISON], since=A_DAY, limit=MOST)
     if events:
-        actors = Counter(event.actor for event in events).most_common(3)
-        most = ", ".join(f"{number} of actor {actor!r}" for actor, number in actors)
-        yield warning("poison", f"Poison messages in the last day: {most}{' and others' * (len(actors) == 3)}.")
+        actors = Counter(event.actor for event in events)
+        most = ", ".join(f"{number} of actor {actor!r}" for actor, number in actors.most_common(3))
+        yield warning("poison", f"Poison messages in the last day: {most}{' and others' * (len(actors) > 3)}.")
 
 
 CHECKS = (
