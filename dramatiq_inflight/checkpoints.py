@@ -39,11 +39,13 @@ class Checkpoints:
     """The checkpoints of the messages that this process runs.
 
     Parameters:
+      look_up: Called with an entry that may be lost: sees whether it is, and takes it back if nobody has started it.
       on_loss: Called with an entry whose message another run has by now.
     """
 
-    def __init__(self, registry: Registry, on_loss: Callable[[Entry], None]) -> None:
+    def __init__(self, registry: Registry, look_up: Callable[[Entry], None], on_loss: Callable[[Entry], None]) -> None:
         self._registry = registry
+        self._look_up = look_up
         self._on_loss = on_loss
 
     def save(self, entry: Entry, value: Any, progress: float | None, note: str) -> bool:
@@ -76,6 +78,11 @@ class Checkpoints:
         """See `Current.iterate`."""
         if callable(items) is (key is None):
             raise TypeError("iterate takes items and no key, or a function that is given the last key, and key=...")
+        if name in entry.gone_through:
+            raise CheckpointError(
+                f"this run has gone through an iteration named {name!r} already, and another would begin at its end: "
+                "give each a name of its own, iterate(..., name=...)."
+            )
         fields = self._fields(entry)
         positions = json.loads(fields.get("iterations", "{}"))
         position = positions.get(name, {"done": 0, "key": None})
@@ -111,6 +118,7 @@ class Checkpoints:
                     save()
                 if entry.stopping:
                     self.hand_back(entry)
+            entry.gone_through.add(name)
         finally:
             # At the end, and where the loop is left: also by an exception, as soon as nobody holds its frame.
             if done > saved and entry.phase is Phase.RUNNING and not entry.lost:
@@ -136,16 +144,28 @@ class Checkpoints:
             raise MessageLost(entry.copy.message_id)
         if entry.phase is not Phase.RUNNING:
             raise CheckpointError(f"message {entry.copy.message_id} does not run any more: nothing is kept of it.")
+        entry.moved_at = time.monotonic()  # it moves, whether Redis hears of it or not
         try:
-            with entry.mutex:
-                saved = self._registry.checkpoint(entry.copy.message_id, entry.run, fields)
+            saved = self._write(entry, fields)
+            if saved is Saved.FENCED:
+                # Let go by a false alarm, it is ours as long as nobody has started it.
+                self._look_up(entry)
+                saved = Saved.FENCED if entry.lost else self._write(entry, fields)
         except redis.RedisError:
             return False  # said once, by Connectivity
         if saved is Saved.FENCED:
-            self._on_loss(entry)
+            if not entry.lost and not entry.run:
+                return False  # its start was not recorded, and the record is about another enqueue: for now
+            if not entry.lost:
+                self._on_loss(entry)
             raise MessageLost(entry.copy.message_id)
-        entry.kept, entry.moved_at = {**(entry.kept or {}), **fields}, time.monotonic()
+        if entry.kept is not None:  # else there may be more in Redis
+            entry.kept.update(fields)
         return True
+
+    def _write(self, entry: Entry, fields: dict[str, str]) -> Saved:
+        with entry.mutex:
+            return self._registry.checkpoint(entry.copy.message_id, entry.run, fields)
 
 
 def expect_hand_back(entry: Entry) -> None:

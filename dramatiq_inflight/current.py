@@ -102,7 +102,7 @@ class Current:
           name: Where a message goes through several things: of each.
 
         Raises:
-          CheckpointError: A key is not JSON-able.
+          CheckpointError: A key is not JSON-able, or this run has gone through an iteration of that name already.
           HandBack: The worker shuts down, and the message has ``hand_back``: the place is kept.
           MessageLost: Another run has the message.
           redis.RedisError: Redis cannot be reached at the first item.

@@ -212,7 +212,6 @@ class Heartbeat(Thread):
                 again=entry.enqueued_again or entry.cut_short,
                 contended=entry.contended,
                 unacked=unacked,
-                checkpointed=bool(entry.kept),
                 remember=entry.policy.remember_completed,
                 broker_keys=broker_keys,
                 then=then,

@@ -199,7 +199,6 @@ class Registry:
         again: bool,
         contended: bool,
         unacked: bool = False,
-        checkpointed: bool = False,
         remember: float = 0.0,
         broker_keys: Sequence[str] = (),
         then: Call | None = None,
@@ -211,18 +210,15 @@ class Registry:
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
           unacked: Whether it is to be remembered until `acked` says that the broker was told.
-          checkpointed: Whether a checkpoint may have been kept, by this run or an earlier one: it is deleted.
           remember: How long it is to be remembered at the least, seconds.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
             error is raised.
         """
-        keys = [self.keys.record(copy.message_id), *self._ends, *broker_keys]
-        if checkpointed:
-            keys.append(self.keys.checkpoint(copy.message_id))
+        keys = [self.keys.record(copy.message_id), *self._ends, self.keys.checkpoint(copy.message_id), *broker_keys]
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, _flag(again), _flag(contended)),
-            *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked), _flag(checkpointed)),
+            *(self.fence_ms, copy.broker_copy_id, copy.generation, _flag(unacked)),
             round(remember * 1000),
         ]
         begun = time.monotonic()

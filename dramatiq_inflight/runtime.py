@@ -142,7 +142,7 @@ class Runtime:
             payload_of=self._payload_of,
         )
         self.handing_back = HandingBack(self.table)
-        self.checkpoints = Checkpoints(self.registry, self.heartbeat.lose)
+        self.checkpoints = Checkpoints(self.registry, self.heartbeat.look_up, self.heartbeat.lose)
         self.stalls = Stalls(
             self.registry, self.table, self.heartbeat.lose, self._recover_here, settings.recovery_lock_ttl
         )

@@ -117,6 +117,8 @@ class Entry:
     moved_at: float = 0.0
     #: What its runs have kept of how far they have come; ``None``: nobody has asked.
     kept: dict[str, str] | None = field(default=None, repr=False)
+    #: The iterations that have come to their end in this run, by name.
+    gone_through: set[str] = field(default_factory=set, repr=False)
     #: What keeps that.
     checkpoints: Any = field(default=None, repr=False)
     #: Held while Redis is told anything about it.

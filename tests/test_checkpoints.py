@@ -60,7 +60,7 @@ def test_a_checkpoint_is_gone_with_the_completion_and_expires_else(lab: Lab, a: 
     a.checkpoint(copy.message_id, started.run, {"value": "1"})
     assert 0 < lab.client.ttl(f"{lab.prefix}checkpoint:{copy.message_id}") <= 30 * 24 * 3600
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
-    finished = a.finish(copy, started.run, again=False, contended=False, checkpointed=True, broker_keys=keys)
+    finished = a.finish(copy, started.run, again=False, contended=False, broker_keys=keys)
     assert finished is Finished.FINISHED
     assert checkpoints(lab) == set()
 
@@ -75,7 +75,7 @@ def test_a_late_success_forgets_the_checkpoint_unless_another_run_goes_on(
     lab.hand_back(b, a, copy)
     if started_again:
         lab.runs(b, copy)
-    assert a.finish(copy, started.run, again=False, contended=False, checkpointed=True) is Finished.LATE
+    assert a.finish(copy, started.run, again=False, contended=False) is Finished.LATE
     assert bool(checkpoints(lab)) is started_again
 
 
@@ -214,8 +214,9 @@ def test_a_run_that_has_lost_its_message_learns_it_from_its_checkpoint(app: App)
         runs.append("first")
         other = app.other()
         app.lab.kill(app.registry)
-        orphans = other.claim([handle.message_id], dead=app.registry.me, hold=60)
-        assert len(orphans) == 1
+        copy = app.tracker._runtime.table.entries()[0].copy  # type: ignore[union-attr]
+        orphan = app.lab.claim(other, copy, app.registry)
+        app.lab.runs(other, app.lab.recovered(copy, orphan))
         try:
             handle.checkpoint(1)
         except MessageLost:
@@ -294,6 +295,106 @@ def test_a_finished_iteration_is_not_gone_through_again(app: App) -> None:
     actor.send()
     app.join()
     assert done == [(name, item) for name in ("a", "b") for item in range(3)]
+
+
+def test_a_checkpoint_that_is_kept_first_does_not_hide_the_place(app: App) -> None:
+    """What is kept before anything was read is not all there is."""
+    done: list[int] = []
+
+    def work() -> None:
+        handle = me()
+        handle.checkpoint(f"after {len(done)}")
+        for item in handle.iterate(range(10), every=0):
+            if item == 4 and len(done) == 4:
+                done.append(item)
+                raise RuntimeError("as asked for")
+            done.append(item)
+
+    actor = app.actor(work, max_retries=3, min_backoff=1)
+    app.start()
+    actor.send()
+    app.join()
+    assert done == [0, 1, 2, 3, 4, 4, *range(5, 10)], "it goes on at the one that failed"
+
+
+def test_a_run_that_looks_at_nothing_forgets_the_checkpoint_as_well(app: App) -> None:
+    """Or a message that is sent again under its id would go on from there."""
+    runs: list[Any] = []
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            me().checkpoint("half")
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, max_retries=3, min_backoff=1)
+    app.start()
+    actor.send()
+    app.join()
+    assert len(runs) == 2
+    assert checkpoints(app.lab) == set()
+
+
+def test_two_iterations_of_one_name_are_refused(app: App) -> None:
+    """The second would pass over as many of its items as the first has."""
+    done: list[Any] = []
+    errors: list[CheckpointError] = []
+
+    def work() -> None:
+        handle = me()
+        try:
+            done.extend(handle.iterate("abc"))
+            done.extend(handle.iterate("uvwxyz"))
+        except CheckpointError as error:
+            errors.append(error)
+
+    actor = app.actor(work)
+    app.start()
+    actor.send()
+    app.join()
+    assert done == list("abc")
+    assert "name=" in str(errors[0])
+
+
+def test_an_iteration_that_was_left_may_be_gone_on_with(app: App) -> None:
+    done: list[int] = []
+
+    def work() -> None:
+        handle = me()
+        for item in handle.iterate(range(6)):
+            if item == 3:
+                break
+            done.append(item)
+        done.extend(handle.iterate(range(6)))
+
+    actor = app.actor(work)
+    app.start()
+    actor.send()
+    app.join()
+    assert done == list(range(6))
+
+
+def test_a_run_whose_message_was_let_go_and_that_nobody_has_started_keeps_it(app: App) -> None:
+    """A false alarm: the record waits for its copy, and the run that goes on has it back by its checkpoint."""
+    seen: list[Any] = []
+    again: list[Any] = []
+
+    def work() -> None:
+        handle = me()
+        if seen:
+            again.append(handle.last_checkpoint)
+            return
+        app.tracker._runtime.heartbeat.stop()  # type: ignore[union-attr]  # it would look first
+        app.lab.kill(app.registry)
+        assert app.other().hand_back(app.registry.me, [(handle.message_id, True)]) is not None
+        seen.append(handle.checkpoint("half"))
+
+    actor = app.actor(work, max_retries=0)
+    app.start(threads=1)
+    actor.send()
+    app.join()
+    assert seen == [True]
+    assert again == []
 
 
 def test_an_iteration_of_both_or_neither_kind_is_refused(app: App) -> None:

@@ -53,8 +53,11 @@ def test_a_checkpoint_is_a_move(app: App) -> None:
         nonlocal moves
         handle = current()
         assert handle is not None
+        entry = handle._entry
         while moves < 40:
+            before = entry.moved_at
             handle.checkpoint(moves)
+            assert entry.moved_at > before
             moves += 1
             time.sleep(0.01)
         assert stalls(app) == []

@@ -5,13 +5,12 @@
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting
 --       5 history   6 counts
---       7, 8 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
---       the last one (if 12 is '1') the checkpoint
+--       7 checkpoint
+--       8, 9 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
---       12 '1': how far its runs have come was kept, and is to be forgotten
---       13 how long to remember it at the least, ms
+--       12 how long to remember it at the least, ms
 -- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
@@ -22,15 +21,14 @@ local origin, again = ARGV[5], ARGV[6] == '1'
 local now = clock()
 local record = load(KEYS[1])
 -- Not in our ack set any more, and not done: the broker gave the message to somebody who may have it in memory, unseen.
-local lost = KEYS[8] and redis.call('SISMEMBER', KEYS[7], ARGV[9]) == 0
-    and redis.call('HEXISTS', KEYS[8], ARGV[9]) == 1
+local lost = KEYS[9] and redis.call('SISMEMBER', KEYS[8], ARGV[9]) == 0
+    and redis.call('HEXISTS', KEYS[9], ARGV[9]) == 1
 local known = beat(KEYS[3], me, now, ttl)
 
--- It is complete, or was, unless another run of it goes on.
+-- It is complete, or was, unless another run of it goes on. Always: an earlier run may have kept one that this one has
+-- not looked at.
 local function forget_checkpoint()
-    if ARGV[12] == '1' then
-        redis.call('DEL', KEYS[#KEYS])
-    end
+    redis.call('DEL', KEYS[7])
 end
 
 if not record then
@@ -52,7 +50,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
         record.contended = 1
     end
     record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
-    local unacked, remember = ARGV[11] == '1', again and 0 or tonumber(ARGV[13])
+    local unacked, remember = ARGV[11] == '1', again and 0 or tonumber(ARGV[12])
     local fenced = unacked or record.generation > 1 or record.contended == 1
     local for_how_long = fenced and math.max(tonumber(ARGV[8]), remember) or remember
     save_settled(KEYS[1], record, for_how_long, unacked or remember > 0)
