@@ -269,6 +269,22 @@ def test_a_longer_fence_is_not_cut_short(lab: Lab, a: Registry) -> None:
     assert lab.expiry(copy) > 50
 
 
+def test_a_completion_of_a_run_that_redis_has_not_heard_of_is_remembered_too(lab: Lab, a: Registry) -> None:
+    """Redis was away at its start, and is back before the heartbeat has written the record."""
+    copy = copy_of()
+    assert a.finish(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
+    assert 990 < lab.expiry(copy) <= 1000, "for longer than the fence"
+    assert lab.start(a, copy).answer is Start.COMPLETED
+
+
+def test_a_late_completion_is_remembered_for_as_long(lab: Lab, a: Registry, b: Registry) -> None:
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    lab.hand_back(b, a, copy)
+    assert a.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.LATE
+    assert lab.expiry(copy) > 990
+
+
 def test_a_completion_that_is_delivered_again_is_skipped(app: App) -> None:
     runs: list[Any] = []
     actor = app.actor(lambda: runs.append(1), remember_completed=60)
