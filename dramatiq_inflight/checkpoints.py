@@ -21,7 +21,7 @@ from .records import Saved
 from .registry import Registry
 from .table import Entry, Phase
 
-__all__ = ["LARGEST", "Checkpoints", "expect_hand_back"]
+__all__ = ["LARGEST", "Checkpoints", "expect_hand_back", "expect_nothing"]
 
 #: How large a checkpoint may be, encoded, bytes: it says where to go on, and is no store of results.
 LARGEST = 64 * 1024
@@ -112,6 +112,7 @@ class Checkpoints:
             for item in ahead:
                 yield item
                 done += 1
+                entry.moved_at = time.monotonic()
                 if key is not None:
                     last = key(item)
                 if entry.stopping or time.monotonic() - saved_at >= every:
@@ -165,12 +166,25 @@ class Checkpoints:
 
     def _write(self, entry: Entry, fields: dict[str, str]) -> Saved:
         with entry.mutex:
+            entry.moved_at = time.monotonic()  # it moves, though that may not be possible to keep
             return self._registry.checkpoint(entry.copy.message_id, entry.run, fields)
 
 
 def expect_hand_back(entry: Entry) -> None:
     """Have Dramatiq log what is about to be raised as expected, not as a failure."""
-    entry.message.options["throws"] = HandBack
+    if not entry.expecting:
+        options = entry.message.options
+        entry.expecting, entry.throws = True, options.get("throws")
+        options["throws"] = HandBack
+
+
+def expect_nothing(entry: Entry) -> None:
+    """It has ended: what comes of it, by whatever was raised, is decided and encoded without that."""
+    if entry.expecting:
+        entry.expecting = False
+        entry.message.options["throws"] = entry.throws
+        if entry.throws is None:
+            del entry.message.options["throws"]
 
 
 def _encoded(value: Any, what: str) -> str:

@@ -23,6 +23,7 @@ class HandingBack:
         #: Whether it has begun.
         self.begun = False
         self._table = table
+        self._mutex = threading.Lock()
 
     def begin(self) -> None:
         """Ask whatever runs."""
@@ -31,17 +32,18 @@ class HandingBack:
             self.ask(entry)
 
     def ask(self, entry: Entry) -> None:
-        """Ask a message, if that has begun; interrupt it later."""
-        if not self.begun or entry.policy.hand_back is None or entry.stopping:
+        """Ask a message that runs, if that has begun; interrupt it later.  One that starts just now asks itself."""
+        if not self.begun or entry.policy.hand_back is None:
             return
-        entry.stopping = True
+        with self._mutex:
+            if entry.stopping or entry.phase is not Phase.RUNNING:
+                return
+            entry.stopping = True
         self.logger.info("Message %s is asked to stop: this worker shuts down.", entry.copy.message_id)
         timer = threading.Timer(entry.policy.hand_back, self._interrupt, [entry])
         timer.daemon = True
         timer.start()
 
     def _interrupt(self, entry: Entry) -> None:
-        if entry.phase is Phase.RUNNING and entry.strand is not None:
-            expect_hand_back(entry)
-            if entry.strand.interrupt(HandBack):
-                self.logger.info("Message %s has not stopped: it is interrupted.", entry.copy.message_id)
+        if entry.strand is not None and entry.strand.interrupt(HandBack, lambda: expect_hand_back(entry)):
+            self.logger.info("Message %s has not stopped: it is interrupted.", entry.copy.message_id)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from dramatiq.middleware.threading import Interrupt, is_gevent_active, raise_thread_exception
@@ -31,11 +32,16 @@ class Strand:
         with self._mutex:
             self._over = True
 
-    def interrupt(self, exception: type[Interrupt]) -> bool:
-        """Raise it there, when that next runs Python code; a greenlet: has its turn.  False: it is over."""
+    def interrupt(self, exception: type[Interrupt], before: Callable[[], object] = lambda: None) -> bool:
+        """Raise it there, when that next runs Python code; a greenlet: has its turn.  False: it is over.
+
+        Parameters:
+          before: Called first, unless it is over.
+        """
         with self._mutex:
             if self._over:
                 return False
+            before()
             if self._greenlet is None:
                 raise_thread_exception(self._thread, exception)
             else:

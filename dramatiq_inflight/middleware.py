@@ -40,8 +40,9 @@ from dramatiq.middleware import (
 )
 from dramatiq.worker import ConsumerThread
 
+from .checkpoints import expect_nothing
 from .continuations import begin_enqueue, end_enqueue, enqueue_what_is_left, has_more_to_do, remove_continuations
-from .errors import ConfigurationError, HandBack, MessageSkipped, PoisonMessage
+from .errors import ConfigurationError, HandBack, MessageLost, MessageSkipped, PoisonMessage
 from .home import store_at_home
 from .incident import Incident, Kind
 from .interrupt import Strand
@@ -287,9 +288,6 @@ class InFlightTracker(Middleware):
         if not entered:
             entry = Entry(Copy.of(message))
             runtime.table.reserve(message, entry)
-            if runtime.is_elsewhere(message.queue_name, entry.copy.broker_copy_id, always=True):
-                entry.given_away = True
-                self._skip(message, entry, SKIPS[Start.ELSEWHERE])
             self._to_another(runtime, message, entry)
         if self._tracks(broker, message):
             self._start(runtime, broker, message)
@@ -374,7 +372,7 @@ class InFlightTracker(Middleware):
         entry = runtime.table.get(message) if runtime is not None else None
         if runtime is None or entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
             return
-        entry.end(succeeded=exception is None)
+        self._end(entry, succeeded=exception is None)
         if self._is_lost(runtime, entry):
             entry.cut_short = has_more_to_do(broker, message)
             remove_continuations(message)
@@ -382,14 +380,25 @@ class InFlightTracker(Middleware):
             # Nor is it retried or dead-lettered: its new owner answers for it.
             message.options["throws"] = BaseException
             message.failed, message.fail = False, lambda: None
-        elif isinstance(exception, HandBack):
+        elif _is_to_go_on(entry, exception):
             self._hand_back(broker, message, entry)
         elif exception is None:
             store_at_home(broker, message, "after_process_message", result=result)
 
+    def _end(self, entry: Entry, *, succeeded: bool) -> None:
+        """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
+        while True:
+            try:
+                entry.end(succeeded=succeeded)
+                break
+            except (HandBack, MessageLost):
+                continue  # too late: there is nothing to interrupt
+        expect_nothing(entry)
+        with entry.mutex:
+            pass
+
     def _hand_back(self, broker: Broker, message: Any, entry: Entry) -> None:
         """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
-        message.options.pop("throws", None)
         copy = message.copy()
         self._give_origin(broker, copy)
         entry.to_follow, entry.handed_back = {copy.message_id: (copy, None)}, True
@@ -428,6 +437,11 @@ class InFlightTracker(Middleware):
             return
         entry = runtime.table.get(message)
         if entry is not None:
+            if entry.phase is Phase.RUNNING:
+                # An interrupt has hit Dramatiq's own code behind the actor, and no hook was called: it has failed, and
+                # nothing comes next.
+                self._end(entry, succeeded=False)
+                entry.retry_begun = not self._is_lost(runtime, entry)
             enqueue_what_is_left(broker, entry, lambda: self._is_lost(runtime, entry))
             entry.acking_since = time.monotonic()
         if entry is None:
@@ -656,11 +670,13 @@ class InFlightTracker(Middleware):
         if entry.policy.may_interrupt:
             entry.strand = Strand()
         entry.checkpoints = runtime.checkpoints
+        # All that others go by is there before it counts as running: from then on it may be interrupted.
+        entry.moved_at = time.monotonic()
+        current_entry.set(entry)
         runtime.table.run(entry)
         runtime.handing_back.ask(entry)  # should the shutdown have begun meanwhile
         if entry.policy.stall_timeout is not None:
             runtime.stalls.watch(entry)
-        current_entry.set(entry)
 
     # What the hooks have in common.
 
@@ -721,7 +737,13 @@ class InFlightTracker(Middleware):
         self._skip(message, entry, f"{why}; this copy is put off for {delay:.1f} seconds")
 
     def _to_another(self, runtime: Runtime, message: Any, entry: Entry) -> NoReturn:
-        """This worker shuts down before the copy can begin: put it off, without the next time being any later."""
+        """This worker shuts down before the copy can begin: put it off, without the next time being any later.
+
+        Not if it was taken back meanwhile: that would be a second copy.
+        """
+        if runtime.is_elsewhere(message.queue_name, entry.copy.broker_copy_id, always=True):
+            entry.given_away = True
+            self._skip(message, entry, SKIPS[Start.ELSEWHERE])
         why = "this worker shuts down before it can begin"
         self._put_off(runtime, message, entry, TO_ANOTHER, why, counted=False)
 
@@ -822,6 +844,15 @@ def _stop_clocks(broker: Broker, message: Any) -> list[TimeLimit]:
     for clock in clocks:
         clock.after_process_message(broker, message)
     return clocks
+
+
+def _is_to_go_on(entry: Entry, exception: BaseException | None) -> bool:
+    """Whether a run has stopped because its worker shuts down, and is to be enqueued again for that."""
+    # Of an async actor that takes more than a second to clean up Dramatiq says so by an error of its own.
+    for raised in (exception, exception.__cause__ if exception is not None else None):
+        if isinstance(raised, HandBack) or (isinstance(raised, Shutdown) and entry.policy.hand_back is not None):
+            return True
+    return False
 
 
 def _orphan(entry: Entry, started: Started) -> Orphan:

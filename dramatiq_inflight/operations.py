@@ -200,7 +200,7 @@ class Operations:
         message = _decoded(self.inspector.payload(message_id))
         if message is None:
             return Done.UNREADABLE
-        return self._enqueue_anew(message, lambda: self._registry.discard(message_id, event="requeued"))
+        return self._enqueue_anew(message, lambda: self._registry.drop_aside(message_id))
 
     def _replay(self, message_id: str, queue: str) -> Done:
         head = self._registry.peek([message_id])[0]

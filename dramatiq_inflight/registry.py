@@ -659,16 +659,22 @@ class Registry:
             self.ask([owner])  # with its answer it hears that it has lost a message
         return row[0].decode() if len(row) == 1 else cast("Orphan", _orphan(message_id, row))
 
-    def discard(self, message_id: str, *, force: bool = False, event: str = "discarded") -> str:
+    def discard(self, message_id: str, *, force: bool = False) -> str:
         """Give a message up; or why not: see discard.lua.
 
         Parameters:
           force: Also one that runs on a living worker.
-          event: What the history says of it.
         """
+        return self._discard(message_id, force=force, aside=False)
+
+    def drop_aside(self, message_id: str) -> None:
+        """What was set aside is enqueued anew, and needs not be kept."""
+        self._discard(message_id, force=False, aside=True)
+
+    def _discard(self, message_id: str, *, force: bool, aside: bool) -> str:
         owner = self._owner(message_id)
         keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
-        args = [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force), event]
+        args = [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force), _flag(aside)]
         keys += [self.keys.aside, *self.keys.journal, self.keys.checkpoint(message_id)]
         answer = self._call("discard", keys, args)
         if force and owner:

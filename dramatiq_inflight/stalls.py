@@ -52,7 +52,6 @@ class Stalls:
 
     def watch(self, entry: Entry) -> None:
         """A message starts that is not to stall."""
-        entry.moved_at = time.monotonic()
         with self._mutex:
             if self._thread is None and not self._stopping.is_set():
                 self._thread = threading.Thread(target=self._run, name="dramatiq_inflight-stalls", daemon=True)
@@ -96,14 +95,14 @@ class Stalls:
         message_id, actor = entry.copy.message_id, entry.copy.actor
         recover = entry.policy.on_stall == "recover"
         with entry.mutex:
-            if entry.phase is not Phase.RUNNING or entry.told:
-                return
+            if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.moved_at < still:
+                return  # it has moved meanwhile, or ended
             became = self._registry.stall(message_id, entry.run, recover=recover, still=still, hold=self._hold)
             if became in (Stalled.RECOVERING, Stalled.CONDEMNED):
                 entry.lost = True  # before the mutex is given up: its end must not be told any more
-        self._told[id(entry)] = entry.moved_at
         if became is Stalled.FENCED:
-            return  # the heartbeat looks into it
+            return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
+        self._told[id(entry)] = entry.moved_at
         self.logger.warning(
             "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end%s.",
             *(message_id, actor, still, SAID[became]),

@@ -111,9 +111,12 @@ class Entry:
     told: bool = False
     #: Its worker shuts down, and it is to stop.
     stopping: bool = False
+    #: Whether Dramatiq was told to expect that, and what it was to expect else (the message's option ``throws``).
+    expecting: bool = False
+    throws: Any = None
     #: It has stopped for that, and is enqueued again.
     handed_back: bool = False
-    #: When it started or kept a checkpoint last (``time.monotonic``); 0: nobody asks.
+    #: When it started, kept a checkpoint or was done with an item last (``time.monotonic``).
     moved_at: float = 0.0
     #: What its runs have kept of how far they have come; ``None``: nobody has asked.
     kept: dict[str, str] | None = field(default=None, repr=False)
@@ -160,13 +163,13 @@ class Table:
     def reserve(self, message: Any, entry: Entry) -> str:
         """Note a copy before Redis is asked about it.
 
-        Returns: ``no`` if the id was free and is now reserved for it; else what the process knows of the message,
-        ``running`` or ``ended``, and that one is marked as contended.
+        Returns: ``no`` if the id was free, or a run had it that is lost, and is now reserved for it; else what the
+        process knows of the message, ``running`` or ``ended``, and that one is marked as contended.
         """
         with self._mutex:
             self._by_object[id(message)] = (message, entry)
             other = self._by_id.get(entry.copy.message_id)
-            if other is None:
+            if other is None or other.lost:
                 self._by_id[entry.copy.message_id] = entry
                 return "no"
             other.contended = True

@@ -121,6 +121,38 @@ def test_a_message_taken_by_force_runs_again_and_its_first_run_is_fenced(shop: S
     assert events(shop) == ["requeued", "fenced"], "of the failure; of a success before the copy started nobody hears"
 
 
+def test_who_lost_a_message_by_force_does_not_have_it_back_when_it_is_taken_again(shop: Shop, a: Registry) -> None:
+    copy = shop.runs(a)
+    assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
+    assert shop.operations.requeue(copy.message_id) is Done.DONE, "its copy waits: that takes no force"
+    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0]
+    assert mended is Mended.LOST
+    assert shop.operations.dead_letter(copy.message_id) is Done.DONE
+    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+
+
+def test_what_was_set_aside_and_runs_again_at_once_is_neither_kept_nor_given_up(
+    shop: Shop, a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may have it before the operator's next step."""
+    copy = shop.runs(a)
+    shop.lab.kill(a)
+    assert b.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
+    enqueue = shop.broker.enqueue
+
+    def and_runs(message: Any, **options: Any) -> Any:
+        enqueued = enqueue(message, **options)
+        again = shop.fetch()
+        assert again is not None
+        assert shop.start(b, again) is Start.RUN
+        return enqueued
+
+    monkeypatch.setattr(shop.broker, "enqueue", and_runs)
+    assert shop.operations.requeue(copy.message_id) is Done.DONE
+    assert shop.operations.inspector.aside() == [], "or it would be put back once more"
+    assert shop.lab.state(copy) == "running"
+
+
 def test_what_a_dead_worker_ran_is_put_back_with_a_clean_count(shop: Shop, a: Registry, b: Registry) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)

@@ -4,16 +4,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import threading
 import time
 from typing import Any
 
 import pytest
+import redis
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import CurrentMessage
 
 from dramatiq_inflight import EventKind, HandBack, Inspector, MessageLost, current
+from dramatiq_inflight.errors import MessageSkipped
 from dramatiq_inflight.records import Finished, Stalled, Start
 from dramatiq_inflight.registry import ACK_TTL, Registry
+from dramatiq_inflight.table import current_entry
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
@@ -265,6 +272,22 @@ def test_a_longer_fence_is_not_cut_short(lab: Lab, a: Registry) -> None:
     assert lab.expiry(copy) > 50
 
 
+def test_a_completion_of_a_run_that_redis_has_not_heard_of_is_remembered_too(lab: Lab, a: Registry) -> None:
+    """Redis was away at its start, and is back before the heartbeat has written the record."""
+    copy = copy_of()
+    assert a.finish(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
+    assert 990 < lab.expiry(copy) <= 1000, "for longer than the fence"
+    assert lab.start(a, copy).answer is Start.COMPLETED
+
+
+def test_a_late_completion_is_remembered_for_as_long(lab: Lab, a: Registry, b: Registry) -> None:
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    lab.hand_back(b, a, copy)
+    assert a.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.LATE
+    assert lab.expiry(copy) > 990
+
+
 def test_a_completion_that_is_delivered_again_is_skipped(app: App) -> None:
     runs: list[Any] = []
     actor = app.actor(lambda: runs.append(1), remember_completed=60)
@@ -276,3 +299,374 @@ def test_a_completion_that_is_delivered_again_is_skipped(app: App) -> None:
     assert runs == [1]
     (record,) = app.records()
     assert 0 < app.client.ttl(app.lab.prefix + record) <= 60
+
+
+def entry_of(app: App) -> Any:
+    (entry,) = app.tracker._runtime.table.entries()  # type: ignore[union-attr]
+    return entry
+
+
+def test_one_that_only_begins_does_not_stall(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks between its start and its first move sees that it has just begun."""
+    actor = app.actor(lambda: None, stall_timeout=60)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    monkeypatch.setattr(runtime.handing_back, "ask", lambda entry: runtime.stalls._look())
+    actor.send()
+    app.join()
+    assert stalls(app) == []
+
+
+def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        assert go.wait(20)
+
+    actor = app.actor(work, stall_timeout=60, on_stall="recover")
+    app.start()
+    actor.send()
+    assert began.wait(20)
+    runtime, entry = app.tracker._runtime, entry_of(app)
+    assert runtime is not None
+    entry.moved_at -= 100
+    handle = entry.checkpoints
+    with entry.mutex:
+        looker = threading.Thread(target=runtime.stalls._stalled, args=(entry, 100.0))
+        looker.start()  # it waits for what is told of the entry just now
+        time.sleep(0.05)
+        entry.moved_at = time.monotonic()
+    looker.join()
+    assert handle is not None
+    assert not entry.lost
+    go.set()
+    app.join()
+    assert stalls(app) == []
+
+
+def test_an_attempt_to_keep_a_checkpoint_and_an_item_that_is_done_are_moves(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may be away for longer than the timeout, and an iteration saves its place from time to time only."""
+    moved: list[float] = []
+
+    def work() -> None:
+        handle = current()
+        assert handle is not None
+        entry = entry_of(app)
+
+        def away(*args: Any) -> None:
+            raise redis.ConnectionError("as asked for")
+
+        for _ in handle.iterate(range(2), every=1000):
+            moved.append(entry.moved_at)
+            entry.moved_at = 0.0
+        moved.append(entry.moved_at)
+        entry.moved_at = 0.0
+        with monkeypatch.context() as patch:
+            patch.setattr(app.registry, "checkpoint", away)
+            assert not handle.checkpoint(1)
+        moved.append(entry.moved_at)
+
+    actor = app.actor(work)
+    app.start(threads=1)
+    actor.send()
+    app.join()
+    assert len(moved) == 4
+    assert all(moved)
+
+
+def test_a_failure_at_the_moment_of_a_stall_is_not_retried_beside_it(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end waits for what is being told of it."""
+    runs: list[int] = []
+    asked, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            assert asked.wait(20)
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, stall_timeout=0.1, on_stall="recover", max_retries=3, min_backoff=1, max_backoff=2)
+    app.start()
+    stall = app.registry.stall
+
+    def slowly(*args: Any, **options: Any) -> Stalled:
+        asked.set()
+        time.sleep(0.3)  # the actor has failed, and its retry could be enqueued by now
+        return stall(*args, **options)
+
+    monkeypatch.setattr(app.registry, "stall", slowly)
+    actor.send()
+    wait_until(lambda: len(runs) >= 2, what="it runs again")
+    app.join()
+    time.sleep(0.2)
+    app.join()
+    assert len(runs) == 2
+    go.set()
+
+
+def test_what_hangs_does_not_keep_its_recovered_copy_from_running_beside_it(app: App) -> None:
+    """Where there is but one worker process: the run that was given up changes nothing any more."""
+    runs: list[int] = []
+    go = threading.Event()
+
+    def work() -> None:
+        handle = current()
+        assert handle is not None
+        runs.append(handle.run)
+        if len(runs) == 1:
+            go.wait(20)  # no interrupt reaches it there
+
+    actor = app.actor(work, stall_timeout=0.1, on_stall="recover", max_retries=0)
+    app.start()
+    actor.send()
+    try:
+        wait_until(lambda: len(runs) == 2, timeout=5, what="its copy runs")
+    finally:
+        go.set()
+    app.join()
+    assert len(runs) == 2
+    assert app.dead_letters() == []
+    assert app.unsettled() == set()
+
+
+def test_a_stall_that_was_fenced_is_tried_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start had not been recorded: once it is, it stalls like any other."""
+    began, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        busy(go)
+
+    actor = app.actor(work, stall_timeout=0.2)
+    app.start()
+    monkeypatch.setattr("dramatiq_inflight.stalls.LONGEST", 0.1)
+    actor.send()
+    assert began.wait(20)
+    entry = entry_of(app)
+    run, entry.run = entry.run, 77
+    time.sleep(0.5)
+    assert stalls(app) == []
+    entry.run = run
+    wait_until(lambda: stalls(app) == ["noted"], timeout=5, what="it is noted")
+    go.set()
+    app.join()
+
+
+# A shutdown, in detail.
+
+
+def test_what_is_raised_beside_the_interrupt_is_an_ordinary_failure(app: App) -> None:
+    """It is retried as ever, with its count."""
+    began, retries = threading.Event(), []
+
+    def work() -> None:
+        retries.append(CurrentMessage.get_current_message().options.get("retries", 0))  # type: ignore[union-attr]
+        if len(retries) > 1:
+            return
+        began.set()
+        try:
+            busy(threading.Event())
+        except HandBack:
+            raise RuntimeError("as asked for") from None
+
+    app.broker.add_middleware(CurrentMessage())
+    actor = app.actor(work, hand_back=0.1, min_backoff=1, max_backoff=2)
+    app.start()
+    actor.send()
+    assert began.wait(20)
+    app.stop()
+    app.start()
+    app.join()
+    assert retries == [0, 1]
+
+
+def test_what_ends_well_beside_the_interrupt_has_its_callback(app: App) -> None:
+    began = threading.Event()
+    told: list[Any] = []
+
+    def work() -> None:
+        began.set()
+        with contextlib.suppress(HandBack):
+            busy(threading.Event())
+
+    app.actor(lambda message, result: told.append(message["message_id"]), actor_name="after")
+    actor = app.actor(work, hand_back=0.1, on_success="after")
+    app.start()
+    message = actor.send()
+    assert began.wait(20)
+    app.stop()
+    app.start()
+    app.join()
+    assert told == [message.message_id]
+
+
+def test_an_interrupt_while_dramatiq_logs_the_failure_loses_nothing(app: App) -> None:
+    """It hits Dramatiq's own code, which acknowledges without a word to any middleware."""
+    runs: list[int] = []
+    logged = threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "unhandled exception" in record.msg:
+                logged.set()
+                busy(threading.Event())
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, hand_back=0.1, max_retries=3, min_backoff=1, max_backoff=2)
+    handler = Slow()
+    logging.getLogger("dramatiq.worker.WorkerThread").addHandler(handler)
+    try:
+        app.start()
+        actor.send()
+        assert logged.wait(20)
+        app.stop()
+    finally:
+        logging.getLogger("dramatiq.worker.WorkerThread").removeHandler(handler)
+    app.start()
+    wait_until(lambda: len(runs) == 2, timeout=10, what="it runs again")
+    app.join()
+    assert app.unsettled() == set()
+
+
+def test_dramatiqs_own_shutdown_interrupt_hands_it_back_too(app: App) -> None:
+    """Not as a failure: it has hand_back."""
+    runs: list[str] = []
+    began = threading.Event()
+
+    def work() -> None:
+        runs.append("run")
+        if len(runs) == 1:
+            began.set()
+            busy(threading.Event())
+
+    actor = app.actor(work, hand_back=20, notify_shutdown=True, max_retries=0)
+    app.start()
+    actor.send()
+    assert began.wait(20)
+    app.stop()
+    assert app.dead_letters() == []
+    app.start()
+    app.join()
+    assert runs == ["run", "run"]
+
+
+def test_an_async_actor_that_takes_its_time_to_clean_up_is_handed_back(app: App) -> None:
+    """Dramatiq waits a second for it, and raises an error of its own then."""
+    runs: list[str] = []
+    began = threading.Event()
+
+    async def work() -> None:
+        runs.append("run")
+        if len(runs) > 1:
+            return
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1.3)
+
+    actor = app.actor(work, hand_back=0.1, max_retries=0)
+    app.start()
+    actor.send()
+    assert began.wait(20)
+    app.stop()
+    assert app.dead_letters() == []
+    app.start()
+    app.join()
+    assert runs == ["run", "run"]
+
+
+def test_what_the_broker_has_taken_back_is_not_put_off_at_a_shutdown(app: App) -> None:
+    """It runs elsewhere, and would run again here."""
+    runs: list[int] = []
+    actor = app.actor(lambda: runs.append(1), hand_back=20)
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.handing_back.begun = True
+    message = actor.message().copy(options={"redis_message_id": "r1"})
+    app.client.hset(f"{app.broker.namespace}:default.msgs", "r1", message.encode())
+    proxy = MessageProxy(message)  # fetched before, and given to somebody else since: not in our ack set
+    with pytest.raises(MessageSkipped, match="given it to another worker"):
+        app.tracker.before_process_message(app.broker, proxy)
+    current_entry.set(None)
+    assert app.client.hlen(f"{app.broker.namespace}:default.DQ.msgs") == 0
+    app.client.hdel(f"{app.broker.namespace}:default.msgs", "r1")
+    assert runs == []
+
+
+def test_one_that_is_asked_while_it_starts_is_interrupted_all_the_same(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time begins when it runs, and there is one interrupt, however many ask."""
+    interrupts: list[str] = []
+    runs: list[str] = []
+
+    def work() -> None:
+        runs.append("run")
+        if len(runs) > 1:
+            return
+        try:
+            busy(threading.Event())
+        except HandBack:
+            interrupts.append("interrupted")
+            try:
+                end = time.monotonic() + 0.3
+                while time.monotonic() < end:
+                    time.sleep(0.005)
+            except HandBack:
+                interrupts.append("again")
+            raise
+
+    actor = app.actor(work, hand_back=0.05)
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    start = app.registry.start
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        runtime.handing_back.begin()
+        time.sleep(0.2)
+        return start(*args, **options)
+
+    monkeypatch.setattr(app.registry, "start", slowly)
+    actor.send()
+    wait_until(lambda: interrupts, timeout=10, what="it is interrupted")
+    app.stop()
+    monkeypatch.undo()
+    app.start()
+    app.join()
+    assert interrupts == ["interrupted"]
+    assert runs == ["run", "run"]
+
+
+def test_an_interrupt_before_the_actor_has_begun_hands_it_back_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+    actor = app.actor(lambda: runs.append("run"), hand_back=20)
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+
+    def at_once(entry: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():  # which asks at the shutdown
+            raise HandBack(entry.copy.message_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.handing_back, "ask", at_once)
+        actor.send()
+        wait_until(lambda: app.records() or app.client.keys(f"{app.broker.namespace}:default*"), what="it has begun")
+        time.sleep(0.1)
+        app.stop()
+    app.start()
+    app.join()
+    time.sleep(0.3)
+    app.join()
+    assert runs == ["run"]

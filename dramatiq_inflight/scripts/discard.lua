@@ -6,7 +6,7 @@
 -- KEYS  1 record   2 heartbeats   3 waiting   4 running:<owner>   5 aside   6 history   7 counts
 --       8 checkpoint
 -- ARGV  1 heartbeat ttl ms   2 message id   3 the owner that was read   4 fence ttl ms
---       5 '1': although it runs on a living worker   6 what the event is called
+--       5 '1': although it runs on a living worker   6 '1': only what was set aside, which was enqueued anew
 -- returns discarded, alive (it runs on a living worker), moved (its owner is another by now), settled, or gone
 --
 -- Its record is as that of a completed one: copies that are met within the fence ttl are skipped, a run that goes on
@@ -15,12 +15,18 @@
 local id = ARGV[2]
 local now = clock()
 local record = load(KEYS[1])
-if not record or record.state == 'damaged' then
+if ARGV[6] == '1' then -- its record, if any, is about the new enqueue by now
+    if redis.call('HDEL', KEYS[5], id) == 0 then
+        return 'gone'
+    end
+    note(KEYS[6], KEYS[7], 'requeued', 'requeued', 'message', id)
+    return 'discarded'
+elseif not record or record.state == 'damaged' then
     if redis.call('HDEL', KEYS[5], id) + (record and redis.call('DEL', KEYS[1]) or 0) == 0 then
         return 'gone'
     end
     redis.call('ZREM', KEYS[3], id)
-    note(KEYS[6], KEYS[7], ARGV[6], ARGV[6], 'message', id)
+    note(KEYS[6], KEYS[7], 'discarded', 'discarded', 'message', id)
     return 'discarded'
 elseif SETTLED[record.state] then
     return 'settled'
@@ -40,5 +46,5 @@ record.state, record.contended, record.done = 'completed', 1, 1
 save_settled(KEYS[1], record, ARGV[4])
 redis.call('ZREM', KEYS[3], id)
 redis.call('ZREM', KEYS[4], id)
-note_message(KEYS[6], KEYS[7], ARGV[6], id, record, owner)
+note_message(KEYS[6], KEYS[7], 'discarded', id, record, owner)
 return 'discarded'

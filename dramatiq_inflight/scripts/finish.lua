@@ -34,13 +34,13 @@ end
 if not record then
     redis.call('ZREM', KEYS[2], id)
     forget_checkpoint()
-    if (lost or ARGV[7] == '1') and not again then
+    if (lost or ARGV[7] == '1' or tonumber(ARGV[12]) > 0) and not again then
         record = {
             state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = -1,
             contended = 1, done = 1, started = now, first = 0, origin = origin, copy = '', queue = '', actor = '',
             drains = 0, alone = 0, tailored = 0,
         }
-        save_settled(KEYS[1], record, ARGV[8])
+        save_settled(KEYS[1], record, math.max(tonumber(ARGV[8]), tonumber(ARGV[12])))
     end
     return {'gone', known}
 end
@@ -72,7 +72,7 @@ if again or origin ~= record.origin then
 end
 if is_let_go(record) then
     record.state, record.contended = 'completed', 1
-    save_settled(KEYS[1], record, ARGV[8])
+    save_settled(KEYS[1], record, math.max(tonumber(ARGV[8]), tonumber(ARGV[12])))
     redis.call('ZREM', KEYS[4], id)
     forget_checkpoint()
     note_message(KEYS[5], KEYS[6], 'late', id, record, me)

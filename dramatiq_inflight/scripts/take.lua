@@ -46,7 +46,7 @@ if not condemned then
 end
 record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
 record.generation, record.copy, record.alone = record.generation + 1, '-', 0
-record.done = alive and 2 or 0
+record.done = (alive or record.done == 2) and 2 or 0 -- whom it was taken from by force before is not to have it either
 save_waiting(KEYS[1], KEYS[3], id, record, payload, now + tonumber(ARGV[5]))
 redis.call('ZREM', KEYS[4], id)
 note_message(KEYS[5], KEYS[6], condemned and 'condemned' or 'requeued', id, record, owner)

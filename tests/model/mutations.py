@@ -131,7 +131,7 @@ MUTATIONS = (
     Mutation("take", "the living are robbed", "alive and ARGV[7] ~= '1'", "false"),
     Mutation("take", "a living recoverer's claim is taken", "if alive and CLAIMED[record.state] then", "if false then"),
     Mutation("take", "what is done runs again", "record.state == 'running' and record.done == 1", "false"),
-    Mutation("take", "who ran it has it back", "alive and 2 or 0", "0"),
+    Mutation("take", "who ran it has it back", "(alive or record.done == 2) and 2 or 0", "0"),
     Mutation("take", "the payload is forgotten", "payload_of(KEYS[1], record), record.owner", "'', record.owner"),
     Mutation("take", "the generation stays", "record.generation + 1, '-', 0", "record.generation, '-', 0"),
     Mutation("take", "its owner does not hear of it", "    redis.call('ZADD', KEYS[2], deadline - deadline % 0.5 + DOUBTED, record.owner)\n", ""),

@@ -724,7 +724,7 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         contended=1,
         generation=record.generation + 1,
         copy=NO_COPY,
-        done=FORCED if alive else 0,
+        done=FORCED if alive or record.done == FORCED else 0,
         alone=0,
     )
     orphan = (
