@@ -145,7 +145,6 @@ class Checkpoints:
             raise MessageLost(entry.copy.message_id)
         if entry.phase is not Phase.RUNNING:
             raise CheckpointError(f"message {entry.copy.message_id} does not run any more: nothing is kept of it.")
-        entry.moved_at = time.monotonic()  # it moves, whether Redis hears of it or not
         try:
             saved = self._write(entry, fields)
             if saved is Saved.FENCED:
