@@ -43,8 +43,8 @@ GRAPH = {
     "lease": {"table"},
     "metrics": {"history", "inspector"},
     "middleware": {
-        "continuations", "errors", "home", "incident", "interrupt", "policy", "process_metrics", "records", "runtime",
-        "settings", "table",
+        "checkpoints", "continuations", "errors", "home", "incident", "interrupt", "policy", "process_metrics",
+        "records", "runtime", "settings", "table",
     },
     "operations": {
         "connection", "errors", "inspector", "middleware", "records", "recovery", "redis_broker", "registry",

@@ -504,6 +504,8 @@ def test_what_ends_well_beside_the_interrupt_has_its_callback(app: App) -> None:
     assert told == [message.message_id]
 
 
+# Dramatiq's worker thread dies of that.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_interrupt_while_dramatiq_logs_the_failure_loses_nothing(app: App) -> None:
     """It hits Dramatiq's own code, which acknowledges without a word to any middleware."""
     runs: list[int] = []
