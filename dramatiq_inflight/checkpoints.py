@@ -107,7 +107,7 @@ class Checkpoints:
                 done += 1
                 if key is not None:
                     last = key(item)
-                if entry.stopping or time.monotonic() - saved_at >= every:
+                if entry.stopping or entry.lost or time.monotonic() - saved_at >= every:
                     save()
                 if entry.stopping:
                     self.hand_back(entry)
