@@ -137,7 +137,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def rounds(session: nox.Session) -> None:
-    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys] [--help]``."""
+    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes] [--help]``."""
     session.install("-e", ".[test]")
     what, *options = session.posargs or ["rounds"]
     if what.startswith("-"):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import commands, growth, memory, overhead, plot, recovery, watch
+from . import commands, growth, memory, overhead, plot, recovery, resume, watch
 from .peers import latency, poison
 from .support import Result, environment
 
@@ -28,6 +28,7 @@ ALONE: dict[str, Callable[[str], Result]] = {
     "recovery": lambda size: recovery.run(quick=size != "full"),
     "watch": lambda size: watch.run(quick=size != "full"),
     "growth": growth.run,
+    "resume": resume.run,
 }
 #: How long they wait for a job, seconds.
 PATIENCE = {"quick": 30.0, "normal": 120.0, "full": 1500.0}

@@ -24,7 +24,7 @@ from tests.support.servers import RedisServer
 
 from .support import Result, calls, server
 
-__all__ = ["run"]
+__all__ = ["OneByOne", "run"]
 
 #: What the client calls; everything else that is counted was called by a script.
 CLIENTS = ("evalsha", "zcard")
@@ -74,7 +74,7 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
     def noop() -> None:
         """Does nothing."""
 
-    one_by_one = _OneByOne(broker, noop.queue_name)
+    one_by_one = OneByOne(broker, noop.queue_name)
     runtime = tracker._runtime
     assert runtime is not None
     # Booted as ever, and from now on nothing beats or sweeps by itself.
@@ -97,7 +97,7 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
     return counted, idle
 
 
-class _OneByOne:
+class OneByOne:
     """Fetches, runs and acknowledges messages in this thread, by the code of Dramatiq's own threads."""
 
     def __init__(self, broker: RedisBroker, queue: str) -> None:

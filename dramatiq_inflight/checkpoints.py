@@ -115,7 +115,7 @@ class Checkpoints:
                 entry.moved_at = time.monotonic()
                 if key is not None:
                     last = key(item)
-                if entry.stopping or time.monotonic() - saved_at >= every:
+                if entry.stopping or entry.lost or time.monotonic() - saved_at >= every:
                     save()
                 if entry.stopping:
                     self.hand_back(entry)

@@ -347,6 +347,10 @@ class InFlightTracker(Middleware):
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:
             kept["home"] = mark["home"]
+        entry = current_entry.get()
+        run = entry.run if entry is not None and entry.copy.message_id == message.message_id else 0
+        if run := max(run, mark.get("run", 0)):
+            kept["run"] = run  # the record of one that has failed may be gone when its retry starts
         has_ids = isinstance(broker, (RedisBroker, StubBroker))
         if self.settings.enabled and not has_ids and self._tracks(broker, message):
             kept["origin"] = secrets.token_hex(8)

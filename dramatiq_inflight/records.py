@@ -58,6 +58,9 @@ class Mark(TypedDict, total=False):
     home: str
     #: The copy was made by a worker that had lost the message: it must not run.
     void: bool
+    #: The number of the run that has enqueued it, itself or as its retry: the next one's is higher, though the record
+    #: may be gone by then.
+    run: int
 
 
 @dataclass(slots=True)
@@ -81,6 +84,8 @@ class Copy:
     duplicate: bool = False
     #: Whether it is to be dead-lettered, and the broker has delivered it before: that did not happen then.
     condemned: bool = False
+    #: The number of the run that has enqueued it; 0: none has.
+    run: int = 0
 
     @classmethod
     def of(cls, message: Any) -> Copy:
@@ -100,11 +105,12 @@ class Copy:
             generation=int(mark.get("generation", 1)),
             origin=origin,
             broker_copy_id=broker_copy_id,
-            redelivered=not origin and bool(getattr(message, "redelivered", False) or mark),
+            redelivered=not origin and bool(getattr(message, "redelivered", False) or mark.keys() - {"run"}),
             queue=message.queue_name,
             actor=message.actor_name,
             duplicate=bool(mark.get("duplicate")),
             condemned=bool(mark.get("reason") and getattr(message, "redelivered", False)),
+            run=int(mark.get("run", 0)),
         )
 
 
@@ -116,7 +122,7 @@ def mark_of(message: Any) -> Mark:
 
 def is_copy(message: Any) -> bool:
     """Whether this package has made the copy: recovery has, or it was put off."""
-    return bool(mark_of(message).keys() - {"origin"})
+    return bool(mark_of(message).keys() - {"origin", "run"})
 
 
 def moment(ms: int) -> datetime | None:

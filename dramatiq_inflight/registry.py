@@ -179,7 +179,7 @@ class Registry:
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, _flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
                 *(_flag(copy.duplicate), _flag(forgotten), "" if alone is None else _flag(alone), _flag(tailored)),
-                _flag(copy.condemned),
+                *(_flag(copy.condemned), copy.run),
             ],
         )
         if len(reply) == 1:

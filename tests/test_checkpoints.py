@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from dramatiq_inflight.records import Finished, Saved
 from dramatiq_inflight.registry import Registry
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
+from tests.support.servers import wait_until
 
 
 def me() -> Current:
@@ -226,8 +228,6 @@ def test_a_run_that_has_lost_its_message_learns_it_from_its_checkpoint(app: App)
     actor = app.actor(work, max_retries=5, min_backoff=1)
     app.start(threads=1)
     actor.send()
-    from tests.support.servers import wait_until  # noqa: PLC0415
-
     wait_until(lambda: "lost" in runs, what="it learns it")
     wait_until(lambda: not app.tracker._runtime.table.entries(), what="it is over")  # type: ignore[union-attr]
     assert runs == ["first", "lost"]
@@ -276,6 +276,32 @@ def test_a_cursor_is_positioned_by_its_key(app: App) -> None:
     done = items_of(app, lambda: after, iter([2, 1, 99]), every=0, key=lambda row: row["id"])
     assert [row["id"] for row in done] == [10, 20, 30, 40, 50]
     assert asked == [None, 20, 30]
+
+
+def test_an_iteration_ends_when_its_message_is_known_to_be_lost(app: App) -> None:
+    """Though it is not time to save: each further item would be done twice."""
+    done: list[int] = []
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        handle = me()
+        try:
+            for item in handle.iterate(range(1000), every=1000):
+                if item == 0:
+                    app.lab.kill(app.registry)
+                    app.lab.runs(app.other(), handle._entry.copy)
+                done.append(item)
+                time.sleep(0.01)
+        except MessageLost as lost:
+            ended.append(lost)
+            raise
+
+    actor = app.actor(work)
+    app.start(threads=1)
+    actor.send()
+    wait_until(lambda: not app.tracker._runtime.table.entries() and done, what="it is over")  # type: ignore[union-attr]
+    assert len(ended) == 1
+    assert len(done) < 1000
 
 
 def test_a_finished_iteration_is_not_gone_through_again(app: App) -> None:

@@ -16,6 +16,7 @@
 --       16 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
 --       17 '1': its recovery takes a copy
 --       18 '1': it carries a verdict, and the broker has delivered it before
+--       19 the number of the run that has enqueued it: a retry's record may be gone
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
@@ -68,7 +69,7 @@ local function run(crashes, drains, contended)
         kept_generation = math.max(generation, before.generation)
     end
     record = {
-        state = 'running', owner = me, run = (before and before.run or 0) + 1,
+        state = 'running', owner = me, run = math.max(before and before.run or 0, tonumber(ARGV[19])) + 1,
         generation = kept_generation, crashes = crashes, limit = limit,
         contended = contended or 0, done = 0, started = now, first = 0,
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],

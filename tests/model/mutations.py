@@ -26,7 +26,7 @@ MUTATIONS = (
     Mutation("start", "no copy is stale", "same and generation < record.generation and not named", "false"),
     Mutation("start", "a take-over bumps the generation", "math.max(generation, before.generation)", "before.generation + 1"),
     Mutation("start", "the generation falls with an old copy", "math.max(generation, before.generation)", "generation"),
-    Mutation("start", "the run does not grow", "(before and before.run or 0) + 1", "(before and before.run or 1)"),
+    Mutation("start", "the run does not grow", "math.max(before and before.run or 0, tonumber(ARGV[19])) + 1", "(before and before.run or 1)"),
     Mutation("start", "a duplicate leaves no mark", "record.contended = 1\n        save_running(", "save_running("),
     Mutation("start", "completed copies run again", "record.state == 'completed' then\n    if same", "record.state == 'completed' then\n    if false"),
     Mutation("start", "a failed enqueue runs beside its retry", "record.done == 1 and origin ~= '' and origin == record.origin", "false"),

@@ -21,6 +21,7 @@ import dramatiq_inflight
 from dramatiq_inflight import InFlightTracker, MessageLost
 from tests.support.brokers import make_broker
 from tests.support.history import History
+from tests.support.notes import Killer, Notes
 from tests.support.servers import connect
 
 history = History(Path(os.environ["TEST_HISTORY"]))
@@ -66,7 +67,12 @@ if os.environ.get("TEST_PROMETHEUS"):
     from dramatiq.middleware.prometheus import Prometheus  # it wants its folder and port when it is imported
 
     broker.add_middleware(Prometheus())
+if os.environ.get("TEST_NOTES"):
+    broker.add_middleware(Notes(history))
 broker.add_middleware(InFlightTracker())
+if os.environ.get("TEST_KILL_UNACKNOWLEDGED"):
+    threads = int(os.environ["TEST_KILL_UNACKNOWLEDGED"])
+    broker.add_middleware(Killer(history, Path(os.environ["TEST_KILLED"]), threads))
 dramatiq.set_broker(broker)
 
 
@@ -176,3 +182,20 @@ def gated_failing(key: Any, gate: str) -> None:
     """Works until a file is there, and fails."""
     gated.fn(key, gate)
     raise RuntimeError("as asked for")
+
+
+@actor(track_inflight=True, max_recoveries=None)
+def stepwise(key: Any, steps: int, seconds: float, every: float, gate: str) -> None:
+    """Goes through so many steps, and on from where an earlier run was cut off; the last one waits for a file."""
+    job = dramatiq_inflight.current()
+    assert job is not None
+    history.write("start", key, job.message_id, [job.run, job.crashes, job.drains])
+    for step in job.iterate(range(steps), every=every):
+        history.write("begun", key, job.message_id, [job.run, step])
+        time.sleep(seconds)
+        while step == steps - 1 and not Path(gate).exists():
+            if job.stopping:
+                job.hand_back()
+            time.sleep(0.01)
+        history.write("done", key, job.message_id, [job.run, step])
+    history.write("end", key, job.message_id, job.run)
