@@ -48,7 +48,7 @@ LARGE = [
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),
-    Bounds(operators=2, failures=1, losses=1),
+    Bounds(operators=1, failures=1, losses=1),
     Bounds("other", operators=1, alarms=1),
 ]
 
