@@ -75,11 +75,11 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL the whole group, as when a container dies."""
+        self.killed_at = time.time()  # before: others may know of it sooner than we get to look at the clock
         try:
             os.killpg(self.group, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self.killed_at = time.time()
         self.process.wait(timeout=20)
 
     def signal(self, number: int) -> None:
