@@ -72,12 +72,16 @@ def _show(inspector: Inspector, console: Console, seen: Seen, interval: float) -
         drawn = draw(seen, console.width, console.height, help=help, trouble=trouble)
         return block(drawn)
 
-    with Keyboard() as keyboard, Live(picture(), console=console, screen=True, auto_refresh=False) as live:
-        live.refresh()
-        while keyboard.wait(interval) not in ENDS:
-            try:
-                seen = _look(inspector, console.height)
-                trouble = ""
-            except AWAY as error:
-                trouble = f"{away(error)}; trying again"
-            live.update(picture(), refresh=True)
+    live = Live(picture(), console=console, screen=True, auto_refresh=False)
+    with Keyboard() as keyboard:
+        try:
+            live.start(refresh=True)
+            while keyboard.wait(interval) not in ENDS:
+                try:
+                    seen = _look(inspector, console.height)
+                    trouble = ""
+                except AWAY as error:
+                    trouble = f"{away(error)}; trying again"
+                live.update(picture(), refresh=True)
+        finally:
+            live.stop()  # also where Ctrl-C came while it began
