@@ -30,7 +30,7 @@ from .connection import bounded_client, bounded_client_from_url
 from .errors import ConfigurationError
 from .history import Count, Event, EventKind
 from .keys import Keys
-from .middleware import InFlightTracker
+from .middleware import tracker_of
 from .records import Head, moment
 from .settings import Settings
 from .whereabouts import tracker_client
@@ -200,13 +200,8 @@ class Inspector:
         Raises:
           ConfigurationError: There is no tracker in it, or it has no Redis.
         """
-        for middleware in broker.middleware:
-            if isinstance(middleware, InFlightTracker):
-                settings = middleware.settings
-                return cls(tracker_client(settings, broker)[0], settings.namespace)
-        raise ConfigurationError(
-            "There is no InFlightTracker in the broker's middleware; add one: broker.add_middleware(InFlightTracker())."
-        )
+        settings = tracker_of(broker).settings
+        return cls(tracker_client(settings, broker)[0], settings.namespace)
 
     @classmethod
     def from_url(cls, url: str, namespace: str = Settings.namespace) -> Inspector:
@@ -356,8 +351,7 @@ class Inspector:
 
     def overdue(self) -> int:
         """How many messages wait for a copy that should have started by now."""
-        seconds, micro = self._client.time()
-        return int(self._client.zcount(self._keys.waiting, "-inf", seconds * 1000 + micro // 1000))
+        return int(self._client.zcount(self._keys.waiting, "-inf", self._now()))
 
     def history(
         self,
@@ -381,8 +375,7 @@ class Inspector:
         last = "+"
         first = f"({after}" if after else "-"
         if since is not None:
-            now, _ = self._timed(self._client.pipeline(transaction=False))
-            first = str(max(0, now - round(since.total_seconds() * 1000)))
+            first = str(max(0, self._now() - round(since.total_seconds() * 1000)))
         at_once = AT_A_TIME if kinds or message_id or instance else min(limit, AT_A_TIME)
         instances = _Instances(self)
         while len(found) < limit:
@@ -437,6 +430,9 @@ class Inspector:
             if len(batch) < AT_A_TIME:
                 break
         return found
+
+    def _now(self) -> int:
+        return self._timed(self._client.pipeline(transaction=False))[0]
 
     def _timed(self, pipeline: Any) -> tuple[int, list[Any]]:
         """The time by the server that has the namespace, milliseconds; and what a pipeline has found."""

@@ -53,7 +53,7 @@ from .runtime import Runtime
 from .settings import load_settings
 from .table import Entry, Phase, current_entry, is_own_enqueue, own_enqueue
 
-__all__ = ["InFlightTracker"]
+__all__ = ["InFlightTracker", "tracker_of"]
 
 #: How long a duplicate is put off at first, at the most, in challenges: a little longer than they take.
 QUESTIONS = 3
@@ -680,7 +680,7 @@ class InFlightTracker(Middleware):
         runtime.table.run(entry)
         runtime.handing_back.ask(entry)  # should the shutdown have begun meanwhile
         if entry.policy.stall_timeout is not None:
-            runtime.stalls.watch(entry)
+            runtime.stalls.watch()
 
     # What the hooks have in common.
 
@@ -827,6 +827,20 @@ class InFlightTracker(Middleware):
             runtime.registry.settle(copy, state, runtime.broker_keys(copy.queue))
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
+
+
+def tracker_of(broker: Broker) -> InFlightTracker:
+    """The tracker in a broker's middleware.
+
+    Raises:
+      ConfigurationError: There is none.
+    """
+    for middleware in broker.middleware:
+        if isinstance(middleware, InFlightTracker):
+            return middleware
+    raise ConfigurationError(
+        "There is no InFlightTracker in the broker's middleware; add one: broker.add_middleware(InFlightTracker())."
+    )
 
 
 @contextmanager

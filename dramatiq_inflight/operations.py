@@ -19,15 +19,13 @@ from dramatiq.errors import DecodeError
 from dramatiq.logging import get_logger
 
 from .connection import bounded_client
-from .errors import ConfigurationError
 from .inspector import Inspector
-from .middleware import InFlightTracker
+from .middleware import tracker_of
 from .records import OPTION, DeadIncarnation, Orphan
-from .recovery import NOBODY, Recovery, Swept
+from .recovery import NOBODY, Swept
 from .redis_broker import RedisQueues
 from .registry import Registry
-from .runtime import custody
-from .telling import Telling
+from .runtime import recovery_of
 from .whereabouts import tracker_client
 
 __all__ = ["Done", "Operations"]
@@ -79,12 +77,7 @@ class Operations:
 
     def __init__(self, broker: Broker) -> None:
         self.logger = get_logger(__name__, type(self))
-        tracker = next((m for m in broker.middleware if isinstance(m, InFlightTracker)), None)
-        if tracker is None:
-            raise ConfigurationError(
-                "There is no InFlightTracker in the broker's middleware; add one: "
-                "broker.add_middleware(InFlightTracker())."
-            )
+        tracker = tracker_of(broker)
         settings = tracker.settings
         tracker.prepare(broker)
         client, shared = tracker_client(settings, broker)
@@ -98,17 +91,7 @@ class Operations:
             heartbeat_ttl=settings.heartbeat_ttl,
             fence_ttl=settings.fence_ttl,
         )
-        self._recovery = Recovery(
-            registry=self._registry,
-            enqueue=broker.enqueue,
-            declared=self._declared,
-            queues=self._queues if shared else None,
-            lock_ttl=settings.recovery_lock_ttl,
-            custody=custody(broker),
-            asks=self._queues,
-            policy_of=tracker.policy_of,
-            tell=Telling(broker, tracker.policy_of, settings.callback),
-        )
+        self._recovery = recovery_of(self._registry, broker, settings, tracker.policy_of, shared=shared)
 
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.
@@ -164,12 +147,11 @@ class Operations:
 
     # How it is done.
 
-    def _declared(self) -> tuple[set[str], set[str]]:
-        return self.broker.get_declared_queues(), self.broker.get_declared_actors()
+    def _declares(self, queue: str, actor: str) -> bool:
+        return queue in self.broker.get_declared_queues() and actor in self.broker.get_declared_actors()
 
     def _take(self, message_id: str, queue: str, actor: str, *, condemn: bool, force: bool) -> Done:
-        queues, actors = self._declared()
-        if queue not in queues or actor not in actors:
+        if not self._declares(queue, actor):
             return Done.STRANGE  # to enqueue it would declare the queue
         taken: list[Orphan] = []
 
@@ -213,8 +195,7 @@ class Operations:
         return self._enqueue_anew(message, lambda: queues.drop_dead_letter(queue, head.copy))
 
     def _enqueue_anew(self, message: Message[Any], then: Callable[[], object]) -> Done:
-        queues, actors = self._declared()
-        if message.queue_name not in queues or message.actor_name not in actors:
+        if not self._declares(message.queue_name, message.actor_name):
             return Done.STRANGE
         options = {name: value for name, value in message.options.items() if name not in OF_EARLIER_COPIES}
         self.broker.enqueue(dataclasses.replace(message, options=options))

@@ -665,21 +665,17 @@ class Registry:
         Parameters:
           force: Also one that runs on a living worker.
         """
-        return self._discard(message_id, force=force, aside=False)
-
-    def drop_aside(self, message_id: str) -> None:
-        """What was set aside is enqueued anew, and needs not be kept."""
-        self._discard(message_id, force=False, aside=True)
-
-    def _discard(self, message_id: str, *, force: bool, aside: bool) -> str:
         owner = self._owner(message_id)
         keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
-        args = [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force), _flag(aside)]
         keys += [self.keys.aside, *self.keys.journal, self.keys.checkpoint(message_id)]
-        answer = self._call("discard", keys, args)
+        answer = self._call("discard", keys, [self.ttl_ms, message_id, owner, self.fence_ms, _flag(force)])
         if force and owner:
             self.ask([owner])
         return str(answer, "utf-8")
+
+    def drop_aside(self, message_id: str) -> None:
+        """What was set aside is enqueued anew, and need not be kept."""
+        self._call("drop_aside", [self.keys.aside, *self.keys.journal], [message_id])
 
     def _owner(self, message_id: str) -> str:
         (head,) = self.peek([message_id])

@@ -40,7 +40,7 @@ from .watch import Listener, Watch
 from .whereabouts import tracker_client
 from .wire import Call
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "recovery_of"]
 
 #: Why a message is dead-lettered that has stalled.
 STALLED = "it has stalled too often: it ran for longer than its stall_timeout without a checkpoint or an end"
@@ -101,17 +101,7 @@ class Runtime:
         #: Whether the worker has stopped.
         self.left = False
         self.deliveries = Deliveries(self.registry)
-        self.recovery = Recovery(
-            registry=self.registry,
-            enqueue=broker.enqueue,
-            declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
-            queues=self.queues,
-            lock_ttl=settings.recovery_lock_ttl,
-            custody=custody(broker),
-            asks=RedisQueues.of(broker),
-            policy_of=policy_of,
-            tell=Telling(broker, policy_of, settings.callback),
-        )
+        self.recovery = recovery_of(self.registry, broker, settings, policy_of, shared=shared)
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
         exclusive = settings.instance_id if settings.instance_exclusive else None
@@ -345,6 +335,34 @@ class Runtime:
         else:
             said["custody"] = custody(self.broker)
         return said
+
+
+def recovery_of(
+    registry: Registry,
+    broker: Broker,
+    settings: Settings,
+    policy_of: Callable[[Message[object]], Policy],
+    *,
+    shared: bool,
+) -> Recovery:
+    """The recovery of a broker's messages.
+
+    Parameters:
+      registry: Of whoever recovers.
+      shared: Whether the broker is on the tracker's own Redis.
+    """
+    queues = RedisQueues.of(broker)
+    return Recovery(
+        registry=registry,
+        enqueue=broker.enqueue,
+        declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
+        queues=queues if shared else None,
+        lock_ttl=settings.recovery_lock_ttl,
+        custody=custody(broker),
+        asks=queues,
+        policy_of=policy_of,
+        tell=Telling(broker, policy_of, settings.callback),
+    )
 
 
 def custody(broker: Broker) -> str:

@@ -50,8 +50,8 @@ class Stalls:
         self._thread: threading.Thread | None = None
         self._told: dict[int, float] = {}
 
-    def watch(self, entry: Entry) -> None:
-        """A message starts that is not to stall."""
+    def watch(self) -> None:
+        """A message has started that is not to stall."""
         with self._mutex:
             if self._thread is None and not self._stopping.is_set():
                 self._thread = threading.Thread(target=self._run, name="dramatiq_inflight-stalls", daemon=True)

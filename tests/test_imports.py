@@ -47,8 +47,8 @@ GRAPH = {
         "records", "runtime", "settings", "table",
     },
     "operations": {
-        "connection", "errors", "inspector", "middleware", "records", "recovery", "redis_broker", "registry",
-        "runtime", "telling", "whereabouts",
+        "connection", "inspector", "middleware", "records", "recovery", "redis_broker", "registry", "runtime",
+        "whereabouts",
     },
     "policy": {"errors"},
     "process_metrics": {"runtime"},

@@ -24,16 +24,6 @@ def inspector(lab: Lab) -> Inspector:
     return Inspector(lab.client, lab.namespace)
 
 
-@pytest.fixture
-def a(lab: Lab) -> Registry:
-    return lab.incarnation("a")
-
-
-@pytest.fixture
-def b(lab: Lab) -> Registry:
-    return lab.incarnation("b")
-
-
 def kinds(inspector: Inspector) -> list[str]:
     """What happened but for those that joined, oldest first."""
     return [event.name for event in reversed(inspector.history()) if event.kind is not EventKind.JOINED]

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import request
@@ -15,7 +17,10 @@ from ..history import Event, EventKind
 from ..inspector import MessageView
 from .timeline import HOURS
 
-__all__ = ["GROUPS", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "page_of"]
+__all__ = ["GROUPS", "PER_PAGE", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "paged"]
+
+#: How many are on one page.
+PER_PAGE = 100
 
 #: The states of messages in flight.
 STATES = ("running", "recovering", "requeued", "condemned", "poisoned")
@@ -50,11 +55,13 @@ def hours() -> int:
     return {str(hours): hours for hours in HOURS}.get(text, min(HOURS))
 
 
-def page_of(total: int, per_page: int) -> tuple[int, int]:
-    """The page that was asked for, from 1, and how many there are."""
-    pages = max(1, -(-total // per_page))
+def paged(found: Sequence[Any]) -> dict[str, Any]:
+    """The page of them that was asked for, as the templates know it; pages count from 1."""
+    pages = max(1, -(-len(found) // PER_PAGE))
     text = request.args.get("page", "1")
-    return min(pages, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 9 else 1, pages
+    page = min(pages, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+    at = (page - 1) * PER_PAGE
+    return {"found": found[at : at + PER_PAGE], "first": at + 1, "total": len(found), "page": page, "pages": pages}
 
 
 def _seconds(text: str) -> float | None:

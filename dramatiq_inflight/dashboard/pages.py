@@ -20,8 +20,6 @@ from .words import ACTIONS
 
 __all__ = ["actions_for", "install", "show"]
 
-#: How many are on one page.
-PER_PAGE = 100
 
 #: How many worker processes are shown, by instance.
 IN_FULL = 60
@@ -95,16 +93,11 @@ def install(app: Flask, board: Board) -> None:
         views = board.messages()
         chosen = choice.MessageChoice.asked(request.args)
         found = chosen.of(views)
-        page, pages = choice.page_of(len(found), PER_PAGE)
         return show(
             "messages.html",
             chosen=chosen,
-            found=found[(page - 1) * PER_PAGE : page * PER_PAGE],
-            first=(page - 1) * PER_PAGE + 1,
-            total=len(found),
+            **choice.paged(found),
             everything=len(views),
-            page=page,
-            pages=pages,
             sorts=choice.SORTS,
             states=choice.STATES,
             queues=sorted({view.queue for view in views}),
@@ -145,17 +138,13 @@ def install(app: Flask, board: Board) -> None:
     @app.get("/trouble")
     def trouble() -> ResponseReturnValue:
         found = tail.troubled()
-        page, pages = choice.page_of(len(found), PER_PAGE)
         aside = board.inspector.aside()
         return show(
             "trouble.html",
-            found=found[(page - 1) * PER_PAGE : page * PER_PAGE],
-            total=len(found),
-            page=page,
-            pages=pages,
-            aside=aside[:PER_PAGE],
+            **choice.paged(found),
+            aside=aside[: choice.PER_PAGE],
             aside_total=len(aside),
-            aside_shown=PER_PAGE,
+            aside_shown=choice.PER_PAGE,
         )
 
     @app.get("/history")
@@ -163,16 +152,11 @@ def install(app: Flask, board: Board) -> None:
         events = tail.events()
         chosen = choice.EventChoice.asked(request.args)
         found = chosen.of(events)
-        page, pages = choice.page_of(len(found), PER_PAGE)
         return show(
             "history.html",
             chosen=chosen,
-            found=found[(page - 1) * PER_PAGE : page * PER_PAGE],
-            first=(page - 1) * PER_PAGE + 1,
-            total=len(found),
+            **choice.paged(found),
             everything=len(events),
-            page=page,
-            pages=pages,
             groups=choice.GROUPS,
             kinds=chosen.kinds(),
             names=sorted({event.instance for event in events if event.instance})[:AT_ALL],

@@ -132,6 +132,12 @@ local function is_trusted(deadline, now)
     return tonumber(deadline) > now and tonumber(deadline) % 0.5 == 0
 end
 
+-- It has lost a message, and is to hear of it with its next beat.
+local function doubt(heartbeats, incarnation)
+    local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation))
+    redis.call('ZADD', heartbeats, deadline - deadline % 0.5 + DOUBTED, incarnation)
+end
+
 -- Says whether it was known (0: it had been silent for too long, be it for one message; -1: it is new, or was reaped,
 -- or Redis has lost its data), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
@@ -222,6 +228,14 @@ local function charge(record, drained)
         record.crashes = record.crashes + 1
     end
     return convicted
+end
+
+-- What whoever has claimed a record is told, to make the copy of.
+local function orphan_of(record, payload)
+    return {
+        record.state == 'condemned' and 'poisoned' or 'claimed', record.run, record.generation, record.crashes,
+        record.limit, record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,
+    }
 end
 
 -- One more death may convict it: it has to run alone. What has never crashed needs not.

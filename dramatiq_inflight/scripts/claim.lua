@@ -67,8 +67,7 @@ for i = 8, #KEYS do
         if record.state == 'running' then
             condemned = charge(record, was_draining(KEYS[1], dead))
             if silent then
-                local deadline = tonumber(redis.call('ZSCORE', KEYS[1], dead))
-                redis.call('ZADD', KEYS[1], deadline - deadline % 0.5 + DOUBTED, dead)
+                doubt(KEYS[1], dead)
             end
         end
         record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
@@ -78,10 +77,7 @@ for i = 8, #KEYS do
             local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'
             note_message(KEYS[6], KEYS[7], event, id, record, dead, 'by', me, 'how', silent and 'silent' or 'copied')
         end
-        results[#results + 1] = {
-            condemned and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,
-            record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,
-        }
+        results[#results + 1] = orphan_of(record, payload)
     else
         if answer == 'gone' or answer == 'settled' or answer == 'aside' then
             redis.call('ZREM', KEYS[3], id)

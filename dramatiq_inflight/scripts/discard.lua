@@ -6,7 +6,7 @@
 -- KEYS  1 record   2 heartbeats   3 waiting   4 running:<owner>   5 aside   6 history   7 counts
 --       8 checkpoint
 -- ARGV  1 heartbeat ttl ms   2 message id   3 the owner that was read   4 fence ttl ms
---       5 '1': although it runs on a living worker   6 '1': only what was set aside, which was enqueued anew
+--       5 '1': although it runs on a living worker
 -- returns discarded, alive (it runs on a living worker), moved (its owner is another by now), settled, or gone
 --
 -- Its record is as that of a completed one: copies that are met within the fence ttl are skipped, a run that goes on
@@ -15,13 +15,7 @@
 local id = ARGV[2]
 local now = clock()
 local record = load(KEYS[1])
-if ARGV[6] == '1' then -- its record, if any, is about the new enqueue by now
-    if redis.call('HDEL', KEYS[5], id) == 0 then
-        return 'gone'
-    end
-    note(KEYS[6], KEYS[7], 'requeued', 'requeued', 'message', id)
-    return 'discarded'
-elseif not record or record.state == 'damaged' then
+if not record or record.state == 'damaged' then
     if redis.call('HDEL', KEYS[5], id) + (record and redis.call('DEL', KEYS[1]) or 0) == 0 then
         return 'gone'
     end
@@ -37,8 +31,7 @@ if record.state == 'running' and believed_for(KEYS[2], record.owner, now, tonumb
     if ARGV[5] ~= '1' then
         return 'alive'
     end
-    local deadline = tonumber(redis.call('ZSCORE', KEYS[2], record.owner))
-    redis.call('ZADD', KEYS[2], deadline - deadline % 0.5 + DOUBTED, record.owner)
+    doubt(KEYS[2], record.owner)
 end
 redis.call('DEL', KEYS[8])
 local owner = record.owner

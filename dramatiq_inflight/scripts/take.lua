@@ -36,9 +36,7 @@ elseif record.state == 'running' and record.done == 1 then
 elseif alive and ARGV[7] ~= '1' then
     return {'alive'}
 elseif alive then
-    -- It hears of it with its next beat.
-    local deadline = tonumber(redis.call('ZSCORE', KEYS[2], record.owner))
-    redis.call('ZADD', KEYS[2], deadline - deadline % 0.5 + DOUBTED, record.owner)
+    doubt(KEYS[2], record.owner)
 end
 local payload, owner = payload_of(KEYS[1], record), record.owner
 if not condemned then
@@ -50,7 +48,4 @@ record.done = (alive or record.done == 2) and 2 or 0 -- whom it was taken from b
 save_waiting(KEYS[1], KEYS[3], id, record, payload, now + tonumber(ARGV[5]))
 redis.call('ZREM', KEYS[4], id)
 note_message(KEYS[5], KEYS[6], condemned and 'condemned' or 'requeued', id, record, owner)
-return {
-    condemned and 'poisoned' or 'claimed', record.run, record.generation, record.crashes, record.limit,
-    record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,
-}
+return orphan_of(record, payload)

@@ -81,7 +81,7 @@ MUTATIONS = (
     Mutation("claim", "what is poisoned runs again", "local condemned = record.state == 'condemned' or record.state == 'poisoned'", "local condemned = false"),
     Mutation("claim", "no deadline is waited for", "if not deadline or tonumber(deadline) <= now then", "if true then"),
     Mutation("claim", "silence convicts", "(not silent or would_be_convicted(record))", "not silent"),
-    Mutation("claim", "the silent owner does not hear of it", "redis.call('ZADD', KEYS[1], deadline - deadline % 0.5 + DOUBTED, dead)", ""),
+    Mutation("claim", "the silent owner does not hear of it", "doubt(KEYS[1], dead)", ""),
     # requeued.lua
     Mutation("requeued", "it is not seen whether the claim holds", "CLAIMED[record.state] and record.owner == me and ", ""),
     Mutation("requeued", "it is not seen whose claim it is", "record.owner == me and ", ""),
@@ -134,7 +134,7 @@ MUTATIONS = (
     Mutation("take", "who ran it has it back", "(alive or record.done == 2) and 2 or 0", "0"),
     Mutation("take", "the payload is forgotten", "payload_of(KEYS[1], record), record.owner", "'', record.owner"),
     Mutation("take", "the generation stays", "record.generation + 1, '-', 0", "record.generation, '-', 0"),
-    Mutation("take", "its owner does not hear of it", "    redis.call('ZADD', KEYS[2], deadline - deadline % 0.5 + DOUBTED, record.owner)\n", ""),
+    Mutation("take", "its owner does not hear of it", "    doubt(KEYS[2], record.owner)\n", ""),
     Mutation("take", "what is condemned runs", "condemned and 'condemned' or 'recovering'", "'recovering'"),
     Mutation("discard", "the living are robbed", "if ARGV[5] ~= '1' then", "if false then"),
     Mutation("discard", "its copies are not skipped", "record.contended, record.done = 'completed', 1, 1", "record.done = 'completed', 1"),

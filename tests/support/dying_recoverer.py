@@ -48,7 +48,7 @@ def main() -> None:
     if step == "enqueue":
         owner = runtime.recovery
     elif step in ("give_back", "_requeue"):
-        owner = runtime.queues
+        owner = runtime.recovery.queues
     else:
         owner = runtime.registry
     setattr(owner, step, deadly(when, getattr(owner, step)))
