@@ -243,8 +243,9 @@ class Heartbeat(Thread):
                     entry.copy.message_id,
                     entry.run,
                     contended=entry.contended,
+                    consumed=not entry.handed_back,  # its copy is of the same origin
                     dead_lettered=entry.dead_lettered,
-                    copy=entry.copy,
+                    copy=None if entry.handed_back else entry.copy,
                 )
             entry.told = True
         if outcome is Finished.HANDED_OVER:
@@ -252,6 +253,19 @@ class Heartbeat(Thread):
                 "Message %s failed and its retry could not be enqueued; recovery enqueues it.", entry.copy.message_id
             )
             self.on_hand_over()
+
+    def hand_back(self, entry: Entry) -> None:
+        """Tell Redis that a message has stopped, and is about to be enqueued again: whichever copy starts, may.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            if entry.lost or entry.told:
+                return
+            outcome = self.registry.hand_over(entry.copy.message_id, entry.run, b"", later=True)
+            entry.told = outcome is Finished.HANDED_OVER
+            entry.lost = outcome is Finished.FENCED
 
     def accompany(self, entry: Entry) -> bool:
         """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""

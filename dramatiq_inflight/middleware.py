@@ -403,8 +403,13 @@ class InFlightTracker(Middleware):
 
     def _hand_back(self, broker: Broker, message: Any, entry: Entry) -> None:
         """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
-        copy = message.copy()
-        self._give_origin(broker, copy)
+        # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
+        mark: Mark = {**mark_of(message), "generation": max(entry.generation, entry.copy.generation)}
+        if entry.copy.origin:
+            mark["origin"] = entry.copy.origin
+        for of_this_delivery in ("deferrals", "duplicate"):
+            mark.pop(of_this_delivery, None)  # type: ignore[misc]
+        copy = message.copy(options={OPTION: mark})
         entry.to_follow, entry.handed_back = {copy.message_id: (copy, None)}, True
         entry.retry_begun = True  # should that not be possible, recovery does it
         # It has not failed, and has not succeeded either.
@@ -446,6 +451,11 @@ class InFlightTracker(Middleware):
                 # nothing comes next.
                 self._end(entry, succeeded=False)
                 entry.retry_begun = not self._is_lost(runtime, entry)
+            if entry.handed_back:
+                try:
+                    runtime.heartbeat.hand_back(entry)
+                except redis.RedisError:
+                    pass  # its copy waits until its release is told
             enqueue_what_is_left(broker, entry, lambda: self._is_lost(runtime, entry))
             entry.acking_since = time.monotonic()
         if entry is None:

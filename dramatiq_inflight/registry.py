@@ -272,16 +272,17 @@ class Registry:
         )
         return FINISHED[reply[0]]
 
-    def hand_over(self, message_id: str, run: int, payload: bytes) -> Finished:
+    def hand_over(self, message_id: str, run: int, payload: bytes, *, later: bool = False) -> Finished:
         """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to.
 
         Parameters:
           payload: The encoded message; empty: as the record has it.
+          later: It is about to be enqueued here: recovery has to only if no copy of it starts.
         """
         reply = self._own(
             "hand_over",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, payload],
+            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0],
         )
         return FINISHED[reply[0]]
 

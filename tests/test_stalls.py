@@ -18,7 +18,7 @@ from dramatiq.middleware import CurrentMessage
 
 from dramatiq_inflight import EventKind, HandBack, Inspector, MessageLost, current
 from dramatiq_inflight.errors import MessageSkipped
-from dramatiq_inflight.records import Finished, Stalled, Start
+from dramatiq_inflight.records import Copy, Finished, Stalled, Start
 from dramatiq_inflight.registry import ACK_TTL, Registry
 from dramatiq_inflight.table import current_entry
 from tests.support.inprocess import App
@@ -648,6 +648,98 @@ def test_one_that_is_asked_while_it_starts_is_interrupted_all_the_same(
     app.join()
     assert interrupts == ["interrupted"]
     assert runs == ["run", "run"]
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
+    app: App, monkeypatch: pytest.MonkeyPatch, acknowledged: bool
+) -> None:
+    """The broker then has both, of one origin: one of them runs."""
+    runs: list[tuple[int, int]] = []
+    began = threading.Event()
+
+    def work() -> None:
+        handle = current()
+        assert handle is not None
+        runs.append((handle.crashes, handle.drains))
+        if len(runs) == 1:
+            began.set()
+            while not handle.stopping:
+                time.sleep(0.005)
+            handle.hand_back()
+
+    actor = app.actor(work, hand_back=20, max_retries=0)
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    actor.send()
+    assert began.wait(20)
+    registry = app.registry
+    with monkeypatch.context() as patch:
+
+        def killed(*args: Any, **options: Any) -> None:
+            if acknowledged:
+                do_ack(*args)
+            raise RuntimeError("as asked for")
+
+        do_ack = app.broker.do_ack
+        patch.setattr(app.broker, "do_ack", killed)
+        patch.setattr(runtime.queues, "ack_alone", lambda: None)
+        for step in ("settle_what_was_never_acknowledged", "let_go", "beat"):
+            patch.setattr(runtime.heartbeat, step, lambda *args: None)
+        app.stop()
+    app.broker.__dict__.pop("do_ack", None)
+    app.lab.kill(registry, draining=True)
+    assert runtime.queues is not None
+    # As recovery does it; not here, where the next worker has the broker id of the first.
+    runtime.queues.give_back(app.broker.broker_id, ["default"])
+    app.start(threads=1)
+    wait_until(lambda: len(runs) >= 2, what="it runs again")
+    app.join(timeout=60)
+    time.sleep(0.2)
+    app.join()
+    assert len(runs) == 2
+    assert runs[1][0] == 0, "no crash"
+    assert app.unsettled() == set()
+
+
+def test_a_copy_that_is_handed_back_does_not_wait_for_the_end_of_the_first_run(app: App) -> None:
+    """Who fetches it before the first is acknowledged runs it at once."""
+    began = threading.Event()
+    starts: list[Start] = []
+
+    def work() -> None:
+        began.set()
+        handle = current()
+        assert handle is not None
+        while not handle.stopping:
+            time.sleep(0.005)
+        handle.hand_back()
+
+    actor = app.actor(work, hand_back=20)
+    app.start(threads=1)
+    actor.send()
+    assert began.wait(20)
+    other, broker = app.other(), app.broker  # type: Registry, Any
+    do_ack = broker.do_ack
+
+    def meanwhile(*args: Any) -> None:
+        consumer = broker.consume("default", timeout=50)
+        message: Any = next(consumer)
+        assert message is not None
+        copy = Copy.of(message)
+        starts.append(app.lab.start(other, copy, payload=message.encode()).answer)
+        assert other.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+        consumer.ack(message)
+        broker.do_ack = do_ack
+        do_ack(*args)
+
+    for consumer in app.worker.consumers.values():  # type: ignore[union-attr]
+        consumer.pause()
+    time.sleep(0.1)
+    broker.do_ack = meanwhile
+    app.stop()
+    assert starts == [Start.RUN]
 
 
 def test_an_interrupt_before_the_actor_has_begun_hands_it_back_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,12 @@
 -- SPDX-License-Identifier: MIT
 --
 -- A message has failed and was acknowledged, but its retry was never enqueued: the record is all there is of it.
--- The next sweep puts it back.
+-- The next sweep puts it back. Or it was stopped by a shutdown, and its worker enqueues it itself: a sweep does it later,
+-- should that not come about.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 payload (with its count of retries;
---       '': as the record has it)
+--       '': as the record has it)   6 when a sweep is to put it back, ms from now; 0: its worker does not
 -- returns {answer, known}; answers: handed_over, fenced, gone
 --
 -- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run.
@@ -23,9 +24,11 @@ end
 if record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
     local payload = ARGV[5] ~= '' and ARGV[5] or payload_of(KEYS[1], record)
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
-    save_waiting(KEYS[1], KEYS[4], id, record, payload, now)
+    save_waiting(KEYS[1], KEYS[4], id, record, payload, now + tonumber(ARGV[6]))
     redis.call('ZREM', KEYS[2], id)
-    note_message(KEYS[5], KEYS[6], 'handed_over', id, record, me)
+    if ARGV[6] == '0' then
+        note_message(KEYS[5], KEYS[6], 'handed_over', id, record, me)
+    end
     return {'handed_over', known}
 end
 if record.owner ~= me then

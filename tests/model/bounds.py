@@ -34,6 +34,8 @@ SMALL = [
     Bounds("other", limit=0, replays=1, evidence=("expired", "silent")),
     Bounds("other", drains=1),
     Bounds("other", answers=1),
+    Bounds(drains=1, handbacks=1, limit=0),
+    Bounds("other", drains=1, handbacks=1, losses=1),
     Bounds(operators=1),
     Bounds("other", operators=1),
 ]
@@ -48,6 +50,7 @@ LARGE = [
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),
+    Bounds("other", drains=1, handbacks=1, alarms=1, answers=1),
     Bounds(operators=1, failures=1, losses=1),
     Bounds("other", operators=1, alarms=1),
 ]

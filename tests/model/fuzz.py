@@ -44,7 +44,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "finish": (me, mark, generation, origin, name, run, rarely, rarely, flag, delivery),
     "acked": (run,),
     "release": (me, mark, run, rarely, attempt, origin, generation),
-    "hand_over": (me, mark, run, attempt),
+    "hand_over": (me, mark, run, attempt, flag),
     "put_off": (name,),
     "hold": (generation,),
     "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"])),

@@ -355,8 +355,8 @@ class Real:
             copy=self._copy(generation, origin, 0),
         ).value
 
-    def _hand_over(self, me: int, mark: float, run: int, payload: int) -> Any:
-        return self._me(me, mark).hand_over(MESSAGE, run, _payload(payload)).value
+    def _hand_over(self, me: int, mark: float, run: int, payload: int, later: bool) -> Any:
+        return self._me(me, mark).hand_over(MESSAGE, run, _payload(payload), later=later).value
 
     def _put_off(self, name: int) -> Any:
         return self.members[0].put_off(self._copy(1, 0, name), 1)

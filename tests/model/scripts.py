@@ -403,13 +403,13 @@ def release(
     return "released", unlist(save_settled(redis, record), me)
 
 
-def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int) -> tuple[Any, Redis]:
+def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int, later: bool) -> tuple[Any, Redis]:
     answer, redis = _end(redis, me, mark, run)
     if answer:
         return answer, redis
     assert redis.record is not None
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
-    return "handed_over", unlist(save_waiting(redis, record, "due"), me)
+    return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 
 
 def put_off(redis: Redis, name: int) -> tuple[Any, Redis]:

@@ -43,6 +43,8 @@ class Bounds(NamedTuple):
     replays: int = 0
     #: How often the answer to a start is lost.
     answers: int = 0
+    #: How often a message that runs on a worker which shuts down stops, and is enqueued again.
+    handbacks: int = 0
     #: How often an operator puts it back, dead-letters it or discards it, by force if need be.
     operators: int = 0
     limit: int = 1
@@ -85,7 +87,8 @@ class Delivery(NamedTuple):
 
     copy: Copy
     #: fetched, and then running, deferring (-> deferred), skipped, or poison (-> buried).  A run ends in followed (or
-    #: lost) -> finished -> acked, or retried -> let_go, rejected -> given_up, or stranded.
+    #: lost) -> finished -> acked, or retried -> let_go, rejected -> given_up, or stranded; or it stops, and is
+    #: handed_back (or unheard -> enqueued -> to_release).
     phase: str = "fetched"
     run: int = 0
     generation: int = 1
@@ -167,6 +170,7 @@ BUDGETS = (
     "drains",
     "replays",
     "answers",
+    "handbacks",
     "operators",
 )
 
@@ -175,6 +179,7 @@ HERE = {
     **dict.fromkeys(("running",), "running"),
     **dict.fromkeys(("followed", "hasty", "lost", "finished", "acked"), "ended"),
     **dict.fromkeys(("retried", "rejected", "let_go", "given_up", "stranded"), "ended"),
+    **dict.fromkeys(("handed_back", "unheard", "enqueued", "to_release"), "ended"),
 }
 
 #: A lost answer leaves a number that says so.
@@ -301,6 +306,46 @@ class _Steps:
         if self.can("failures"):
             for step in self.failure(me, at, delivery):
                 yield step._replace(after=self.spent("failures", step.after), progress=False)
+        if self.can("handbacks") and self.world.workers[me].draining and not delivery.lost:
+            for step in self.stop(me, at, delivery):
+                yield step._replace(after=self.spent("handbacks", step.after), progress=False)
+
+    def stop(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        """Its worker shuts down, and it is to be enqueued again: the record lets go first."""
+        call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt, True))
+        answer, world = self.execute(me, call)
+        phase = "skipped" if answer == "fenced" else "handed_back"
+        after = _with_delivery(world, me, at, world.workers[me].deliveries[at]._replace(phase=phase))
+        yield Step(f"{_w(me)} stops, and lets go of the record: {answer}", call, after)
+        if self.can("answers"):
+            for told, before in ((True, world), (False, self.world)):
+                after = _with_delivery(before, me, at, before.workers[me].deliveries[at]._replace(phase="unheard"))
+                what = f"{_w(me)} stops, and does not hear that it has let go of the record{' not' * (not told)}"
+                yield Step(what, call if told else None, self.spent("answers", after))
+
+    def in_handed_back(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        return self.enqueue_again(me, at, delivery, "skipped", without="skipped")
+
+    def in_unheard(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        return self.enqueue_again(me, at, delivery, "enqueued", without="stranded")
+
+    def enqueue_again(self, me: int, at: int, delivery: Delivery, phase: str, *, without: str) -> Iterator[Step]:
+        copy = delivery.copy
+        again = Copy(self.new_id(), max(copy.generation, delivery.generation), copy.origin, copy.attempt)
+        after = _enqueue(self.moved(me, at, delivery, phase), again)
+        yield Step(f"{_w(me)} enqueues it again, as {_c(again)}", None, after)
+        if self.can("losses"):
+            after = self.spent("losses", self.moved(me, at, delivery, without))
+            yield Step(f"{_w(me)} cannot enqueue it again", None, after, progress=False)
+
+    def in_enqueued(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        world = self.acknowledge(me, at)
+        yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="to_release")))
+
+    def in_to_release(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, delivery.contended, 0, 0, 0))
+        answer, world = self.execute(me, call)
+        yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
     def failure(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy = delivery.copy
@@ -399,7 +444,7 @@ class _Steps:
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
     def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt + 1))
+        call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt + 1, False))
         answer, world = self.execute(me, call)
         after = world.workers[me].deliveries[at]._replace(phase="skipped")
         yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
