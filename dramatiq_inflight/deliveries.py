@@ -5,28 +5,43 @@
 RabbitMQ takes back what was delivered on a connection that is lost, and delivers it again; and Dramatiq's consumer
 sends its acknowledgements later, from its own thread.  So a message that was finished is remembered until its ack was
 sent, and a copy in memory whose connection is gone is not run.
+
+While a worker shuts down, its consumers fetch on, and nobody runs what they fetch until the last of its messages has
+ended.  What is to be handed back goes back to the broker at once, or it would wait there for that.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import redis
 from dramatiq import Broker, Consumer
+from dramatiq.common import q_name
+from dramatiq.errors import ConnectionClosed
 
 from .registry import BATCH, Registry
 from .table import Entry
 
 __all__ = ["Deliveries"]
 
+#: How long what was given back, and fetched again, is left to others, seconds.
+LEFT_ALONE = 0.1
+
 
 class Deliveries:
-    """The deliveries of one worker."""
+    """The deliveries of one worker.
 
-    def __init__(self, registry: Registry) -> None:
+    Parameters:
+      is_for_others: Whether a message that was fetched goes back to the broker.
+    """
+
+    def __init__(self, registry: Registry, is_for_others: Callable[[Any], bool] = lambda message: False) -> None:
         self.registry = registry
+        self._is_for_others = is_for_others
         self._before: Any = None
         self._mutex = threading.Lock()
         self._acked: deque[tuple[str, int, float]] = deque()
@@ -37,7 +52,11 @@ class Deliveries:
 
         def tagged(*args: Any, **kwargs: Any) -> Consumer:
             consumer = consume(*args, **kwargs)
-            return _Tagged(consumer) if hasattr(consumer, "known_tags") else consumer
+            if hasattr(consumer, "known_tags"):
+                return _RabbitmqConsumer(consumer, self._is_for_others)
+            if hasattr(consumer, "queued_message_ids"):
+                return _RedisConsumer(consumer, self._is_for_others)
+            return consumer
 
         self._before = broker.__dict__.get("consume")
         broker.consume = tagged  # type: ignore[method-assign]
@@ -88,25 +107,81 @@ class Deliveries:
         self._acked.append((entry.copy.message_id, entry.run, entry.policy.remember_completed))
 
 
-class _Tagged(Consumer):
-    """A consumer that notes on each message that it came by this one.
+class _RedisConsumer(Consumer):
+    """RedisBroker's consumer, which gives back what is for others."""
+
+    def __init__(self, consumer: Any, is_for_others: Callable[[Any], bool]) -> None:
+        self._consumer = consumer
+        self._is_for_others = is_for_others
+        self._given_back: set[str] = set()
+
+    def __next__(self) -> Any:
+        message = next(self._consumer)
+        if message is None or not self._is_for_others(message) or message.queue_name != q_name(message.queue_name):
+            return message
+        try:
+            self._give_back(message)
+        except Exception:
+            return message  # the broker is away: it is put off, or goes back when the worker has stopped
+        if message.message_id in self._given_back:
+            time.sleep(LEFT_ALONE)
+        self._given_back.add(message.message_id)
+        return None
+
+    def _give_back(self, message: Any) -> None:
+        self._consumer.requeue([message])
+        self._consumer.queued_message_ids.discard(message.message_id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def ack(self, message: Any) -> None:
+        """As the consumer does it."""
+        self._consumer.ack(message)
+
+    def nack(self, message: Any) -> None:
+        """As the consumer does it."""
+        self._consumer.nack(message)
+
+    def requeue(self, messages: Any) -> None:
+        """As the consumer does it."""
+        self._consumer.requeue(messages)
+
+    def close(self) -> None:
+        """As the consumer does it."""
+        self._consumer.close()
+
+
+class _RabbitmqConsumer(_RedisConsumer):
+    """RabbitMQ's, which fetches nothing more then; and which notes on each message that it came by this one.
 
     Delivery tags begin anew with each connection, so an acknowledgement by another connection's tag would hit whatever
     message has that tag now: it is left out.
     """
 
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
+    def __init__(self, consumer: Any, is_for_others: Callable[[Any], bool]) -> None:
+        super().__init__(consumer, is_for_others)
         self.closed = False
+        self._cancelled = False
 
     def __next__(self) -> Any:
-        message = next(self._consumer)
+        if self._cancelled:
+            try:
+                self._consumer.connection.process_data_events(time_limit=LEFT_ALONE)  # acks, and heartbeats
+            except Exception as error:
+                raise ConnectionClosed(error) from None
+            return None
+        message = super().__next__()
         if message is not None:
             message.came_by = self
         return message
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
+    def _give_back(self, message: Any) -> None:
+        # Once and for all: a quorum queue counts how often a message was given back.
+        channel, self._cancelled = self._consumer.channel, True
+        channel.cancel()
+        channel.basic_nack(message._tag, requeue=True)
+        self._consumer.known_tags.discard(message._tag)
 
     def ack(self, message: Any) -> None:
         """Acknowledge, if the message came by this connection."""
@@ -117,10 +192,6 @@ class _Tagged(Consumer):
         """Reject, if the message came by this connection."""
         if message.came_by is self:
             self._consumer.nack(message)
-
-    def requeue(self, messages: Any) -> None:
-        """As the consumer does it."""
-        self._consumer.requeue(messages)
 
     def close(self) -> None:
         """Close the connection."""

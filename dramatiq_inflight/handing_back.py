@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from dramatiq.logging import get_logger
 
@@ -12,7 +16,10 @@ from .checkpoints import expect_hand_back
 from .errors import HandBack
 from .table import Entry, Phase, Table
 
-__all__ = ["HandingBack"]
+__all__ = ["HandingBack", "ShutdownSignals"]
+
+#: With these Dramatiq's main process stops its worker processes.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class HandingBack:
@@ -47,3 +54,51 @@ class HandingBack:
     def _interrupt(self, entry: Entry) -> None:
         if entry.strand is not None and entry.strand.interrupt(HandBack, lambda: expect_hand_back(entry)):
             self.logger.info("Message %s has not stopped: it is interrupted.", entry.copy.message_id)
+
+
+class ShutdownSignals:
+    """Hears of a shutdown as soon as the signal comes: a Dramatiq worker process looks once a second whether one has.
+
+    It listens to nothing but the handlers of such a process, which it calls as well: elsewhere a signal may mean
+    something else.
+
+    Parameters:
+      then: Called, once, in a thread of its own.
+    """
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+        self._heard = threading.Event()
+        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def attach(self) -> None:
+        """Listen from now on, if this is a worker process's main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler) and getattr(handler, "__module__", None) == "dramatiq.cli":
+                self._before[number] = handler
+                signal.signal(number, self._hear)
+        if self._before:
+            threading.Thread(target=self._wait, name="dramatiq_inflight-signals", daemon=True).start()
+
+    def detach(self) -> None:
+        """Listen no more."""
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._hear:
+                signal.signal(number, handler)
+        self._then = _nothing
+        self._heard.set()  # not before the handlers are gone: one that interrupts this call would wait for it
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._heard.set()
+        self._before[number](number, frame)
+
+    def _wait(self) -> None:
+        self._heard.wait()
+        self._then()
+
+
+def _nothing() -> None:
+    pass

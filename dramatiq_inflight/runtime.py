@@ -21,7 +21,7 @@ from .connection import Address, bounded_client
 from .deliveries import Deliveries
 from .evidence import Process
 from .gate import Gate
-from .handing_back import HandingBack
+from .handing_back import HandingBack, ShutdownSignals
 from .heartbeat import Heartbeat
 from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
@@ -100,7 +100,10 @@ class Runtime:
         )
         #: Whether the worker has stopped.
         self.left = False
-        self.deliveries = Deliveries(self.registry)
+        self.deliveries = Deliveries(
+            self.registry,
+            is_for_others=lambda message: self.handing_back.begun and policy_of(message).hand_back is not None,
+        )
         self.recovery = recovery_of(self.registry, broker, settings, policy_of, shared=shared)
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
@@ -132,6 +135,7 @@ class Runtime:
             payload_of=self._payload_of,
         )
         self.handing_back = HandingBack(self.table)
+        self.signals = ShutdownSignals(self.handing_back.begin)
         self.checkpoints = Checkpoints(self.registry, self.heartbeat.look_up, self.heartbeat.lose)
         self.stalls = Stalls(
             self.registry, self.table, self.heartbeat.lose, self._recover_here, settings.recovery_lock_ttl
@@ -156,6 +160,7 @@ class Runtime:
             self.heartbeat_process.start()
         if self.watch is not None:
             self.watch.start()
+        self.signals.attach()
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
     def drain(self) -> None:
@@ -170,6 +175,7 @@ class Runtime:
     def leave(self) -> None:
         """The worker has stopped: end in order."""
         self.left = True
+        self.signals.detach()
         self.recovery_thread.stop()
         self.listener.stop()
         if self.watch is not None:

@@ -369,6 +369,47 @@ def test_a_worker_that_is_stopped_and_started_again(rabbitmq_url: str, make: Cal
     assert (len(app.ran), app.waiting()) == (30, 0)
 
 
+# A worker that shuts down.
+
+
+def test_what_is_for_others_goes_back_once_and_is_not_fetched_again(
+    rabbitmq_url: str, lab: Lab, make: Callable[..., RabbitApp]
+) -> None:
+    """A quorum queue counts how often a message was given back; and what was fetched before can be acknowledged."""
+    app = make(rabbitmq_url)
+    work = app.actor(lambda: None, actor_name="work")
+    drains = threading.Event()
+    deliveries = Deliveries(lab.incarnation("me"), is_for_others=lambda message: drains.is_set())
+    deliveries.attach(app.broker)
+    draining: Any = app.broker.consume(app.queue, prefetch=4, timeout=50)
+    deliveries.detach(app.broker)
+
+    def fetched(consumer: Any) -> Any:
+        found = None
+        while found is None:
+            found = next(consumer)
+        return found
+
+    first = work.send()
+    running = fetched(draining)
+    assert running.message_id == first.message_id
+    drains.set()
+    second = work.send()
+    wait_until(lambda: next(draining) is not None or app.waiting() == 1, what="it is given back")
+    for _ in range(5):
+        assert next(draining) is None
+    assert app.waiting() == 1
+    draining.ack(running)
+    other: Any = app.broker.consume(app.queue, timeout=50)
+    again = fetched(other)
+    assert (again.message_id, again.redelivered) == (second.message_id, True)
+    other.ack(again)
+    other.close()
+    assert next(draining) is None
+    draining.close()
+    assert app.waiting() == 0
+
+
 # Threads.
 
 

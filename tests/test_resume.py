@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dramatiq_inflight.records import Finished, Start
 from dramatiq_inflight.registry import Registry
 
 from .support.cluster import Cluster
+from .support.history import History
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
 from .support.resumes import (
@@ -58,6 +60,28 @@ def test_what_is_killed_between_completion_and_ack_does_not_run_again(cluster: M
     report = kill_between_completion_and_ack(made, 8, workers=1)
     assert (report.messages, report.delivered_again) == (8, 8), str(report)
     assert report.again == report.untold == report.lost == [], str(report)
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_what_is_handed_back_does_not_wait_for_the_worker_that_it_comes_from(
+    cluster: MakeCluster, history: History, request: pytest.FixtureRequest, tmp_path: Path, broker: str
+) -> None:
+    """That one's consumer fetches on while another message goes on there, and nobody runs what it fetches."""
+    rabbitmq = {"TEST_RABBITMQ_URL": request.getfixturevalue("rabbitmq_url")} if broker == "rabbitmq" else {}
+    made = cluster(**NOTED, **rabbitmq)
+    old = made.worker()
+    made.app.gated.send("stays", str(tmp_path / "stays"))
+    made.app.stepwise.send_with_options(args=("goes", 10, 0.01, 5.0, str(tmp_path / "goes")), hand_back=10)
+    made.wait(lambda: history.keys("start") == {"stays", "goes"}, what="both run")
+    old.process.terminate()
+    made.wait(lambda: history.count("enqueued"), what="it is handed back")
+    made.worker()
+    made.wait(lambda: history.count("start") == 3, what="it runs again")
+    (tmp_path / "goes").touch()
+    made.wait(lambda: history.keys("end") == {"goes"}, what="it ends")
+    (tmp_path / "stays").touch()
+    made.wait(lambda: made.enqueued() == 0, what="all is done")
+    assert history.count("start") == 3
 
 
 # The number of a run.

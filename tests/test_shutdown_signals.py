@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A shutdown is heard of as soon as the signal comes; Dramatiq looks once a second whether one has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dramatiq_inflight.handing_back import SIGNALS, ShutdownSignals
+
+from .support.servers import wait_until
+
+
+class Handler:
+    """As a Dramatiq worker process has one."""
+
+    def __init__(self, module: str = "dramatiq.cli") -> None:
+        self.__module__ = module
+        self.called: list[int] = []
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.called.append(number)
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_it_is_heard_of_at_once_and_the_process_s_own_handler_is_called(number: signal.Signals) -> None:
+    handler, told = Handler(), threading.Event()
+    signal.signal(number, handler)
+    signals = ShutdownSignals(told.set)
+    signals.attach()
+    os.kill(os.getpid(), number)
+    assert told.wait(20)
+    os.kill(os.getpid(), number)  # the second one kills a Dramatiq worker process
+    assert handler.called == [number, number]
+    signals.detach()
+    assert signal.getsignal(number) is handler
+
+
+def test_other_handlers_are_left_alone() -> None:
+    """In a web server's process, say."""
+    handlers: list[Any] = [Handler("somebody.s"), signal.SIG_IGN]
+    for number, handler in zip(SIGNALS, handlers, strict=True):
+        signal.signal(number, handler)
+    ShutdownSignals(lambda: None).attach()
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+
+
+def test_one_that_was_set_later_is_left_alone() -> None:
+    handler, later = Handler(), Handler("somebody.s")
+    signal.signal(signal.SIGTERM, handler)
+    signals = ShutdownSignals(lambda: None)
+    signals.attach()
+    signal.signal(signal.SIGTERM, later)
+    signals.detach()
+    assert signal.getsignal(signal.SIGTERM) is later
+
+
+def test_who_ends_without_a_signal_tells_nobody() -> None:
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, Handler())
+    signals = ShutdownSignals(told.set)
+    signals.attach()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "dramatiq_inflight-signals")
+    signals.detach()
+    wait_until(lambda: not thread.is_alive(), what="it ends")
+    assert not told.is_set()
+
+
+def test_a_thread_cannot_listen_and_does_not_try() -> None:
+    handler = Handler()
+    signal.signal(signal.SIGTERM, handler)
+    signals = ShutdownSignals(lambda: None)
+    thread = threading.Thread(target=signals.attach)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is handler
