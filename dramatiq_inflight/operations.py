@@ -79,7 +79,7 @@ class Operations:
         self.logger = get_logger(__name__, type(self))
         tracker = tracker_of(broker)
         settings = tracker.settings
-        tracker.prepare(broker)
+        tracker.policies.prepare(broker)
         client, shared = tracker_client(settings, broker)
         self.broker = broker
         self.inspector = Inspector(client, settings.namespace)
@@ -91,7 +91,7 @@ class Operations:
             heartbeat_ttl=settings.heartbeat_ttl,
             fence_ttl=settings.fence_ttl,
         )
-        self._recovery = recovery_of(self._registry, broker, settings, tracker.policy_of, shared=shared)
+        self._recovery = recovery_of(self._registry, broker, settings, tracker.policies.of, shared=shared)
 
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.

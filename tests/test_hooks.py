@@ -72,7 +72,7 @@ def test_tracking_is_opted_in_by_actor_or_message(
     actor_says: bool | None, message_says: bool | None, default: bool, tracked: bool, app: App
 ) -> None:
     """Message over actor over default."""
-    app.tracker.settings = dataclasses.replace(app.tracker.settings, track_by_default=default)
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, track_by_default=default)
     currents: list[Current | None] = []
     options: dict[str, Any] = {} if actor_says is None else {"track_inflight": actor_says}
     actor = dramatiq.actor(broker=app.broker, actor_name="work", **options)(
@@ -116,7 +116,7 @@ def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCap
         go.wait(20)
         return "the result"
 
-    app.tracker.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
     actor = app.actor(work, store_results=True)
     app.start()
     message = actor.send()
@@ -143,7 +143,7 @@ def test_a_message_sent_again_under_its_id_runs_after_the_first(app: App) -> Non
         time.sleep(0.3)
         running.release()
 
-    app.tracker.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.5)
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.5)
     actor = app.actor(work, max_retries=0)
     app.start()
     message = actor.send()

@@ -62,7 +62,7 @@ def test_a_wrong_option_of_a_message_is_said_and_the_actors_own_used(
     actor = app.actor(lambda: None, actor_name="work", recovery_delay=7)
     app.start()
     message = actor.message_with_options(recovery_delay=-3, on_orphan="dead_letter")
-    policy = app.tracker.policy_of(message)
+    policy = app.tracker.policies.of(message)
     assert (policy.recovery_delay, policy.on_orphan) == (7, "dead_letter")
     assert f"recovery_delay of message {message.message_id} is -3" in caplog.text
 
@@ -716,7 +716,7 @@ def _recovery(app: App) -> Any:
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
         queues=None,
         lock_ttl=60,
-        policy_of=app.tracker.policy_of,
+        policy_of=app.tracker.policies.of,
     )
 
 

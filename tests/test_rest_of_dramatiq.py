@@ -328,7 +328,7 @@ def test_the_prometheus_middleware_counts_a_duplicate_as_what_it_is(
     registry = prometheus_client.CollectorRegistry()
     monkeypatch.setattr(prometheus_client, "CollectorRegistry", lambda: registry)
     app.broker.add_middleware(Prometheus(), before=type(app.tracker))
-    app.tracker.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
     caplog.set_level("INFO")
     release = threading.Event()
 

@@ -81,7 +81,7 @@ def test_an_application_that_shares_a_namespace_by_mistake_leaves_the_others_mes
     with redis.Redis.from_url(another_database(server_url)) as apart:
         first, second = make("a", client=apart), make("b", client=apart)
         for app in (first, second):
-            app.tracker.settings = dataclasses.replace(app.tracker.settings, namespace=namespace)
+            app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, namespace=namespace)
             app.lab = Lab(apart, namespace)
         message = first.broker.actors["work"].message()
         owner = Registry(apart, namespace, "dead", heartbeat_ttl=20, fence_ttl=60)

@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The end of a message: what follows from it is with the broker before its record is settled, and settled before it is
+forgotten.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import redis
+from dramatiq.common import q_name
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Shutdown
+
+from .checkpoints import expect_nothing
+from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
+from .errors import HandBack, MessageLost
+from .home import store_at_home
+from .policies import Policies
+from .records import OPTION, Copy, Mark, mark_of
+from .refusing import patiently
+from .runtime import Runtime
+from .table import Entry, Phase, current_entry
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """Ends the messages of one worker."""
+
+    def __init__(self, runtime: Runtime, policies: Policies) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.runtime = runtime
+        self._policies = policies
+
+    def processed(self, message: Any, result: Any, exception: BaseException | None) -> None:
+        """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
+        entry = self.runtime.table.get(message)
+        if entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
+            return
+        self._end(entry, succeeded=exception is None)
+        if self._is_lost(entry):
+            entry.cut_short = has_more_to_do(self.runtime.broker, message)
+            _let_nothing_follow(message)  # its new owner answers for it
+        elif _is_to_go_on(entry, exception):
+            self._hand_back(message, entry)
+        elif exception is None:
+            store_at_home(self.runtime.broker, message, "after_process_message", result=result)
+
+    def skipped(self, message: Any) -> None:
+        """Another middleware has skipped the message after we had recorded its start."""
+        entry = self.runtime.table.get(message)
+        if entry is not None and entry.phase is Phase.RUNNING:
+            entry.end(succeeded=not message.failed)
+            store_at_home(self.runtime.broker, message, "after_skip_message")
+
+    def before_ack(self, message: Any) -> None:
+        """A success is settled now: everything that follows from it has been enqueued.
+
+        Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
+        Elsewhere it is remembered until the ack was sent.  A failure of which nothing comes next is handed over.
+        """
+        entry = self.runtime.table.get(message)
+        if entry is not None:
+            if entry.phase is Phase.RUNNING:
+                # An interrupt has hit Dramatiq's own code behind the actor, and no hook was called: it has failed, and
+                # nothing comes next.
+                self._end(entry, succeeded=False)
+                entry.retry_begun = not self._is_lost(entry)
+            if entry.handed_back:
+                try:
+                    self.runtime.heartbeat.hand_back(entry)
+                except redis.RedisError:
+                    pass  # its copy waits until its release is told
+            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry))
+            entry.acking_since = time.monotonic()
+        if entry is None:
+            self._settle_unseen(message, "completed")
+        elif self._is_stranded(entry):
+            # Before the ack: killed in between, it would be taken for one of which the broker holds what comes next.
+            self._strand(message, entry)
+        elif entry.to_finish and not self.runtime.finishes_with_ack:
+            entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
+            try:
+                self.runtime.heartbeat.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
+            except redis.RedisError:
+                pass  # after_ack leaves it to the heartbeat
+
+    def after_ack(self, message: Any) -> None:
+        """A failure is settled now: the broker holds the retry."""
+        entry = self.runtime.table.get(message)
+        if entry is not None and entry.told and entry.succeeded and not self.runtime.finishes_with_ack:
+            self.runtime.deliveries.acked(message, entry)
+        try:
+            if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
+                self._let_go(entry)
+        finally:
+            self._forget(message, entry)
+
+    def before_nack(self, message: Any) -> None:
+        """What follows from a failure is enqueued first."""
+        entry = self.runtime.table.get(message)
+        if entry is not None:
+            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry))
+
+    def after_nack(self, message: Any) -> None:
+        """The broker has dead-lettered the copy."""
+        entry = self.runtime.table.get(message)
+        if entry is None:
+            self._settle_unseen(message, "dead_lettered")
+        elif entry.phase is Phase.POISONED:
+            self._settle(entry.copy, "dead_lettered")
+        elif entry.phase is Phase.ENDED:
+            entry.succeeded, entry.dead_lettered = False, True
+            self._let_go(entry)
+        self._forget(message, entry)
+        store_at_home(self.runtime.broker, message, "after_nack")
+
+    def _end(self, entry: Entry, *, succeeded: bool) -> None:
+        """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
+        while True:
+            try:
+                entry.end(succeeded=succeeded)
+                break
+            except (HandBack, MessageLost):
+                continue  # too late: there is nothing to interrupt
+        expect_nothing(entry)
+        with entry.mutex:
+            pass
+
+    def _hand_back(self, message: Any, entry: Entry) -> None:
+        """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
+        # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
+        mark: Mark = {**mark_of(message), "generation": max(entry.generation, entry.copy.generation)}
+        if entry.copy.origin:
+            mark["origin"] = entry.copy.origin
+        for of_this_delivery in ("deferrals", "duplicate"):
+            mark.pop(of_this_delivery, None)  # type: ignore[misc]
+        copy = message.copy(options={OPTION: mark})
+        entry.to_follow, entry.handed_back = {copy.message_id: (copy, None)}, True
+        entry.retry_begun = True  # should that not be possible, recovery does it
+        _let_nothing_follow(message)  # it has not failed, and has not succeeded either
+        self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
+
+    def _is_lost(self, entry: Entry) -> bool:
+        """Whether another worker has the message, as far as Redis can be asked."""
+        if self.runtime.lease.in_doubt(entry):
+            try:
+                self.runtime.heartbeat.look_up(entry)
+            except redis.RedisError:
+                pass  # the heartbeat learns it when Redis is back
+        return entry.lost
+
+    def _is_stranded(self, entry: Entry) -> bool:
+        """Whether a failure is about to be acknowledged, and nothing comes next."""
+        if entry.phase is not Phase.ENDED or entry.succeeded or entry.lost or entry.told or entry.enqueued_again:
+            return False
+        return entry.retry_begun  # else nobody wanted one: an acknowledged failure is over
+
+    def _strand(self, message: Any, entry: Entry) -> None:
+        entry.stranded = True
+        try:
+            entry.payload = message.encode()
+        except Exception:
+            self.logger.exception(
+                "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
+            )
+        # However long that takes: acknowledged before Redis knows of it, it would be lost with this process.
+        patiently(
+            f"Redis could not be told that message {message.message_id} has failed",
+            lambda: self.runtime.heartbeat.let_go(entry),
+        )
+
+    def _let_go(self, entry: Entry) -> None:
+        try:
+            self.runtime.heartbeat.let_go(entry)
+        except redis.RedisError:
+            pass  # _forget leaves it to the heartbeat
+
+    def _forget(self, message: Any, entry: Entry | None) -> None:
+        """The broker is done with this copy, and so is this thread."""
+        if entry is not None:
+            if entry.phase is Phase.ENDED and not entry.told and not entry.lost:
+                entry.phase = Phase.UNTOLD
+            self.runtime.table.forget(message)
+            if current_entry.get() is entry:
+                current_entry.set(None)
+        # Last: its record must not say that it is alone when others come in.
+        self.runtime.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
+
+    def _settle_unseen(self, message: Any, state: str) -> None:
+        """The broker is rid of a copy that never came to us: it was too old, or has no actor here."""
+        if message.queue_name != q_name(message.queue_name):
+            return  # moved from a delay queue to its queue
+        if self._policies.tracks(self.runtime.broker, message) or message.actor_name not in self.runtime.broker.actors:
+            self._settle(Copy.of(message), state)
+
+    def _settle(self, copy: Copy, state: str) -> None:
+        try:
+            self.runtime.registry.settle(copy, state, self.runtime.broker_keys(copy.queue))
+        except redis.RedisError:
+            pass  # the record keeps its deadline, and recovery asks the broker then
+
+
+def _let_nothing_follow(message: Any) -> None:
+    """Neither what comes after a success, nor a retry or a dead letter."""
+    remove_continuations(message)
+    message.options["store_results"] = False
+    message.options["throws"] = BaseException
+    message.failed, message.fail = False, lambda: None
+
+
+def _is_to_go_on(entry: Entry, exception: BaseException | None) -> bool:
+    """Whether a run has stopped because its worker shuts down, and is to be enqueued again for that."""
+    # Of an async actor that takes more than a second to clean up Dramatiq says so by an error of its own.
+    for raised in (exception, exception.__cause__ if exception is not None else None):
+        if isinstance(raised, HandBack) or (isinstance(raised, Shutdown) and entry.policy.hand_back is not None):
+            return True
+    return False

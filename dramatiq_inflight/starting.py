@@ -1,0 +1,246 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The start of a message: Redis is asked whether this copy may run here, and records that it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import redis
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Shutdown, SkipMessage, TimeLimitExceeded
+
+from .errors import MessageSkipped
+from .incident import Incident, Kind
+from .interrupt import Strand
+from .policies import Policies
+from .records import Claim, Copy, DeadIncarnation, Orphan, Start, Started, is_copy, mark_of
+from .refusing import SKIPS, Refusals, stopped_clock
+from .runtime import Runtime
+from .table import Entry, current_entry
+
+__all__ = ["Starting"]
+
+#: How long a duplicate is put off at first, at the most, in challenges: a little longer than they take.
+QUESTIONS = 3
+
+#: Interrupts that say nothing against a message whose actor has not begun: it is put off, and has not failed.
+NOT_BEGUN = (Shutdown, TimeLimitExceeded)
+
+
+class Starting:
+    """Begins the messages of one worker."""
+
+    def __init__(self, runtime: Runtime, policies: Policies) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.runtime = runtime
+        self._policies = policies
+        self._refusals = Refusals(runtime)
+
+    def begin(self, message: Any) -> None:
+        """Ask whether this copy may run here, and record that it does.
+
+        Raises:
+          MessageSkipped: Another copy has run, is running, or will.
+          PoisonMessage: It has killed too many workers.
+        """
+        try:
+            entered = self.runtime.gate.enter(lambda: stopped_clock(self.runtime.broker, message))
+        except NOT_BEGUN:
+            entered = False
+        if not entered:
+            entry = Entry(Copy.of(message))
+            self.runtime.table.reserve(message, entry)
+            self._refusals.to_another(message, entry)
+        if self._policies.tracks(self.runtime.broker, message):
+            self._start(message)
+        elif self.runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
+            message.options["store_results"] = False
+            current_entry.set(Entry(Copy.of(message), given_away=True))
+            raise MessageSkipped(SKIPS[Start.ELSEWHERE])
+
+    def _start(self, message: Any) -> None:
+        copy = Copy.of(message)
+        entry = Entry(copy, generation=copy.generation, epoch=self.runtime.lease.epoch)
+        here = self.runtime.table.reserve(message, entry)
+        self._look_at_delivery(message, entry)
+        started = None
+        try:
+            entry.policy = self._policies.of(message)
+            entry.message = message
+            if entry.policy.hand_back is not None and self.runtime.handing_back.begun:
+                self._refusals.to_another(message, entry)  # or it would be handed back to us
+            entry.alone = self.runtime.always_alone
+            started = self._ask(message, entry, here, seen_to=self.runtime.always_alone)
+            if started is not None and started.answer is Start.LAST_CHANCE:
+                self._be_alone(message, entry, started)
+                started = self._ask(message, entry, here, seen_to=True)
+        except SkipMessage:
+            raise
+        except Exception:
+            # Dramatiq would swallow it, and run the actor.
+            if started is None and not is_copy(message) and entry.policy.on_orphan != "dead_letter":
+                self.runtime.table.skip(entry)
+                raise
+            self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
+            self._refusals.put_off(message, entry, self.runtime.settings.heartbeat_ttl, "its start failed")
+        except BaseException:
+            self.runtime.table.skip(entry)
+            raise
+        if started is None:
+            never_again = entry.policy.on_orphan == "dead_letter"
+            if here != "no" or copy.duplicate or mark_of(message).get("reason") or never_again:
+                why = "its start cannot be recorded, because Redis is away"
+                self._refusals.put_off(message, entry, self.runtime.settings.heartbeat_ttl, why)
+            entry.encoded()  # as it came: the actor may change its arguments, and the heartbeat writes the record
+            self._run(entry)
+        else:
+            self._act_on(message, entry, started)
+
+    def _look_at_delivery(self, message: Any, entry: Entry) -> None:
+        if self.runtime.queues is None:  # else the start asks the broker
+            if self.runtime.deliveries.is_lost(message):
+                self._refusals.skip(message, entry, SKIPS[Start.ELSEWHERE])
+            if getattr(message, "redelivered", False):
+                entry.contended = True  # whoever had it before may have it in memory still
+        if mark_of(message).get("void"):
+            self._refusals.skip(message, entry, "it was enqueued by a worker that had lost the message")
+
+    def _ask(self, message: Any, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
+        """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
+
+        Parameters:
+          seen_to: Whether it was seen to it that the message is alone, as far as that is possible.
+        """
+        # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the heartbeat
+        # tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
+        if self.runtime.connectivity.away and self.runtime.queues is None and not is_copy(message):
+            return None
+        broker_keys = self.runtime.broker_keys(entry.copy.queue)
+
+        def start(payload: bytes) -> Started:
+            return self.runtime.registry.start(
+                entry.copy,
+                payload,
+                limit=entry.policy.limit,
+                here=here,
+                forgotten=self.runtime.lease.forgotten,
+                alone=entry.alone if seen_to else None,
+                tailored=entry.policy.tailored,
+                broker_keys=broker_keys,
+            )
+
+        try:
+            with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
+                # Where the script can have the payload from the self.runtime.broker, it need not be encoded, nor sent.
+                started = start(entry.payload if broker_keys else entry.encoded())
+                return start(entry.encoded()) if started.answer is Start.PAYLOAD else started
+        except redis.RedisError:
+            return None  # said once, by Connectivity
+
+    def _be_alone(self, message: Any, entry: Entry, started: Started) -> None:
+        """Wait until the message has the process to itself; not for ever."""
+        allowed = max(entry.policy.limit, 1)
+        # Longer with every crash that did not convict it, so that a crash loop ends whatever its rhythm is.
+        timeout = self.runtime.settings.alone_timeout * 2.0 ** min(started.crashes - allowed, 16)
+        self.logger.warning(
+            "Message %s (actor %r) has %d of %d crashes that it may have: it runs alone in this process, which starts "
+            "nothing else meanwhile.",
+            *(message.message_id, message.actor_name, started.crashes, entry.policy.limit),
+        )
+        entry.alone = True
+        try:
+            self.runtime.registry.hold(entry.copy, timeout)
+        except redis.RedisError:
+            pass  # its start will tell
+        try:
+            alone = self.runtime.gate.enter_alone(
+                timeout,
+                lambda: self.runtime.heartbeat.accompany(entry),
+                lambda: stopped_clock(self.runtime.broker, message),
+            )
+        except NOT_BEGUN:
+            alone = None
+        if alone is None:
+            self._refusals.to_another(message, entry)
+        if not alone:
+            entry.alone = False
+            self.logger.warning(
+                "Message %s could not be alone within %g seconds: it runs beside others, and would not be convicted.",
+                *(message.message_id, timeout),
+            )
+
+    def _act_on(self, message: Any, entry: Entry, started: Started) -> None:
+        if started.answer is Start.RUN:
+            entry.written, entry.run, entry.generation = True, started.run, started.generation
+            entry.crashes, entry.drains = started.crashes, started.drains
+            entry.started_ms, entry.first_ms = started.started_ms, started.first_ms
+            if started.owner:
+                self._taken_over(entry, started)
+            self._run(entry)
+        elif started.answer in (Start.DUPLICATE, Start.WAITING):
+            entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
+            wait = started.wait_ms / 1000
+            if started.owner:
+                self.runtime.challenge(started.owner, entry.copy.message_id)
+                # Should this process die before it has its answer, the copy asks anew.
+                wait = min(wait, QUESTIONS * self.runtime.settings.patience("thread"))
+            self._refusals.put_off(message, entry, wait, "it is running already")
+        elif started.answer is Start.POISONED:
+            self._refusals.reject(
+                message, entry, mark_of(message).get("reason") or "it has killed its worker too often"
+            )
+        elif started.answer in (Start.CLAIMED, Start.CONVICTED):
+            self._put_back(entry, started)
+            self._refusals.skip(message, entry, SKIPS[started.answer])
+        else:
+            entry.given_away = started.answer is Start.ELSEWHERE
+            self._refusals.skip(message, entry, SKIPS[started.answer])
+
+    def _run(self, entry: Entry) -> None:
+        if entry.policy.may_interrupt:
+            entry.strand = Strand()
+        entry.checkpoints = self.runtime.checkpoints
+        # All that others go by is there before it counts as running: from then on it may be interrupted.
+        entry.moved_at = time.monotonic()
+        current_entry.set(entry)
+        self.runtime.table.run(entry)
+        self.runtime.handing_back.ask(entry)  # should the shutdown have begun meanwhile
+        if entry.policy.stall_timeout is not None:
+            self.runtime.stalls.watch()
+
+    def _put_back(self, entry: Entry, started: Started) -> None:
+        """The start has claimed the message for us: its copy is enqueued by recovery."""
+        # Not in this thread, which may be interrupted at any moment.
+        self.runtime.recovery.leave_over(entry.copy.message_id, started.owner)
+        self.runtime.recovery_thread.wake()
+
+    def _taken_over(self, entry: Entry, started: Started) -> None:
+        """This copy takes the place of one whose worker is dead."""
+        try:
+            dead = self.runtime.registry.incarnation(started.owner)
+        except redis.RedisError:
+            dead = DeadIncarnation(started.owner, "", "", "", "", "", [])
+        self.logger.warning("Message %s is taken over from worker %s: %s.", entry.copy.message_id, dead, dead.why)
+        self.runtime.recovery.tell(Incident.of(Kind.RECOVERED, _orphan(entry, started), dead), None)
+
+
+def _orphan(entry: Entry, started: Started) -> Orphan:
+    copy = entry.copy
+    return Orphan(
+        message_id=copy.message_id,
+        verdict=Claim.CLAIMED,
+        run=started.run,
+        generation=started.generation,
+        crashes=started.crashes,
+        limit=entry.policy.limit,
+        started_ms=started.started_ms,
+        first_ms=started.first_ms or started.started_ms,
+        drains=started.drains,
+        origin=copy.origin,
+        queue=copy.queue,
+        actor=copy.actor,
+        payload=b"",
+    )
