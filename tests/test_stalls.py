@@ -724,6 +724,7 @@ def test_a_copy_that_is_handed_back_does_not_wait_for_the_end_of_the_first_run(a
     do_ack = broker.do_ack
 
     def meanwhile(*args: Any) -> None:
+        broker.do_ack = do_ack
         consumer = type(broker).consume(broker, "default", timeout=50)  # another one's: ours give it back
         message: Any = None
         while message is None:
@@ -732,7 +733,6 @@ def test_a_copy_that_is_handed_back_does_not_wait_for_the_end_of_the_first_run(a
         starts.append(app.lab.start(other, copy, payload=message.encode()).answer)
         assert other.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
         consumer.ack(message)
-        broker.do_ack = do_ack
         do_ack(*args)
 
     for consumer in app.worker.consumers.values():  # type: ignore[union-attr]
