@@ -16,8 +16,9 @@ from docutils.core import publish_doctree
 
 ROOT = Path(__file__).parents[1]
 
-#: The section of the page for each way to log.
+#: The section of the page for each way to log; one is there where there are lines for it.
 SECTIONS = {
+    "critical": "CRITICAL",
     "debug": "DEBUG",
     "info": "INFO",
     "warning": "WARNING",
@@ -27,7 +28,7 @@ SECTIONS = {
 }
 
 #: Other ways, which nobody here is to take: the page and this test would have to learn them.
-STRANGE = {"critical", "fatal", "log"}
+STRANGE = {"fatal", "log"}
 
 #: What logging puts in for a value: %s, %.1f, %(name)r, ...
 VALUE = re.compile(r"%(?:\(\w+\))?[#0\- +]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa]")
