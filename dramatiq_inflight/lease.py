@@ -29,7 +29,7 @@ class Connectivity:
 
     @property
     def away(self) -> bool:
-        """Whether the last command failed.  The heartbeat tries again within a second."""
+        """Whether a command has failed, and no heartbeat has arrived since.  That is tried again within a second."""
         return self._away_since is not None
 
     def failed_within(self, seconds: float) -> bool:
@@ -37,7 +37,10 @@ class Connectivity:
         return time.monotonic() - self._failed_at < seconds
 
     def succeeded(self, begun: float) -> None:
-        """A command reached Redis; `begun` says when (``time.monotonic``): one from before the outage ends none."""
+        """A script has renewed the heartbeat; `begun` says when (``time.monotonic``).
+
+        One from before the outage ends none.  Nor does a command that only reads: Redis answers those while it is full.
+        """
         if self._away_since is None:
             return
         with self._mutex:

@@ -157,7 +157,7 @@ class InFlightTracker(Middleware):
         """
         settings = self.settings
         if not settings.enabled:
-            self.logger.info("Messages in flight are not tracked: PROCESSING_ENABLED is off.")
+            self.logger.info("Messages in flight are not tracked: enabled (PROCESSING_ENABLED) is false.")
             return
         if self._runtime is not None and not self._runtime.left:
             raise ConfigurationError(

@@ -16,7 +16,6 @@ from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.errors import DecodeError
-from dramatiq.logging import get_logger
 
 from .connection import bounded_client
 from .inspector import Inspector
@@ -76,7 +75,6 @@ class Operations:
     """
 
     def __init__(self, broker: Broker) -> None:
-        self.logger = get_logger(__name__, type(self))
         tracker = tracker_of(broker)
         settings = tracker.settings
         tracker.policies.prepare(broker)

@@ -378,7 +378,7 @@ class Recovery:
                 swept.set_aside += 1
                 self.logger.error(
                     "The record of message %s cannot be read: it is damaged, or of another version. It is set aside "
-                    "whole, and the message is not recovered; %d are aside now.",
+                    "whole, and no copy is enqueued; if the broker still has the message, that runs. %d are aside now.",
                     *(id, self.registry.count_aside()),
                 )
                 self.tell(Incident.of(Kind.SET_ASIDE, _unreadable(id), dead), None)

@@ -109,8 +109,7 @@ class Registry:
       on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
         when it was begun (``time.monotonic``), and whether Redis had not heard of it at all.
       on_answer_lost: Called when a script may have run, and what it said is not known.
-      on_success: Called after every command that reached Redis, with when it was begun (``time.monotonic``).
-      on_failure: Called after every command that did not.
+      on_failure: Called after every command that did not reach Redis, or was refused.
     """
 
     def __init__(
@@ -123,7 +122,6 @@ class Registry:
         fence_ttl: float,
         on_contact: Callable[[bool, float, bool], None] = lambda known, begun, absent: None,
         on_answer_lost: Callable[[], None] = lambda: None,
-        on_success: Callable[[float], None] = lambda begun: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
     ) -> None:
         self.client = client
@@ -134,7 +132,6 @@ class Registry:
         self.deadline_ms = FIRST_DEADLINE_TTLS * _ms(heartbeat_ttl)
         self._on_contact = on_contact
         self._on_answer_lost = on_answer_lost
-        self._on_success = on_success
         self._on_failure = on_failure
         self._scripts: dict[str, Script] = {
             name: client.register_script(text) for name, text in _load_scripts().items()
@@ -721,15 +718,12 @@ class Registry:
         return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
 
     def _ask(self, command: Callable[[], Any]) -> Any:
-        begun = time.monotonic()
         try:
-            reply = command()
+            return command()
         except redis.RedisError as error:
             self._on_answer_lost()
             self._on_failure(error)
             raise
-        self._on_success(begun)
-        return reply
 
 
 def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> DeadIncarnation:

@@ -93,9 +93,8 @@ class Runtime:
             self.incarnation.id,
             heartbeat_ttl=settings.heartbeat_ttl,
             fence_ttl=settings.fence_ttl,
-            on_contact=self.lease.contact,
+            on_contact=self._in_contact,
             on_answer_lost=self.lease.answer_lost,
-            on_success=self.connectivity.succeeded,
             on_failure=self.connectivity.failed,
         )
         #: Whether the worker has stopped.
@@ -239,6 +238,10 @@ class Runtime:
             return not own and (stored or not self.lease.forgotten or self.registry.was_handed_back())
         except redis.RedisError:
             return False
+
+    def _in_contact(self, known: bool, begun: float, absent: bool) -> None:
+        self.lease.contact(known, begun, absent)
+        self.connectivity.succeeded(begun)
 
     def _recover_here(self, message_id: str) -> None:
         """What this incarnation has claimed itself: its recovery puts it back."""

@@ -191,7 +191,7 @@ def _check_together(settings: Settings, source: _Source) -> None:
             f"dramatiq_inflight: heartbeat_ttl ({ttl:g} s) is less than three times heartbeat_interval ({interval:g}); "
             "a single lost heartbeat can make a living worker look dead.",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=4,  # whoever makes the tracker
         )
     if settings.redis_url is not None and settings.client is not None:
         raise ConfigurationError("Both redis_url (or PROCESSING_REDIS_URL) and client are set; set one of them.")

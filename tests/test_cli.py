@@ -170,6 +170,8 @@ def test_what_was_set_aside_is_listed(run: Run, lab: Lab, a: Registry, b: Regist
     assert document(run("list", "--state", "aside", "--queue", "other", "--json"))["messages"] == []
     assert run("list", "--state", "aside", "--worker", "a").exit_code == 2
     assert "set aside  1" in run("status").stdout
+    lab.start(b, copy)  # the broker still had it
+    assert [row[:2] for row in rows(run("list", "--state", "aside"), "MESSAGE")] == [[copy.message_id, "running"]]
 
 
 def test_one_message_is_shown_and_its_payload_only_when_asked_for(run: Run, lab: Lab, a: Registry) -> None:

@@ -661,6 +661,30 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     assert app.unsettled() == set()
 
 
+def test_a_full_redis_is_said_once_though_it_answers_what_only_reads(
+    own_server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is tracked until it takes writes again, so it is not back before that."""
+    caplog.set_level("INFO")
+    client: Any = own_server.client()
+    app = App(own_server.url, namespace, Lab(client, namespace))
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    client.config_set("maxmemory", 1)
+    wait_until(lambda: runtime.connectivity.away, what="Redis refuses")
+    failures, sweeps = runtime.connectivity.failures, runtime.recovery_thread.sweeps
+    runtime.recovery_thread.wake()
+    wait_until(lambda: runtime.recovery_thread.sweeps > sweeps + 1, what="it was asked what is due, and answered")
+    wait_until(lambda: runtime.connectivity.failures > failures, what="the next heartbeat was refused")
+    assert caplog.text.count("Redis cannot be used") == 1
+    assert "Redis is back" not in caplog.text
+    client.config_set("maxmemory", 0)
+    wait_until(lambda: not runtime.connectivity.away, what="Redis is back")
+    app.close()
+    assert caplog.text.count("Redis cannot be used") == caplog.text.count("Redis is back") == 1
+
+
 def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
     app: App, caplog: pytest.LogCaptureFixture
 ) -> None:

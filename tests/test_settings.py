@@ -232,8 +232,9 @@ def test_a_ttl_below_twice_the_interval_is_an_error() -> None:
 
 def test_a_ttl_below_three_times_the_interval_is_a_warning() -> None:
     """It works, but is not advised."""
-    with pytest.warns(RuntimeWarning, match="less than three times"):
+    with pytest.warns(RuntimeWarning, match="less than three times") as said:
         InFlightTracker(heartbeat_interval=30, heartbeat_ttl=60)
+    assert said[0].filename == __file__, "it names the line that is to be changed"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         InFlightTracker(heartbeat_interval=30, heartbeat_ttl=90)

@@ -146,12 +146,12 @@ def _fields(view: MessageView) -> list[tuple[str, Cell]]:
 
 
 def _aside(inspector: Inspector, *, queue: str | None, actor: str | None, **others: Any) -> list[MessageView]:
-    """Those that were set aside; no worker has them."""
+    """Those that were set aside; where a copy that the broker still had runs since, as it runs."""
     if any(others[name] is not None for name in ("instance", "worker", "older_than")):
         raise click.UsageError("--state aside goes with --queue and --actor only: what is set aside has no worker.")
     chosen = [one.id for one in inspector.aside() if queue in (None, one.queue) and actor in (None, one.actor)]
     views = [inspector.message(id) for id in chosen]
-    return [view for view in views if view is not None and view.state == ASIDE]
+    return [view for view in views if view is not None]
 
 
 def _payload_document(data: bytes | None) -> dict[str, Any]:

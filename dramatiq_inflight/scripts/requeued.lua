@@ -4,7 +4,7 @@
 -- A recoverer has enqueued the copies of what it had claimed.
 --
 -- KEYS  1 waiting   2 running:<dead>   3... records
--- ARGV  1 me   2 first deadline ms (doubles with every generation, up to a day)
+-- ARGV  1 me   2 first deadline ms (doubles with every generation, up to an hour)
 --       3 the dead incarnation
 --       4... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ...
 --       (five a record)
