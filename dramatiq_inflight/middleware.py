@@ -38,6 +38,7 @@ from dramatiq.middleware import (
     TimeLimit,
     TimeLimitExceeded,
 )
+from dramatiq.results import Results
 from dramatiq.worker import ConsumerThread
 
 from .checkpoints import expect_nothing
@@ -53,7 +54,10 @@ from .runtime import Runtime
 from .settings import load_settings
 from .table import Entry, Phase, current_entry, is_own_enqueue, own_enqueue
 
-__all__ = ["InFlightTracker", "tracker_of"]
+__all__ = ["BEFORE", "InFlightTracker", "tracker_of"]
+
+#: What the tracker comes after: it must not go on where a message was taken from its worker.
+BEFORE = (Retries, Pipelines, GroupCallbacks, Callbacks, Results)
 
 #: How long a duplicate is put off at first, at the most, in challenges: a little longer than they take.
 QUESTIONS = 3
@@ -218,7 +222,7 @@ class InFlightTracker(Middleware):
                 "duplicates. Add one."
             )
         after = broker.middleware[broker.middleware.index(self) + 1 :]
-        late = [m for m in after if isinstance(m, (Retries, Pipelines, GroupCallbacks, Callbacks))]
+        late = [m for m in after if isinstance(m, BEFORE)]
         if late:
             self.logger.warning(
                 "InFlightTracker should come after %s in the broker's middleware: a worker that was taken for dead "

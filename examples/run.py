@@ -333,9 +333,9 @@ def resume(stage: Stage) -> None:
     def beginning(pod: str) -> int:
         return int(stage.logged(" goes on after document ", pod)[0].rpartition(" ")[2].rstrip("."))
 
-    stage.kill(start("pod-a", 40))
+    stage.kill(start("pod-a", 30))
     at_the_kill = counted()
-    stage.stop(start("pod-b", 70))
+    stage.stop(start("pod-b", 45))
     at_the_stop = counted()
     start("pod-c", 100)
     stage.happens("All documents are counted", "pod-c")
@@ -415,7 +415,7 @@ def main(names: list[str]) -> int:
         for child in children.values():
             child.terminate()
             child.wait()
-    return max(abs(child.returncode) for child in children.values())
+    return max(abs(int(child.returncode)) for child in children.values())
 
 
 if __name__ == "__main__":
