@@ -78,4 +78,5 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "mysite.urls"
 WSGI_APPLICATION = "mysite.wsgi.application"
 STATIC_URL = "static/"
+TIME_ZONE = "UTC"
 USE_TZ = True
