@@ -147,7 +147,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def rounds(session: nox.Session) -> None:
-    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes] [--help]``."""
+    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes|evictions]``."""
     session.install("-e", ".[test]")
     what, *options = session.posargs or ["rounds"]
     if what.startswith("-"):
