@@ -143,9 +143,7 @@ def test_kubectl_makes_the_same_of_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_document_is_valid_and_has_no_unknown_field(documents: list[Document], version: str) -> None:
-    validator = pytest.importorskip(
-        "kubernetes_validate", reason="needs kubernetes-validate: nox -s examples"
-    )
+    validator = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: nox -s examples")
     wanted = validator.latest_version() if version == "newest" else version
     for document in documents:
         validator.validate(document, wanted, strict=True)

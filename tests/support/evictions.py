@@ -83,6 +83,7 @@ class Case:
     def start(self, name: str) -> WorkerProcess:
         """A pod."""
         return self.cluster.worker(
+            threads=8,
             processes=2,
             inside=CONTAINER,
             wait=False,
