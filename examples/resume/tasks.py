@@ -42,7 +42,7 @@ def count_words() -> None:
     with sqlite3.connect(DATABASE, timeout=10, isolation_level=None) as database:
         # What was done since the last save is done again after a crash, so it must bear that: as an UPDATE does.
         for number, text in job.iterate(documents_after, key=lambda document: document[0], every=1):
-            time.sleep(0.04)  # documents are longer in practice
+            time.sleep(0.05)  # documents are longer in practice
             database.execute(
                 "UPDATE document SET words = ?, times = times + 1 WHERE id = ?", (len(text.split()), number)
             )
@@ -52,11 +52,11 @@ def count_words() -> None:
 
 
 def prepare() -> None:
-    """A database to begin with: a hundred documents, of a word, two words, ..."""
+    """A database to begin with: 120 documents, of a word, two words, ..."""
     with sqlite3.connect(DATABASE) as database:
         database.execute("DROP TABLE IF EXISTS document")
         database.execute("CREATE TABLE document (id INTEGER PRIMARY KEY, text TEXT, words INT, times INT DEFAULT 0)")
-        texts = [("word " * number,) for number in range(1, 101)]
+        texts = [("word " * number,) for number in range(1, 121)]
         database.executemany("INSERT INTO document (text) VALUES (?)", texts)
     database.close()
 
