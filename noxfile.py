@@ -75,7 +75,7 @@ def servers(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types; and the Lua scripts, where luacheck is installed."""
-    session.install("ruff>=0.9", "mypy>=1.15", "nox", "-e", ".[test]", "pika")
+    session.install("ruff>=0.9", "mypy>=1.15", "nox", "-e", ".[test,examples]", "pika")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -114,6 +114,16 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples, each with a kill in the middle, and check the manifests; ``-- django`` for one of them."""
+    session.install("-e", ".[examples]")
+    session.run("python", "-m", "examples.run", *session.posargs)
+    if not session.posargs:
+        session.install("kubernetes-validate>=1.30")
+        session.run("pytest", "-q", "tests/test_kubernetes.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure what tracking costs; ``nox -s bench -- overhead`` for one part, ``--json FILE`` to keep the figures."""
     session.install("-e", ".[test]", "redis[hiredis]")
@@ -137,7 +147,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def rounds(session: nox.Session) -> None:
-    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes] [--help]``."""
+    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes|evictions]``."""
     session.install("-e", ".[test]")
     what, *options = session.posargs or ["rounds"]
     if what.startswith("-"):

@@ -19,6 +19,7 @@ from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Callbacks, GroupCallbacks, Middleware, Pipelines, Retries
+from dramatiq.results import Results
 
 from .ending import Ending
 from .enqueues import Enqueues
@@ -31,7 +32,10 @@ from .settings import Settings, load_settings
 from .starting import Starting
 from .table import current_entry
 
-__all__ = ["InFlightTracker", "tracker_of"]
+__all__ = ["BEFORE", "InFlightTracker", "tracker_of"]
+
+#: What the tracker comes after: it must not go on where a message was taken from its worker.
+BEFORE = (Retries, Pipelines, GroupCallbacks, Callbacks, Results)
 
 
 class InFlightTracker(Middleware):
@@ -174,7 +178,7 @@ class InFlightTracker(Middleware):
                 "duplicates. Add one."
             )
         after = broker.middleware[broker.middleware.index(self) + 1 :]
-        late = [m for m in after if isinstance(m, (Retries, Pipelines, GroupCallbacks, Callbacks))]
+        late = [m for m in after if isinstance(m, BEFORE)]
         if late:
             self.logger.warning(
                 "InFlightTracker should come after %s in the broker's middleware: a worker that was taken for dead "

@@ -192,6 +192,8 @@ class Runtime:
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
             left = self.registry.leave()
+            if left:
+                self.registry.tell_some(DIED)  # or they would sleep until they had expected this heartbeat to expire
         except redis.RedisError:
             return  # the heartbeat expires by itself
         finally:

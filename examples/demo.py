@@ -23,7 +23,20 @@ from types import FrameType
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import QueueJoinTimeout
 
-from .demo_parts import DemoError, Diary, Event, LogLine, Pod, Server, numbers
+from .demo_parts import (
+    BOLD,
+    GREEN,
+    OWN_VARIABLES,
+    RED,
+    DemoError,
+    Diary,
+    Event,
+    LogLine,
+    Pod,
+    Server,
+    Teller,
+    numbers,
+)
 
 #: Short, so that one need not wait: the defaults are 30 and 90 seconds.
 HEARTBEAT_INTERVAL, HEARTBEAT_TTL = 1, 3
@@ -33,28 +46,6 @@ THREADS = 8
 
 #: When a message is not complete so long after it was sent, it is lost, seconds.
 PATIENCE = 30.0
-
-#: What this package reads from the environment; the demo is not to depend on the user's own.
-OWN_VARIABLES = re.compile(r"PROCESSING_|HEARTBEAT_|RECOVERY_|REDIS_URL|DEMO_|dramatiq_")
-
-RED, GREEN, BOLD, DIM = "31", "32", "1", "2"
-
-
-class Teller:
-    """Tells the story: a line for each thing that happens, with the seconds since the start."""
-
-    def __init__(self) -> None:
-        self.start = time.time()
-        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-    def say(self, text: str = "", colour: str = "") -> None:
-        """A line outside of the story."""
-        print(f"\033[{colour}m{text}\033[0m" if colour and self._colour else text, flush=True)
-
-    def tell(self, who: str, text: str, *, at: float | None = None, colour: str = "") -> None:
-        """A line of the story; without a time, of now."""
-        seconds = (time.time() if at is None else at) - self.start
-        self.say(f"{seconds:5.1f} s  {who:6}  {text}", colour)
 
 
 @dataclass
@@ -124,9 +115,10 @@ class Demo:
             "HEARTBEAT_TTL": str(HEARTBEAT_TTL),
             "DEMO_DIARY": str(self.diary.path),
         }
-        pod = Pod(name, THREADS, self.folder, env)
+        command = f"dramatiq examples.demo_app -p 1 -t {THREADS}"
+        pod = Pod(name, ["-m", *command.split()], self.folder, env)
         self.pods.append(pod)
-        self.teller.tell(name, f"starts{why}: {pod.command}")
+        self.teller.tell(name, f"starts{why}: {command}")
         return pod
 
     def send(self) -> None:

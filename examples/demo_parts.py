@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the demo is made of: a server, workers, and what they leave in writing."""
+"""What the demo and the examples are run with: a server, workers, and what they leave in writing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,46 @@ from pathlib import Path
 
 import redis
 
-__all__ = ["DemoError", "Diary", "Event", "LogLine", "Pod", "Server", "numbers"]
+__all__ = [
+    "BOLD",
+    "GREEN",
+    "OWN_VARIABLES",
+    "RED",
+    "ROOT",
+    "DemoError",
+    "Diary",
+    "Event",
+    "LogLine",
+    "Pod",
+    "Process",
+    "Server",
+    "Teller",
+    "numbers",
+]
 
 ROOT = Path(__file__).parents[1]
+
+RED, GREEN, BOLD = "31", "32", "1"
+
+#: What this package reads from the environment; neither demo nor examples are to depend on the user's own.
+OWN_VARIABLES = re.compile(r"PROCESSING_|HEARTBEAT_|RECOVERY_|REDIS_URL|DEMO_|dramatiq_")
+
+
+class Teller:
+    """Tells the story: a line for each thing that happens, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self.start = time.time()
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str = "", colour: str = "") -> None:
+        """A line outside of the story."""
+        print(f"\033[{colour}m{text}\033[0m" if colour and self._colour else text, flush=True)
+
+    def tell(self, who: str, text: str, *, at: float | None = None, colour: str = "") -> None:
+        """A line of the story; without a time, of now."""
+        seconds = (time.time() if at is None else at) - self.start
+        self.say(f"{seconds:5.1f} s  {who:6}  {text}", colour)
 
 
 class DemoError(Exception):
@@ -40,14 +77,14 @@ class DemoError(Exception):
         self.status = status
 
 
-class _Process:
+class Process:
     """A process with all its children, in a session of its own."""
 
-    def __init__(self, args: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, args: list[str], log: Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                args, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                args, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
 
     @property
@@ -63,7 +100,7 @@ class _Process:
         self.process.wait()
 
 
-class Server(_Process):
+class Server(Process):
     """A Valkey or Redis server of our own, which keeps nothing on the disk."""
 
     def __init__(self, folder: Path) -> None:
@@ -115,21 +152,21 @@ class LogLine:
     text: str
 
 
-class Pod(_Process):
-    """One ``dramatiq`` command line with its worker process: what runs in one pod."""
+class Pod(Process):
+    """One command line that starts a worker process: what runs in one pod."""
 
-    def __init__(self, name: str, threads: int, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, name: str, args: list[str], folder: Path, env: dict[str, str], cwd: Path = ROOT) -> None:
         self.name = name
         self.pid: int | None = None
         self.ready = False
         self.started = time.monotonic()
-        self.command = f"dramatiq examples.demo_app -p 1 -t {threads}"
         self._killed = self._stopping = False
         self._log_read_to = 0
         super().__init__(
-            [sys.executable, "-m", *self.command.split()],
+            [sys.executable, *args],
             folder / f"{name}.log",
             {**os.environ, **env, "PROCESSING_INSTANCE_ID": name},
+            cwd,
         )
 
     def read_log(self) -> list[LogLine]:

@@ -35,16 +35,16 @@ from dramatiq_inflight.settings import VARIABLES
 from tests.support.scenes import Scene
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst")])
+PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "examples").rglob("*.rst")])
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
 def test_a_page_is_well_formed(path: Path) -> None:
     strict = {"report_level": 2, "halt_level": 2, "warning_stream": False}
     publish_doctree(path.read_text("utf-8"), source_path=str(path), settings_overrides=strict)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
 def test_links_to_other_files_lead_there(path: Path) -> None:
     for link in re.findall(r"`[^`<]+<([^>]+)>`_", path.read_text("utf-8")):
         assert "://" in link or (path.parent / link).exists(), link

@@ -21,7 +21,7 @@ from dramatiq.middleware import (
     SkipMessage,
     TimeLimitExceeded,
 )
-from dramatiq.results import ResultFailure
+from dramatiq.results import ResultFailure, Results
 
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
@@ -743,6 +743,25 @@ def test_the_tracker_says_when_it_is_in_the_wrong_place(app: App, caplog: pytest
     app.start()
     assert "InFlightTracker should come after" in caplog.text
     assert "Retries" in caplog.text
+
+
+def test_the_tracker_says_that_results_come_after_it(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """As django_dramatiq's DRAMATIQ_RESULT_BACKEND puts them: a worker that was taken for dead would store one."""
+    results = next(one for one in app.broker.middleware if isinstance(one, Results))
+    app.broker.middleware.remove(results)
+    app.broker.middleware.append(results)
+    app.start()
+    assert "InFlightTracker should come after Results in" in caplog.text
+
+
+def test_who_only_sends_touches_nothing_of_redis_or_of_the_process(app: App) -> None:
+    """A web process has the tracker in its broker's middleware, and never a worker."""
+    actor = dramatiq.actor(broker=app.broker, actor_name="sent", track_inflight=True)(print)
+    before = threading.enumerate()
+    actor.send()
+    assert threading.enumerate() == before
+    assert app.lab.names() == set()
+    assert not app.tracker.healthy()
 
 
 def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:

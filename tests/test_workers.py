@@ -376,8 +376,8 @@ def test_a_worker_that_stops_in_order_leaves_nothing(cluster: MakeCluster, histo
 def test_what_still_runs_when_the_shutdown_times_out_is_handed_over(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
-    """A few seconds after the process has left: not while it works, and not only after a TTL."""
-    cluster_ = cluster(HEARTBEAT_INTERVAL="10", HEARTBEAT_TTL="60")
+    """A few seconds after the process has left: not while it works, and not after a TTL or the next sweep."""
+    cluster_ = cluster(HEARTBEAT_INTERVAL="30", HEARTBEAT_TTL="90")
     leaving = WorkerProcess(cluster_.env, history, tmp_path / "leaving.log", args=("--worker-shutdown-timeout", "300"))
     cluster_.workers.append(leaving)
     leaving.wait_ready()

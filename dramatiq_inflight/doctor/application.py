@@ -10,18 +10,14 @@ from typing import Any
 
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import Callbacks, GroupCallbacks, Pipelines, Retries
-from dramatiq.results import Results
 
 from ..errors import ConfigurationError
+from ..middleware import BEFORE
 from ..policy import check_options
 from .case import Case, Check
 from .findings import Finding, error, note, warning
 
 __all__ = ["CHECKS"]
-
-#: What must not go on where a message was taken from its worker.
-BEFORE = (Retries, Pipelines, GroupCallbacks, Callbacks, Results)
 
 
 def _tracker(case: Case) -> Iterator[Finding]:
