@@ -108,7 +108,7 @@ def _anchors(page: nodes.document) -> set[str]:
 def check_page(app: Sphinx, page: nodes.document) -> None:
     """What a page shows, and what it names."""
     for block in page.findall(nodes.literal_block):
-        what = fault(str(block.get("language")), block.astext())
+        what = fault(block.get("language", "text"), block.astext())
         if what:
             logger.warning("%s", what, location=block)
     for literal in page.findall(nodes.literal):
