@@ -69,6 +69,7 @@ READERS: Mapping[str, Callable[[str], Any]] = {
     "ini": _ini,
     "bash": _shell,
     "sh": _shell,
+    "shell": _shell,
     "console": _console,
 }
 

@@ -4,7 +4,7 @@
 
 * Links to files, as the repository shows them (``brokers.rst#rabbitmq``), lead to pages and their sections, or are
   downloads.
-* A definition list under ``.. class:: glossary`` is a glossary.
+* A definition list under ``.. rst-class:: glossary`` is a glossary.
 * Code blocks are read by whoever reads their language.
 * Files of the repository that are named exist; every picture is shown somewhere, and says what it shows.
 """
@@ -47,7 +47,7 @@ class Downloads(SphinxTransform):
     def apply(self, **kwargs: Any) -> None:
         for link in list(self.document.findall(nodes.reference)):
             path, _ = _local(link)
-            if path and not path.endswith(".rst"):
+            if path and _page(self.env, path) is None:
                 link.replace_self(addnodes.download_reference("", "", *link.children, reftarget=path))
 
 
@@ -62,10 +62,9 @@ class Pages(SphinxPostTransform):
             if not path and not anchor:
                 continue
             here = self.env.docname
-            page = self.env.path2doc(self.env.relfn2path(path, here)[0]) if path else here
-            if page not in self.env.found_docs:
-                logger.warning("there is no page %r", path, location=link)
-            elif anchor and anchor not in _anchors(self.env.get_doctree(page)):
+            page = _page(self.env, path) if path else here
+            assert page is not None  # else it were a download
+            if anchor and anchor not in _anchors(self.env.get_doctree(page)):
                 logger.warning("page %r has no section %r", page, anchor, location=link)
             else:
                 uri = self.app.builder.get_relative_uri(here, page) if path else ""
@@ -87,7 +86,7 @@ class Glossaries(SphinxTransform):
                     self.env, term.children, None, term.source, term.line, None, self.document  # type: ignore[arg-type]
                 )
                 term.replace_self(made)
-            glossary = addnodes.glossary()
+            glossary = addnodes.glossary("", sorted=False)
             found.replace_self(glossary)
             glossary += found
 
@@ -99,6 +98,12 @@ def _local(link: nodes.reference) -> tuple[str, str]:
         return "", ""
     path, _, anchor = uri.partition("#")
     return path, anchor
+
+
+def _page(env: BuildEnvironment, path: str) -> str | None:
+    """The page that a file is, if it is one."""
+    found = env.path2doc(env.relfn2path(path, env.docname)[0])
+    return found if found in env.found_docs else None
 
 
 def _anchors(page: nodes.document) -> set[str]:
