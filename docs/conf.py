@@ -36,6 +36,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!dramatiq_inflight\b).*|.*\.T")]  # T: of
 default_role = "py:obj"
 # A block without a language is text, or what a terminal shows.
 highlight_language = "text"
+smartquotes = False  # "--option" is no dash
 
 # As the docstrings are written: "Parameters:", "Raises:", and nothing of NumPy's.
 napoleon_numpy_docstring = False
