@@ -22,8 +22,8 @@ from sphinx.application import Sphinx
 from sphinx.domains.std import make_glossary_term
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
 
 from .code import fault
 
@@ -38,38 +38,43 @@ PATH = re.compile(r"(docs|tests|chaos|examples|benchmarks|dramatiq_inflight)/[\w
 
 PICTURES = (".png", ".svg")
 
+#: What the links are called that lead to pages, between `Links` and `lead`.
+PAGE = "page-file"
 
-class Downloads(SphinxTransform):
-    """A link to a file that is no page: the site takes the file along, and Sphinx says if there is none."""
+
+class Links(SphinxTransform):
+    """Links to files lead to pages and their sections; if a file is no page, the site takes it along.
+
+    Whether there is such a file is for Sphinx to say, and whether there is such a section for `lead`.
+    """
 
     default_priority = 400
 
     def apply(self, **kwargs: Any) -> None:
         for link in list(self.document.findall(nodes.reference)):
-            path, _ = _local(link)
-            if path and _page(self.env, path) is None:
-                link.replace_self(addnodes.download_reference("", "", *link.children, reftarget=path))
-
-
-class Pages(SphinxPostTransform):
-    """A link to the file of a page leads to the page."""
-
-    default_priority = 5
-
-    def run(self, **kwargs: Any) -> None:
-        for link in self.document.findall(nodes.reference):
-            path, anchor = _local(link)
-            if not path and not anchor:
+            uri = str(link.get("refuri", ""))
+            if not uri or re.match(r"[a-z]+:", uri):
                 continue
-            here = self.env.docname
-            page = _page(self.env, path) if path else here
-            assert page is not None  # else it were a download
-            if anchor and anchor not in _anchors(self.env.get_doctree(page)):
-                logger.warning("page %r has no section %r", page, anchor, location=link)
+            path, _, anchor = uri.partition("#")
+            page = self.env.path2doc(self.env.relfn2path(path)[0]) if path else self.env.docname
+            made: nodes.Element
+            if page in self.env.found_docs:
+                made = addnodes.pending_xref("", reftype=PAGE, refdomain="", reftarget=page, anchor=anchor)
+                made["refdoc"], made.line, made.source = self.env.docname, link.line, link.source
+                made += nodes.inline("", "", *link.children)
             else:
-                uri = self.app.builder.get_relative_uri(here, page) if path else ""
-                link["refuri"] = uri + (f"#{anchor}" if anchor else "")
-                link["internal"] = True
+                made = addnodes.download_reference("", "", *link.children, reftarget=path)
+            link.replace_self(made)
+
+
+def lead(app: Sphinx, env: BuildEnvironment, link: addnodes.pending_xref, shown: nodes.Element) -> nodes.Element | None:
+    """Lead a link to its page, and to the section if there is one."""
+    if link["reftype"] != PAGE:
+        return None
+    page, anchor = link["reftarget"], link["anchor"]
+    if anchor and not any(anchor in node["ids"] for node in env.get_doctree(page).findall(nodes.Element)):
+        logger.warning("page %r has no section %r", page, anchor, location=link)
+    return make_refnode(app.builder, link["refdoc"], page, anchor, shown)
 
 
 class Glossaries(SphinxTransform):
@@ -83,31 +88,18 @@ class Glossaries(SphinxTransform):
                 continue
             for term in found.findall(nodes.term):
                 made = make_glossary_term(
-                    self.env, term.children, None, term.source, term.line, None, self.document  # type: ignore[arg-type]
+                    self.env,
+                    term.children,
+                    None,
+                    term.source,
+                    term.line,
+                    None,
+                    self.document,
                 )
                 term.replace_self(made)
             glossary = addnodes.glossary("", sorted=False)
             found.replace_self(glossary)
             glossary += found
-
-
-def _local(link: nodes.reference) -> tuple[str, str]:
-    """The path and the anchor of a link that has no address of another site."""
-    uri = str(link.get("refuri", ""))
-    if link.get("internal") or re.match(r"[a-z]+:", uri):
-        return "", ""
-    path, _, anchor = uri.partition("#")
-    return path, anchor
-
-
-def _page(env: BuildEnvironment, path: str) -> str | None:
-    """The page that a file is, if it is one."""
-    found = env.path2doc(env.relfn2path(path, env.docname)[0])
-    return found if found in env.found_docs else None
-
-
-def _anchors(page: nodes.document) -> set[str]:
-    return {name for node in page.findall(nodes.Element) for name in node["ids"]}
 
 
 def check_page(app: Sphinx, page: nodes.document) -> None:
@@ -137,9 +129,9 @@ def check_pictures(app: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Become a part of Sphinx."""
-    app.add_transform(Downloads)
+    app.add_transform(Links)
     app.add_transform(Glossaries)
-    app.add_post_transform(Pages)
+    app.connect("missing-reference", lead)
     app.connect("doctree-read", check_page)
     app.connect("env-check-consistency", check_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
