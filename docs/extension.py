@@ -102,6 +102,12 @@ class Glossaries(SphinxTransform):
             glossary += found
 
 
+def keep_colons(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """What an attribute says is no "type: description", as napoleon would have it: begin with an empty comment."""
+    if what in ("attribute", "property", "data"):
+        lines[:0] = ["..", ""]
+
+
 def check_page(app: Sphinx, page: nodes.document) -> None:
     """What a page shows, and what it names."""
     for block in page.findall(nodes.literal_block):
@@ -129,9 +135,11 @@ def check_pictures(app: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Become a part of Sphinx."""
+    app.setup_extension("sphinx.ext.autodoc")
     app.add_transform(Links)
     app.add_transform(Glossaries)
     app.connect("missing-reference", lead)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
     app.connect("doctree-read", check_page)
     app.connect("env-check-consistency", check_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
