@@ -102,8 +102,9 @@ class Glossaries(SphinxTransform):
             glossary += found
 
 
-def keep_colons(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+def keep_colons(app: Sphinx, what: str, *of_it: Any) -> None:
     """What an attribute says is no "type: description", as napoleon would have it: begin with an empty comment."""
+    lines = of_it[-1]
     if what in ("attribute", "property", "data"):
         lines[:0] = ["..", ""]
 
