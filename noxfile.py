@@ -183,6 +183,17 @@ def dramatiq_suite(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, every warning an error, and try its examples; ``-- linkcheck`` asks other sites."""
+    session.install("-e", ".[docs]")
+    for builder in session.posargs or ["html", "doctest"]:
+        session.run(
+            *("python", "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-E"),
+            *("-b", builder, "docs", f"docs/_build/{builder}"),
+        )
+
+
+@nox.session
 def pictures(session: nox.Session) -> None:
     """Take the pictures of the web page that the documentation has; ``-- --all FOLDER`` for every page, to look at."""
     session.install("-e", ".[test]")

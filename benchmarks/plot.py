@@ -11,8 +11,9 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any, NamedTuple
+
+from docs.svg import INK, PALE, picture, text
 
 from .support import ROOT, number_text
 
@@ -21,7 +22,6 @@ __all__ = ["FOLDER", "run"]
 FOLDER = ROOT / "docs" / "benchmarks"
 
 COLOURS = ("#2a6fb0", "#d0662a", "#3a8f4d", "#8450a0")
-PALE = "#c9cdd2"
 WIDTH, MARGIN, LEFT = 760, 20, 230
 
 
@@ -139,14 +139,14 @@ def _bars(title: str, rows: Sequence[Bar], low: float, high: float, *, log: bool
     for i, row in enumerate(rows):
         y = top + i * step
         median, values = row.values[0], row.values[1:]
-        parts.append(_text(LEFT - 8, y + 12, row.name, "end"))
+        parts.append(text(LEFT - 8, y + 12, row.name, "end"))
         colour = PALE if row.beyond else row.colour
         parts.append(f'<rect x="{LEFT}" y="{y}" width="{x(median) - LEFT:.1f}" height="16" fill="{colour}"/>')
         if len(values) > 1:
             ends = x(min(values)), x(max(values))
-            parts.append(f'<path d="M{ends[0]:.1f} {y + 8}H{ends[1]:.1f}" stroke="#222" stroke-width="1.5"/>')
-        parts.append(_text(x(max(row.values)) + 6, y + 12, row.label))
-    return _svg(title, parts, top + len(rows) * step + MARGIN)
+            parts.append(f'<path d="M{ends[0]:.1f} {y + 8}H{ends[1]:.1f}" stroke="{INK}" stroke-width="1.5"/>')
+        parts.append(text(x(max(row.values)) + 6, y + 12, row.label))
+    return picture(title, parts, WIDTH, top + len(rows) * step + MARGIN, margin=MARGIN)
 
 
 def _lines(title: str, lines: Sequence[Line], low: float, high: float) -> str:
@@ -160,10 +160,10 @@ def _lines(title: str, lines: Sequence[Line], low: float, high: float) -> str:
 
     parts = [f'<path d="M{left} {top}V{bottom}H{right}" stroke="#888" fill="none"/>']
     for x in ticks:
-        parts.append(_text(place(x, low)[0], bottom + 18, f"{x:,}", "middle"))
+        parts.append(text(place(x, low)[0], bottom + 18, f"{x:,}", "middle"))
     for i in range(5):
         value = low + (high - low) * i / 4
-        parts.append(_text(left - 8, place(ticks[0], value)[1] + 4, f"{value:g}", "end"))
+        parts.append(text(left - 8, place(ticks[0], value)[1] + 4, f"{value:g}", "end"))
     for i, line in enumerate(lines):
         colour = COLOURS[i % len(COLOURS)]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (place(*point) for point in line.points))
@@ -173,23 +173,9 @@ def _lines(title: str, lines: Sequence[Line], low: float, high: float) -> str:
             parts.append(f'<path d="M{across + 2 * i:.1f} {lower:.1f}V{upper:.1f}" stroke="{colour}" opacity="0.6"/>')
         y = bottom + 44 + 20 * i
         parts.append(
-            f'<path d="M{left} {y - 4}h24" stroke="{colour}" stroke-width="3"/>{_text(left + 32, y, line.name)}'
+            f'<path d="M{left} {y - 4}h24" stroke="{colour}" stroke-width="3"/>{text(left + 32, y, line.name)}'
         )
-    return _svg(title, parts, bottom + 44 + 20 * len(lines))
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(title: str, parts: Sequence[str], height: float) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
-        f'font-family="sans-serif" font-size="12" fill="#222"><title>{escape(title)}</title>'
-        f'<rect width="{WIDTH}" height="{height:g}" fill="#fff"/>'
-        f'<text x="{MARGIN}" y="26" font-size="15">{escape(title)}</text>'
-    )
-    return "\n".join([head, *parts, "</svg>"]) + "\n"
+    return picture(title, parts, WIDTH, bottom + 44 + 20 * len(lines), margin=MARGIN)
 
 
 # What is written.

@@ -49,7 +49,8 @@ class Current:
           progress: For people: how much is done, from 0 to 1.
           note: For people: what is being done; 200 characters of it are kept.
 
-        Returns: whether it is kept; False: Redis cannot be reached, and the one before counts.
+        Returns:
+          Whether it is kept. If not, Redis cannot be reached, and the one before counts.
 
         Raises:
           CheckpointError: It cannot be kept.

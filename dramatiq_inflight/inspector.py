@@ -183,6 +183,12 @@ WAITING_SHOWN = 1000
 class Inspector:
     """Reads one namespace.
 
+    >>> inspector = Inspector.of(broker)
+    >>> [worker.instance for worker in inspector.workers() if not worker.is_alive]
+    ['billing-1', 'billing-1']
+    >>> inspector.history(limit=1)[0].text
+    'joined'
+
     Parameters:
       client: A Redis client; the inspector makes connections of its own, with bounds.
       namespace: As the trackers have it.

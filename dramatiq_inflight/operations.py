@@ -67,6 +67,15 @@ class Operations:
     Every method raises ``redis.RedisError`` when Redis cannot be reached; what was done by then is done, and what was
     begun is brought to its end by the workers' recovery.
 
+    >>> operations = Operations(broker)
+    >>> message = operations.inspector.messages(actor="resize", limit=1)[0]
+    >>> operations.discard(message.id)
+    <Done.ALIVE: 'alive'>
+    >>> operations.discard(message.id, force=True)
+    <Done.DONE: 'done'>
+    >>> operations.discard("nobody")
+    <Done.UNKNOWN: 'unknown'>
+
     Parameters:
       broker: The application's, with its actors declared and a tracker in its middleware.
 

@@ -4,7 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -18,6 +25,7 @@ from docutils.core import publish_doctree
 from dramatiq.brokers.redis import RedisBroker
 
 import dramatiq_inflight
+from docs.pictures import FOLDER, PICTURES
 from dramatiq_inflight import (
     Done,
     Event,
@@ -29,25 +37,41 @@ from dramatiq_inflight import (
     Swept,
     Tally,
     WorkerView,
+    dashboard,
+    doctor,
+    errors,
+    metrics,
 )
+from dramatiq_inflight.keys import Keys
 from dramatiq_inflight.policy import OPTIONS
-from dramatiq_inflight.settings import VARIABLES
+from dramatiq_inflight.settings import ARGUMENTS_ONLY, CHALLENGE_TIMEOUTS, VARIABLES, Settings, load_settings
 from tests.support.scenes import Scene
+from tests.support.servers import wait_until
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "examples").rglob("*.rst")])
+#: What is read without the site: there, Sphinx looks after the pages (see test_site.py).
+PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "examples").rglob("*.rst")])
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_page_is_well_formed(path: Path) -> None:
     strict = {"report_level": 2, "halt_level": 2, "warning_stream": False}
     publish_doctree(path.read_text("utf-8"), source_path=str(path), settings_overrides=strict)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT).with_suffix("")))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_to_other_files_lead_there(path: Path) -> None:
     for link in re.findall(r"`[^`<]+<([^>]+)>`_", path.read_text("utf-8")):
         assert "://" in link or (path.parent / link).exists(), link
+
+
+def test_the_readme_names_every_page() -> None:
+    readme = (ROOT / "README.rst").read_text("utf-8")
+    on_the_site_alone = {"index", "api", "commands", "changelog"}
+    for path in (ROOT / "docs").rglob("*.rst"):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(("docs/benchmarks/", "docs/_build/")) and path.stem not in on_the_site_alone:
+            assert f"<{name}>" in readme, name
 
 
 def rows(text: str) -> dict[str, str]:
@@ -55,14 +79,103 @@ def rows(text: str) -> dict[str, str]:
     return dict(re.findall(r"^``(\w+)(?:\(\))?``(.*)$", text, re.MULTILINE))
 
 
-def test_every_setting_is_in_the_readme() -> None:
-    text = (ROOT / "README.rst").read_text("utf-8")
-    readme = rows(text.partition("\nSettings\n")[2].partition("\nThose with a star")[0])
-    for setting, variable in VARIABLES.items():
-        assert f"``{variable}``" in readme[setting]
-        starred = readme[setting].startswith(" *")
-        assert starred == (setting in OPTIONS), f"{setting}: the star says that it is an option of actors as well"
-    assert {"callback", "client"} <= set(readme)
+def a_default(name: str, settings: Settings) -> str:
+    """As the table of settings begins to say it."""
+    special = {
+        "instance_id": "the host name",
+        "recovery_interval": "the heartbeat interval",
+        "redis_url": "the RedisBroker's own",
+        "challenge_timeout": f"``{CHALLENGE_TIMEOUTS['thread']:g}``; with a heartbeat process "
+        f"``{CHALLENGE_TIMEOUTS['process']:g}``",
+    }
+    if name in special:
+        return special[name]
+    value = getattr(settings.policy if name in OPTIONS else settings, name)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"``{str(value).lower()}``"
+    return f"``{value if isinstance(value, str) else format(value, 'g')}``"
+
+
+def test_every_setting_is_documented_with_its_variable_and_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
+    settings = load_settings({})
+    assert settings.recovery_interval == settings.heartbeat_interval
+    assert (settings.instance_id, settings.redis_url) == (socket.gethostname(), None)
+    text = (ROOT / "docs" / "settings.rst").read_text("utf-8")
+    found = re.findall(r"^   \* - (?:\| )?``(\w+)``( \*)?\n(?:       \| ``(\w+)``\n)?     - (.*)$", text, re.MULTILINE)
+    table = {name: (variable, bool(star), default) for name, star, variable, default in found}
+    assert len(found) == len(table) == text.count("   * - ") - text.count("   * - argument, environment")
+    assert set(table) == {*VARIABLES, *ARGUMENTS_ONLY}
+    for name, (variable, starred, default) in table.items():
+        assert variable == VARIABLES.get(name, ""), name
+        assert starred == (name in OPTIONS), f"{name}: the star says that it is an option of actors as well"
+        assert re.fullmatch(re.escape(a_default(name, settings)) + r"(?: \(.*\))?", default), name
+
+
+def test_every_setting_is_in_the_docstring_of_the_tracker() -> None:
+    said = re.findall(r"^  (\w+): ", inspect.getdoc(InFlightTracker) or "", re.MULTILINE)
+    assert {*said} - {"ConfigurationError"} == {*VARIABLES, *ARGUMENTS_ONLY}
+
+
+def test_every_key_in_redis_is_documented() -> None:
+    keys, table = Keys("namespace"), (ROOT / "docs" / "keys.rst").read_text("utf-8")
+    made = [*vars(keys).values()]
+    made += [keys.record("<message id>"), keys.checkpoint("<message id>"), *keys.heard_by("<incarnation>")]
+    made += [keys.running("<incarnation>"), keys.incarnation("<incarnation>")]
+    made += [re.sub(r":\w+$", ":<hash>", place) for place in keys.places("here")]
+    names = {name for one in made for name in (one if isinstance(one, tuple) else [one])} - {keys.prefix}
+    assert names == set(re.findall(r"^``(\{namespace\}:[^`]*)``", table, re.MULTILINE))
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.rst").read_text("utf-8")
+    said = set(re.findall(r"^\.\. (?:auto|py:)\w+:: ([\w.]+)", page, re.MULTILINE))
+    for module in (dramatiq_inflight, doctor, dashboard, metrics):
+        prefix = "" if module is dramatiq_inflight else f"{module.__name__}."
+        assert {prefix + name for name in module.__all__} <= said
+    assert set(errors.__all__) <= said
+
+
+def test_the_drawings_are_up_to_date() -> None:
+    for name, drawing in PICTURES.items():
+        assert (FOLDER / f"{name}.svg").read_text("utf-8") == drawing, "python -m docs.pictures"
+
+
+def test_the_quickstart_works(server_url: str, namespace: str, tmp_path: Path) -> None:
+    """As it is written: two workers, four orders, a kill."""
+    page = (ROOT / "docs" / "quickstart.rst").read_text("utf-8")
+    (code,) = re.findall(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", page, re.MULTILINE)
+    source = textwrap.dedent(code).replace("RedisBroker(", f"RedisBroker(namespace={namespace + '-broker'!r}, ")
+    (tmp_path / "tasks.py").write_text(source, "utf-8")
+    (command,) = re.findall(r"^    dramatiq (--processes .*)$", page, re.MULTILINE)
+    environment = {**os.environ, "REDIS_URL": server_url, "PROCESSING_NS": namespace, "PYTHONUNBUFFERED": "1"}
+    run = {"cwd": tmp_path, "env": environment, "start_new_session": True}
+    output = tmp_path / "output"
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(output.open("wb"))
+
+        def said(pattern: str) -> list[str]:
+            return re.findall(pattern, output.read_text("utf-8"))
+
+        for _ in range(2):
+            args = [sys.executable, "-m", "dramatiq", *command.split()]
+            worker = subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT, **run)  # type: ignore[call-overload]
+            stack.callback(worker.wait)
+            stack.callback(os.killpg, worker.pid, signal.SIGKILL)
+        wait_until(lambda: len(said("ready for action")) == 2, what="both workers are up")
+        subprocess.run([sys.executable, "tasks.py"], check=True, **run)  # type: ignore[call-overload]
+        wait_until(lambda: len(said(r"run 1 begins")) == 4, what="all orders run")
+        victim = said(r"order 1: run 1 begins in process (\d+)")[0]
+        lost = said(rf"order (\d): run 1 begins in process {victim}\b")
+        os.kill(int(victim), signal.SIGKILL)
+        wait_until(lambda: len(said(r"run 2 begins")) == len(lost), what="the other worker goes on with them")
+        assert sorted(said(r"order (\d): run 2 begins")) == sorted(lost)
+        assert victim not in said(r"run 2 begins in process (\d+)")
+    client = redis.Redis.from_url(server_url)
+    client.delete(*client.keys(f"*{namespace}*"))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,9 @@ def examine(broker: Broker | None, inspector: Inspector | None = None) -> list[F
 
     Never raises: what cannot be checked is a note.
 
+    >>> [finding.code for finding in examine(None)]
+    ['no-broker', 'unchecked']
+
     Parameters:
       broker: The application's, with its actors declared; ``None``: only Redis is looked at.
       inspector: Of the namespace; ``None``: that of the broker's tracker.
