@@ -23,7 +23,7 @@ from .incident import Incident, Kind
 from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
 from .middleware import InFlightTracker
 from .operations import Done, Operations
-from .recovery import Swept
+from .swept import Swept
 from .version import __version__
 
 __all__ = [

@@ -18,13 +18,14 @@ from dramatiq import Broker, Message
 from dramatiq.errors import DecodeError
 
 from .connection import bounded_client
+from .copying import NOBODY
 from .inspector import Inspector
 from .middleware import tracker_of
 from .records import OPTION, DeadIncarnation, Orphan
-from .recovery import NOBODY, Swept
 from .redis_broker import RedisQueues
 from .registry import Registry
 from .runtime import recovery_of
+from .swept import Swept
 from .whereabouts import tracker_client
 
 __all__ = ["Done", "Operations"]

@@ -27,7 +27,8 @@ from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
 from .policy import Policy
-from .recovery import Recovery, RecoveryThread
+from .recovery import Recovery
+from .recovery_thread import RecoveryThread
 from .redis_broker import RedisQueues
 from .registry import ASKED, DIED, GRACE, JOINED, Registry
 from .settings import CHALLENGE_TIMEOUTS, Settings

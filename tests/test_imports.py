@@ -16,13 +16,14 @@ PACKAGE = Path(dramatiq_inflight.__file__).parent
 #: What each module may import of the package, besides itself.
 GRAPH = {
     "__init__": {
-        "current", "errors", "history", "incident", "inspector", "middleware", "operations", "recovery", "version",
+        "current", "errors", "history", "incident", "inspector", "middleware", "operations", "swept", "version",
     },
     "attendant": {"connection", "evidence", "registry"},
     "challenge": {"records", "registry"},
     "checkpoints": {"errors", "records", "registry", "table"},
     "connection": set(),
     "continuations": {"redis_broker", "table"},
+    "copying": {"incident", "policy", "records", "registry", "swept", "table"},
     "current": {"records", "table"},
     "deliveries": {"registry", "table"},
     "ending": {
@@ -51,26 +52,28 @@ GRAPH = {
         "table",
     },
     "operations": {
-        "connection", "inspector", "middleware", "records", "recovery", "redis_broker", "registry", "runtime",
-        "whereabouts",
+        "connection", "copying", "inspector", "middleware", "records", "redis_broker", "registry", "runtime",
+        "swept", "whereabouts",
     },
     "policies": {"errors", "policy", "settings"},
     "policy": {"errors"},
     "process_metrics": {"runtime"},
     "records": set(),
-    "recovery": {"challenge", "incident", "policy", "records", "redis_broker", "registry", "table"},
+    "recovery": {"challenge", "copying", "incident", "records", "redis_broker", "registry", "swept"},
+    "recovery_thread": {"recovery"},
     "redis_broker": {"registry", "wire"},
     "registry": {"keys", "records", "wire"},
     "refusing": {"errors", "records", "runtime", "table"},
     "runtime": {
         "attendant", "checkpoints", "connection", "deliveries", "evidence", "gate", "handing_back", "heartbeat",
-        "heartbeat_process", "incarnation", "lease", "policy", "recovery", "redis_broker", "registry", "settings",
-        "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
+        "heartbeat_process", "incarnation", "lease", "policy", "recovery", "recovery_thread", "redis_broker",
+        "registry", "settings", "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
     },
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "stalls": {"records", "registry", "table"},
     "starting": {"errors", "incident", "interrupt", "policies", "records", "refusing", "runtime", "table"},
+    "swept": set(),
     "table": {"interrupt", "policy", "records"},
     "telling": {"incident", "policy"},
     "version": set(),
@@ -82,7 +85,7 @@ GRAPH = {
 #: The parts that are folders of their own: what their modules may import of the package outside of their folder.  The
 #: core imports none of them.
 PARTS = {
-    "cli": {"errors", "history", "inspector", "operations", "records", "recovery", "settings", "version"},
+    "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version"},
     "dashboard": {"history", "inspector", "operations"},
     "doctor": {"errors", "history", "inspector", "middleware", "policy", "settings"},
 }

@@ -24,9 +24,11 @@ from dramatiq.middleware import SkipMessage
 
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.records import Claim, Copy, Orphan, Start
-from dramatiq_inflight.recovery import Recovery, RecoveryThread, Swept
+from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.recovery_thread import RecoveryThread
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import BATCH, Registry
+from dramatiq_inflight.swept import Swept
 
 from .support.cluster import Cluster
 from .support.history import History

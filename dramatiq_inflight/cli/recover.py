@@ -14,7 +14,7 @@ import click
 from ..inspector import WorkerView
 from ..operations import Operations
 from ..records import DeadIncarnation
-from ..recovery import Swept
+from ..swept import Swept
 from . import documents
 from .failures import AWAY, not_done
 from .output import Output, console_of, json_option
