@@ -40,19 +40,20 @@ GRAPH = {
     "incarnation": set(),
     "incident": {"records"},
     "inspector": {
-        "connection", "errors", "history", "keys", "middleware", "records", "settings", "whereabouts",
+        "connection", "errors", "history", "keys", "middleware", "records", "schema", "settings", "version",
+        "whereabouts",
     },
     "interrupt": set(),
     "keys": set(),
     "lease": {"table"},
-    "metrics": {"history", "inspector"},
+    "metrics": {"errors", "history", "inspector"},
     "middleware": {
         "ending", "enqueues", "errors", "policies", "policy", "process_metrics", "runtime", "settings", "starting",
         "table",
     },
     "operations": {
-        "connection", "inspector", "middleware", "records", "recovery", "redis_broker", "registry", "runtime",
-        "whereabouts",
+        "connection", "errors", "inspector", "middleware", "records", "recovery", "redis_broker", "registry",
+        "runtime", "whereabouts",
     },
     "policies": {"errors", "policy", "settings"},
     "policy": {"errors"},
@@ -60,13 +61,14 @@ GRAPH = {
     "records": set(),
     "recovery": {"challenge", "incident", "policy", "records", "redis_broker", "registry", "table"},
     "redis_broker": {"registry", "wire"},
-    "registry": {"keys", "records", "wire"},
+    "registry": {"keys", "records", "schema", "version", "wire"},
     "refusing": {"errors", "records", "runtime", "table"},
     "runtime": {
-        "attendant", "checkpoints", "connection", "deliveries", "evidence", "gate", "handing_back", "heartbeat",
-        "heartbeat_process", "incarnation", "lease", "policy", "recovery", "redis_broker", "registry", "settings",
-        "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
+        "attendant", "checkpoints", "connection", "deliveries", "errors", "evidence", "gate", "handing_back",
+        "heartbeat", "heartbeat_process", "incarnation", "lease", "policy", "recovery", "redis_broker", "registry",
+        "settings", "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
     },
+    "schema": set(),
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "stalls": {"records", "registry", "table"},
@@ -83,8 +85,8 @@ GRAPH = {
 #: core imports none of them.
 PARTS = {
     "cli": {"errors", "history", "inspector", "operations", "records", "recovery", "settings", "version"},
-    "dashboard": {"history", "inspector", "operations"},
-    "doctor": {"errors", "history", "inspector", "middleware", "policy", "settings"},
+    "dashboard": {"errors", "history", "inspector", "operations"},
+    "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},
 }
 
 #: Modules that nobody in the package imports: whoever wants them has the extra that they need.
