@@ -33,7 +33,6 @@ class Keys:
     """The keys of one namespace."""
 
     def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
         self.prefix = prefix = f"{{{namespace}}}:"
         self.heartbeats = prefix + "heartbeats"
         self.waiting = prefix + "waiting"

@@ -130,6 +130,7 @@ class Registry:
     ) -> None:
         self.client = client
         self.schema = schema or OURS
+        self.namespace = namespace
         self.keys = Keys(namespace)
         self.me = me
         self.ttl_ms: float = _ms(heartbeat_ttl)
@@ -421,7 +422,7 @@ class Registry:
             schema, version, instance = (said.get(name, b"").decode() for name in (b"schema", b"version", b"instance"))
             if id == refusal.blocker or schema == str(refusal.in_use):
                 holders.append(f"{instance} ({f'dramatiq_inflight {version}, ' if version else ''}incarnation {id})")
-        return refusal.text(self.keys.namespace, __version__, self.schema, Held.of(raw), holders)
+        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw), holders)
 
     def _enter(self, me: str, fields: dict[str, str]) -> int | Refusal:
         places = self.keys.places(fields.get("place", ""))
