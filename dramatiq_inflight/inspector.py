@@ -10,7 +10,8 @@ The command line, the web page and the metrics are made of this; so can yours be
 
 It reads by the indexes, in a few round trips, and runs no script: no command takes Redis long, however much there is.
 What it shows of different keys may be milliseconds apart.  Every method raises ``redis.RedisError`` when Redis cannot
-be reached or refuses.
+be reached or refuses, and `SchemaError` when the namespace is written by a version of this package that this one cannot
+read.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ import redis
 from dramatiq import Broker
 
 from .connection import bounded_client, bounded_client_from_url
-from .errors import ConfigurationError
+from .errors import ConfigurationError, SchemaError
 from .history import Count, Event, EventKind
 from .keys import Keys
 from .middleware import tracker_of
 from .records import Head, moment
+from .schema import FIELDS, OURS, Held, Refusal
 from .settings import Settings
+from .version import __version__
 from .whereabouts import tracker_client
 
 __all__ = ["Aside", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"]
@@ -73,6 +76,8 @@ class WorkerView:
     dead_since: datetime | None = None
     #: The package that it has; empty where it does not say.
     version: str = ""
+    #: Which schema it writes; 0: it does not say.  See docs/upgrading.rst.
+    schema: int = 0
     #: How long its heartbeat is believed, and how often it beats, seconds; 0: it does not say.
     heartbeat_ttl: float = 0.0
     heartbeat_interval: float = 0.0
@@ -338,7 +343,11 @@ class Inspector:
 
     def payload(self, id: str) -> bytes | None:
         """The encoded message, which is the user's data; ``None``: there is none."""
-        raw = self._client.get(self._keys.record(id)) or self._client.hget(self._keys.aside, id)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.get(self._keys.record(id))
+        pipeline.hget(self._keys.aside, id)
+        record, aside = self._read(pipeline)
+        raw = record or aside
         if raw is None:
             return None
         return bytes(raw.partition(b"\n")[2] or b"") or (None if _head(raw) else bytes(raw))
@@ -346,7 +355,10 @@ class Inspector:
     def aside(self) -> list[Aside]:
         """The messages that were set aside."""
         found = []
-        for id in sorted(self._client.hkeys(self._keys.aside)):
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hkeys(self._keys.aside)
+        (ids,) = self._read(pipeline)
+        for id in sorted(ids):
             raw = self._client.hget(self._keys.aside, id)
             if raw is not None:
                 head = _head(raw)
@@ -385,7 +397,9 @@ class Inspector:
         at_once = AT_A_TIME if kinds or message_id or instance else min(limit, AT_A_TIME)
         instances = _Instances(self)
         while len(found) < limit:
-            entries = self._client.xrevrange(self._keys.journal[0], last, first, at_once)
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.xrevrange(self._keys.journal[0], last, first, at_once)
+            (entries,) = self._read(pipeline)
             events = [Event.of(id.decode(), _texts(raw)) for id, raw in entries if raw]
             instances.learn(events)
             for event in map(instances.complete, events):
@@ -402,13 +416,28 @@ class Inspector:
 
     def counts(self) -> list[Count]:
         """How often each event ever happened, by queue and actor."""
-        raw = self._client.hgetall(self._keys.journal[1])
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(self._keys.journal[1])
+        (raw,) = self._read(pipeline)
         return sorted(
             (Count.of(name.decode(), int(number)) for name, number in raw.items()),
             key=lambda count: (count.kind, count.queue, count.actor),
         )
 
+    def schema(self) -> int:
+        """Which schema is in use in the namespace, known or not; 0: nothing was written there yet."""
+        return Held.of(self._client.hmget(self._keys.schema, FIELDS)).schema
+
     # How it reads.
+
+    def _read(self, pipeline: Any) -> list[Any]:
+        """What a pipeline has found, if this version can read it."""
+        pipeline.hmget(self._keys.schema, FIELDS)
+        *found, raw = pipeline.execute()
+        held = Held.of(raw)
+        if not OURS.reads(held.schema):
+            raise SchemaError(Refusal(held.schema, "").text(self.namespace, __version__, OURS, held, None))
+        return list(found)
 
     def _look(self, *, messages: bool = True) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]]]:
         """The time, the workers, and what each runs (with its start)."""
@@ -445,10 +474,10 @@ class Inspector:
         if isinstance(self._client, redis.RedisCluster):  # there a pipeline takes no command without a key
             node: Any = self._client.get_node_from_key(self._keys.heartbeats)
             time: Any = self._client.time(target_nodes=node)
-            found = pipeline.execute()
+            found = self._read(pipeline)
         else:
             pipeline.time()
-            *found, time = pipeline.execute()
+            *found, time = self._read(pipeline)
         seconds, micro = time
         return seconds * 1000 + micro // 1000, found
 
@@ -545,6 +574,7 @@ def _worker(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         queues=_names(said.get("queues", "[]")),
         dead_since=moment(int(since)) if state in ("silent", "dead") else None,
         version=said.get("version", ""),
+        schema=_number(said.get("schema", "")),
         heartbeat_ttl=_number(said.get("ttl", "")) / 1000,
         heartbeat_interval=_number(said.get("interval", "")) / 1000,
         instance_exclusive=said.get("exclusive") == "1",
@@ -596,7 +626,7 @@ def _head(raw: bytes) -> Head | None:
     if not newline:
         return None
     try:
-        return Head(*_decode(line.decode()))
+        return Head.of(_decode(line.decode()))
     except (ValueError, TypeError):
         return None  # damaged, or of another version
 

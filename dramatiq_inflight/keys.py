@@ -14,6 +14,7 @@
     {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
     {namespace}:wake:<incarnation>         list     what others say to it
     {namespace}:asked:<incarnation>        list     that others ask whether it lives, for its heartbeat's process
+    {namespace}:schema                     hash     which version of all this is in use (see schema.py)
     {namespace}:history                    stream   what happened, for people (see history.py)
     {namespace}:counts                     hash     how often it ever did
 
@@ -38,6 +39,7 @@ class Keys:
         self.handed = prefix + "handed"
         self.aside = prefix + "aside"
         self.lock = prefix + "lock"
+        self.schema = prefix + "schema"
         #: The history and its counts, which go together.
         self.journal = (prefix + "history", prefix + "counts")
 

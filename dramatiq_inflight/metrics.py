@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.logging import get_logger
 
+from .errors import SchemaError
 from .history import OF_WORKERS, Count, EventKind
 from .inspector import Inspector, Overview
 
@@ -75,8 +76,9 @@ class InFlightCollector:
             metrics = list(self._metrics(self._inspector.overview(), self._inspector.counts()))
         except Exception as error:  # a scrape must not end in a traceback, whatever is in Redis
             if self._up:
-                # Not its text: it may hold what was sent.
-                self.logger.error("Redis cannot be read (%s): dramatiq_inflight_up is 0.", type(error).__name__)
+                # Not its text, but our own: it may hold what was sent.
+                why = str(error) if isinstance(error, SchemaError) else type(error).__name__
+                self.logger.error("Redis cannot be read (%s): dramatiq_inflight_up is 0.", why)
             self._up = False
             yield GaugeMetricFamily(PREFIX + "up", UP, 0)
             return
@@ -191,9 +193,13 @@ def serve(inspector: Inspector, *, host: str = "127.0.0.1", port: int = 9192, ma
     Dramatiq's Prometheus middleware has the same port by default: beside workers on one host, choose another.
 
     Raises:
+      ImportError: There is no ``prometheus_client``.
       OSError: It cannot listen there.
     """
-    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415  see above
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415  see above
+    except ImportError as error:
+        raise ImportError('The exporter needs prometheus_client: pip install "dramatiq_inflight[metrics]"') from error
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(InFlightCollector(inspector, max_series=max_series))

@@ -130,7 +130,9 @@ class InFlightTracker(Middleware):
         healthy, though it goes on working.
         """
         runtime = self._runtime
-        return runtime is not None and runtime.heartbeat.is_alive() and not runtime.lease.silent
+        if runtime is None or runtime.lease.silent or runtime.heartbeat.refused:
+            return False
+        return runtime.heartbeat.is_alive()
 
     # The application is loaded.
 
@@ -158,6 +160,7 @@ class InFlightTracker(Middleware):
 
         Raises:
           ConfigurationError: There is no Redis to use, or the tracker is in use.
+          SchemaError: The namespace is used by another version that this one cannot share it with.
         """
         settings = self.settings
         if not settings.enabled:
@@ -186,10 +189,16 @@ class InFlightTracker(Middleware):
                 ", ".join(type(m).__name__ for m in late),
             )
         self.policies.prepare(broker)
-        runtime = Runtime(settings, broker, worker.worker_threads, self.policies.of)
+        self._runtime = self._enqueues.runtime = self._starting = self._ending = None
+        try:
+            runtime = Runtime(settings, broker, worker.worker_threads, self.policies.of, lambda: _pause(worker))
+            runtime.register()
+        except ConfigurationError:
+            # What others have begun: with AsyncIO's thread the process would never exit.
+            broker.emit_after("worker_shutdown", worker)
+            raise
         self._runtime = self._enqueues.runtime = runtime
         self._starting, self._ending = Starting(runtime, self.policies), Ending(runtime, self.policies)
-        runtime.register()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Start to beat and to recover."""
@@ -282,6 +291,12 @@ class InFlightTracker(Middleware):
             self._metrics = None
         if self._runtime is not None:
             self._runtime.leave()
+
+
+def _pause(worker: Worker) -> None:
+    """Start nothing more.  What runs goes on; the consumers as well, which acknowledge it, and keep what they have."""
+    for thread in worker.workers:
+        thread.pause()
 
 
 def tracker_of(broker: Broker) -> InFlightTracker:

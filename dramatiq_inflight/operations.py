@@ -19,7 +19,8 @@ from dramatiq.errors import DecodeError
 
 from .connection import bounded_client
 from .copying import NOBODY
-from .inspector import Inspector
+from .errors import SchemaError
+from .inspector import Inspector, MessageView
 from .middleware import tracker_of
 from .records import OPTION, DeadIncarnation, Orphan
 from .redis_broker import RedisQueues
@@ -66,7 +67,8 @@ class Operations:
     """Acts on the messages of one application.
 
     Every method raises ``redis.RedisError`` when Redis cannot be reached; what was done by then is done, and what was
-    begun is brought to its end by the workers' recovery.
+    begun is brought to its end by the workers' recovery.  It raises `SchemaError`, and does nothing, where the workers
+    have a version of this package that this one must not interfere with.
 
     >>> operations = Operations(broker)
     >>> message = operations.inspector.messages(actor="resize", limit=1)[0]
@@ -110,7 +112,7 @@ class Operations:
         Parameters:
           force: Also of one that runs on a living worker: its run goes on, and changes nothing any more.
         """
-        found = self.inspector.message(message_id)
+        found = self._find(message_id)
         if found is None:
             return Done.UNKNOWN
         if found.state == "aside":
@@ -121,7 +123,7 @@ class Operations:
 
     def dead_letter(self, message_id: str, *, force: bool = False) -> Done:
         """Send a message to the dead-letter queue; as `requeue`, but for those that are there or were set aside."""
-        found = self.inspector.message(message_id)
+        found = self._find(message_id)
         if found is None:
             return Done.UNKNOWN
         if found.state == "aside":
@@ -134,6 +136,7 @@ class Operations:
         Parameters:
           force: Also one that runs on a living worker: its run goes on, and changes nothing any more.
         """
+        self._check_schema()
         return self._until_settled(lambda: self._registry.discard(message_id, force=force))
 
     def recover(self, stop: Callable[[], bool] = lambda: False) -> Swept:
@@ -142,10 +145,12 @@ class Operations:
         Parameters:
           stop: Asked between batches.
         """
+        self._check_schema()
         return self._recovery.sweep(stop)
 
     def left_to_recover(self) -> tuple[list[DeadIncarnation], int]:
         """What `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
+        self._check_schema()
         ids: dict[str, None] = {}
         while batch := [id for id in self._registry.due(skip_dead=len(ids)).dead if id not in ids]:
             ids.update(dict.fromkeys(batch))
@@ -154,6 +159,15 @@ class Operations:
         return dead, sum(running.get(one.id, 0) for one in dead) + self.inspector.overdue()
 
     # How it is done.
+
+    def _find(self, message_id: str) -> MessageView | None:
+        self._check_schema()
+        return self.inspector.message(message_id)
+
+    def _check_schema(self) -> None:
+        refusal = self._registry.refusal()
+        if refusal is not None:
+            raise SchemaError(self._registry.explain(refusal))
 
     def _declares(self, queue: str, actor: str) -> bool:
         return queue in self.broker.get_declared_queues() and actor in self.broker.get_declared_actors()

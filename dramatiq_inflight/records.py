@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -63,6 +64,10 @@ class Mark(TypedDict, total=False):
     run: int
 
 
+#: What only a copy carries that this package has made.  Whatever else there is, a later version has added it.
+OF_COPIES: Final = frozenset(Mark.__annotations__) - {"origin", "run"}
+
+
 @dataclass(slots=True)
 class Copy:
     """What identifies one copy of a message, as the broker delivered it.
@@ -105,7 +110,7 @@ class Copy:
             generation=int(mark.get("generation", 1)),
             origin=origin,
             broker_copy_id=broker_copy_id,
-            redelivered=not origin and bool(getattr(message, "redelivered", False) or mark.keys() - {"run"}),
+            redelivered=not origin and bool(getattr(message, "redelivered", False) or mark.keys() & OF_COPIES),
             queue=message.queue_name,
             actor=message.actor_name,
             duplicate=bool(mark.get("duplicate")),
@@ -122,7 +127,7 @@ def mark_of(message: Any) -> Mark:
 
 def is_copy(message: Any) -> bool:
     """Whether this package has made the copy: recovery has, or it was put off."""
-    return bool(mark_of(message).keys() - {"origin", "run"})
+    return bool(mark_of(message).keys() & OF_COPIES)
 
 
 def moment(ms: int) -> datetime | None:
@@ -330,6 +335,19 @@ class Head:
     drains: int
     alone: int
     tailored: int
+
+    @classmethod
+    def of(cls, fields: list[Any]) -> Head:
+        """Read it; a later version may have added more.
+
+        Raises:
+          TypeError: It has too few.
+        """
+        return cls(*fields[:FIELDS])
+
+
+#: How many fields this version knows.
+FIELDS: Final = len(dataclasses.fields(Head))
 
 
 @dataclass(frozen=True)

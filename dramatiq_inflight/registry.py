@@ -39,6 +39,8 @@ from .records import (
     Start,
     Started,
 )
+from .schema import FIELDS, OURS, Held, Refusal, Schema
+from .version import __version__
 from .wire import Call, Wire
 
 __all__ = ["ASKED", "BATCH", "DIED", "GRACE", "JOINED", "Registry", "listening_times"]
@@ -110,6 +112,7 @@ class Registry:
         when it was begun (``time.monotonic``), and whether Redis had not heard of it at all.
       on_answer_lost: Called when a script may have run, and what it said is not known.
       on_failure: Called after every command that did not reach Redis, or was refused.
+      schema: What this version writes and can read.
     """
 
     def __init__(
@@ -123,8 +126,11 @@ class Registry:
         on_contact: Callable[[bool, float, bool], None] = lambda known, begun, absent: None,
         on_answer_lost: Callable[[], None] = lambda: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
+        schema: Schema | None = None,
     ) -> None:
         self.client = client
+        self.schema = schema or OURS
+        self.namespace = namespace
         self.keys = Keys(namespace)
         self.me = me
         self.ttl_ms: float = _ms(heartbeat_ttl)
@@ -142,6 +148,7 @@ class Registry:
         self._starts = (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.handed, *self.keys.journal)
         self._ends = (self._mine, self.keys.heartbeats, self.keys.waiting, *self.keys.journal)
         self._place: tuple[str, ...] = ()
+        self._registered = False
 
     # A message's life.
 
@@ -382,17 +389,54 @@ class Registry:
         """Beat on behalf of this incarnation, from a process that sees it live.  False: Redis does not know it."""
         return bool(self._call("attest", [self.keys.heartbeats], [self.me, self.ttl_ms]))
 
-    def register(self, fields: dict[str, str]) -> None:
-        """Say who this incarnation is; `incarnation` gives it back."""
+    def register(self, fields: dict[str, str]) -> Refusal | None:
+        """Say who this incarnation is; `incarnation` gives it back.
+
+        Returns: why it cannot share the namespace with those that are there; ``None``: it does.
+        """
         if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
             pipeline = self.client.pipeline(transaction=False)
             for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
-        pairs = [text for pair in fields.items() for text in pair]
+        begun = time.monotonic()
+        known = self._enter(self.me, {**fields, **self.schema.said()})
+        if isinstance(known, Refusal):
+            return known
         self._place = self.keys.places(fields.get("place", ""))
-        keys = [self.keys.heartbeats, self.keys.incarnation(self.me), *self.keys.journal, *self._place]
-        self._say_alive("register", keys, [self.me, self.ttl_ms, *pairs])
+        self._registered = True
+        self._in_contact(known, begun)
+        return None
+
+    def refusal(self) -> Refusal | None:
+        """Why whoever is no worker must not change anything here; ``None``: it may."""
+        answer = self._enter("", {})
+        return answer if isinstance(answer, Refusal) else None
+
+    def explain(self, refusal: Refusal) -> str:
+        """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
+        raw: Any = self._ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
+        holders = []
+        everybody = self.everybody()
+        for id, (said, _) in zip(everybody, self._said(everybody), strict=True):
+            schema, version, instance = (said.get(name, b"").decode() for name in (b"schema", b"version", b"instance"))
+            if id == refusal.blocker or schema == str(refusal.in_use):
+                holders.append(f"{instance} ({f'dramatiq_inflight {version}, ' if version else ''}incarnation {id})")
+        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw), holders)
+
+    def _enter(self, me: str, fields: dict[str, str]) -> int | Refusal:
+        places = self.keys.places(fields.get("place", ""))
+        others: list[str] = []
+        while True:
+            keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
+            keys += [*map(self.keys.incarnation, others), *places]
+            args = [me, self.ttl_ms, *self.schema, _flag(self._registered), len(others), *others]
+            reply = self._call("register", keys, [*args, *(text for pair in fields.items() for text in pair)])
+            if not isinstance(reply, list):
+                return int(reply)
+            if reply[0] == b"refused":
+                return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
+            others = [id for id in self.everybody() if id != me]
 
     def drain(self) -> None:
         """This incarnation shuts down: every proof of life that it sends from now on says so."""
@@ -444,12 +488,16 @@ class Registry:
 
     def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
         """What incarnations said of themselves."""
+        return [_incarnation(id, raw, deadline) for id, (raw, deadline) in zip(ids, self._said(ids), strict=True)]
+
+    def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], float | None]]:
+        """What incarnations said of themselves, and until when they are believed to live."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
             pipeline.hgetall(self.keys.incarnation(id))
             pipeline.zscore(self.keys.heartbeats, id)
         replies = self._ask(pipeline.execute)
-        return [_incarnation(id, *replies[2 * i : 2 * i + 2]) for i, id in enumerate(ids)]
+        return list(zip(replies[::2], replies[1::2], strict=True))
 
     def everybody(self) -> list[str]:
         """All incarnations that are believed to live, or whose death is not recovered yet."""
@@ -539,7 +587,7 @@ class Registry:
     def peek(self, ids: Iterable[str]) -> list[Head | None]:
         """The heads of at most `BATCH` records."""
         heads = self._call("peek", [self.keys.record(id) for id in ids], [])
-        return [Head(*json.loads(head)) if head else None for head in heads]
+        return [Head.of(json.loads(head)) if head else None for head in heads]
 
     def hand_back(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[HandedBack] | None:
         """Let go of a dead worker's records.

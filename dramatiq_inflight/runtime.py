@@ -19,6 +19,7 @@ from .attendant import Task
 from .checkpoints import Checkpoints
 from .connection import Address, bounded_client
 from .deliveries import Deliveries
+from .errors import SchemaError
 from .evidence import Process
 from .gate import Gate
 from .handing_back import HandingBack, ShutdownSignals
@@ -50,6 +51,9 @@ STALLED = "it has stalled too often: it ran for longer than its stall_timeout wi
 class Runtime:
     """One incarnation, from the boot of its worker to the end of its shutdown.
 
+    Parameters:
+      pause: Called, by any thread, if the worker is to start nothing more.
+
     Raises:
       ConfigurationError: There is no Redis to use.
     """
@@ -60,8 +64,10 @@ class Runtime:
         broker: Broker,
         threads: int,
         policy_of: Callable[[Message[object]], Policy],
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
+        self._pause = pause
         self.settings = settings
         self.broker = broker
         self.incarnation = Incarnation(settings.instance_id)
@@ -131,6 +137,7 @@ class Runtime:
             health_file=settings.health_file,
             on_drop=lambda entry: self.gate.expel(entry.thread),
             on_beat=self.deliveries.flush,
+            on_refused=self._refused,
             unacked=not self.finishes_with_ack,
             payload_of=self._payload_of,
         )
@@ -142,25 +149,44 @@ class Runtime:
         )
 
     def register(self) -> None:
-        """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later."""
+        """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later.
+
+        Raises:
+          SchemaError: The namespace is used by another version that this one cannot share it with.
+        """
         self.deliveries.attach(self.broker)
         self.listener.start()  # so that it can be asked whether it lives, however long the boot takes
         try:
             self.heartbeat.register()
         except redis.RedisError:
             pass  # said once, by Connectivity
+        except SchemaError:
+            self.listener.stop()
+            self.deliveries.detach(self.broker)
+            self.gate.end()
+            self.registry.close()
+            raise
+
+    def _refused(self, error: SchemaError) -> None:
+        """Redis was away when this worker booted, or has lost it since, and the namespace is another version's now."""
+        self.logger.critical("%s This worker starts nothing more, and ends when what it runs has ended.", error)
+        self.recovery_thread.stop()
+        if self.heartbeat_process is not None:
+            self.heartbeat_process.stop()  # it touches the health file
+        self._pause()
+        self.signals.send()
 
     def start(self) -> None:
         """Start to beat and to recover, and let acknowledgements take the finish along where they can."""
         if self.finishes_with_ack and self.queues is not None:
             self.queues.ack_with(self._finish_and_ack)
+        self.signals.attach()  # the heartbeat may have to end this process
         self.heartbeat.start()
         self.recovery_thread.start()
         if self.heartbeat_process is not None:
             self.heartbeat_process.start()
         if self.watch is not None:
             self.watch.start()
-        self.signals.attach()
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
     def drain(self) -> None:

@@ -262,6 +262,7 @@ def test_the_round_trips_of_an_inspector_are_as_documented(broker: Any, monkeypa
         "history": lambda: inspector.history(limit=100),
         "counts": inspector.counts,
         "overdue": inspector.overdue,
+        "schema": inspector.schema,
     }
     table = rows((ROOT / "docs" / "inspector.rst").read_text("utf-8"))
     for name, call in calls.items():

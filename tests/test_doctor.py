@@ -484,6 +484,16 @@ def test_workers_that_do_not_agree(lab: Lab, inspector: Inspector) -> None:
     assert "1, 2" in seen.of("versions-differ").title
 
 
+def test_a_namespace_of_a_later_version(lab: Lab, inspector: Inspector) -> None:
+    join(lab, "a")
+    assert "schema" in look(None, inspector).codes("ok")
+    lab.client.hset(lab.prefix + "schema", "schema", 2)
+    seen = look(None, inspector)
+    assert seen.wrong()["schema"] == "error"
+    assert "has schema 2" in seen.of("schema").title
+    assert "writes schema 1 and reads schema 1" in seen.of("schema").title
+
+
 def test_a_short_ttl(server_url: str, namespace: str) -> None:
     with pytest.warns(RuntimeWarning, match="less than three times"):
         tracker = InFlightTracker(namespace=namespace, heartbeat_interval=10, heartbeat_ttl=25)

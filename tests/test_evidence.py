@@ -412,7 +412,7 @@ def test_a_restarted_container_takes_over_at_once(cluster: MakeCluster, history:
     other = made.worker(threads=8, inside=namespace, wait=False, PROCESSING_INSTANCE_ID="pod-2")
     made.wait(lambda: "ready for action" in other.output(), what="another pod boots")
     again = {"PROCESSING_INSTANCE_ID": "pod-1", "PROCESSING_INSTANCE_EXCLUSIVE": "true"}
-    second = made.worker(threads=2, processes=2, inside=namespace, wait=False, **again)
+    second = made.worker(threads=2, processes=2, inside=namespace, wait=False, env=again)
     made.wait(lambda: history.count("start") >= 8, timeout=20, what="they run again")
     why = "a newer container has its instance id, which is exclusive"
     made.wait(lambda: why in second.output() + other.output(), what="it is said why")

@@ -41,19 +41,20 @@ GRAPH = {
     "incarnation": set(),
     "incident": {"records"},
     "inspector": {
-        "connection", "errors", "history", "keys", "middleware", "records", "settings", "whereabouts",
+        "connection", "errors", "history", "keys", "middleware", "records", "schema", "settings", "version",
+        "whereabouts",
     },
     "interrupt": set(),
     "keys": set(),
     "lease": {"table"},
-    "metrics": {"history", "inspector"},
+    "metrics": {"errors", "history", "inspector"},
     "middleware": {
         "ending", "enqueues", "errors", "policies", "policy", "process_metrics", "runtime", "settings", "starting",
         "table",
     },
     "operations": {
-        "connection", "copying", "inspector", "middleware", "records", "redis_broker", "registry", "runtime",
-        "swept", "whereabouts",
+        "connection", "copying", "errors", "inspector", "middleware", "records", "redis_broker", "registry",
+        "runtime", "swept", "whereabouts",
     },
     "policies": {"errors", "policy", "settings"},
     "policy": {"errors"},
@@ -62,13 +63,14 @@ GRAPH = {
     "recovery": {"challenge", "copying", "incident", "records", "redis_broker", "registry", "swept"},
     "recovery_thread": {"recovery"},
     "redis_broker": {"registry", "wire"},
-    "registry": {"keys", "records", "wire"},
+    "registry": {"keys", "records", "schema", "version", "wire"},
     "refusing": {"errors", "records", "runtime", "table"},
     "runtime": {
-        "attendant", "checkpoints", "connection", "deliveries", "evidence", "gate", "handing_back", "heartbeat",
-        "heartbeat_process", "incarnation", "lease", "policy", "recovery", "recovery_thread", "redis_broker",
+        "attendant", "checkpoints", "connection", "deliveries", "errors", "evidence", "gate", "handing_back",
+        "heartbeat", "heartbeat_process", "incarnation", "lease", "policy", "recovery", "recovery_thread", "redis_broker",
         "registry", "settings", "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
     },
+    "schema": set(),
     "settings": {"errors", "incident", "policy"},
     "siblings": set(),
     "stalls": {"records", "registry", "table"},
@@ -86,8 +88,8 @@ GRAPH = {
 #: core imports none of them.
 PARTS = {
     "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version"},
-    "dashboard": {"history", "inspector", "operations"},
-    "doctor": {"errors", "history", "inspector", "middleware", "policy", "settings"},
+    "dashboard": {"errors", "history", "inspector", "operations"},
+    "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},
 }
 
 #: Modules that nobody in the package imports: whoever wants them has the extra that they need.

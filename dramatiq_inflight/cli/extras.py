@@ -21,7 +21,8 @@ def load(module: str, command: str, extra: str) -> Any:
     name = f"dramatiq_inflight.{module}"
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        missing = error.__cause__ if isinstance(error.__cause__, ImportError) else error  # the page says it by its own
         raise Wrong(
-            f'{command} needs {error.name}, which is not here; pip install "dramatiq_inflight[{extra}]"'
+            f'{command} needs {missing.name}, which is not here; pip install "dramatiq_inflight[{extra}]"'
         ) from error

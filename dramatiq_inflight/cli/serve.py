@@ -65,5 +65,7 @@ def _listening(host: str, port: int, path: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         pass  # that is how it ends
+    except ImportError as error:
+        raise Wrong(str(error)) from error
     except OSError as error:
         raise Wrong(f"--host is {host!r} and --port is {port}: {error.strerror or error}; choose others.") from error

@@ -13,6 +13,8 @@ from flask import Flask, render_template
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..errors import SchemaError
+
 __all__ = ["install"]
 
 logger = get_logger(__name__)
@@ -46,6 +48,10 @@ def install(app: Flask) -> None:
             else "Redis cannot be reached. This page comes back by itself when Redis does."
         )
         return _page(503, "Redis refuses" if refused else "Redis is away", said), 503, {"Retry-After": "2"}
+
+    @app.errorhandler(SchemaError)
+    def of_another_version(error: SchemaError) -> ResponseReturnValue:
+        return _page(503, "Another version", str(error)), 503, {"Retry-After": "10"}
 
     @app.errorhandler(HTTPException)
     def told(error: HTTPException) -> ResponseReturnValue:

@@ -127,8 +127,12 @@ CODES: Final[dict[str, Meaning]] = {
         "for dead by one with shorter ones.",
         "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes.",
     ),
+    "schema": Meaning(
+        "This version can read nothing there, and its workers refuse to boot. Nothing is lost by that.",
+        "Use the version that the workers have. To finish an upgrade, or to go back: docs/upgrading.rst.",
+    ),
     "versions-differ": Meaning(
-        "They understand each other only as far as the changelog says so.",
+        "Those that cannot share the namespace refuse to boot; but the older ones lack what the newer mend.",
         "Nothing during a deployment; else update the older ones.",
     ),
     "instance-shared": Meaning(

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ..inspector import WorkerView
+from ..schema import OURS
 from ..settings import LONGEST_INTERVAL_PER_TTL
+from ..version import __version__
 from .case import Case, Check
 from .findings import Finding, error, warning
 
@@ -75,6 +77,12 @@ def _versions(case: Case) -> Iterator[Finding]:
         yield warning("versions-differ", f"Workers have different versions of the package: {_list(versions)}.")
 
 
+def _schema(case: Case) -> Iterator[Finding]:
+    in_use = case.inspector.schema()
+    if not OURS.reads(in_use):
+        yield error("schema", f"The namespace has schema {in_use}; dramatiq_inflight {__version__} {OURS}.")
+
+
 def _instances(case: Case) -> Iterator[Finding]:
     by_instance: dict[str, list[WorkerView]] = defaultdict(list)
     for worker in _living(case):
@@ -99,6 +107,7 @@ def _list(names: Iterator[str] | list[str]) -> str:
 
 
 CHECKS = (
+    Check("schema", "The schema of the namespace", "This version can read the namespace.", _schema),
     Check("no-workers", "Whether workers are alive", "Workers are alive.", _alive),
     Check("not-recovered", "Whether dead workers are recovered", "No dead worker waits to be recovered.", _dead),
     Check("ttl-differs", "The times of the workers", "The workers agree about their times.", _times),

@@ -26,6 +26,8 @@
 --   drains       how often it was running when its incarnation ended, or died, while it was shutting down
 --   alone        1: running, and its process runs nothing else
 --   tailored     1: its recovery takes a copy: to another queue, with a delay, or told to somebody
+--
+-- What a later version has added behind them is kept, unless the message is started anew (see docs/upgrading.rst).
 
 local SETTLED = {released = true, completed = true, dead_lettered = true}
 local WAITING = {recovering = true, condemned = true, requeued = true, poisoned = true}
@@ -77,14 +79,14 @@ local function load(key)
         cut = string.find(head, '\n', 1, true)
     end
     local whole, v = pcall(cjson.decode, string.sub(head, 1, (cut or 0) - 1))
-    if not whole or type(v) ~= 'table' or #v ~= 17 then
-        return {state = 'damaged', run = 0, generation = 0} -- or of another version: claim.lua sets it aside
+    if not whole or type(v) ~= 'table' or #v < 17 then
+        return {state = 'damaged', run = 0, generation = 0} -- claim.lua sets it aside
     end
     return {
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         done = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
         drains = v[15], alone = v[16], tailored = v[17],
-        payload_at = cut,
+        more = #v > 17 and v or nil, payload_at = cut,
     }
 end
 
@@ -93,10 +95,14 @@ local function payload_of(key, record)
 end
 
 local function dump(r)
-    return cjson.encode({
+    local v = {
         r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
         r.done, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
-    }) .. '\n'
+    }
+    for i = 18, r.more and #r.more or 0 do
+        v[i] = r.more[i]
+    end
+    return cjson.encode(v) .. '\n'
 end
 
 -- A running record never expires; SET takes away whatever expiry it had before.

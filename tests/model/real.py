@@ -186,7 +186,7 @@ class Real:
         if raw == DAMAGED:
             return Record("damaged")
         line, _, payload = raw.partition(b"\n")
-        head = Head(*json.loads(line))
+        head = Head.of(json.loads(line))
         settled = head.state in SETTLED
         return Record(
             state=head.state,

@@ -10,9 +10,9 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import dramatiq
@@ -92,18 +92,21 @@ class Cluster:
         inside: Sequence[str] = (),
         args: Sequence[str] = (),
         program: Sequence[str] = PROGRAM,
+        app: str = "tests.support.app",
+        env: Mapping[str, str] = MappingProxyType({}),
         **settings: str,
     ) -> WorkerProcess:
         """Start a worker process."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         worker = WorkerProcess(
-            {**self.env, **settings},
+            {**self.env, **env, **settings},
             *(self.history, log),
             threads=threads,
             processes=processes,
             inside=inside,
             args=args,
             program=program,
+            app=app,
         )
         self.workers.append(worker)
         return worker.wait_ready() if wait else worker

@@ -88,7 +88,7 @@ class Case:
             inside=CONTAINER,
             wait=False,
             args=self.setup.args,
-            **{**self.env, "PROCESSING_INSTANCE_ID": name},
+            env={**self.env, "PROCESSING_INSTANCE_ID": name},
         )
 
     def run(self, send: Callable[[Any, str], object], happens: Callable[[Case], object]) -> float:

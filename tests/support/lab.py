@@ -19,7 +19,7 @@ from dramatiq_inflight.registry import Registry
 __all__ = ["JOURNAL", "Lab", "copy_of"]
 
 #: The keys that stay when the work is done; they expire.
-JOURNAL = {"history", "counts"}
+JOURNAL = {"history", "counts", "schema"}
 
 
 def copy_of(message_id: str = "", *, generation: int = 1, origin: str = "o1", redelivered: bool = False) -> Copy:
@@ -113,7 +113,7 @@ class Lab:
     def head(self, copy: Copy) -> Head | None:
         """The record without its payload."""
         raw = self.client.get(f"{self.prefix}record:{copy.message_id}")
-        return None if raw is None else Head(*json.loads(raw.partition(b"\n")[0]))
+        return None if raw is None else Head.of(json.loads(raw.partition(b"\n")[0]))
 
     def payload(self, copy: Copy) -> bytes:
         """The payload in the record."""

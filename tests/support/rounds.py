@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .cluster import Cluster, standalone
@@ -100,16 +101,26 @@ def _judge_one(key: Any, events: list[Event], deaths: dict[int, float], report: 
             acked = True
 
 
-def kill_rounds(cluster: Cluster, rounds: int, seed: int, *, at_most_once: bool = False, **worker: Any) -> Report:
+def kill_rounds(
+    cluster: Cluster,
+    rounds: int,
+    seed: int,
+    *,
+    at_most_once: bool = False,
+    beside: Mapping[str, Any] = MappingProxyType({}),
+    **worker: Any,
+) -> Report:
     """Two workers; again and again one is killed while 8 of its messages run, and replaced.
 
     Parameters:
       seed: Of the moments, the victims and the lengths of the messages.
       at_most_once: What may have run is dead-lettered; a second start counts as `repeated`.
+      beside: What the second worker has beside `worker`.
     """
     random_ = random.Random(seed)
     history = cluster.history
-    workers = [cluster.worker(**worker), cluster.worker(**worker)]
+    kinds = [worker, {**worker, **beside}]
+    workers = [cluster.worker(**kind) for kind in kinds]
     deaths: dict[int, float] = {}
     sent: list[int] = []
     options = {"on_orphan": "dead_letter"} if at_most_once else {}
@@ -147,7 +158,8 @@ def kill_rounds(cluster: Cluster, rounds: int, seed: int, *, at_most_once: bool 
         assert pid is not None
         victim.kill()
         deaths[pid] = victim.killed_at
-        workers[workers.index(victim)] = cluster.worker(**worker)
+        index = workers.index(victim)
+        workers[index] = cluster.worker(**kinds[index])
     cluster.wait(
         lambda: len(history.keys("end") | history.keys("nacked")) == len(sent),
         timeout=120,
