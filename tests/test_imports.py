@@ -67,8 +67,9 @@ GRAPH = {
     "refusing": {"errors", "records", "runtime", "table"},
     "runtime": {
         "attendant", "checkpoints", "connection", "deliveries", "errors", "evidence", "gate", "handing_back",
-        "heartbeat", "heartbeat_process", "incarnation", "lease", "policy", "recovery", "recovery_thread", "redis_broker",
-        "registry", "settings", "siblings", "stalls", "table", "telling", "version", "watch", "whereabouts", "wire",
+        "heartbeat", "heartbeat_process", "incarnation", "lease", "policy", "recovery", "recovery_thread",
+        "redis_broker", "registry", "settings", "siblings", "stalls", "table", "telling", "version", "watch",
+        "whereabouts", "wire",
     },
     "schema": set(),
     "settings": {"errors", "incident", "policy"},
