@@ -20,7 +20,7 @@ from .table import Entry, Phase, Table
 __all__ = ["HandingBack", "ShutdownSignals"]
 
 #: With these Dramatiq's main process stops its worker processes.
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class HandingBack:
