@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from dramatiq import Message
 from dramatiq.results import Results
 
 import dramatiq_inflight
@@ -139,7 +140,7 @@ def test_a_release_refuses_a_namespace_of_a_later_schema(
     later = {"TEST_SCHEMA": "1000 1 1000"}
     cluster_ = cluster()
     first = cluster_.worker(app=APP, env=old)
-    cluster_.app.work.send(1, 1.0)
+    cluster_.broker.enqueue(Message("default", "cut_off", (1,), {}, {}))
     cluster_.wait(lambda: cluster_.history.count("start") == 1, what="it runs")
     refused = cluster_.worker(app=APP, wait=False, env=later)
     assert refused.process.wait(30) != 0

@@ -2,8 +2,8 @@
 -- SPDX-License-Identifier: MIT
 --
 -- A message has failed and was acknowledged, but its retry was never enqueued: the record is all there is of it.
--- The next sweep puts it back. Or it was stopped by a shutdown, and its worker enqueues it itself: a sweep does it later,
--- should that not come about.
+-- The next sweep puts it back. Or it was stopped by a shutdown, and its worker enqueues it itself: a sweep does it
+-- later, should that not come about.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 payload (with its count of retries;

@@ -74,3 +74,15 @@ def work(key: Any, seconds: float) -> None:
     while time.monotonic() < deadline:
         time.sleep(0.02)
     history.write("end", key, message.message_id)
+
+
+@dramatiq.actor(track_inflight=True, max_recoveries=None)
+def cut_off(key: Any) -> None:
+    """Its first run goes on until its worker is killed."""
+    message = CurrentMessage.get_current_message()
+    current = tracker.current()
+    assert message is not None
+    history.write("start", key, message.message_id)
+    while current is None or current.run == 1:
+        time.sleep(0.02)
+    history.write("end", key, message.message_id)
