@@ -42,13 +42,20 @@ def tests(session: nox.Session) -> None:
     run_tests(session)
 
 
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the tests of every day: all but those that kill workers again and again."""
+    session.install("-e", ".[test]")
+    run_tests(session, "-m", "not long")
+
+
 @nox.session(python=["3.10", "3.13"])
 @nox.parametrize("versions", list(VERSIONS))
 def matrix(session: nox.Session, versions: str) -> None:
     """Run the tests on the oldest and newest Python, Dramatiq and redis-py that are supported."""
     session.install("-e", ".[test]", *VERSIONS[versions])
     session.run("python", "-m", "pip", "list", "--format=freeze", silent=False)
-    run_tests(session)
+    run_tests(session, "-m", "not once")
 
 
 @nox.session

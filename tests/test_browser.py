@@ -22,6 +22,8 @@ from tests.support.scenes import Scene
 from tests.support.served import find_chromium, served
 from tests.support.servers import RedisServer, wait_until
 
+pytestmark = [pytest.mark.once, pytest.mark.long]
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"

@@ -15,6 +15,8 @@ from .support.crash_loops import CrashLoops, Plan, settings_of
 from .support.deploys import rolling_deploys
 from .support.rounds import kill_rounds
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 

@@ -48,6 +48,8 @@ from dramatiq_inflight.settings import ARGUMENTS_ONLY, CHALLENGE_TIMEOUTS, VARIA
 from tests.support.scenes import Scene
 from tests.support.servers import wait_until
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 #: What is read without the site: there, Sphinx looks after the pages (see test_site.py).
 PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "examples").rglob("*.rst")])

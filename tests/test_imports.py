@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import dramatiq_inflight
+
+pytestmark = pytest.mark.once
 
 PACKAGE = Path(dramatiq_inflight.__file__).parent
 

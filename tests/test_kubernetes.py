@@ -19,6 +19,8 @@ import yaml
 
 from dramatiq_inflight.settings import VARIABLES, load_settings
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).parents[1] / "examples" / "kubernetes"
 FOLDERS = [FOLDER / "base", FOLDER / "overlays" / "spot"]
 

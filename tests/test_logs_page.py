@@ -14,6 +14,8 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 
 #: The section of the page for each way to log; one is there where there are lines for it.

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import pickle
+
 import pytest
 import redis
 
@@ -11,6 +14,8 @@ from .model.bounds import SMALL, VARIANTS
 from .model.drive import Executed, caught, drive_any, drive_steps, merge
 from .model.explore import Explored, Violation, explore
 from .model.mutations import MUTATIONS, Mutation, mutated
+
+pytestmark = pytest.mark.once
 
 #: Those of the mutations that the ordinary tests run: of most scripts one that a step of the model notices, whatever
 #: hypothesis comes upon.
@@ -35,8 +40,20 @@ FEW = [m for m in MUTATIONS if NAMES.get(m.script) == m.name]
 
 
 @pytest.fixture(scope="module")
-def explored() -> list[Explored]:
-    return [explore(bounds) for bounds in SMALL]
+def explored(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> list[Explored]:
+    """Explored once, whichever process of the run is the first to want it."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    with (folder / "explored").open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if data := file.read():
+            kept: list[Explored] = pickle.loads(data)
+            return kept
+        found = [explore(bounds) for bounds in SMALL]
+        pickle.dump(found, file)
+        return found
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from .support.history import History
 from .support.networks import Cable, no_namespaces
 from .support.servers import RedisServer, wait_until
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 

@@ -21,6 +21,8 @@ from .support.rabbitmq import RabbitServer
 from .support.rounds import judge, kill_rounds
 from .support.servers import wait_until
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 #: How many rounds of each kind; ``KILL_ROUNDS=200`` for the long run.

@@ -42,6 +42,7 @@ COPY_STEPS += ["before:requeued", "after:requeued"]
 REAP_STEPS = ["before:reap", "after:reap"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", HAND_BACK_STEPS + REAP_STEPS)
 def test_a_recoverer_killed_while_handing_back_loses_and_doubles_nothing(
     step: str, cluster: Callable[..., Cluster], history: History
@@ -50,6 +51,7 @@ def test_a_recoverer_killed_while_handing_back_loses_and_doubles_nothing(
     _kill_a_recoverer(step, cluster(HEARTBEAT_INTERVAL="0.2", HEARTBEAT_TTL="0.8"), history)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", COPY_STEPS + REAP_STEPS)
 def test_a_recoverer_killed_while_copying_loses_and_doubles_nothing(
     step: str, cluster: Callable[..., Cluster], history: History, server_url: str

@@ -32,6 +32,8 @@ from .support.lab import Lab
 from .support.rabbitmq import RabbitServer
 from .support.servers import wait_until
 
+pytestmark = pytest.mark.long
+
 
 class RabbitApp:
     """A worker in this process, on RabbitMQ."""

@@ -18,6 +18,8 @@ from dramatiq_inflight.schema import OURS
 
 from .packaging.sdist import ours
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
 

@@ -32,6 +32,8 @@ from .support.lab import Lab
 from .support.rounds import kill_rounds
 from .support.servers import wait_until
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 #: How many rounds of each kind; ``KILL_ROUNDS=200`` for the long run.

@@ -32,6 +32,8 @@ from .support.resumes import (
 )
 from .support.servers import another_database
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 

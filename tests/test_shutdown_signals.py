@@ -73,8 +73,9 @@ def test_who_ends_without_a_signal_tells_nobody() -> None:
     told = threading.Event()
     signal.signal(signal.SIGTERM, Handler())
     signals = ShutdownSignals(told.set)
+    before = set(threading.enumerate())
     signals.attach()
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "dramatiq_inflight-signals")
+    (thread,) = set(threading.enumerate()) - before
     signals.detach()
     wait_until(lambda: not thread.is_alive(), what="it ends")
     assert not told.is_set()

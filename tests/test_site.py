@@ -13,6 +13,8 @@ from sphinx.util.docutils import docutils_namespace
 
 from docs.code import READERS, UNCHECKED, fault
 
+pytestmark = pytest.mark.once
+
 
 def built(folder: Path, **pages: str) -> tuple[str, str]:
     """Build a site of an index and some pages: what was complained of, and the index as HTML."""

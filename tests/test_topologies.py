@@ -22,6 +22,8 @@ from .support.servers import RedisServer, wait_until
 from .support.topologies import Nodes, Sentinels
 from .support.workers import WorkerProcess
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 ROOT = Path(__file__).parents[1]

@@ -25,6 +25,8 @@ from .support.rounds import kill_rounds
 from .support.servers import wait_until
 from .upgrades.frozen import RELEASES, ROOT, load, save, unpack
 
+pytestmark = pytest.mark.long
+
 APP = "tests.upgrades.app"
 
 

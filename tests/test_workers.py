@@ -23,6 +23,8 @@ from .support.rounds import kill_rounds
 from .support.servers import RedisServer, wait_until
 from .support.workers import WorkerProcess
 
+pytestmark = pytest.mark.long
+
 MakeCluster = Callable[..., Cluster]
 
 #: How many rounds of each kind; ``KILL_ROUNDS=200`` for the long run.
