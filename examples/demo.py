@@ -295,12 +295,7 @@ def main() -> int:
         teller.say()
         return demo.run()
     except DemoError as error:
-        teller.say(f"The demo has failed: {error}", RED)
-        if error.log is not None and error.log.exists():
-            teller.say(f"The end of {error.log.name}:")
-            for line in error.log.read_text(errors="replace").splitlines()[-25:]:
-                teller.say(f"    {line}")
-        return error.status
+        return teller.failed("The demo", error)
     except KeyboardInterrupt:
         teller.say("Interrupted; cleaning up.")
         return 130

@@ -57,6 +57,15 @@ class Teller:
         """A line outside of the story."""
         print(f"\033[{colour}m{text}\033[0m" if colour and self._colour else text, flush=True)
 
+    def failed(self, what: str, error: DemoError) -> int:
+        """Say why, with the end of the log that tells more.  Returns the exit status."""
+        self.say(f"{what} has failed: {error}", RED)
+        if error.log is not None and error.log.exists():
+            self.say(f"The end of {error.log.name}:")
+            for line in error.log.read_text(errors="replace").splitlines()[-25:]:
+                self.say(f"    {line}")
+        return error.status
+
     def tell(self, who: str, text: str, *, at: float | None = None, colour: str = "") -> None:
         """A line of the story; without a time, of now."""
         seconds = (time.time() if at is None else at) - self.start

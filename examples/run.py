@@ -377,12 +377,7 @@ def run(name: str) -> int:
         teller.say(f"{name}: the job was completed once, though its worker was killed.", GREEN)
         return 0
     except DemoError as error:
-        teller.say(f"{name} has failed: {error}", RED)
-        if error.log is not None and error.log.exists():
-            teller.say(f"The end of {error.log.name}:")
-            for line in error.log.read_text(errors="replace").splitlines()[-25:]:
-                teller.say(f"    {line}")
-        return error.status
+        return teller.failed(name, error)
     except KeyboardInterrupt:
         teller.say("Interrupted; cleaning up.")
         return 130
