@@ -175,6 +175,15 @@ class InFlightTracker(Middleware):
         if isinstance(broker, StubBroker) and settings.redis_url is None and settings.client is None:
             self.logger.info("Messages in flight are not tracked: StubBroker has no Redis, and none is configured.")
             return
+        self._runtime = self._enqueues.runtime = self._starting = self._ending = None
+        try:
+            self._boot(broker, worker)
+        except ConfigurationError:
+            # What others have begun: with AsyncIO's thread the process would never exit.
+            broker.emit_after("worker_shutdown", worker)
+            raise
+
+    def _boot(self, broker: Broker, worker: Worker) -> None:
         if sum(isinstance(m, InFlightTracker) for m in broker.middleware) > 1:
             raise ConfigurationError(
                 "There are two InFlightTrackers in this broker's middleware; each would take the other's messages for "
@@ -189,14 +198,8 @@ class InFlightTracker(Middleware):
                 ", ".join(type(m).__name__ for m in late),
             )
         self.policies.prepare(broker)
-        self._runtime = self._enqueues.runtime = self._starting = self._ending = None
-        try:
-            runtime = Runtime(settings, broker, worker.worker_threads, self.policies.of, lambda: _pause(worker))
-            runtime.register()
-        except ConfigurationError:
-            # What others have begun: with AsyncIO's thread the process would never exit.
-            broker.emit_after("worker_shutdown", worker)
-            raise
+        runtime = Runtime(self.settings, broker, worker.worker_threads, self.policies.of, lambda: _pause(worker))
+        runtime.register()
         self._runtime = self._enqueues.runtime = runtime
         self._starting, self._ending = Starting(runtime, self.policies), Ending(runtime, self.policies)
 

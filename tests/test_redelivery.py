@@ -18,6 +18,7 @@ import pika
 import pytest
 import redis
 from dramatiq import Message
+from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.middleware import Middleware, Retries, default_middleware
 
@@ -343,6 +344,7 @@ def test_two_trackers_on_one_broker_are_refused(app: App) -> None:
     with pytest.raises(ConfigurationError, match="two InFlightTrackers"):
         app.start()
     app.worker = None
+    assert get_event_loop_thread() is None  # AsyncIO's: with it the process would never exit
 
 
 def test_two_workers_of_one_broker_in_a_process_are_refused(rabbitmq_url: str, make: Callable[..., RabbitApp]) -> None:
