@@ -25,7 +25,8 @@ from dramatiq_inflight.connection import bounded_client_from_url
 from dramatiq_inflight.records import Copy
 from dramatiq_inflight.recovery import Recovery
 from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import BATCH, Registry
+from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.scripting import BATCH
 
 NAMESPACE = "dramatiq_processing"
 QUEUE, ACTOR = "default", "send_invoice"

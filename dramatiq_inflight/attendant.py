@@ -24,7 +24,8 @@ import redis
 
 from .connection import Address
 from .evidence import GONE, Process, Watched
-from .registry import ASKED, DIED, Registry, listening_times
+from .registry import Registry
+from .words import ASKED, DIED, listening_times
 
 __all__ = ["BYE", "READY", "Attendant", "Task", "main"]
 

@@ -23,7 +23,8 @@ from dramatiq import Broker, Consumer
 from dramatiq.common import q_name
 from dramatiq.errors import ConnectionClosed
 
-from .registry import BATCH, Registry
+from .registry import Registry
+from .scripting import BATCH
 from .table import Entry
 
 __all__ = ["Deliveries"]

@@ -31,7 +31,7 @@ from .copying import NOBODY, Copies
 from .incident import Incident, Kind
 from .records import Claim, DeadIncarnation, Due, HandedBack, Head, Orphan
 from .redis_broker import RedisQueues
-from .registry import BATCH
+from .scripting import BATCH
 from .swept import Swept
 
 __all__ = ["Recovery"]

@@ -18,7 +18,7 @@ from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import current_millis, dq_name, xq_name
 
-from .registry import BATCH
+from .scripting import BATCH
 from .wire import Call
 
 __all__ = ["RedisQueues", "comes_and_goes"]

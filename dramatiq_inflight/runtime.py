@@ -27,11 +27,12 @@ from .heartbeat import Heartbeat
 from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
+from .membership import GRACE
 from .policy import Policy
 from .recovery import Recovery
 from .recovery_thread import RecoveryThread
 from .redis_broker import RedisQueues
-from .registry import ASKED, DIED, GRACE, JOINED, Registry
+from .registry import Registry
 from .settings import CHALLENGE_TIMEOUTS, Settings
 from .siblings import Siblings, die_together
 from .stalls import Stalls
@@ -41,6 +42,7 @@ from .version import __version__
 from .watch import Listener, Watch
 from .whereabouts import tracker_client
 from .wire import Call
+from .words import ASKED, DIED, JOINED
 
 __all__ = ["Runtime", "recovery_of"]
 

@@ -134,7 +134,7 @@ class Starting:
 
         try:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
-                # Where the script can have the payload from the self.runtime.broker, it need not be encoded, nor sent.
+                # Where the script can have the payload from the broker, it need not be encoded, nor sent.
                 started = start(entry.payload if broker_keys else entry.encoded())
                 return start(entry.encoded()) if started.answer is Start.PAYLOAD else started
         except redis.RedisError:

@@ -19,7 +19,8 @@ from dramatiq.logging import get_logger
 
 from .evidence import GONE, Process, Watched
 from .records import DeadIncarnation
-from .registry import JOINED, Registry, listening_times
+from .registry import Registry
+from .words import JOINED, listening_times
 
 __all__ = ["NEIGHBOURS", "Listener", "Watch"]
 

@@ -18,9 +18,10 @@ from dramatiq_inflight.challenge import Challenges, roll_call
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
 from dramatiq_inflight.records import Answer, Claim, Copy, Enqueued, Finished, Mended, Orphan, Start
-from dramatiq_inflight.registry import ASKED, Registry
+from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Entry
 from dramatiq_inflight.watch import Listener
+from dramatiq_inflight.words import ASKED
 
 from .support.cluster import Cluster
 from .support.history import History

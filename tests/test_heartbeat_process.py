@@ -22,7 +22,8 @@ from dramatiq_inflight.attendant import Task
 from dramatiq_inflight.connection import Address
 from dramatiq_inflight.evidence import Process
 from dramatiq_inflight.heartbeat_process import HeartbeatProcess
-from dramatiq_inflight.registry import DIED, Registry
+from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.words import DIED
 
 from .support.cluster import Cluster
 from .support.history import History

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from dramatiq import Message
 
-from dramatiq_inflight.registry import ACK_TTL
+from dramatiq_inflight.broker_copies import ACK_TTL
 
 from .support.cluster import Cluster
 from .support.history import History

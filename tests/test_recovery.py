@@ -27,7 +27,8 @@ from dramatiq_inflight.records import Claim, Copy, Orphan, Start
 from dramatiq_inflight.recovery import Recovery
 from dramatiq_inflight.recovery_thread import RecoveryThread
 from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import BATCH, Registry
+from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.scripting import BATCH
 from dramatiq_inflight.swept import Swept
 
 from .support.cluster import Cluster

@@ -14,7 +14,8 @@ import redis
 
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.records import Claim, Copy, DeadIncarnation, Enqueued, Head, Mended, Orphan, Start, Started
-from dramatiq_inflight.registry import Registry, _load_scripts
+from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.scripting import load_scripts
 
 from .scripts import NO_COPY, NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis
 
@@ -32,7 +33,7 @@ DAMAGED = b"what is this?"
 
 def texts() -> dict[str, str]:
     """The scripts as Redis gets them, by name."""
-    return _load_scripts()
+    return load_scripts()
 
 
 def _id(number: int) -> str:

@@ -30,8 +30,8 @@ assert tracker.__file__ is not None
 assert not PACKAGE or tracker.__file__.startswith(PACKAGE), tracker.__file__
 if os.environ.get("TEST_SCHEMA"):  # what a later version writes, the oldest and the newest that it reads
     schema = importlib.import_module("dramatiq_inflight.schema")
-    registry = importlib.import_module("dramatiq_inflight.registry")
-    registry.OURS = schema.Schema(*map(int, os.environ["TEST_SCHEMA"].split()))  # type: ignore[attr-defined]
+    scripting = importlib.import_module("dramatiq_inflight.scripting")
+    scripting.OURS = schema.Schema(*map(int, os.environ["TEST_SCHEMA"].split()))  # type: ignore[attr-defined]
 
 history = History(Path(os.environ["TEST_HISTORY"]))
 broker = RedisBroker(

@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the records and their indexes say, without a change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from .records import Head
+from .scripting import BATCH, Scripting
+
+__all__ = ["Looking"]
+
+
+class Looking(Scripting):
+    """Looks at records, and at who runs what."""
+
+    def peek(self, ids: Iterable[str]) -> list[Head | None]:
+        """The heads of at most `BATCH` records."""
+        heads = self._call("peek", [self.keys.record(id) for id in ids], [])
+        return [Head.of(json.loads(head)) if head else None for head in heads]
+
+    def count_running(self) -> int:
+        """How many messages Redis says that this incarnation runs."""
+        return int(self._ask(lambda: self.client.zcard(self._mine)))
+
+    def running_here(self) -> set[str]:
+        """The messages that Redis says this incarnation runs."""
+        return {id.decode() for id in self._ask(lambda: self.client.zrange(self._mine, 0, -1))}
+
+    def running_of(self, incarnation: str, offset: int) -> list[str]:
+        """A batch of the messages that another incarnation runs, oldest first, from `offset`."""
+        key = self.keys.running(incarnation)
+        return [id.decode() for id in self._ask(lambda: self.client.zrange(key, offset, offset + BATCH - 1))]
+
+    def runs_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The present runs of those messages that have a record."""
+        ids = list(ids)
+        return {id: head.run for id, head in zip(ids, self.peek(ids), strict=True) if head is not None}
+
+    def count_aside(self) -> int:
+        """How many payloads are set aside because they could not be decoded."""
+        return int(self._ask(lambda: self.client.hlen(self.keys.aside)))

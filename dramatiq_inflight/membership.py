@@ -1,0 +1,198 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""An incarnation's life in the records, and what is known of the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from .records import DeadIncarnation
+from .schema import FIELDS, Held, Refusal
+from .scripting import Scripting, flag, ms
+from .version import __version__
+
+__all__ = ["GRACE", "Membership"]
+
+#: The shortest grace after an outage, seconds; see _common.lua.
+GRACE = 6.0
+
+#: How long messages that are still running when their worker leaves may take to end, seconds.
+HAND_OVER_DELAY = 5.0
+
+#: What the TTL of a worker has more while it shuts down, milliseconds: its deadline tells that it was; see _common.lua.
+DRAINING = 0.5
+
+
+class Membership(Scripting):
+    """Who is there: this incarnation comes, beats and goes, and sees the others do so."""
+
+    #: The set of those in its place, once it has said where that is.
+    _place: tuple[str, ...] = ()
+    _registered = False
+
+    def register(self, fields: dict[str, str]) -> Refusal | None:
+        """Say who this incarnation is; `incarnation` gives it back.
+
+        Returns: why it cannot share the namespace with those that are there; ``None``: it does.
+        """
+        if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
+            pipeline = self.client.pipeline(transaction=False)
+            for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
+                pipeline.script_load(script.script)
+            self._ask(pipeline.execute)
+        begun = time.monotonic()
+        known = self._enter(self.me, {**fields, **self.schema.said()})
+        if isinstance(known, Refusal):
+            return known
+        self._place = self.keys.places(fields.get("place", ""))
+        self._registered = True
+        self._in_contact(known, begun)
+        return None
+
+    def refusal(self) -> Refusal | None:
+        """Why whoever is no worker must not change anything here; ``None``: it may."""
+        answer = self._enter("", {})
+        return answer if isinstance(answer, Refusal) else None
+
+    def explain(self, refusal: Refusal) -> str:
+        """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
+        raw: Any = self._ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
+        holders = []
+        everybody = self.everybody()
+        for id, (said, _) in zip(everybody, self._said(everybody), strict=True):
+            schema, version, instance = (said.get(name, b"").decode() for name in (b"schema", b"version", b"instance"))
+            if id == refusal.blocker or schema == str(refusal.in_use):
+                holders.append(f"{instance} ({f'dramatiq_inflight {version}, ' if version else ''}incarnation {id})")
+        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw), holders)
+
+    def _enter(self, me: str, fields: dict[str, str]) -> int | Refusal:
+        places = self.keys.places(fields.get("place", ""))
+        others: list[str] = []
+        while True:
+            keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
+            keys += [*map(self.keys.incarnation, others), *places]
+            args = [me, self.ttl_ms, *self.schema, flag(self._registered), len(others), *others]
+            reply = self._call("register", keys, [*args, *(text for pair in fields.items() for text in pair)])
+            if not isinstance(reply, list):
+                return int(reply)
+            if reply[0] == b"refused":
+                return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
+            others = [id for id in self.everybody() if id != me]
+
+    def beat(self) -> bool:
+        """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""
+        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms])
+
+    def attest(self) -> bool:
+        """Beat on behalf of this incarnation, from a process that sees it live.  False: Redis does not know it."""
+        return bool(self._call("attest", [self.keys.heartbeats], [self.me, self.ttl_ms]))
+
+    def drain(self) -> None:
+        """This incarnation shuts down: every proof of life that it sends from now on says so."""
+        self.ttl_ms = int(self.ttl_ms) + DRAINING
+
+    def leave(self) -> int:
+        """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
+
+        Returns: how many messages that are.
+        """
+        # A thread that goes on must not keep the incarnation alive for longer.
+        self.ttl_ms = ms(HAND_OVER_DELAY) + DRAINING
+        keys = [
+            *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, *self.keys.heard_by(self.me)),
+            *(*self.keys.journal, *self._place),
+        ]
+        return int(self._call("leave", keys, [self.me, self.ttl_ms]))
+
+    def was_handed_back(self) -> bool:
+        """Whether what this incarnation had fetched was ever given to others."""
+        return self._ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
+
+    def is_forgotten(self) -> bool:
+        """Whether Redis does not know who this incarnation is, though nobody has recovered it: it has lost its data."""
+        known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
+        return not known and not self.was_handed_back()
+
+    # The others.
+
+    def incarnation(self, id: str) -> DeadIncarnation:
+        """What an incarnation said of itself."""
+        return self.incarnations([id])[0]
+
+    def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
+        """What incarnations said of themselves."""
+        return [_incarnation(id, raw, deadline) for id, (raw, deadline) in zip(ids, self._said(ids), strict=True)]
+
+    def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], float | None]]:
+        """What incarnations said of themselves, and until when they are believed to live."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hgetall(self.keys.incarnation(id))
+            pipeline.zscore(self.keys.heartbeats, id)
+        replies = self._ask(pipeline.execute)
+        return list(zip(replies[::2], replies[1::2], strict=True))
+
+    def everybody(self) -> list[str]:
+        """All incarnations that are believed to live, or whose death is not recovered yet."""
+        return list(self.deadlines())
+
+    def in_place(self, place: str) -> list[str]:
+        """The incarnations in a place, in an order that is the same for all who ask."""
+        (key,) = self.keys.places(place)
+        return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key)))
+
+    def deadlines(self) -> dict[str, float]:
+        """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
+        scores: Any = self._ask(lambda: self.client.zrange(self.keys.heartbeats, 0, -1, withscores=True))
+        return {member.decode(): score for member, score in scores if not member.startswith(b"*")}
+
+    def registered_brokers(self) -> list[tuple[str, str]]:
+        """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in self.everybody():
+            pipeline.hmget(self.keys.incarnation(id), "broker_namespace", "broker_id")
+        rows = self._ask(pipeline.execute)
+        return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
+
+    def prove(self, dead: DeadIncarnation, why: str) -> bool:
+        """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
+        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal, *self.keys.places(dead.place)]
+        return bool(self._call("prove", keys, [dead.id, why]))
+
+    def notice(self, dead: DeadIncarnation) -> bool:
+        """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
+        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal]
+        return bool(self._call("notice", keys, [dead.id, self.ttl_ms, dead.why]))
+
+    def reap(self, dead: str, place: str = "") -> bool:
+        """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
+        keys = [
+            *(self.keys.heartbeats, self.keys.incarnation(dead), self.keys.running(dead), *self.keys.heard_by(dead)),
+            *(*self.keys.journal, *self.keys.places(place)),
+        ]
+        return bool(self._call("reap", keys, [dead, self.ttl_ms]))
+
+
+def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> DeadIncarnation:
+    said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+    return DeadIncarnation(
+        id=id,
+        instance=said.get("instance", ""),
+        host=said.get("host", ""),
+        pid=said.get("pid", ""),
+        broker_namespace=said.get("broker_namespace", ""),
+        broker_id=said.get("broker_id", ""),
+        queues=json.loads(said.get("queues", "[]")),
+        custody=said.get("custody", ""),
+        dead_since_ms=int(said.get("gone", deadline or 0)),
+        draining=(deadline or 0) % 1 >= DRAINING,
+        left="left" in said,
+        proof=said.get("why", ""),
+        place=said.get("place", ""),
+        process_started=said.get("process_started", ""),
+    )

@@ -1,0 +1,139 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Recovery in the records: what there is to recover, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.lock import Lock
+
+from .records import Claim, Due, Enqueued, HandedBack, Orphan, Requeued
+from .scripting import BATCH, Scripting, flag, ms
+
+__all__ = ["Orphans", "orphan_of"]
+
+
+class Orphans(Scripting):
+    """What a recoverer does with what dead incarnations have left."""
+
+    def lock(self, ttl: float) -> Lock:
+        """The recovery lock, which saves work and protects nothing; not yet acquired."""
+        return Lock(self.client, self.keys.lock, timeout=ttl, blocking=False, thread_local=False)
+
+    def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
+        """What is there to recover, a batch of each kind, passing over so many that are to be left."""
+        keys = [self.keys.heartbeats, self.keys.waiting, self.keys.lock]
+        dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, skip_dead, skip_overdue])
+        next_in = next_ms / 1000 if next_ms >= 0 else None
+        return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
+
+    def hand_back(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[HandedBack] | None:
+        """Let go of a dead worker's records.
+
+        Parameters:
+          held: At most `BATCH` pairs of message id and whether the broker still holds its copy.
+
+        Returns: what became of each; ``None``: the incarnation is back, and nothing was done.
+        """
+        reply = self._call(
+            "hand_back",
+            [
+                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.handed),
+                *(*self.keys.journal, *(self.keys.record(id) for id, _ in held)),
+            ],
+            [
+                *(dead, self.ttl_ms, self.deadline_ms, self.fence_ms, self.me),
+                *(x for id, has in held for x in (id, flag(has))),
+            ],
+        )
+        return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
+
+    def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
+        """Take at most `BATCH` orphans, to enqueue a copy of each.
+
+        Parameters:
+          dead: The dead incarnation that ran them; empty for records past their deadline.
+          hold: How long the claim holds, seconds.
+          leftovers: Also what this incarnation has claimed before, and did not bring to an end.
+        """
+        reply = self._call(
+            "claim",
+            [
+                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
+                *(self.keys.incarnation(dead), *self.keys.journal, *(self.keys.record(id) for id in ids)),
+            ],
+            [self.me, self.ttl_ms, dead, ms(hold), self.fence_ms, flag(leftovers), *ids],
+        )
+        return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
+
+    def requeued(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
+        """The copies of claimed orphans, at most `BATCH`, are with the broker."""
+        reply = self._call(
+            "requeued",
+            [
+                self.keys.waiting,
+                self.keys.running(dead),
+                *(self.keys.record(copy.orphan.message_id) for copy in copies),
+            ],
+            [
+                *(self.me, self.deadline_ms, dead),
+                *(
+                    x
+                    for orphan, copy_id, queue, delay in copies
+                    for x in (orphan.message_id, orphan.generation, copy_id, queue, round(delay * 1000))
+                ),
+            ],
+        )
+        return [Requeued(result.decode()) for result in reply]
+
+    def postpone(self, answers: Sequence[tuple[str, str, bool]]) -> list[str]:
+        """Records past their deadline: at most `BATCH` triples of message id, copy id, and whether the broker has it.
+
+        Returns: for each ``postponed``, ``settled`` or ``gone``.
+        """
+        reply = self._call(
+            "postpone",
+            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in answers)],
+            [
+                *(self.deadline_ms, self.fence_ms),
+                *(x for id, copy_id, has in answers for x in (id, copy_id, "held" if has else "consumed")),
+            ],
+        )
+        return [result.decode() for result in reply]
+
+    def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
+        """Keep a claimed payload that cannot be decoded where people look for it."""
+        keys = [
+            self.keys.record(orphan.message_id),
+            self.keys.waiting,
+            self.keys.running(dead),
+            self.keys.aside,
+            *self.keys.journal,
+        ]
+        return bool(self._call("set_aside", keys, [self.me, orphan.message_id, orphan.generation]) == b"aside")
+
+
+def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
+    """What a claim of a message has brought, as the scripts give it."""
+    answer = Claim(row[0].decode())
+    if len(row) == 1:
+        return answer
+    run, generation, crashes, limit, started, first, drains = (int(number) for number in row[1:8])
+    origin, queue, actor = (text.decode() for text in row[8:11])
+    return Orphan(
+        message_id=message_id,
+        verdict=answer,
+        run=run,
+        generation=generation,
+        crashes=crashes,
+        limit=limit,
+        started_ms=started,
+        first_ms=first or started,
+        drains=drains,
+        origin=origin,
+        queue=queue,
+        actor=actor,
+        payload=row[11],
+    )

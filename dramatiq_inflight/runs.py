@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A message's life in the records: from the start of a run to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import redis
+
+from .records import Copy, Finished, Mended, Saved, Stalled, Start, Started
+from .scripting import Scripting, flag, ms
+from .wire import Call
+
+__all__ = ["Runs"]
+
+STARTED = {answer.value.encode(): answer for answer in Start}
+NO_PAYLOAD = Started(Start.PAYLOAD, True, 0, 0, 0, 0, 0, 0, 0, "")
+FINISHED = {answer.value.encode(): answer for answer in Finished}
+
+#: How long a checkpoint is kept after it was last written, seconds: for longer than retries are delayed.
+CHECKPOINT_TTL = 30 * 24 * 3600.0
+
+
+class Runs(Scripting):
+    """What this incarnation says of the messages that it runs."""
+
+    @cached_property
+    def _starts(self) -> tuple[str, ...]:
+        """What the start of a message may change beside its record."""
+        return (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.handed, *self.keys.journal)
+
+    @cached_property
+    def _ends(self) -> tuple[str, ...]:
+        """What its end may."""
+        return (self._mine, self.keys.heartbeats, self.keys.waiting, *self.keys.journal)
+
+    def start(
+        self,
+        copy: Copy,
+        payload: bytes,
+        *,
+        limit: int,
+        here: str,
+        forgotten: bool = False,
+        alone: bool | None = None,
+        tailored: bool = False,
+        broker_keys: Sequence[str] = (),
+    ) -> Started:
+        """May this copy run here?  One round trip.
+
+        Parameters:
+          payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
+          limit: How many crashes it may have; see `Policy.limit`.
+          here: What this process knows of the message: ``no``, ``running`` or ``ended``.
+          forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
+          alone: Whether it has the process to itself; ``None``: that was not seen to yet.
+          tailored: Whether its recovery takes a copy.
+          broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
+        """
+        begun = time.monotonic()
+        reply = self._call(
+            "start",
+            [self.keys.record(copy.message_id), *self._starts, *broker_keys],
+            [
+                *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, flag(copy.redelivered), here),
+                *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
+                *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
+                *(flag(copy.condemned), copy.run),
+            ],
+        )
+        if len(reply) == 1:
+            return NO_PAYLOAD
+        self._in_contact(reply[1], begun)
+        return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
+
+    def accompany(self, message_id: str, run: int) -> None:
+        """A message that had its process to itself is about to get company."""
+        self._own("accompany", [self.keys.record(message_id), self.keys.heartbeats], [self.me, self.ttl_ms, run])
+
+    def checkpoint(self, message_id: str, run: int, fields: dict[str, str]) -> Saved:
+        """Keep how far a run has come.  One round trip."""
+        reply = self._own(
+            "checkpoint",
+            [self.keys.record(message_id), self.keys.heartbeats, self.keys.checkpoint(message_id)],
+            [self.me, self.ttl_ms, run, ms(CHECKPOINT_TTL), *(text for pair in fields.items() for text in pair)],
+        )
+        return Saved(reply[0].decode())
+
+    def kept(self, message_id: str) -> dict[str, str]:
+        """What the last checkpoint of a message has; empty: there is none."""
+        raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
+        return {name.decode(): value.decode() for name, value in raw.items()}
+
+    def stall(self, message_id: str, run: int, *, recover: bool, still: float, hold: float) -> Stalled:
+        """A message that runs here has not moved for `still` seconds.  One round trip.
+
+        Parameters:
+          recover: Its run is given up, and this incarnation claims it, for `hold` seconds.
+        """
+        reply = self._own(
+            "stall",
+            [self.keys.record(message_id), *self._ends],
+            [self.me, self.ttl_ms, message_id, run, flag(recover), round(still * 1000), ms(hold)],
+        )
+        return Stalled(reply[0].decode())
+
+    def mend(
+        self,
+        copy: Copy,
+        payload: bytes,
+        *,
+        run: int,
+        limit: int,
+        started_ms: int,
+        crashes: int,
+        drains: int,
+        alone: bool = False,
+        tailored: bool = False,
+    ) -> tuple[Mended, int, int, int, int]:
+        """This process runs the message: make the record say so, if nobody else has started it.
+
+        Parameters:
+          crashes, drains: As they were when this run started: what it was charged with since is taken back.
+
+        Returns: what became of it, and the record's run, generation, crashes and drains.
+        """
+        reply = self._own(
+            "mend",
+            [self.keys.record(copy.message_id), *self._ends],
+            [
+                *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
+                *(limit, copy.broker_copy_id, started_ms, crashes, drains, flag(alone), flag(tailored), payload),
+            ],
+        )
+        return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
+
+    def finish(
+        self,
+        copy: Copy,
+        run: int,
+        *,
+        again: bool,
+        contended: bool,
+        unacked: bool = False,
+        remember: float = 0.0,
+        broker_keys: Sequence[str] = (),
+        then: Call | None = None,
+    ) -> Finished:
+        """The message is complete.  One round trip.
+
+        Parameters:
+          run: As `start` gave it; 0 if its answer was lost.
+          again: Whether the run enqueued its own message again.
+          contended: Whether another copy of it was met in this process.
+          unacked: Whether it is to be remembered until `acked` says that the broker was told.
+          remember: How long it is to be remembered at the least, seconds.
+          broker_keys: As for `start`.
+          then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
+            error is raised.
+        """
+        keys = [self.keys.record(copy.message_id), *self._ends, self.keys.checkpoint(copy.message_id), *broker_keys]
+        args = [
+            *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, flag(again), flag(contended)),
+            *(self.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
+            round(remember * 1000),
+        ]
+        begun = time.monotonic()
+        if then is None:
+            reply = self._call("finish", keys, args)
+        else:
+            both = (Call(self._scripts["finish"], keys, args), then)
+            reply, answer = self._ask(lambda: self._wire.exchange(both))
+            for outcome in (answer, reply):
+                if isinstance(outcome, redis.RedisError):
+                    raise outcome
+        self._in_contact(reply[1], begun)
+        return FINISHED[reply[0]]
+
+    def release(
+        self,
+        message_id: str,
+        run: int,
+        *,
+        contended: bool,
+        consumed: bool = True,
+        dead_lettered: bool = False,
+        copy: Copy | None = None,
+    ) -> Finished:
+        """The message failed, and the broker holds its retry or its dead letter.  One round trip.
+
+        Parameters:
+          consumed: False: it never ran here, and whatever copy the broker has may run.
+          dead_lettered: Its copy may run again, too: if it is met, it was replayed.
+          copy: What ran, in case that its start was not recorded (run 0).
+        """
+        its_copy = "2" if dead_lettered else flag(consumed)
+        origin, generation = (copy.origin, copy.generation) if copy is not None else ("", 0)
+        reply = self._own(
+            "release",
+            [self.keys.record(message_id), *self._ends],
+            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, its_copy, origin, generation],
+        )
+        return FINISHED[reply[0]]
+
+    def hand_over(self, message_id: str, run: int, payload: bytes, *, later: bool = False) -> Finished:
+        """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to.
+
+        Parameters:
+          payload: The encoded message; empty: as the record has it.
+          later: It is about to be enqueued here: recovery has to only if no copy of it starts.
+        """
+        reply = self._own(
+            "hand_over",
+            [self.keys.record(message_id), *self._ends],
+            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0],
+        )
+        return FINISHED[reply[0]]

@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""How a script gets to the tracker's keys: what all of the registry's parts are made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+from .keys import Keys
+from .schema import OURS, Schema
+from .wire import Call, Wire
+
+__all__ = ["BATCH", "Scripting", "flag", "load_scripts", "ms"]
+
+#: How many records one script handles at the most: they take about a millisecond of the server's time.
+BATCH = 50
+
+#: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
+FIRST_DEADLINE_TTLS = 10
+
+
+class Scripting:
+    """The tracker's keys as one incarnation sees them.
+
+    Parameters:
+      client: Redis; its replies must be bytes.
+      namespace: Prefix of every key.
+      me: The id of this incarnation.
+      heartbeat_ttl: How long a heartbeat is believed, seconds.
+      fence_ttl: How long settled records are remembered, seconds.
+      on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
+        when it was begun (``time.monotonic``), and whether Redis had not heard of it at all.
+      on_answer_lost: Called when a script may have run, and what it said is not known.
+      on_failure: Called after every command that did not reach Redis, or was refused.
+      schema: What this version writes and can read.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        me: str,
+        *,
+        heartbeat_ttl: float,
+        fence_ttl: float,
+        on_contact: Callable[[bool, float, bool], None] = lambda known, begun, absent: None,
+        on_answer_lost: Callable[[], None] = lambda: None,
+        on_failure: Callable[[redis.RedisError], None] = lambda error: None,
+        schema: Schema | None = None,
+    ) -> None:
+        self.client = client
+        self.schema = schema or OURS
+        self.namespace = namespace
+        self.keys = Keys(namespace)
+        self.me = me
+        self.ttl_ms: float = ms(heartbeat_ttl)
+        self.fence_ms = ms(fence_ttl)
+        self.deadline_ms = FIRST_DEADLINE_TTLS * ms(heartbeat_ttl)
+        self._on_contact = on_contact
+        self._on_answer_lost = on_answer_lost
+        self._on_failure = on_failure
+        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in load_scripts().items()}
+        self._wire = Wire(client, on_resend=on_answer_lost)
+        self._mine = self.keys.running(me)
+
+    def run(self, call: Call) -> Any:
+        """Run a script of the broker's, on this Redis, with the tracker's bounds."""
+        return self._ask(lambda: self._wire.call(*call))
+
+    def close(self) -> None:
+        """Close what connections are idle."""
+        self._wire.close()
+
+    def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """A script that this incarnation runs for itself: it renews the heartbeat."""
+        begun = time.monotonic()
+        reply = self._call(script, keys, args)
+        self._in_contact(reply[1], begun)
+        return reply
+
+    def _say_alive(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
+        """A script that does nothing else, or whose answer is no more than whether this incarnation was known."""
+        begun = time.monotonic()
+        return self._in_contact(self._call(script, keys, args), begun)
+
+    def _in_contact(self, known: int, begun: float) -> bool:
+        """A script has renewed the heartbeat; `known`: as ``beat`` in _common.lua says it."""
+        self._on_contact(known == 1, begun, known < 0)
+        return known == 1
+
+    def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
+
+    def _ask(self, command: Callable[[], Any]) -> Any:
+        try:
+            return command()
+        except redis.RedisError as error:
+            self._on_answer_lost()
+            self._on_failure(error)
+            raise
+
+
+def load_scripts() -> dict[str, str]:
+    """The text of each script, with what all have in common, by its name."""
+    folder = files(__package__).joinpath("scripts")
+    texts = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".lua")}
+    common = texts.pop("_common.lua")
+    return {name.removesuffix(".lua"): common + text for name, text in texts.items()}
+
+
+def ms(seconds: float) -> int:
+    """As the scripts are given a duration."""
+    return max(1, round(seconds * 1000))
+
+
+def flag(value: bool) -> str:
+    """As the scripts are given a yes or no."""
+    return "1" if value else "0"
