@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from .records import DeadIncarnation
+from .records import DRAINING, DeadIncarnation
 from .schema import FIELDS, Held, Refusal
 from .scripting import Scripting, flag, ms
 from .version import __version__
@@ -23,9 +23,6 @@ GRACE = 6.0
 
 #: How long messages that are still running when their worker leaves may take to end, seconds.
 HAND_OVER_DELAY = 5.0
-
-#: What the TTL of a worker has more while it shuts down, milliseconds: its deadline tells that it was; see _common.lua.
-DRAINING = 0.5
 
 
 class Membership(Scripting):

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple, TypedDict
 
 __all__ = [
+    "DRAINING",
+    "LEFT",
     "OPTION",
     "Answer",
     "Challenged",
@@ -37,6 +39,12 @@ __all__ = [
 
 #: The one message option that this package writes; what is in it is a `Mark`.
 OPTION: Final = "inflight"
+
+#: What the TTL of a worker has more while it shuts down, milliseconds: its deadline tells that it was; see _common.lua.
+DRAINING: Final = 0.5
+
+#: Why a worker is dead that has ended in order.
+LEFT: Final = "it left while messages were still running"
 
 
 class Mark(TypedDict, total=False):
@@ -392,7 +400,7 @@ class DeadIncarnation:
         if self.proof:
             return f"{self.proof}{' while it was shutting down' if self.draining else ''}"
         if self.left:
-            return "it left while messages were still running"
+            return LEFT
         return f"its heartbeat has expired{' while it was shutting down' if self.draining else ''}"
 
     def __str__(self) -> str:

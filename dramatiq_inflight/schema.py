@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["OURS", "SCHEMA", "Held", "Refusal", "Schema"]
+__all__ = ["OURS", "SCHEMA", "Held", "Refusal", "Schema", "number"]
 
 #: What this version writes.
 SCHEMA = 1
@@ -61,7 +61,7 @@ class Held(NamedTuple):
     def of(cls, raw: list[bytes | None]) -> Held:
         """Read the values of `FIELDS`."""
         schema, version, since = (value.decode(errors="replace") if value else "" for value in raw)
-        return cls(_number(schema), version, _number(since))
+        return cls(number(schema), version, number(since))
 
 
 #: The fields of the namespace's own word, in the order of `Held`.
@@ -113,5 +113,6 @@ class Refusal(NamedTuple):
 NAMED = 3
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """A number that somebody else has written; 0: it is none."""
     return int(text) if text.isdecimal() and len(text) < 15 else 0

@@ -46,7 +46,7 @@ GRAPH = {
     "incarnation": set(),
     "incident": {"records"},
     "inspector": {
-        "connection", "errors", "history", "keys", "middleware", "records", "schema", "settings", "version",
+        "connection", "errors", "history", "middleware", "parsing", "reader", "records", "schema", "settings", "views",
         "whereabouts",
     },
     "interrupt": set(),
@@ -65,9 +65,13 @@ GRAPH = {
         "runtime", "swept", "whereabouts",
     },
     "orphans": {"records", "scripting"},
+    "parsing": {"records", "schema", "views"},
     "policies": {"errors", "policy", "settings"},
     "policy": {"errors"},
     "process_metrics": {"runtime"},
+    "reader": {
+        "connection", "errors", "history", "keys", "parsing", "records", "schema", "settings", "version", "views",
+    },
     "records": set(),
     "recovery": {"challenge", "copying", "incident", "records", "redis_broker", "scripting", "swept"},
     "recovery_thread": {"recovery"},
@@ -91,6 +95,7 @@ GRAPH = {
     "table": {"interrupt", "policy", "records"},
     "telling": {"incident", "policy"},
     "version": set(),
+    "views": set(),
     "watch": {"evidence", "records", "registry", "words"},
     "whereabouts": {"connection", "errors", "settings"},
     "wire": set(),
@@ -105,7 +110,7 @@ REGISTRY = {
 #: The parts that are folders of their own: what their modules may import of the package outside of their folder.  The
 #: core imports none of them.
 PARTS = {
-    "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version"},
+    "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version", "views"},
     "dashboard": {"errors", "history", "inspector", "operations"},
     "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},
 }

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..inspector import IN_FLIGHT, Inspector, MessageView
+from ..inspector import Inspector, MessageView
+from ..views import IN_FLIGHT
 from . import documents
 from .failures import not_done
 from .output import Output, json_option

@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""How an `Inspector` reads: in a few round trips, however much there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import redis
+
+from .connection import bounded_client
+from .errors import SchemaError
+from .history import Event
+from .keys import Keys
+from .parsing import head_of, progressed, text, worker_view
+from .records import Head
+from .schema import FIELDS, OURS, Held, Refusal
+from .settings import Settings
+from .version import __version__
+from .views import MessageView, WorkerView
+
+__all__ = ["AT_A_TIME", "Instances", "Reader"]
+
+#: How much of a record is read at first, bytes: nearly every head is shorter.
+HEAD = 512
+
+#: How many commands are sent at a time.
+AT_A_TIME = 1000
+
+
+class Reader:
+    """Reads one namespace's keys; see `Inspector` for its parameters."""
+
+    def __init__(self, client: redis.Redis, namespace: str = Settings.namespace) -> None:
+        self.namespace = namespace
+        self._client: Any = bounded_client(client)
+        self._keys = Keys(namespace)
+
+    def _read(self, pipeline: Any) -> list[Any]:
+        """What a pipeline has found, if this version can read it."""
+        pipeline.hmget(self._keys.schema, FIELDS)
+        *found, raw = pipeline.execute()
+        held = Held.of(raw)
+        if not OURS.reads(held.schema):
+            raise SchemaError(Refusal(held.schema, "").text(self.namespace, __version__, OURS, held, None))
+        return list(found)
+
+    def _look(self, *, messages: bool = True) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]]]:
+        """The time, the workers, and what each runs (with its start)."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.zrange(self._keys.heartbeats, 0, -1)
+        now, (members,) = self._timed(pipeline)
+        ids = [text(member) for member in members if not member.startswith(b"*")]
+        running: dict[str, list[tuple[str, float]]] = {}
+        if messages:
+            replies = self._batches(lambda pipe, id: pipe.zrange(self._keys.running(id), 0, -1, withscores=True), ids)
+            running = {
+                id: [(text(message), score) for message, score in reply] for id, reply in zip(ids, replies, strict=True)
+            }
+        workers = self._workers(ids, now)
+        workers.sort(key=lambda view: (view.instance, view.booted.timestamp() if view.booted else 0.0, view.id))
+        return now, workers, running
+
+    def _waiting(self) -> dict[str, float]:
+        """What waits for its copy, with its deadline."""
+        found: dict[str, float] = {}
+        for at in itertools.count(0, AT_A_TIME):
+            batch = self._client.zrange(self._keys.waiting, at, at + AT_A_TIME - 1, withscores=True)
+            found.update((text(id), score) for id, score in batch)
+            if len(batch) < AT_A_TIME:
+                break
+        return found
+
+    def _now(self) -> int:
+        return self._timed(self._client.pipeline(transaction=False))[0]
+
+    def _timed(self, pipeline: Any) -> tuple[int, list[Any]]:
+        """The time by the server that has the namespace, milliseconds; and what a pipeline has found."""
+        if isinstance(self._client, redis.RedisCluster):  # there a pipeline takes no command without a key
+            node: Any = self._client.get_node_from_key(self._keys.heartbeats)
+            time: Any = self._client.time(target_nodes=node)
+            found = self._read(pipeline)
+        else:
+            pipeline.time()
+            *found, time = self._read(pipeline)
+        seconds, micro = time
+        return seconds * 1000 + micro // 1000, found
+
+    def _workers(self, ids: Sequence[str], now: int) -> list[WorkerView]:
+        def ask(pipe: Any, id: str) -> None:
+            pipe.hgetall(self._keys.incarnation(id))
+            pipe.zscore(self._keys.heartbeats, id)
+            pipe.zcard(self._keys.running(id))
+
+        replies = list(self._batches(ask, ids))
+        return [worker_view(id, replies[3 * i : 3 * i + 3], now) for i, id in enumerate(ids)]
+
+    def _with_progress(self, views: list[MessageView]) -> list[MessageView]:
+        def ask(pipe: Any, id: str) -> None:
+            pipe.hmget(self._keys.checkpoint(id), "at", "progress", "note")
+
+        replies = self._batches(ask, [view.id for view in views])
+        return [progressed(view, *reply) for view, reply in zip(views, replies, strict=True)]
+
+    def _heads(self, ids: Sequence[str]) -> dict[str, Head]:
+        """The records that there are, without their payloads."""
+        found: dict[str, Head] = {}
+        long: list[str] = []
+        replies = self._batches(lambda pipe, id: pipe.getrange(self._keys.record(id), 0, HEAD - 1), ids)
+        for id, raw in zip(ids, replies, strict=True):
+            head = head_of(raw)
+            if head is not None:
+                found[id] = head
+            elif len(raw) == HEAD:
+                long.append(id)
+        for id in long:
+            head = head_of(self._client.get(self._keys.record(id)) or b"")
+            if head is not None:
+                found[id] = head
+        return found
+
+    def _batches(self, ask: Any, ids: Sequence[str]) -> Iterator[Any]:
+        for at in range(0, len(ids), AT_A_TIME):
+            pipeline = self._client.pipeline(transaction=False)
+            for id in ids[at : at + AT_A_TIME]:
+                ask(pipeline, id)
+            yield from pipeline.execute()
+
+
+class Instances:
+    """Which instance an incarnation was: events of messages name the incarnation alone."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._known: dict[str, str] = {}
+
+    def learn(self, events: Iterable[Event]) -> None:
+        unknown: dict[str, None] = {}
+        for event in events:
+            if event.instance:
+                self._known[event.worker] = event.instance
+            elif event.worker:
+                unknown[event.worker] = None
+        ids = [id for id in unknown if id not in self._known]
+        for view in self._reader._workers(ids, 0) if ids else ():
+            self._known[view.id] = view.instance
+
+    def complete(self, event: Event) -> Event:
+        if event.instance or not self._known.get(event.worker):
+            return event
+        return dataclasses.replace(event, instance=self._known[event.worker])
