@@ -17,7 +17,7 @@ from typing import Any
 
 import dramatiq
 
-from dramatiq_inflight.records import Copy
+from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.registry import Registry
 from tests.support.servers import RedisServer, wait_until
 

@@ -22,7 +22,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
 from dramatiq_inflight.connection import bounded_client_from_url
-from dramatiq_inflight.records import Copy
+from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.recovery import Recovery
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry

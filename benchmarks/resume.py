@@ -23,7 +23,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
 from dramatiq_inflight import Current, InFlightTracker, current
-from dramatiq_inflight.records import Copy
+from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.registry import Registry
 from tests.support.servers import RedisServer, wait_until
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .records import Copy
+from .marks import Copy
 from .scripting import Scripting, flag, ms
 
 __all__ = ["ACK_TTL", "BrokerCopies"]

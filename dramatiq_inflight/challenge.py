@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from .records import Answer
+from .outcomes import Answer
 from .registry import Registry
 
 __all__ = ["SILENT", "Challenges", "roll_call"]

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 import redis
 
 from .errors import CheckpointError, HandBack, MessageLost
-from .records import Saved
+from .outcomes import Saved
 from .registry import Registry
 from .table import Entry, Phase
 

@@ -18,8 +18,10 @@ from dramatiq.errors import DecodeError
 from dramatiq.logging import get_logger
 
 from .incident import Incident, Kind
+from .marks import OPTION, Mark, mark_of
+from .outcomes import Claim
 from .policy import Policy
-from .records import OPTION, Claim, DeadIncarnation, Enqueued, Mark, Orphan, mark_of
+from .records import DeadIncarnation, Enqueued, Orphan
 from .registry import Registry
 from .swept import Swept
 from .table import own_enqueue

@@ -18,8 +18,8 @@ from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
 from .errors import HandBack, MessageLost
 from .home import store_at_home
+from .marks import OPTION, Copy, Mark, mark_of
 from .policies import Policies
-from .records import OPTION, Copy, Mark, mark_of
 from .refusing import patiently
 from .runtime import Runtime
 from .table import Entry, Phase, current_entry

@@ -15,8 +15,8 @@ from dramatiq.worker import ConsumerThread
 
 from .continuations import begin_enqueue, end_enqueue
 from .errors import MessageSkipped
+from .marks import OPTION, Mark, mark_of
 from .policies import Policies
-from .records import OPTION, Mark, mark_of
 from .runtime import Runtime
 from .table import Phase, current_entry, is_own_enqueue
 

@@ -14,7 +14,7 @@ from dramatiq.logging import get_logger
 
 from .errors import MessageLost, SchemaError
 from .lease import Connectivity, Lease
-from .records import Finished, Mended
+from .outcomes import Finished, Mended
 from .registry import Registry
 from .table import Entry, Phase, Table
 from .wire import Call

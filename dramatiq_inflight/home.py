@@ -14,7 +14,7 @@ from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.results import Results
 
-from .records import mark_of
+from .marks import mark_of
 
 __all__ = ["store_at_home"]
 

@@ -21,8 +21,9 @@ from .connection import bounded_client
 from .copying import NOBODY
 from .errors import SchemaError
 from .inspector import Inspector, MessageView
+from .marks import OPTION
 from .middleware import tracker_of
-from .records import OPTION, DeadIncarnation, Orphan
+from .records import DeadIncarnation, Orphan
 from .redis_broker import RedisQueues
 from .registry import Registry
 from .runtime import recovery_of

@@ -9,7 +9,8 @@ from typing import Any
 
 from redis.lock import Lock
 
-from .records import Claim, Due, Enqueued, HandedBack, Orphan, Requeued
+from .outcomes import Claim, HandedBack, Requeued
+from .records import Due, Enqueued, Orphan
 from .scripting import BATCH, Scripting, flag, ms
 
 __all__ = ["Orphans", "orphan_of"]

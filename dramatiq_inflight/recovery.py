@@ -29,7 +29,8 @@ from redis.lock import Lock
 from .challenge import SILENT, Challenges
 from .copying import NOBODY, Copies
 from .incident import Incident, Kind
-from .records import Claim, DeadIncarnation, Due, HandedBack, Head, Orphan
+from .outcomes import Claim, HandedBack
+from .records import DeadIncarnation, Due, Head, Orphan
 from .redis_broker import RedisQueues
 from .scripting import BATCH
 from .swept import Swept

@@ -15,7 +15,8 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt, TimeLimit
 
 from .errors import MessageSkipped, PoisonMessage
-from .records import OPTION, Mark, Start, mark_of
+from .marks import OPTION, Mark, mark_of
+from .outcomes import Start
 from .runtime import Runtime
 from .table import Entry, Phase, current_entry, own_enqueue
 

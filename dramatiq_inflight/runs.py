@@ -11,7 +11,8 @@ from typing import Any
 
 import redis
 
-from .records import Copy, Finished, Mended, Saved, Stalled, Start, Started
+from .marks import Copy
+from .outcomes import Finished, Mended, Saved, Stalled, Start, Started
 from .scripting import Scripting, flag, ms
 from .wire import Call
 

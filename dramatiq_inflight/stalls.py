@@ -11,7 +11,7 @@ from collections.abc import Callable
 import redis
 from dramatiq.logging import get_logger
 
-from .records import Stalled
+from .outcomes import Stalled
 from .registry import Registry
 from .table import Entry, Phase, Table
 

@@ -15,8 +15,10 @@ from dramatiq.middleware import Shutdown, SkipMessage, TimeLimitExceeded
 from .errors import MessageSkipped
 from .incident import Incident, Kind
 from .interrupt import Strand
+from .marks import Copy, is_copy, mark_of
+from .outcomes import Claim, Start, Started
 from .policies import Policies
-from .records import Claim, Copy, DeadIncarnation, Orphan, Start, Started, is_copy, mark_of
+from .records import DeadIncarnation, Orphan
 from .refusing import SKIPS, Refusals, stopped_clock
 from .runtime import Runtime
 from .table import Entry, current_entry

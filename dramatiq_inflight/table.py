@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .interrupt import Strand
+from .marks import Copy
 from .policy import Policy
-from .records import Copy
 
 __all__ = ["Entry", "Phase", "Table", "current_entry", "is_own_enqueue", "own_enqueue"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from .membership import Membership
-from .records import Answer, Challenged
+from .outcomes import Answer, Challenged
 
 __all__ = ["ASKED", "DIED", "JOINED", "Words", "listening_times"]
 

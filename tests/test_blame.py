@@ -11,7 +11,9 @@ import dataclasses
 
 import pytest
 
-from dramatiq_inflight.records import Claim, Copy, Enqueued, Finished, HandedBack, Head, Mended, Orphan, Start, Started
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Claim, Finished, HandedBack, Mended, Start, Started
+from dramatiq_inflight.records import Enqueued, Head, Orphan
 from dramatiq_inflight.registry import Registry
 
 from .support.lab import Lab, copy_of, payload_of

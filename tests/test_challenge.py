@@ -17,7 +17,9 @@ from dramatiq import Message
 from dramatiq_inflight.challenge import Challenges, roll_call
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
-from dramatiq_inflight.records import Answer, Claim, Copy, Enqueued, Finished, Mended, Orphan, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Answer, Claim, Finished, Mended, Start
+from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Entry
 from dramatiq_inflight.watch import Listener

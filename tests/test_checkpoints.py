@@ -14,7 +14,7 @@ import pytest
 
 from dramatiq_inflight import CheckpointError, Current, Inspector, MessageLost, current
 from dramatiq_inflight.checkpoints import LARGEST
-from dramatiq_inflight.records import Finished, Saved
+from dramatiq_inflight.outcomes import Finished, Saved
 from dramatiq_inflight.registry import Registry
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of

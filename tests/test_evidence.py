@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dramatiq_inflight.evidence import Process, Watched
-from dramatiq_inflight.records import HandedBack, Start
+from dramatiq_inflight.outcomes import HandedBack, Start
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.watch import NEIGHBOURS, Watch
 

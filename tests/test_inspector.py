@@ -14,7 +14,8 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import ConfigurationError, Event, EventKind, InFlightTracker, Inspector
-from dramatiq_inflight.records import Claim, Enqueued, Finished, Orphan
+from dramatiq_inflight.outcomes import Claim, Finished
+from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.registry import Registry
 from tests.support.lab import JOURNAL, Lab, copy_of
 

@@ -15,7 +15,9 @@ from dramatiq import Message
 from dramatiq.middleware import CurrentMessage
 
 from dramatiq_inflight import MessageLost, current
-from dramatiq_inflight.records import Copy, Enqueued, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Start
+from dramatiq_inflight.records import Enqueued
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Phase
 

@@ -16,7 +16,9 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operations
-from dramatiq_inflight.records import Copy, Enqueued, Finished, Mended, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Finished, Mended, Start
+from dramatiq_inflight.records import Enqueued
 from dramatiq_inflight.registry import Registry
 from tests.support.lab import Lab, copy_of, payload_of
 from tests.support.servers import RedisServer

@@ -22,8 +22,10 @@ from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import ConfigurationError, Current, Incident, InFlightTracker, Kind
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import HandedBack
 from dramatiq_inflight.policy import OPTIONS, Policy, check_options
-from dramatiq_inflight.records import Copy, HandedBack, Head
+from dramatiq_inflight.records import Head
 from dramatiq_inflight.recovery import Recovery
 
 from .support.inprocess import App

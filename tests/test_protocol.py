@@ -12,7 +12,9 @@ import redis
 
 from dramatiq_inflight.broker_copies import ACK_TTL
 from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
-from dramatiq_inflight.records import Claim, Copy, Enqueued, Finished, HandedBack, Mended, Orphan, Requeued, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Claim, Finished, HandedBack, Mended, Requeued, Start
+from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.registry import Registry
 
 from .support.lab import Lab, copy_of, payload_of

@@ -23,7 +23,9 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import SkipMessage
 
 from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.records import Claim, Copy, Orphan, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Claim, Start
+from dramatiq_inflight.records import Orphan
 from dramatiq_inflight.recovery import Recovery
 from dramatiq_inflight.recovery_thread import RecoveryThread
 from dramatiq_inflight.redis_broker import RedisQueues

@@ -24,7 +24,8 @@ from dramatiq.middleware import Middleware, Retries, default_middleware
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker
 from dramatiq_inflight.deliveries import Deliveries
-from dramatiq_inflight.records import Copy, Mark, Start
+from dramatiq_inflight.marks import Copy, Mark
+from dramatiq_inflight.outcomes import Start
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.scripting import BATCH
 from dramatiq_inflight.table import Entry

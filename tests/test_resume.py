@@ -12,7 +12,7 @@ import pytest
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import HandBack, current
-from dramatiq_inflight.records import Finished, Start
+from dramatiq_inflight.outcomes import Finished, Start
 from dramatiq_inflight.registry import Registry
 
 from .support.cluster import Cluster

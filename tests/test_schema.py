@@ -24,7 +24,8 @@ from dramatiq_inflight import InFlightTracker, Inspector, Operations, SchemaErro
 from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.metrics import InFlightCollector
-from dramatiq_inflight.records import Claim, Enqueued, Start
+from dramatiq_inflight.outcomes import Claim, Start
+from dramatiq_inflight.records import Enqueued
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.schema import OURS, Refusal, Schema
 

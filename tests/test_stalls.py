@@ -19,7 +19,8 @@ from dramatiq.middleware import CurrentMessage
 from dramatiq_inflight import EventKind, HandBack, Inspector, MessageLost, current
 from dramatiq_inflight.broker_copies import ACK_TTL
 from dramatiq_inflight.errors import MessageSkipped
-from dramatiq_inflight.records import Copy, Finished, Stalled, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Finished, Stalled, Start
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import current_entry
 from tests.support.inprocess import App

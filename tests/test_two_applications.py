@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from dramatiq_inflight import ConfigurationError
-from dramatiq_inflight.records import Copy
+from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.runtime import custody
 

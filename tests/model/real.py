@@ -13,7 +13,9 @@ from typing import Any
 import redis
 
 from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.records import Claim, Copy, DeadIncarnation, Enqueued, Head, Mended, Orphan, Start, Started
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Claim, Mended, Start, Started
+from dramatiq_inflight.records import DeadIncarnation, Enqueued, Head, Orphan
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.scripting import load_scripts
 

@@ -18,7 +18,8 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.records import Copy, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Start
 from dramatiq_inflight.registry import Registry
 
 from .lab import Lab

@@ -13,7 +13,9 @@ import redis
 from dramatiq import Message
 
 from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.records import Claim, Copy, HandedBack, Head, Orphan, Start, Started
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Claim, HandedBack, Start, Started
+from dramatiq_inflight.records import Head, Orphan
 from dramatiq_inflight.registry import Registry
 
 __all__ = ["JOURNAL", "Lab", "copy_of"]

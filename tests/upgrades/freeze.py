@@ -25,7 +25,9 @@ from dramatiq.common import dq_name
 
 import dramatiq_inflight
 from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.records import Claim, Copy, Enqueued, HandedBack, Orphan, Start
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Claim, HandedBack, Start
+from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
 

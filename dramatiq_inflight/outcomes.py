@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the scripts answer."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+__all__ = [
+    "Answer",
+    "Challenged",
+    "Claim",
+    "Finished",
+    "HandedBack",
+    "Mended",
+    "Requeued",
+    "Saved",
+    "Stalled",
+    "Start",
+    "Started",
+]
+
+
+class Start(enum.Enum):
+    """The answer to a worker that is about to run a copy."""
+
+    RUN = "run"
+    #: An older generation than the record's: skip.
+    STALE = "stale"
+    #: This enqueue has already completed: skip.
+    COMPLETED = "completed"
+    #: It has ended in this process, and Redis is still to be told: skip.
+    ENDING = "ending"
+    #: Reject to the dead-letter queue.
+    POISONED = "poisoned"
+    #: The broker has given this delivery to another worker: skip.
+    ELSEWHERE = "elsewhere"
+    #: Another enqueue of the message has taken the place of this one: skip.
+    SUPERSEDED = "superseded"
+    #: This very enqueue is running: put this copy off.
+    DUPLICATE = "duplicate"
+    #: Another enqueue of the message is running, or waits to be recovered: put this one off until its turn.
+    WAITING = "waiting"
+    #: The broker does not have the payload: ask again with it.
+    PAYLOAD = "payload"
+    #: One more death may convict it: ask again when it has the process to itself.
+    LAST_CHANCE = "last_chance"
+    #: Its owner is dead, and its recovery takes a copy: enqueue that, skip this one.
+    CLAIMED = "claimed"
+    #: Its owner is dead, and that was once too often: enqueue a copy to be dead-lettered, skip this one.
+    CONVICTED = "convicted"
+
+
+class Started(NamedTuple):
+    """What the start of a copy brought.  Times are milliseconds of Redis's clock."""
+
+    answer: Start
+    #: False if this incarnation had been taken for dead, or Redis has lost it.
+    known: bool
+    #: How long to put a duplicate off, at the least.
+    wait_ms: int
+    run: int
+    generation: int
+    crashes: int
+    started_ms: int
+    first_ms: int
+    drains: int
+    #: The incarnation that runs a duplicate, or whose death a take-over or a claim is; else empty.
+    owner: str
+
+
+class Answer(enum.Enum):
+    """What is known of an incarnation that was asked whether it lives."""
+
+    #: Nothing yet.
+    ASKED = "asked"
+    #: It was asked twice, and had its time to answer both times.
+    SILENT = "silent"
+    #: It has answered, or is known to be dead, or cannot be asked.
+    OVER = "over"
+
+
+class Challenged(NamedTuple):
+    """What a challenge brought."""
+
+    answer: Answer
+    #: Seconds until it is worth asking again.
+    wait: float
+    #: To be given with the next question.
+    token: str
+
+
+class Finished(enum.Enum):
+    """What became of a finish, a release or a hand-over."""
+
+    FINISHED = "finished"
+    RELEASED = "released"
+    HANDED_OVER = "handed_over"
+    #: Another worker had taken the message; it learns that it is complete.
+    LATE = "late"
+    #: Another worker owns the message: nothing was changed.
+    FENCED = "fenced"
+    #: There is no record.
+    GONE = "gone"
+
+
+class Mended(enum.Enum):
+    """What became of the record of a message that this process runs."""
+
+    KEPT = "kept"
+    WRITTEN = "written"
+    #: It had been taken from us, and its copy had not started: it is ours again.
+    RETAKEN = "retaken"
+    #: Another worker has it, or it is settled.
+    LOST = "lost"
+    #: Its start was not recorded, and its record is about an earlier enqueue of it, which is not over.
+    LATER = "later"
+
+
+class HandedBack(enum.Enum):
+    """What became of a dead worker's record whose copy is with the broker."""
+
+    HANDED_BACK = "handed_back"
+    SETTLED = "settled"
+    #: Its recovery takes a copy: it is to be dead-lettered, or has a policy of its own.
+    TO_CLAIM = "to_claim"
+    BUSY = "busy"
+    GONE = "gone"
+
+
+class Claim(enum.Enum):
+    """The answer to a recoverer that wants an orphan."""
+
+    CLAIMED = "claimed"
+    POISONED = "poisoned"
+    SETTLED = "settled"
+    BUSY = "busy"
+    ALIVE = "alive"
+    GONE = "gone"
+    #: Its record cannot be read, and was set aside whole.
+    ASIDE = "aside"
+
+
+class Requeued(enum.Enum):
+    """What became of a claim after its copy was enqueued."""
+
+    REQUEUED = "requeued"
+    POISONED = "poisoned"
+    #: The copy has started already, or another recoverer has claimed it.
+    FENCED = "fenced"
+
+
+class Saved(enum.Enum):
+    """What became of a checkpoint."""
+
+    SAVED = "saved"
+    #: Another run has the message: nothing was changed.
+    FENCED = "fenced"
+
+
+class Stalled(enum.Enum):
+    """What became of a message that does not move."""
+
+    NOTED = "noted"
+    RECOVERING = "recovering"
+    #: It has stalled too often.
+    CONDEMNED = "condemned"
+    #: Another run has it, or its start is not recorded.
+    FENCED = "fenced"
