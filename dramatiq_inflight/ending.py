@@ -71,7 +71,7 @@ class Ending:
                 entry.retry_begun = not self._is_lost(entry)
             if entry.handed_back:
                 try:
-                    self.runtime.heartbeat.hand_back(entry)
+                    self.runtime.ledger.hand_back(entry)
                 except redis.RedisError:
                     pass  # its copy waits until its release is told
             enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry))
@@ -84,7 +84,7 @@ class Ending:
         elif entry.to_finish and not self.runtime.finishes_with_ack:
             entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
             try:
-                self.runtime.heartbeat.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
+                self.runtime.ledger.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
             except redis.RedisError:
                 pass  # after_ack leaves it to the heartbeat
 
@@ -148,7 +148,7 @@ class Ending:
         """Whether another worker has the message, as far as Redis can be asked."""
         if self.runtime.lease.in_doubt(entry):
             try:
-                self.runtime.heartbeat.look_up(entry)
+                self.runtime.ledger.look_up(entry)
             except redis.RedisError:
                 pass  # the heartbeat learns it when Redis is back
         return entry.lost
@@ -170,12 +170,12 @@ class Ending:
         # However long that takes: acknowledged before Redis knows of it, it would be lost with this process.
         patiently(
             f"Redis could not be told that message {message.message_id} has failed",
-            lambda: self.runtime.heartbeat.let_go(entry),
+            lambda: self.runtime.ledger.let_go(entry),
         )
 
     def _let_go(self, entry: Entry) -> None:
         try:
-            self.runtime.heartbeat.let_go(entry)
+            self.runtime.ledger.let_go(entry)
         except redis.RedisError:
             pass  # _forget leaves it to the heartbeat
 

@@ -27,6 +27,7 @@ from .heartbeat import Heartbeat
 from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
+from .ledger import Ledger
 from .membership import GRACE
 from .policy import Policy
 from .recovery import Recovery
@@ -127,27 +128,32 @@ class Runtime:
             self.lease.register_again,
         )
         self.heartbeat_process = self._heartbeat_process(client) if settings.heartbeat == "process" else None
-        self.heartbeat = Heartbeat(
+        self.ledger = Ledger(
             self.registry,
             self.table,
+            self.lease,
+            interval=settings.beat_interval,
+            on_hand_over=self.recovery_thread.wake,
+            acknowledge=self._acknowledge,
+            on_drop=lambda entry: self.gate.expel(entry.thread),
+            unacked=not self.finishes_with_ack,
+            payload_of=self._payload_of,
+        )
+        self.heartbeat = Heartbeat(
+            self.registry,
             self.lease,
             self.connectivity,
             interval=settings.beat_interval,
             identity=self._identity,
-            on_hand_over=self.recovery_thread.wake,
-            acknowledge=self.acknowledge,
-            health_file=settings.health_file,
-            on_drop=lambda entry: self.gate.expel(entry.thread),
-            on_beat=self.deliveries.flush,
+            on_beat=self._beaten,
             on_refused=self._refused,
-            unacked=not self.finishes_with_ack,
-            payload_of=self._payload_of,
+            health_file=settings.health_file,
         )
         self.handing_back = HandingBack(self.table)
         self.signals = ShutdownSignals(self.handing_back.begin)
-        self.checkpoints = Checkpoints(self.registry, self.heartbeat.look_up, self.heartbeat.lose)
+        self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
         self.stalls = Stalls(
-            self.registry, self.table, self.heartbeat.lose, self._recover_here, settings.recovery_lock_ttl
+            self.registry, self.table, self.ledger.lose, self._recover_here, settings.recovery_lock_ttl
         )
 
     def register(self) -> None:
@@ -216,7 +222,7 @@ class Runtime:
         self.heartbeat.stop()
         self.heartbeat.beat()  # whatever was still to be told
         try:
-            self.heartbeat.settle_what_was_never_acknowledged(0)
+            self.ledger.settle_what_was_never_acknowledged(0)
             if not self.table.entries() and self.queues is not None and not self._shares_broker_id():
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
@@ -237,7 +243,7 @@ class Runtime:
         """The broker's ack set of this worker for a queue, and the queue's messages, if on the tracker's Redis."""
         return self.queues.keys(queue) if self.queues is not None else ()
 
-    def acknowledge(self, entry: Entry) -> None:
+    def _acknowledge(self, entry: Entry) -> None:
         """Acknowledge a copy that Dramatiq gave up to acknowledge: its outcome is recorded, and it must not run again.
 
         Raises:
@@ -269,6 +275,10 @@ class Runtime:
             return not own and (stored or not self.lease.forgotten or self.registry.was_handed_back())
         except redis.RedisError:
             return False
+
+    def _beaten(self) -> None:
+        self.ledger.beaten()
+        self.deliveries.flush()
 
     def _in_contact(self, known: bool, begun: float, absent: bool) -> None:
         self.lease.contact(known, begun, absent)
@@ -352,7 +362,7 @@ class Runtime:
             return True  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
         if not entry.to_finish:
             return False
-        self.heartbeat.finish(entry, self.broker_keys(queue), ack)
+        self.ledger.finish(entry, self.broker_keys(queue), ack)
         return True
 
     def _identity(self) -> dict[str, str]:

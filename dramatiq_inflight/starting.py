@@ -160,7 +160,7 @@ class Starting:
         try:
             alone = self.runtime.gate.enter_alone(
                 timeout,
-                lambda: self.runtime.heartbeat.accompany(entry),
+                lambda: self.runtime.ledger.accompany(entry),
                 lambda: stopped_clock(self.runtime.broker, message),
             )
         except NOT_BEGUN:

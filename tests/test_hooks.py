@@ -812,7 +812,7 @@ def test_an_ack_given_up_does_not_run_the_message_again(
     app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dramatiq gives up after anything but a connection error: it logs, and leaves the copy in the ack set."""
-    monkeypatch.setattr("dramatiq_inflight.heartbeat.ACK_PATIENCE", 0.5)
+    monkeypatch.setattr("dramatiq_inflight.ledger.ACK_PATIENCE", 0.5)
 
     def work() -> None:
         app.ran.append(1)
@@ -943,7 +943,7 @@ def test_a_success_is_not_settled_while_what_follows_from_it_is_under_way(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long another middleware takes: a kill would lose the next stage."""
-    monkeypatch.setattr("dramatiq_inflight.heartbeat.ACK_PATIENCE", 0.0)
+    monkeypatch.setattr("dramatiq_inflight.ledger.ACK_PATIENCE", 0.0)
     go, there = threading.Event(), threading.Event()
 
     class Slow(Middleware):

@@ -154,7 +154,7 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
     assert reached.wait(20)
     assert entry.phase is Phase.ENDED
     with entry.mutex:
-        runtime.heartbeat.lose(entry)
+        runtime.ledger.lose(entry)
     go_on.set()
     made.app.join()
     assert made.log == ["start", "end"]

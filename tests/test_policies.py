@@ -475,7 +475,7 @@ def test_an_actor_that_makes_its_message_unencodable_leaks_nothing(app: App) -> 
 
 def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis refuses it, and Dramatiq emits no further hook: the heartbeat sees to it."""
-    monkeypatch.setattr("dramatiq_inflight.heartbeat.ACK_PATIENCE", 0.3)
+    monkeypatch.setattr("dramatiq_inflight.ledger.ACK_PATIENCE", 0.3)
     last_chance = app.actor(lambda: app.ran.append("last"), actor_name="last", max_recoveries=1)
     other = app.actor(lambda: app.ran.append("other"), actor_name="other", track_inflight=False)
     app.start(threads=2)
