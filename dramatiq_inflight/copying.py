@@ -50,7 +50,7 @@ class Copies:
       enqueue: Puts a message on the broker, and returns it as enqueued.
       declared: The names of the queues and the actors that this broker declares: only their orphans are copied.
       lock_ttl: How long a claim keeps others off, seconds.
-      custody: Who keeps the messages here; see `runtime.custody`.
+      custody: Who keeps the messages here; see `broker_recovery.custody`.
       policy_of: What is to become of a message.
       tell: Tells whoever wants to know what happened to a message, which is given where it was looked into.
     """

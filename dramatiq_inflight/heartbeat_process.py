@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import redis
 from dramatiq.logging import get_logger
 
 from .attendant import BYE, READY, Task
+from .connection import Address
+from .evidence import Process
+from .settings import Settings
 
 __all__ = ["HeartbeatProcess"]
 
@@ -58,6 +63,51 @@ class HeartbeatProcess(threading.Thread):
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._pause = RESTART
+
+    @classmethod
+    def of(
+        cls,
+        client: redis.Redis,
+        settings: Settings,
+        incarnation: str,
+        process: Process | None,
+        on_change: Callable[[bool], None],
+    ) -> HeartbeatProcess | None:
+        """That of an incarnation; ``None``: it is not possible here, which is said.
+
+        Parameters:
+          client: Whose Redis it is to beat in.
+          process: The worker's own, where that can be told from others.
+        """
+        address = Address.of(client)
+        try:
+            if address is None:
+                raise TypeError(f"a {type(client).__name__} cannot be made anew there")
+            if getattr(sys, "frozen", False) or not sys.executable:
+                raise OSError("there is no Python to start")
+            if not hasattr(select, "poll"):
+                raise OSError("this system cannot wait for a process and a pipe at once")
+            pickled = address.pickled()
+        except Exception as error:
+            get_logger(__name__, cls).error(
+                "heartbeat='process' is not possible here (%s: %s): no other process could be started, and connect to "
+                "Redis like this client. A thread sends the heartbeat. If it is the client, give the address by "
+                "redis_url (PROCESSING_REDIS_URL).",
+                *(type(error).__name__, error),
+            )
+            return None
+        task = Task(
+            address=pickled,
+            namespace=settings.namespace,
+            incarnation=incarnation,
+            process=process,
+            parent=os.getpid(),
+            interval=settings.beat_interval,
+            ttl=settings.heartbeat_ttl,
+            patience=settings.patience("process"),
+            health_file=settings.health_file,
+        )
+        return cls(task, on_change)
 
     def run(self) -> None:
         """Keep it at work until `stop` is called; survive everything."""

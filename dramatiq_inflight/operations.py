@@ -17,6 +17,7 @@ from typing import Any
 from dramatiq import Broker, Message
 from dramatiq.errors import DecodeError
 
+from .broker_recovery import recovery_of
 from .connection import bounded_client
 from .copying import NOBODY
 from .errors import SchemaError
@@ -26,7 +27,6 @@ from .middleware import tracker_of
 from .records import DeadIncarnation, Orphan
 from .redis_broker import RedisQueues
 from .registry import Registry
-from .runtime import recovery_of
 from .swept import Swept
 from .whereabouts import tracker_client
 

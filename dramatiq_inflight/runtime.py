@@ -5,19 +5,15 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import sys
 from collections.abc import Callable
 
 import redis
 from dramatiq import Broker, Message
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.logging import get_logger
 
-from .attendant import Task
+from .broker_recovery import custody, recovery_of
 from .checkpoints import Checkpoints
-from .connection import Address, bounded_client
+from .connection import bounded_client
 from .deliveries import Deliveries
 from .errors import SchemaError
 from .evidence import Process
@@ -30,7 +26,6 @@ from .lease import Connectivity, Lease
 from .ledger import Ledger
 from .membership import GRACE
 from .policy import Policy
-from .recovery import Recovery
 from .recovery_thread import RecoveryThread
 from .redis_broker import RedisQueues
 from .registry import Registry
@@ -38,14 +33,13 @@ from .settings import CHALLENGE_TIMEOUTS, Settings
 from .siblings import Siblings, die_together
 from .stalls import Stalls
 from .table import Entry, Table, current_entry
-from .telling import Telling
 from .version import __version__
 from .watch import Listener, Watch
 from .whereabouts import tracker_client
 from .wire import Call
 from .words import ASKED, DIED, JOINED
 
-__all__ = ["Runtime", "recovery_of"]
+__all__ = ["Runtime"]
 
 #: Why a message is dead-lettered that has stalled.
 STALLED = "it has stalled too often: it ran for longer than its stall_timeout without a checkpoint or an end"
@@ -127,7 +121,11 @@ class Runtime:
             self._told,
             self.lease.register_again,
         )
-        self.heartbeat_process = self._heartbeat_process(client) if settings.heartbeat == "process" else None
+        self.heartbeat_process: HeartbeatProcess | None = None
+        if settings.heartbeat == "process":
+            self.heartbeat_process = HeartbeatProcess.of(
+                client, settings, self.incarnation.id, self.process, self._heartbeat_process_answers
+            )
         self.ledger = Ledger(
             self.registry,
             self.table,
@@ -305,38 +303,6 @@ class Runtime:
             return
         self.registry.tell_some(DIED)
 
-    def _heartbeat_process(self, client: redis.Redis) -> HeartbeatProcess | None:
-        address = Address.of(client)
-        try:
-            if address is None:
-                raise TypeError(f"a {type(client).__name__} cannot be made anew there")
-            if getattr(sys, "frozen", False) or not sys.executable:
-                raise OSError("there is no Python to start")
-            if not hasattr(select, "poll"):
-                raise OSError("this system cannot wait for a process and a pipe at once")
-            pickled = address.pickled()
-        except Exception as error:
-            self.logger.error(
-                "heartbeat='process' is not possible here (%s: %s): no other process could be started, and connect to "
-                "Redis like this client. A thread sends the heartbeat. If it is the client, give the address by "
-                "redis_url (PROCESSING_REDIS_URL).",
-                *(type(error).__name__, error),
-            )
-            return None
-        settings = self.settings
-        task = Task(
-            address=pickled,
-            namespace=settings.namespace,
-            incarnation=self.incarnation.id,
-            process=self.process,
-            parent=os.getpid(),
-            interval=settings.beat_interval,
-            ttl=settings.heartbeat_ttl,
-            patience=settings.patience("process"),
-            health_file=settings.health_file,
-        )
-        return HeartbeatProcess(task, self._heartbeat_process_answers)
-
     def _heartbeat_process_answers(self, answers: bool) -> None:
         """It has begun to answer whether this worker lives, or does so no more."""
         self._attended = answers
@@ -385,44 +351,3 @@ class Runtime:
         else:
             said["custody"] = custody(self.broker)
         return said
-
-
-def recovery_of(
-    registry: Registry,
-    broker: Broker,
-    settings: Settings,
-    policy_of: Callable[[Message[object]], Policy],
-    *,
-    shared: bool,
-) -> Recovery:
-    """The recovery of a broker's messages.
-
-    Parameters:
-      registry: Of whoever recovers.
-      shared: Whether the broker is on the tracker's own Redis.
-    """
-    queues = RedisQueues.of(broker)
-    return Recovery(
-        registry=registry,
-        enqueue=broker.enqueue,
-        declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
-        queues=queues if shared else None,
-        lock_ttl=settings.recovery_lock_ttl,
-        custody=custody(broker),
-        asks=queues,
-        policy_of=policy_of,
-        tell=Telling(broker, policy_of, settings.callback),
-    )
-
-
-def custody(broker: Broker) -> str:
-    """Who keeps a broker's messages, so that it can be told from another one with queues of the same names.
-
-    Not its address: workers may reach one broker by several.  Empty where nothing can be told.
-    """
-    if isinstance(broker, RedisBroker):
-        return f"a RedisBroker, namespace {broker.namespace!r}"
-    parameters = getattr(broker, "parameters", None)  # a RabbitmqBroker's, of one node or several
-    first = parameters[0] if isinstance(parameters, list) and parameters else parameters
-    vhost = getattr(first, "virtual_host", None)
-    return f"RabbitMQ, virtual host {vhost!r}" if vhost is not None else ""

@@ -53,19 +53,18 @@ class Held(NamedTuple):
     """What a namespace says of its schema; 0 and empty: it says nothing."""
 
     schema: int
-    #: The version of the package that was the first to write it, and since when, milliseconds of Redis's clock.
+    #: The version of the package that was the first to write it.
     version: str
-    since_ms: int
 
     @classmethod
     def of(cls, raw: list[bytes | None]) -> Held:
         """Read the values of `FIELDS`."""
-        schema, version, since = (value.decode(errors="replace") if value else "" for value in raw)
-        return cls(number(schema), version, number(since))
+        schema, version = (value.decode(errors="replace") if value else "" for value in raw)
+        return cls(number(schema), version)
 
 
 #: The fields of the namespace's own word, in the order of `Held`.
-FIELDS = ("schema", "version", "since")
+FIELDS = ("schema", "version")
 
 
 class Refusal(NamedTuple):

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from dramatiq_inflight import ConfigurationError
+from dramatiq_inflight.broker_recovery import custody
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.runtime import custody
 
 from .support.inprocess import App
 from .support.lab import Lab
