@@ -16,19 +16,13 @@ from dataclasses import dataclass, field
 from .outcomes import Answer
 from .registry import Registry
 
-__all__ = ["SILENT", "Challenges", "roll_call"]
+__all__ = ["SILENT", "Challenges"]
 
 #: Why one is dead that was asked and is silent.
 SILENT = "it was asked twice whether it lives, and has not answered"
 
 #: When to ask again if Redis could not be reached, seconds.
 RETRY = 1.0
-
-#: How often `roll_call` asks those that have not answered, seconds.
-ASK_AGAIN = 1.0
-
-#: How often `roll_call` looks whether the answers are there, seconds.
-LOOK = 0.02
 
 
 @dataclass
@@ -80,29 +74,3 @@ class Challenges:
         """Seconds until somebody is to be asked; ``None``: nobody is."""
         with self._mutex:
             return min((max(0.0, q.at - time.monotonic()) for q in self._open.values()), default=None)
-
-
-def roll_call(registry: Registry, patience: float) -> dict[str, bool]:
-    """Ask all incarnations whether they live, and wait for the answers.
-
-    Parameters:
-      patience: How long to wait for those that do not answer, seconds.
-
-    Returns: the incarnations, and whether each has answered.
-
-    Raises:
-      redis.RedisError: Redis cannot be reached.
-    """
-    before = registry.deadlines()
-    ends, ask_at = time.monotonic() + patience, 0.0
-    answered = dict.fromkeys(before, False)
-    while True:
-        if time.monotonic() >= ask_at:
-            # Again and again: an answer in the very millisecond of the beat before it cannot be told from that.
-            registry.ask([id for id, has in answered.items() if not has])
-            ask_at = time.monotonic() + ASK_AGAIN
-        now = registry.deadlines()
-        answered = {id: id in now and now[id] > deadline for id, deadline in before.items()}
-        if all(answered.values()) or time.monotonic() >= ends:
-            return answered
-        time.sleep(LOOK)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The records in Redis, for whoever reads or changes them: a method is one script.
+"""The records in Redis: nobody else changes them.
 
-The keys are those of keys.py.  Every method is one script, so it is atomic, and every method raises
-``redis.RedisError`` when Redis cannot be reached or refuses.
+The keys are those of keys.py.  Every method that changes a record is one script, so it is atomic, and every method
+raises ``redis.RedisError`` when Redis cannot be reached or refuses.
 """
 
 from __future__ import annotations

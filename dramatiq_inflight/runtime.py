@@ -24,6 +24,7 @@ from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
 from .ledger import Ledger
+from .listener import Listener
 from .membership import GRACE
 from .policy import Policy
 from .recovery_thread import RecoveryThread
@@ -34,7 +35,7 @@ from .siblings import Siblings, die_together
 from .stalls import Stalls
 from .table import Entry, Table, current_entry
 from .version import __version__
-from .watch import Listener, Watch
+from .watch import Watch
 from .whereabouts import tracker_client
 from .wire import Call
 from .words import ASKED, DIED, JOINED

@@ -20,9 +20,9 @@ from dramatiq.logging import get_logger
 from .evidence import GONE, Process, Watched
 from .records import DeadIncarnation
 from .registry import Registry
-from .words import JOINED, listening_times
+from .words import JOINED
 
-__all__ = ["NEIGHBOURS", "Listener", "Watch"]
+__all__ = ["NEIGHBOURS", "Watch"]
 
 #: How many each one watches: as many may die together with one that watches them.
 NEIGHBOURS = 4
@@ -30,8 +30,8 @@ NEIGHBOURS = 4
 #: How often to look for new neighbours that could not make themselves known, seconds.
 REFRESH = 30.0
 
-#: How long to wait after Redis could not be asked, seconds; and when it is only a matter of listening.
-RETRY, LISTEN_AGAIN = 1.0, 0.2
+#: How long to wait after Redis could not be asked, seconds.
+RETRY = 1.0
 
 SUCCEEDED = "a newer container has its instance id, which is exclusive"
 
@@ -176,88 +176,3 @@ class Watch(threading.Thread):
         ready = [fd for fd, _ in poll.poll(seconds * 1000)]
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
-
-
-class Listener(threading.Thread):
-    """Hears what others say to this incarnation.
-
-    Parameters:
-      connect: Makes a client, given how long a command may take, seconds.
-      patience: How long others wait for an answer, seconds: no question to Redis takes longer.
-      on_word: Called with what was said.
-      on_change: Called when it begins to hear, and when it does not any more.
-
-    Attributes:
-      hears: Whether it does: it may be that others can, and this command alone is not allowed.
-    """
-
-    def __init__(
-        self,
-        registry: Registry,
-        connect: Callable[[float], redis.Redis],
-        patience: float,
-        on_word: Callable[[str], None],
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        super().__init__(name="dramatiq_inflight-listener", daemon=True)
-        self.logger = get_logger(__name__, type(self))
-        self.registry = registry
-        self._wait, bound = listening_times(patience)
-        self._patient = connect(bound)
-        self.on_word = on_word
-        self.on_change = on_change
-        self.hears = False
-        self._warned = False
-        self._stopping = threading.Event()
-
-    def start(self) -> None:
-        """Listen from now on."""
-        if self._interrupt():  # so that it is known at once whether it hears
-            self._listen()
-        super().start()
-
-    def run(self) -> None:
-        """Listen until `stop` is called; survive everything."""
-        while not self._stopping.is_set():
-            if not self._listen():
-                self._stopping.wait(LISTEN_AGAIN)
-
-    def stop(self) -> None:
-        """Listen no more."""
-        self._stopping.set()
-        self._interrupt()
-        if self.is_alive():
-            self.join(timeout=5)
-
-    def _listen(self) -> bool:
-        try:
-            word = self.registry.heard(self._patient, self._wait)
-            self._set(True)
-            if word:
-                self.on_word(word)
-        except redis.RedisError as error:
-            if isinstance(error, redis.ResponseError) and not self._warned:
-                self._warned = True
-                self.logger.warning(
-                    "Redis does not let this worker wait for a word (BLPOP: %s): what others say and ask is not heard, "
-                    "and deaths are known later.",
-                    error,
-                )
-            self._set(False)
-            return False
-        except Exception:
-            self.logger.exception("Listening failed for an unexpected reason; it will be tried again.")
-            return False
-        return True
-
-    def _set(self, hears: bool) -> None:
-        if hears != self.hears:
-            self.hears = hears
-            self.on_change()
-
-    def _interrupt(self) -> bool:
-        try:
-            self.registry.wake([self.registry.me], "")
-        except redis.RedisError:
-            return False  # what it waits for has an end
-        return True

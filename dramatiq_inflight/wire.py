@@ -48,7 +48,7 @@ class Wire:
     without a connection pool (a cluster's) sends each by itself.
     """
 
-    def __init__(self, client: redis.Redis, on_resend: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, client: redis.Redis, on_resend: Callable[[], None]) -> None:
         self._client = client
         self._on_resend = on_resend
         pool = getattr(client, "connection_pool", None)

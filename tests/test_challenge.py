@@ -14,15 +14,15 @@ import pytest
 import redis
 from dramatiq import Message
 
-from dramatiq_inflight.challenge import Challenges, roll_call
+from dramatiq_inflight.challenge import Challenges
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
+from dramatiq_inflight.listener import Listener
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.outcomes import Answer, Claim, Finished, Mended, Start
 from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Entry
-from dramatiq_inflight.watch import Listener
 from dramatiq_inflight.words import ASKED
 
 from .support.cluster import Cluster
@@ -472,19 +472,6 @@ def test_who_has_left_answers_no_more_and_is_not_judged_by_that(
     assert a.leave() == 1
     assert b.challenge("a", "").answer is Answer.OVER
     assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
-
-
-def test_a_roll_call_says_who_answers(
-    lab: Lab, a: Registry, b: Registry, listening: Callable[[Registry], Listener]
-) -> None:
-    """For an operator who asks who is alive."""
-    listening(a)
-    assert roll_call(lab.incarnation("c"), patience=0.5) == {"a": True, "b": False, "c": False}
-    b.leave()
-    listening(lab.incarnation("c"))
-    began = time.monotonic()
-    assert roll_call(a, patience=60) == {"a": True, "c": True}
-    assert time.monotonic() - began < 30  # it does not wait for longer than it has to
 
 
 def test_questions_leave_no_key(lab: Lab, a: Registry, b: Registry, owner: Owner) -> None:

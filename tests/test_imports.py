@@ -36,6 +36,7 @@ GRAPH = {
         "checkpoints", "continuations", "errors", "home", "marks", "policies", "refusing", "runtime", "table",
     },
     "enqueues": {"continuations", "errors", "marks", "policies", "runtime", "table"},
+    "environment": {"errors", "policy"},
     "errors": set(),
     "evidence": set(),
     "gate": {"siblings"},
@@ -55,6 +56,7 @@ GRAPH = {
     "keys": set(),
     "lease": {"table"},
     "ledger": {"errors", "lease", "outcomes", "registry", "table", "wire"},
+    "listener": {"registry", "words"},
     "looking": {"records", "scripting"},
     "marks": set(),
     "membership": {"records", "schema", "scripting", "version"},
@@ -85,13 +87,13 @@ GRAPH = {
     "runs": {"marks", "outcomes", "scripting", "wire"},
     "runtime": {
         "broker_recovery", "checkpoints", "connection", "deliveries", "errors", "evidence", "gate", "handing_back",
-        "heartbeat", "heartbeat_process", "incarnation", "lease", "ledger", "membership", "policy", "recovery_thread",
-        "redis_broker", "registry", "settings", "siblings", "stalls", "table", "version", "watch", "whereabouts",
-        "wire", "words",
+        "heartbeat", "heartbeat_process", "incarnation", "lease", "ledger", "listener", "membership", "policy",
+        "recovery_thread", "redis_broker", "registry", "settings", "siblings", "stalls", "table", "version", "watch",
+        "whereabouts", "wire", "words",
     },
     "schema": set(),
     "scripting": {"keys", "schema", "wire"},
-    "settings": {"errors", "incident", "policy"},
+    "settings": {"environment", "errors", "incident", "policy"},
     "siblings": set(),
     "stalls": {"outcomes", "registry", "table"},
     "starting": {
@@ -119,6 +121,16 @@ PARTS = {
     "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version", "views"},
     "dashboard": {"errors", "history", "inspector", "operations"},
     "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},
+}
+
+#: How many lines a module has at the most, and why those have more that do.
+LONGEST = 250
+LONG = {
+    "inspector.py": "a public class, each of whose methods is described",
+    "ledger.py": "all that changes an entry's record does so under its mutex",
+    "middleware.py": "the hooks, in the order of a message's life, and the settings that users read of first",
+    "recovery.py": "one sweep",
+    "runtime.py": "the one place where all that a worker holds is put together",
 }
 
 #: Modules that nobody in the package imports: whoever wants them has the extra that they need.
@@ -184,10 +196,13 @@ def test_the_package_does_not_need_what_its_optional_parts_need() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
-def test_the_modules_of_the_parts_are_small() -> None:
-    for part in PARTS:
-        for path in (PACKAGE / part).glob("*.py"):
-            assert len(path.read_text().splitlines()) < 250, path.name
+def test_modules_are_small_or_have_a_reason() -> None:
+    long = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if len(path.read_text().splitlines()) > LONGEST
+    }
+    assert long == set(LONG)
 
 
 def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:
