@@ -687,8 +687,9 @@ def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
         do_ack = app.broker.do_ack
         patch.setattr(app.broker, "do_ack", killed)
         patch.setattr(runtime.queues, "ack_alone", lambda: None)
-        for step in ("settle_what_was_never_acknowledged", "let_go", "beat"):
-            patch.setattr(runtime.heartbeat, step, lambda *args: None)
+        patch.setattr(runtime.heartbeat, "beat", lambda: None)
+        for step in ("settle_what_was_never_acknowledged", "let_go"):
+            patch.setattr(runtime.ledger, step, lambda *args: None)
         app.stop()
     app.broker.__dict__.pop("do_ack", None)
     app.lab.kill(registry, draining=True)
