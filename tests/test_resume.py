@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from .support.resumes import (
     kill_the_job,
     roll_over_the_job,
 )
-from .support.servers import another_database
+from .support.servers import another_database, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -84,6 +85,96 @@ def test_what_is_handed_back_does_not_wait_for_the_worker_that_it_comes_from(
     (tmp_path / "stays").touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")
     assert history.count("start") == 3
+
+
+def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
+    """Redis has let go of the record, the connection breaks, and the script is sent again: it finds that done."""
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            raise HandBack("as asked for")
+
+    actor = app.actor(work)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    wire, script = app.registry._wire, app.registry._scripts["hand_over"]
+    exchange, lost = wire.exchange, list[Any]()
+
+    def breaks(calls: Any) -> Any:
+        if calls[0].script is script and not lost:
+            lost.append(exchange(calls))
+            runtime.lease.answer_lost()  # as the wire says when it sends something again
+        return exchange(calls)
+
+    wire.exchange = breaks  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="it runs again")
+    app.join()
+    assert len(lost) == 1
+    assert app.ran == ["run", "run"]
+    wait_until(lambda: not app.unsettled(), what="its record is settled")
+
+
+def test_what_is_handed_back_is_not_older_than_a_claim_that_came_to_nothing(app: App) -> None:
+    """It was taken for dead while it stopped, and whoever claimed its message for that has died of it."""
+    other, claimed = app.other(), list[Any]()
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            raise HandBack("as asked for")
+
+    actor = app.actor(work)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.recovery_thread.stop()
+    hand_over = app.registry.hand_over
+
+    def claim_first(message_id: str, *args: Any, **kwargs: Any) -> Finished:
+        if not claimed:
+            app.lab.kill(app.registry)
+            claimed.extend(other.claim([message_id], dead=app.registry.me, hold=60))
+            app.lab.kill(other)
+        return hand_over(message_id, *args, **kwargs)
+
+    app.registry.hand_over = claim_first  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="it runs again")
+    app.join()
+    assert [orphan.generation for orphan in claimed] == [2]
+    assert app.ran == ["run", "run"]
+
+
+def test_what_was_given_up_is_not_taken_back_by_its_end(app: App) -> None:
+    """It has stalled, and waits for recovery to enqueue its copy; nobody would, if its record were the run's again."""
+
+    def work() -> None:
+        if app.ran:
+            app.ran.append("again")
+            return
+        try:
+            while True:
+                threading.Event().wait(0.01)
+        finally:
+            assert runtime is not None
+            runtime.lease.answer_lost()
+            runtime.registry.beat()  # all that started before is in doubt
+            app.ran.append("run")
+
+    actor = app.actor(work, stall_timeout=0.05, on_stall="recover")
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.recovery_thread.stop()  # it is a little late
+    copy = copy_of(actor.send().message_id)
+    wait_until(lambda: app.ran, what="the run has ended")
+    wait_until(lambda: not runtime.table.entries(), what="it is acknowledged")
+    assert app.lab.state(copy) == "recovering"
+    runtime.recovery.sweep()
+    wait_until(lambda: app.ran == ["run", "again"], what="its copy runs")
 
 
 # The number of a run.
