@@ -177,6 +177,18 @@ def test_what_was_given_up_is_not_taken_back_by_its_end(app: App) -> None:
     wait_until(lambda: app.ran == ["run", "again"], what="its copy runs")
 
 
+def test_what_was_complete_all_the_same_is_not_handed_back(lab: Lab, a: Registry, b: Registry) -> None:
+    """It was taken over from a worker that was only slow, and that has completed it since."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    run = lab.runs(b, copy).run
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+    assert b.hand_over(copy.message_id, run, b"", later=True) is Finished.FENCED
+    assert lab.state(copy) == "completed"
+    assert lab.start(b, copy).answer is Start.COMPLETED
+
+
 # The number of a run.
 
 
