@@ -189,6 +189,47 @@ def test_what_was_complete_all_the_same_is_not_handed_back(lab: Lab, a: Registry
     assert lab.start(b, copy).answer is Start.COMPLETED
 
 
+def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None:
+    """RedisBroker puts what is given back at the end: fetching on, it would give back whatever is there."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def stays() -> None:
+        begun.set()
+        gate.wait(30)
+
+    stay = app.actor(stays)
+    goes = app.actor(app.ran.append, actor_name="goes", hand_back=5)
+    broker: Any = app.broker
+    fetch, fetched, looks = broker.do_fetch, list[Any](), list[Any]()
+
+    def noting(queue: str, *args: Any) -> Any:
+        messages = fetch(queue, *args)
+        (fetched.extend if queue == "default" else looks.append)(messages)
+        return messages
+
+    broker.do_fetch = noting
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert app.worker is not None
+    assert runtime is not None
+    stay.send()
+    assert begun.wait(20)
+    stopping = threading.Thread(target=app.worker.stop)
+    stopping.start()
+    wait_until(lambda: runtime.handing_back.begun, what="it shuts down")
+    for n in range(50):
+        goes.send(n)
+    wait_until(lambda: len(fetched) > 1, what="one of them is fetched")
+    looked = len(looks)
+    wait_until(lambda: len(looks) > looked + 20, what="it looks for delayed ones a while longer")
+    assert len(fetched) - 1 <= app.worker.queue_prefetch
+    assert app.client.llen(f"{app.broker.namespace}:default") == 50
+    gate.set()
+    stopping.join()
+    app.worker = None
+    assert app.ran == []
+
+
 # The number of a run.
 
 
