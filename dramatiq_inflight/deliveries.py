@@ -7,13 +7,13 @@ sends its acknowledgements later, from its own thread.  So a message that was fi
 sent, and a copy in memory whose connection is gone is not run.
 
 While a worker shuts down, its consumers fetch on, and nobody runs what they fetch until the last of its messages has
-ended.  What is to be handed back goes back to the broker at once, or it would wait there for that.
+ended.  What is to be handed back goes back to the broker at once, or it would wait there for that; and from then on the
+consumer fetches nothing more.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +29,8 @@ from .table import Entry
 
 __all__ = ["Deliveries"]
 
-#: How long what was given back, and fetched again, is left to others, seconds.
-LEFT_ALONE = 0.1
+#: How long a consumer that fetches nothing more waits for acknowledgements to send, at a time, seconds.
+PAUSE = 0.1
 
 
 class Deliveries:
@@ -109,12 +109,15 @@ class Deliveries:
 
 
 class _RedisConsumer(Consumer):
-    """RedisBroker's consumer, which gives back what is for others."""
+    """RedisBroker's consumer, which gives back what is for others, and fetches nothing more then.
+
+    There it comes to the end of the queue.  Who fetched on would give back whatever is there, and turn the queue over.
+    That this worker lives the broker hears from the consumer of the queue's delayed messages.
+    """
 
     def __init__(self, consumer: Any, is_for_others: Callable[[Any], bool]) -> None:
         self._consumer = consumer
         self._is_for_others = is_for_others
-        self._given_back: set[str] = set()
 
     def __next__(self) -> Any:
         message = next(self._consumer)
@@ -124,12 +127,10 @@ class _RedisConsumer(Consumer):
             self._give_back(message)
         except Exception:
             return message  # the broker is away: it is put off, or goes back when the worker has stopped
-        if message.message_id in self._given_back:
-            time.sleep(LEFT_ALONE)
-        self._given_back.add(message.message_id)
         return None
 
     def _give_back(self, message: Any) -> None:
+        self._consumer.prefetch = 0
         self._consumer.requeue([message])
         self._consumer.queued_message_ids.discard(message.message_id)
 
@@ -168,7 +169,7 @@ class _RabbitmqConsumer(_RedisConsumer):
     def __next__(self) -> Any:
         if self._cancelled:
             try:
-                self._consumer.connection.process_data_events(time_limit=LEFT_ALONE)  # acks, and heartbeats
+                self._consumer.connection.process_data_events(time_limit=PAUSE)  # acks, and heartbeats
             except Exception as error:
                 raise ConnectionClosed(error) from None
             return None

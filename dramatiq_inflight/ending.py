@@ -74,7 +74,7 @@ class Ending:
                     self.runtime.ledger.hand_back(entry)
                 except redis.RedisError:
                     pass  # its copy waits until its release is told
-            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry))
+            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_taken(entry))
             entry.acking_since = time.monotonic()
         if entry is None:
             self._settle_unseen(message, "completed")
@@ -133,7 +133,7 @@ class Ending:
     def _hand_back(self, message: Any, entry: Entry) -> None:
         """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
         # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
-        mark: Mark = {**mark_of(message), "generation": max(entry.generation, entry.copy.generation)}
+        mark: Mark = {**mark_of(message), "generation": _generation(entry)}
         if entry.copy.origin:
             mark["origin"] = entry.copy.origin
         for of_this_delivery in ("deferrals", "duplicate"):
@@ -152,6 +152,14 @@ class Ending:
             except redis.RedisError:
                 pass  # the heartbeat learns it when Redis is back
         return entry.lost
+
+    def _is_taken(self, entry: Entry) -> bool:
+        """The same, and what is handed back is no older than the record, should that have been taken back by asking."""
+        lost = self._is_lost(entry)
+        if entry.handed_back and entry.to_follow:
+            copy, _ = entry.to_follow[entry.copy.message_id]
+            copy.options[OPTION]["generation"] = _generation(entry)
+        return lost
 
     def _is_stranded(self, entry: Entry) -> bool:
         """Whether a failure is about to be acknowledged, and nothing comes next."""
@@ -202,6 +210,11 @@ class Ending:
             self.runtime.registry.settle(copy, state, self.runtime.broker_keys(copy.queue))
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
+
+
+def _generation(entry: Entry) -> int:
+    """Of a copy that its own run enqueues: what is older than the record would be stale."""
+    return max(entry.generation, entry.copy.generation)
 
 
 def _let_nothing_follow(message: Any) -> None:

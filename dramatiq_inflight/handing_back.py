@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable
@@ -69,7 +70,9 @@ class ShutdownSignals:
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._then = then
-        self._heard = threading.Event()
+        # Not an event: a second signal may come in the midst of the first one's handler, and `put` bears that.
+        self._heard: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._ending = False
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def attach(self) -> None:
@@ -90,19 +93,23 @@ class ShutdownSignals:
             if signal.getsignal(number) == self._hear:
                 signal.signal(number, handler)
         self._then = _nothing
-        self._heard.set()  # not before the handlers are gone: one that interrupts this call would wait for it
+        self._heard.put(None)
 
     def send(self) -> None:
-        """End this process in order, as Dramatiq's main process does; where it is none of those, do nothing."""
-        if signal.SIGTERM in self._before:
+        """End this process in order, as Dramatiq's main process does; where it is none of those, do nothing.
+
+        Nor where it ends already: a second signal would kill it, with all that it runs.
+        """
+        if signal.SIGTERM in self._before and not self._ending:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._heard.set()
+        self._ending = True
+        self._heard.put(None)
         self._before[number](number, frame)
 
     def _wait(self) -> None:
-        self._heard.wait()
+        self._heard.get()
         self._then()
 
 

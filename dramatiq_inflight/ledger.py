@@ -161,7 +161,8 @@ class Ledger:
                 return
             outcome = self.registry.hand_over(entry.copy.message_id, entry.run, b"", later=True)
             entry.told = outcome is Finished.HANDED_OVER
-            entry.lost = outcome is Finished.FENCED
+            if outcome is Finished.FENCED:
+                self._mend(entry)  # ours all the same, if only the answer was lost that it had let go
 
     def look_up(self, entry: Entry) -> None:
         """See whether a message that runs here is still ours, and write its record where it is missing.
@@ -170,7 +171,8 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
-            if not entry.told:
+            # What is lost stays lost: its run ends without a word, and whose record it was by then would be no one's.
+            if not (entry.told or entry.lost):
                 self._mend(entry)
 
     def _mend(self, entry: Entry) -> None:

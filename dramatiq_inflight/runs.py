@@ -217,6 +217,6 @@ class Runs(Scripting):
         reply = self._own(
             "hand_over",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0],
+            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, self.fence_ms],
         )
         return FINISHED[reply[0]]

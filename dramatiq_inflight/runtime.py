@@ -181,7 +181,8 @@ class Runtime:
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # it touches the health file
         self._pause()
-        self.signals.send()
+        if not self.handing_back.begun:
+            self.signals.send()
 
     def start(self) -> None:
         """Start to beat and to recover, and let acknowledgements take the finish along where they can."""

@@ -52,7 +52,7 @@ class Starting:
             entered = self.runtime.gate.enter(lambda: stopped_clock(self.runtime.broker, message))
         except NOT_BEGUN:
             entered = False
-        if not entered:
+        if not entered or self.runtime.heartbeat.refused:
             entry = Entry(Copy.of(message))
             self.runtime.table.reserve(message, entry)
             self._refusals.to_another(message, entry)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from .support.resumes import (
     kill_the_job,
     roll_over_the_job,
 )
-from .support.servers import another_database
+from .support.servers import another_database, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -84,6 +85,149 @@ def test_what_is_handed_back_does_not_wait_for_the_worker_that_it_comes_from(
     (tmp_path / "stays").touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")
     assert history.count("start") == 3
+
+
+def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
+    """Redis has let go of the record, the connection breaks, and the script is sent again: it finds that done."""
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            raise HandBack("as asked for")
+
+    actor = app.actor(work)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    wire, script = app.registry._wire, app.registry._scripts["hand_over"]
+    exchange, lost = wire.exchange, list[Any]()
+
+    def breaks(calls: Any) -> Any:
+        if calls[0].script is script and not lost:
+            lost.append(exchange(calls))
+            runtime.lease.answer_lost()  # as the wire says when it sends something again
+        return exchange(calls)
+
+    wire.exchange = breaks  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="it runs again")
+    app.join()
+    assert len(lost) == 1
+    assert app.ran == ["run", "run"]
+    wait_until(lambda: not app.unsettled(), what="its record is settled")
+
+
+def test_what_is_handed_back_is_not_older_than_a_claim_that_came_to_nothing(app: App) -> None:
+    """It was taken for dead while it stopped, and whoever claimed its message for that has died of it."""
+    other, claimed = app.other(), list[Any]()
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            raise HandBack("as asked for")
+
+    actor = app.actor(work)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.recovery_thread.stop()
+    hand_over = app.registry.hand_over
+
+    def claim_first(message_id: str, *args: Any, **kwargs: Any) -> Finished:
+        if not claimed:
+            app.lab.kill(app.registry)
+            claimed.extend(other.claim([message_id], dead=app.registry.me, hold=60))
+            app.lab.kill(other)
+        return hand_over(message_id, *args, **kwargs)
+
+    app.registry.hand_over = claim_first  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="it runs again")
+    app.join()
+    assert [orphan.generation for orphan in claimed] == [2]
+    assert app.ran == ["run", "run"]
+
+
+def test_what_was_given_up_is_not_taken_back_by_its_end(app: App) -> None:
+    """It has stalled, and waits for recovery to enqueue its copy; nobody would, if its record were the run's again."""
+
+    def work() -> None:
+        if app.ran:
+            app.ran.append("again")
+            return
+        try:
+            while True:
+                threading.Event().wait(0.01)
+        finally:
+            assert runtime is not None
+            runtime.lease.answer_lost()
+            runtime.registry.beat()  # all that started before is in doubt
+            app.ran.append("run")
+
+    actor = app.actor(work, stall_timeout=0.05, on_stall="recover")
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.recovery_thread.stop()  # it is a little late
+    copy = copy_of(actor.send().message_id)
+    wait_until(lambda: app.ran, what="the run has ended")
+    wait_until(lambda: not runtime.table.entries(), what="it is acknowledged")
+    assert app.lab.state(copy) == "recovering"
+    runtime.recovery.sweep()
+    wait_until(lambda: app.ran == ["run", "again"], what="its copy runs")
+
+
+def test_what_was_complete_all_the_same_is_not_handed_back(lab: Lab, a: Registry, b: Registry) -> None:
+    """It was taken over from a worker that was only slow, and that has completed it since."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    run = lab.runs(b, copy).run
+    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
+    assert b.hand_over(copy.message_id, run, b"", later=True) is Finished.FENCED
+    assert lab.state(copy) == "completed"
+    assert lab.start(b, copy).answer is Start.COMPLETED
+
+
+def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None:
+    """RedisBroker puts what is given back at the end: fetching on, it would give back whatever is there."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def stays() -> None:
+        begun.set()
+        gate.wait(30)
+
+    stay = app.actor(stays)
+    goes = app.actor(app.ran.append, actor_name="goes", hand_back=5)
+    broker: Any = app.broker
+    fetch, fetched, looks = broker.do_fetch, list[Any](), list[Any]()
+
+    def noting(queue: str, *args: Any) -> Any:
+        messages = fetch(queue, *args)
+        (fetched.extend if queue == "default" else looks.append)(messages)
+        return messages
+
+    broker.do_fetch = noting
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert app.worker is not None
+    assert runtime is not None
+    stay.send()
+    assert begun.wait(20)
+    stopping = threading.Thread(target=app.worker.stop)
+    stopping.start()
+    wait_until(lambda: runtime.handing_back.begun, what="it shuts down")
+    for n in range(50):
+        goes.send(n)
+    wait_until(lambda: len(fetched) > 1, what="one of them is fetched")
+    looked = len(looks)
+    wait_until(lambda: len(looks) > looked + 20, what="it looks for delayed ones a while longer")
+    assert len(fetched) - 1 <= app.worker.queue_prefetch
+    assert app.client.llen(f"{app.broker.namespace}:default") == 50
+    gate.set()
+    stopping.join()
+    app.worker = None
+    assert app.ran == []
 
 
 # The number of a run.

@@ -371,6 +371,25 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     assert int(there.client.hget(there.prefix + "schema", "schema")) == 2
 
 
+def test_a_thread_that_was_about_to_take_a_message_starts_none_either(app: App) -> None:
+    """It may be waiting for one when it is told to pause."""
+    ran: list[int] = []
+    actor = app.actor(ran.append, actor_name="work")
+    app.start(threads=1)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime._pause = lambda: None  # it has not noticed yet
+    lead_on(app.lab, 2)
+    runtime.lease.register_again()  # as one that was taken for dead
+    wait_until(lambda: runtime.heartbeat.refused, what="it has heard")
+    actor.send(1)
+    delayed = f"{app.broker.namespace}:default.DQ.msgs"
+    wait_until(lambda: app.client.hlen(delayed) == 1, what="it is left to others")
+    assert app.records() == set()
+    app.stop()
+    assert ran == []
+
+
 def own_server_client(server: RedisServer) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 

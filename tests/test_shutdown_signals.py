@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -89,3 +90,48 @@ def test_a_thread_cannot_listen_and_does_not_try() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_signal_that_comes_while_one_is_heard_does_not_wait_for_it() -> None:
+    """At any line of what the first does: a supervisor may send it to all processes, and so does Dramatiq."""
+    handler = Handler()
+    signal.signal(signal.SIGTERM, handler)
+    signals = ShutdownSignals(lambda: None)
+    signals.attach()
+    interrupted: set[tuple[str, int]] = set()
+
+    def interrupting(frame: Any, event: str, _arg: Any) -> Any:
+        place = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and place not in interrupted:
+            interrupted.add(place)
+            sys.settrace(None)
+            signals._hear(signal.SIGTERM, frame)
+            sys.settrace(interrupting)
+        return interrupting
+
+    def gives_up(_number: int, _frame: Any) -> None:
+        raise TimeoutError("it waits for itself")
+
+    signal.signal(signal.SIGALRM, gives_up)
+    signal.setitimer(signal.ITIMER_REAL, 10)
+    try:
+        sys.settrace(interrupting)
+        signals._hear(signal.SIGTERM, None)
+    finally:
+        sys.settrace(None)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signals.detach()
+    assert len(handler.called) == 1 + len(interrupted)
+
+
+def test_who_ends_itself_does_not_send_the_second_signal() -> None:
+    """That would kill a Dramatiq worker process, with all that it runs."""
+    handler = Handler()
+    signal.signal(signal.SIGTERM, handler)
+    signals = ShutdownSignals(lambda: None)
+    signals.attach()
+    os.kill(os.getpid(), signal.SIGTERM)
+    wait_until(lambda: handler.called, what="it is heard")
+    signals.send()
+    signals.detach()
+    assert handler.called == [signal.SIGTERM]

@@ -408,6 +408,9 @@ def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int, later:
     if answer:
         return answer, redis
     assert redis.record is not None
+    if redis.record.done:
+        record = redis.record._replace(state="completed", contended=1)
+        return "fenced", unlist(save_settled(redis, record), me)
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
     return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 

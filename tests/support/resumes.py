@@ -198,16 +198,16 @@ def _judge_kill(report: Report, kill: Kill, history: History) -> None:
     if kill.kind == SIGTERM:
         if again:
             report.wrong.append(f"{again} steps were done again after the SIGTERM of run {kill.run}")
-        moments = [
-            next(found.at for found in history.events(what) if found.pid == kill.run[0] and found.at >= kill.at)
+        shutting_down, enqueued = (
+            [found.at for found in history.events(what) if found.pid == kill.run[0] and found.at >= kill.at][:1]
             for what in ("shutting_down", "enqueued")
-            if any(found.pid == kill.run[0] and found.at >= kill.at for found in history.events(what))
-        ]
-        if len(moments) == 2:
-            report.to_enqueued.append(moments[1] - kill.at)
-            report.to_enqueued_here.append(moments[1] - moments[0])
+        )
+        if enqueued:
+            report.to_enqueued.append(enqueued[0] - kill.at)
         else:
             report.wrong.append(f"run {kill.run} was not handed back")
+        if enqueued and shutting_down:  # a short job may have ended before Dramatiq has seen the signal
+            report.to_enqueued_here.append(enqueued[0] - shutting_down[0])
     if kill.resumed is not None:
         late = [step for at, step in victim.begun if at > kill.resumed]
         report.late.append(len([step for at, step in victim.done if at > kill.resumed]))
