@@ -68,7 +68,7 @@ def resolve(folder: Path) -> list[Document]:
         for document in found:
             for container in pod_of(document).get("containers", []):
                 if container["image"] == image["name"]:
-                    container["image"] += ":" + image["newTag"]
+                    container["image"] = image["newName"] + ":" + image["newTag"]
     assert not file, f"{folder.name}: {sorted(file)} cannot be resolved here"
     return found
 
@@ -142,6 +142,12 @@ def test_kubectl_makes_the_same_of_it(folder: Path) -> None:
     theirs, ours = rendered_by_kubectl(folder), resolve(folder)
     key = lambda document: (document["kind"], document["metadata"]["name"])  # noqa: E731
     assert sorted(theirs, key=key) == sorted(ours, key=key)
+
+
+def test_one_place_names_the_image_of_all_containers(documents: list[Document]) -> None:
+    (image,) = read(FOLDER / "base" / "kustomization.yaml")[0]["images"]
+    found = [container["image"] for document in documents for container in pod_of(document).get("containers", [])]
+    assert found == [f"{image['newName']}:{image['newTag']}"] * 2  # the workers and the exporter
 
 
 @pytest.mark.parametrize("version", VERSIONS)
