@@ -55,6 +55,7 @@ doctest_global_cleanup = "clean_up()\n"
 html_theme = "furo"
 html_title = f"dramatiq_inflight {release}"
 html_static_path = ["static"]
+html_favicon = "../dramatiq_inflight/dashboard/static/icon.svg"
 html_css_files = ["pages.css"]
 html_copy_source = False
 html_show_sphinx = False
