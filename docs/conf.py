@@ -59,4 +59,7 @@ html_favicon = "../dramatiq_inflight/dashboard/static/icon.svg"
 html_css_files = ["pages.css"]
 html_copy_source = False
 html_show_sphinx = False
-copybutton_exclude = ".linenos, .gp, .go"
+# What is copied of a block with prompts: the commands, without prompts, output and the empty lines between.
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_copy_empty_lines = False
