@@ -74,6 +74,8 @@ def lead(app: Sphinx, env: BuildEnvironment, link: addnodes.pending_xref, shown:
     page, anchor = link["reftarget"], link["anchor"]
     if anchor and not any(anchor in node["ids"] for node in env.get_doctree(page).findall(nodes.Element)):
         logger.warning("page %r has no section %r", page, anchor, location=link)
+    if shown.astext().endswith(".rst"):  # a file's name is for the repository; the site calls its pages by their titles
+        shown = nodes.inline("", env.titles[page].astext())
     return make_refnode(app.builder, link["refdoc"], page, anchor, shown)
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_links_to_files_lead_to_pages_sections_and_downloads(folder: Path) -> No
     assert warnings == ""
     for link in ('href="other.html"', 'href="other.html#a-section"', "alerts.yml", 'href="https://example.org/"'):
         assert link in html
+
+
+def test_a_link_that_is_a_files_name_has_the_pages_title_on_the_site(folder: Path) -> None:
+    warnings, html = built(
+        folder, index="`docs/other.rst <other.rst#a-section>`_ and `another word <other.rst>`_", other=OTHER
+    )
+    assert warnings == ""
+    text = re.sub(r"<[^>]+>", "", html)
+    assert "Other and another word" in text
+    assert "other.rst" not in text
 
 
 @pytest.mark.parametrize(
