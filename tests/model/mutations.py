@@ -63,6 +63,7 @@ MUTATIONS = (
     Mutation("release", "a dead letter is no dead letter", "record.state = ARGV[7] == '2' and 'dead_lettered' or 'released'", "record.state = 'released'"),
     Mutation("hand_over", "the payload is forgotten", "record, payload, now", "record, '', now"),
     Mutation("hand_over", "it is due only later", "now + tonumber(ARGV[6])", "now + 60000"),
+    Mutation("hand_over", "what is done runs again", "if record.done == 1 then", "if false then"),
     Mutation("hand_over", "any run hands over", "(run == 0 or run == record.run)", "true"),
     Mutation("acked", "any run is forgotten", "record.run == tonumber(ARGV[i + i - 1])", "true"),
     Mutation("acked", "what is contended is forgotten", "and record.contended == 0", ""),
