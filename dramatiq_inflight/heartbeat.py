@@ -22,6 +22,10 @@ __all__ = ["Heartbeat"]
 RETRY = 1.0
 
 
+#: How often to say again who this is, seconds: what the namespace says of its schema expires.
+SAY_AGAIN = 24 * 3600.0
+
+
 class Heartbeat(Thread):
     """Keeps this incarnation alive in Redis.
 
@@ -58,6 +62,7 @@ class Heartbeat(Thread):
         #: Whether the namespace has become one that this version cannot share.
         self.refused = False
         self._stopping = Event()
+        self._registered_at = time.monotonic()
 
     def run(self) -> None:
         """Beat until `stop` is called; survive everything."""
@@ -80,7 +85,8 @@ class Heartbeat(Thread):
         """One beat.  False: Redis cannot be reached; it is to be tried again soon."""
         try:
             self.registry.beat()
-            if self.lease.unregistered and not self.refused:
+            due = self.lease.unregistered or time.monotonic() - self._registered_at > SAY_AGAIN
+            if due and not self.refused:
                 self.register()
             self.on_beat()
             if self.health_file is not None and not self.refused:
@@ -113,6 +119,7 @@ class Heartbeat(Thread):
                 self._why_silent(),
             )
         self._enter()
+        self._registered_at = time.monotonic()
         self.lease.registered(forgotten=forgotten)
 
     def _enter(self) -> None:

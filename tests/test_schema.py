@@ -390,6 +390,16 @@ def test_a_thread_that_was_about_to_take_a_message_starts_none_either(app: App) 
     assert ran == []
 
 
+def test_the_word_of_a_namespace_outlasts_the_longest_lives(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It expires, and would be gone where no worker has booted for as long as that, however many there are."""
+    monkeypatch.setattr("dramatiq_inflight.heartbeat.SAY_AGAIN", 0.5)
+    app.start()
+    key = app.lab.prefix + "schema"
+    app.client.delete(key)
+    wait_until(lambda: app.client.ttl(key) > 0, what="it is said again")
+    assert Namespace(app.lab).in_use == OURS.writes
+
+
 def own_server_client(server: RedisServer) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
