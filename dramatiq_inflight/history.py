@@ -53,6 +53,8 @@ class EventKind(enum.Enum):
     RETAKEN = "retaken"
     #: It failed, and what was to come next could not be enqueued: recovery puts it back.
     HANDED_OVER = "handed_over"
+    #: It stopped because its worker shuts down (``hand_back``), and is enqueued again.
+    HANDED_BACK = "handed_back"
 
     #: It has run for longer than its ``stall_timeout`` without a checkpoint.
     STALLED = "stalled"
@@ -170,6 +172,7 @@ SAID = {
     EventKind.FENCED: "ended after it had been taken over: ignored",
     EventKind.RETAKEN: "taken back by its worker",
     EventKind.HANDED_OVER: "handed over: what comes next could not be enqueued",
+    EventKind.HANDED_BACK: "handed back: its worker shuts down",
     EventKind.STALLED: "stalled",
     EventKind.REQUEUED: "enqueued again by an operator",
     EventKind.CONDEMNED: "sent to the dead-letter queue by an operator",

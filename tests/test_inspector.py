@@ -164,6 +164,13 @@ def test_deferrals_and_what_is_set_aside_and_handed_over_are_told(
     assert inspector.payload(copy.message_id) is not None
 
 
+def test_a_hand_back_is_told(lab: Lab, a: Registry, inspector: Inspector) -> None:
+    copy = copy_of()
+    started = lab.runs(a, copy)
+    a.hand_over(copy.message_id, started.run, b"", later=True)
+    assert (last(inspector).name, last(inspector).worker, last(inspector).run) == ("handed_back", "a", started.run)
+
+
 def test_one_that_lives_after_all_is_told(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)

@@ -41,7 +41,10 @@ FALLING = ("age", "crashes")
 #: Kinds of events that belong together.
 GROUPS = {
     "workers": ("Worker processes", {"joined", "left", "died", "revived", "cleared"}),
-    "recoveries": ("Recoveries", {"recovered", "copied_again", "retaken", "late", "fenced", "handed_over", "deferred"}),
+    "recoveries": (
+        "Recoveries",
+        {"recovered", "copied_again", "retaken", "late", "fenced", "handed_over", "handed_back", "deferred"},
+    ),
     "trouble": ("Trouble", {"died", "poison", "dead_lettered", "condemned", "set_aside", "stalled"}),
     "operators": ("By operators", {"requeued", "condemned", "discarded"}),
 }

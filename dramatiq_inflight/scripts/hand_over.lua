@@ -34,9 +34,7 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
     save_waiting(KEYS[1], KEYS[4], id, record, payload, now + tonumber(ARGV[6]))
     redis.call('ZREM', KEYS[2], id)
-    if ARGV[6] == '0' then
-        note_message(KEYS[5], KEYS[6], 'handed_over', id, record, me)
-    end
+    note_message(KEYS[5], KEYS[6], ARGV[6] == '0' and 'handed_over' or 'handed_back', id, record, me)
     return {'handed_over', known}
 end
 if record.owner ~= me then
