@@ -104,3 +104,14 @@ def test_only_the_job_that_publishes_may_do_more_than_read() -> None:
             if "permissions" in what:
                 assert (name, job, what["environment"]) == ("release", "publish", "pypi")
         assert not [step for step in steps(workflow) if "secrets." in str(step)]
+
+
+def test_github_runs_what_ci_runs() -> None:
+    """Each session of ``.ci/run``."""
+    sessions = set(
+        re.findall(r"^(?:\w+=\S+ )?nox (?:-R )?-s \"?([\w-]+)", (ROOT / ".ci" / "run").read_text("utf-8"), re.M)
+    )
+    assert {"lint", "docs", "tests", "matrix-3", "servers", "demo", "examples", "wheel"} == sessions
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    for session in sessions:
+        assert re.search(rf"(nox [^\n]*-s [^\n]*|session: \"?)\b{session}\b", workflow), session
