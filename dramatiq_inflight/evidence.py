@@ -77,9 +77,9 @@ class Watched:
             return  # not allowed, or out of descriptors: no evidence
         # Read after the descriptor was opened: if this is the process, the descriptor is of it, whatever happens next.
         started = _start_time(process.pid, proc)
-        if started == process.started:
-            self.gone = self.is_gone()
-        else:
+        # Whichever process had the pid and is gone: this one is, too.  Its start cannot be read any more then.
+        self.gone = self.is_gone()
+        if started != process.started and not self.gone:
             self.close()
             # Its pid is another process's now; or its /proc is hidden from us, and nothing is known.
             self.gone = started is not None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from dramatiq_inflight import evidence
 from dramatiq_inflight.evidence import Process, Watched
 from dramatiq_inflight.outcomes import HandedBack, Start
 from dramatiq_inflight.registry import Registry
@@ -58,6 +59,24 @@ def fake_proc(folder: Path, pid: int, stat: str | None) -> Path:
 
 
 # One process.
+
+
+def test_one_that_ends_and_is_forgotten_while_it_is_looked_for_is_gone(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its pid and the look at its start: that cannot be read any more."""
+    process = process_of(child.pid)
+    start_time = evidence._start_time
+
+    def too_late(pid: int, proc: Path) -> str | None:
+        child.kill()
+        child.wait()
+        return start_time(pid, proc)
+
+    monkeypatch.setattr(evidence, "_start_time", too_late)
+    watched = Watched(process)
+    assert watched.is_gone()
+    watched.close()
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is_before_its_parent_knows(
