@@ -18,7 +18,7 @@ from dramatiq.errors import DecodeError
 from dramatiq.logging import get_logger
 
 from .incident import Incident, Kind
-from .marks import OPTION, Mark, mark_of
+from .marks import OPTION, mark_of_copy
 from .outcomes import Claim
 from .policy import Policy
 from .records import DeadIncarnation, Enqueued, Orphan
@@ -178,11 +178,8 @@ class Copies:
         self, message: Message[object], orphan: Orphan, dead: DeadIncarnation, reason: str
     ) -> tuple[Message[object], float]:
         """The copy to enqueue for an orphan, and its delay in seconds."""
-        mark: Mark = {**mark_of(message), "generation": orphan.generation, "crashes": orphan.crashes}
-        mark.pop("duplicate", None)
-        mark.pop("deferrals", None)
-        if orphan.origin:
-            mark["origin"] = orphan.origin
+        mark = mark_of_copy(message, generation=orphan.generation, origin=orphan.origin)
+        mark["crashes"] = orphan.crashes
         if reason:
             mark["reason"] = reason
         # Where it was: a copy in a recovery queue stays there, though the payload may be from before it was moved.

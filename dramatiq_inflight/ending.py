@@ -18,7 +18,7 @@ from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
 from .errors import HandBack, MessageLost
 from .home import store_at_home
-from .marks import OPTION, Copy, Mark, mark_of
+from .marks import OPTION, Copy, mark_of_copy
 from .policies import Policies
 from .refusing import patiently
 from .runtime import Runtime
@@ -133,11 +133,7 @@ class Ending:
     def _hand_back(self, message: Any, entry: Entry) -> None:
         """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
         # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
-        mark: Mark = {**mark_of(message), "generation": _generation(entry)}
-        if entry.copy.origin:
-            mark["origin"] = entry.copy.origin
-        for of_this_delivery in ("deferrals", "duplicate"):
-            mark.pop(of_this_delivery, None)  # type: ignore[misc]
+        mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
         copy = message.copy(options={OPTION: mark})
         entry.to_follow, entry.handed_back = {copy.message_id: (copy, None)}, True
         entry.retry_begun = True  # should that not be possible, recovery does it

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
-__all__ = ["OPTION", "Copy", "Mark", "is_copy", "mark_of"]
+__all__ = ["OPTION", "Copy", "Mark", "is_copy", "mark_of", "mark_of_copy"]
 
 #: The one message option that this package writes; what is in it is a `Mark`.
 OPTION: Final = "inflight"
@@ -97,6 +97,16 @@ def mark_of(message: Any) -> Mark:
     """The message's mark; empty for a message that this package never touched."""
     mark = message.options.get(OPTION)
     return mark if isinstance(mark, dict) else {}  # type: ignore[return-value]
+
+
+def mark_of_copy(message: Any, *, generation: int, origin: str) -> Mark:
+    """The mark of a copy that takes the message's place: of the same enqueue, and not put off."""
+    mark: Mark = {**mark_of(message), "generation": generation}
+    mark.pop("duplicate", None)
+    mark.pop("deferrals", None)
+    if origin:
+        mark["origin"] = origin
+    return mark
 
 
 def is_copy(message: Any) -> bool:
