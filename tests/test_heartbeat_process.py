@@ -18,6 +18,7 @@ import pytest
 import redis
 from redis.sentinel import Sentinel
 
+from dramatiq_inflight import heartbeat_process
 from dramatiq_inflight.attendant import Task
 from dramatiq_inflight.connection import Address
 from dramatiq_inflight.evidence import Process
@@ -280,7 +281,14 @@ def test_a_worker_with_a_process_says_how_soon_it_answers(
         said.append(fields["patience"])
         return answer
 
+    start = heartbeat_process._start
+
+    def start_later(task: Task) -> subprocess.Popen[bytes]:
+        wait_until(lambda: "10000" in said, what="it is known that there is none")
+        return start(task)
+
     monkeypatch.setattr(runtime.registry, "register", noted)
+    monkeypatch.setattr(heartbeat_process, "_start", start_later)
     runtime.heartbeat_process._process.kill()
     wait_until(lambda: "10000" in said, what="the thread answers")
     assert "The heartbeat's process has ended (signal 9). It is started again" in caplog.text
