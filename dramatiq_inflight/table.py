@@ -164,7 +164,7 @@ class Table:
         """Note a copy before Redis is asked about it.
 
         Returns: ``no`` if the id was free, or a run had it that is lost, and is now reserved for it; else what the
-        process knows of the message, ``running`` or ``ended``, and that one is marked as contended.
+        process knows of the message, ``running``, ``ended`` or ``handed_back``, and that one is marked as contended.
         """
         with self._mutex:
             self._by_object[id(message)] = (message, entry)
@@ -173,6 +173,8 @@ class Table:
                 self._by_id[entry.copy.message_id] = entry
                 return "no"
             other.contended = True
+            if other.handed_back:
+                return "handed_back"  # this may be the copy that it has enqueued
             return "running" if other.phase in (Phase.STARTING, Phase.RUNNING) else "ended"
 
     def get(self, message: Any) -> Entry | None:

@@ -923,6 +923,19 @@ def test_the_table_keeps_a_run_that_came_before_the_former_was_forgotten() -> No
     assert table.entries() == []
 
 
+def test_the_table_says_what_was_handed_back() -> None:
+    """Until that is forgotten, or lost: what waits for it may run then."""
+    table = Table()
+    first = Entry(copy_of("m"))
+    table.reserve(first, first)
+    table.run(first)
+    first.end(succeeded=False)
+    first.handed_back = True
+    assert table.reserve(object(), Entry(copy_of("m"))) == "handed_back"
+    first.lost = True
+    assert table.reserve(object(), Entry(copy_of("m"))) == "no"
+
+
 def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
     """Even when another run of the message has taken its place."""
     table = Table()

@@ -114,6 +114,13 @@ def test_a_copy_whose_message_has_ended_here_is_skipped(lab: Lab, a: Registry) -
     assert lab.start(a, copy, here="ended").answer is Start.ENDING
 
 
+def test_a_copy_whose_message_was_handed_back_here_waits(lab: Lab, a: Registry) -> None:
+    """It may be the one that was enqueued for that, while the record is still to be let go."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert lab.start(a, copy, here="handed_back").answer is Start.WAITING
+
+
 def test_a_record_of_mine_that_this_process_does_not_know_runs_again(lab: Lab, a: Registry) -> None:
     """The answer to its start was lost."""
     copy = copy_of()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from dramatiq import Middleware
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import HandBack, current
@@ -113,6 +115,46 @@ def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
     wait_until(lambda: len(app.ran) == 2, what="it runs again")
     app.join()
     assert len(lost) == 1
+    assert app.ran == ["run", "run"]
+    wait_until(lambda: not app.unsettled(), what="its record is settled")
+
+
+@pytest.mark.parametrize("why", ["its answer is lost", "Redis is away"])
+def test_what_is_handed_back_waits_here_while_its_record_is_not_let_go(app: App, why: str) -> None:
+    """Another thread of the same worker fetches it before the run that it comes from is acknowledged."""
+    refused = threading.Event()
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            raise HandBack("as asked for")
+
+    class Slow(Middleware):
+        def before_ack(self, broker: Any, message: Any) -> None:
+            assert refused.wait(20)
+
+        def after_skip_message(self, broker: Any, message: Any) -> None:
+            refused.set()
+
+    actor = app.actor(work)
+    app.broker.add_middleware(Slow())  # after the tracker, which has enqueued it again by then
+    app.start()
+    hand_over, tried = app.registry.hand_over, list[Any]()
+
+    def fails(*args: Any, **kwargs: Any) -> Finished:
+        if tried:
+            return hand_over(*args, **kwargs)
+        tried.append(args)
+        if why == "Redis is away":
+            raise redis.ConnectionError("as asked for")
+        hand_over(*args, **kwargs)  # sent again by the wire, whose answer this is
+        return hand_over(*args, **kwargs)
+
+    app.registry.hand_over = fails  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="it runs again")
+    app.join()
+    assert refused.is_set()
     assert app.ran == ["run", "run"]
     wait_until(lambda: not app.unsettled(), what="its record is settled")
 

@@ -8,7 +8,8 @@
 --       8, 9 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 generation of the copy   5 origin
 --       6 '1': the copy may be a redelivery, whatever its origin
---       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written)
+--       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written), or
+--       'handed_back' (it stopped and was enqueued again, and its record is still to be let go)
 --       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload ('': as the broker has it)
 --       13 fence ttl ms
 --       14 '1': the copy was put off as a duplicate of its origin before
@@ -170,7 +171,7 @@ if wait > 0 or not same then
         record.contended = 1
         save_running(KEYS[1], record, own)
     end
-    if same then
+    if same and here ~= 'handed_back' then
         owner = record.owner ~= me and record.owner or ''
         return answer('duplicate', math.max(wait, 1000))
     end

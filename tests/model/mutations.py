@@ -28,6 +28,8 @@ MUTATIONS = (
     Mutation("start", "the generation falls with an old copy", "math.max(generation, before.generation)", "generation"),
     Mutation("start", "the run does not grow", "math.max(before and before.run or 0, tonumber(ARGV[19])) + 1", "(before and before.run or 1)"),
     Mutation("start", "a duplicate leaves no mark", "record.contended = 1\n        save_running(", "save_running("),
+    Mutation("start", "what was handed back here is skipped", "here == 'ended' and same", "here ~= 'running' and same"),
+    Mutation("start", "what was handed back here is a duplicate", "same and here ~= 'handed_back'", "same"),
     Mutation("start", "completed copies run again", "record.state == 'completed' then\n    if same", "record.state == 'completed' then\n    if false"),
     Mutation("start", "a failed enqueue runs beside its retry", "record.done == 1 and origin ~= '' and origin == record.origin", "false"),
     Mutation("start", "a poisoned message runs", "return answer('poisoned')\n    elseif here", "return run(record.crashes, record.drains, 1)\n    elseif here"),

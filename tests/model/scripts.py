@@ -288,7 +288,7 @@ def start(
         alive, redis = believed(redis, record.owner)
     if alive or not same:
         redis = save(redis, record._replace(contended=1))
-        if same:
+        if same and here != "handed_back":
             owner = record.owner if record.owner != me else NOBODY
             return answer("duplicate"), redis
         return answer("waiting"), redis

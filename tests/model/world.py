@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
     replays: int = 0
     #: How often the answer to a start is lost.
     answers: int = 0
-    #: How often a message that runs on a worker which shuts down stops, and is enqueued again.
+    #: How often a message that runs stops, and is enqueued again.
     handbacks: int = 0
     #: How often an operator puts it back, dead-letters it or discards it, by force if need be.
     operators: int = 0
@@ -179,7 +179,7 @@ HERE = {
     **dict.fromkeys(("running",), "running"),
     **dict.fromkeys(("followed", "hasty", "lost", "finished", "acked"), "ended"),
     **dict.fromkeys(("retried", "rejected", "let_go", "given_up", "stranded"), "ended"),
-    **dict.fromkeys(("handed_back", "unheard", "enqueued", "to_release"), "ended"),
+    **dict.fromkeys(("handed_back", "unheard", "enqueued", "to_release"), "handed_back"),
 }
 
 #: A lost answer leaves a number that says so.
@@ -238,7 +238,7 @@ class _Steps:
         worker = self.world.workers[me]
         delivery = worker.deliveries[at]
         yield from getattr(self, "in_" + delivery.phase)(me, at, delivery)
-        if delivery.doubt and not delivery.lost and delivery.phase == "running":
+        if delivery.doubt and not delivery.lost and delivery.phase in ("running", "unheard"):
             yield self.mend(me, at, delivery)
 
     def in_fetched(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
@@ -306,12 +306,14 @@ class _Steps:
         if self.can("failures"):
             for step in self.failure(me, at, delivery):
                 yield step._replace(after=self.spent("failures", step.after), progress=False)
-        if self.can("handbacks") and self.world.workers[me].draining and not delivery.lost:
+        # Where workers shut down, for that; elsewhere it raises HandBack of its own accord.
+        stops = self.world.workers[me].draining or not self.bounds.drains
+        if self.can("handbacks") and stops and not delivery.lost:
             for step in self.stop(me, at, delivery):
                 yield step._replace(after=self.spent("handbacks", step.after), progress=False)
 
     def stop(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        """Its worker shuts down, and it is to be enqueued again: the record lets go first."""
+        """Its worker shuts down, or it stops by itself, and is to be enqueued again: the record lets go first."""
         call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt, True))
         answer, world = self.execute(me, call)
         phase = "skipped" if answer == "fenced" else "handed_back"
@@ -319,7 +321,9 @@ class _Steps:
         yield Step(f"{_w(me)} stops, and lets go of the record: {answer}", call, after)
         if self.can("answers"):
             for told, before in ((True, world), (False, self.world)):
-                after = _with_delivery(before, me, at, before.workers[me].deliveries[at]._replace(phase="unheard"))
+                after = _with_delivery(
+                    before, me, at, before.workers[me].deliveries[at]._replace(phase="unheard", doubt=True)
+                )
                 what = f"{_w(me)} stops, and does not hear that it has let go of the record{' not' * (not told)}"
                 yield Step(what, call if told else None, self.spent("answers", after))
 
@@ -327,6 +331,8 @@ class _Steps:
         return self.enqueue_again(me, at, delivery, "skipped", without="skipped")
 
     def in_unheard(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        if delivery.lost:
+            return iter((Step(f"{_w(me)} does not enqueue it again", None, self.moved(me, at, delivery, "skipped")),))
         return self.enqueue_again(me, at, delivery, "enqueued", without="stranded")
 
     def enqueue_again(self, me: int, at: int, delivery: Delivery, phase: str, *, without: str) -> Iterator[Step]:
