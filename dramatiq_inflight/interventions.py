@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from redis.exceptions import LockError
+from redis.lock import Lock
 
 from .looking import Looking
 from .orphans import orphan_of
@@ -13,6 +18,8 @@ from .scripting import flag, ms
 from .words import Words
 
 __all__ = ["Interventions"]
+
+T = TypeVar("T")
 
 
 class Interventions(Looking, Words):
@@ -47,6 +54,23 @@ class Interventions(Looking, Words):
         if force and owner:
             self.ask([owner])
         return str(answer, "utf-8")
+
+    def one_at_a_time(self, replay: Callable[[], T], ttl: float) -> T | None:
+        """To read a dead letter, enqueue it and drop it are three steps: two operators at once would double it.
+
+        Parameters:
+          ttl: How long it may take, and how long others are waited for, seconds.
+
+        Returns: what `replay` does; ``None``: others have taken too long.
+        """
+        lock = Lock(self.client, self.keys.replay, timeout=ttl, blocking_timeout=ttl)
+        if not lock.acquire():
+            return None
+        try:
+            return replay()
+        finally:
+            with contextlib.suppress(LockError):  # it has taken longer than that
+                lock.release()
 
     def drop_aside(self, message_id: str) -> None:
         """What was set aside is enqueued anew, and need not be kept."""

@@ -11,6 +11,7 @@
     {namespace}:handed                     zset     incarnations whose messages were handed back, by when
     {namespace}:aside                      hash     records that could not be read or decoded, by message id
     {namespace}:lock                       string   the recovery lock
+    {namespace}:replay                     string   the lock of an operator who replays a dead letter
     {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
     {namespace}:wake:<incarnation>         list     what others say to it
     {namespace}:asked:<incarnation>        list     that others ask whether it lives, for its heartbeat's process
@@ -39,6 +40,7 @@ class Keys:
         self.handed = prefix + "handed"
         self.aside = prefix + "aside"
         self.lock = prefix + "lock"
+        self.replay = prefix + "replay"
         self.schema = prefix + "schema"
         #: The history and its counts, which go together.
         self.journal = (prefix + "history", prefix + "counts")

@@ -48,7 +48,7 @@ class Done(enum.Enum):
     DONE = "done"
     #: It runs on a living worker: it takes force.
     ALIVE = "alive"
-    #: Somebody recovers it just now: try again.
+    #: Somebody recovers or replays it just now: try again.
     BUSY = "busy"
     #: It is complete, or its retry or its dead letter is with the broker.
     SETTLED = "settled"
@@ -117,9 +117,9 @@ class Operations:
         if found is None:
             return Done.UNKNOWN
         if found.state == "aside":
-            return self._requeue_from_aside(message_id)
+            return self._registry.one_at_a_time(lambda: self._requeue_from_aside(message_id), HOLD) or Done.BUSY
         if found.state == "dead_lettered":
-            return self._replay(message_id, found.queue)
+            return self._registry.one_at_a_time(lambda: self._replay(message_id, found.queue), HOLD) or Done.BUSY
         return self._take(message_id, found.queue, found.actor, condemn=False, force=force)
 
     def dead_letter(self, message_id: str, *, force: bool = False) -> Done:
@@ -202,7 +202,10 @@ class Operations:
         return Done.BUSY
 
     def _requeue_from_aside(self, message_id: str) -> Done:
-        message = _decoded(self.inspector.payload(message_id))
+        payload = self.inspector.payload(message_id)
+        if payload is None:
+            return Done.SETTLED  # it has been requeued or discarded since
+        message = _decoded(payload)
         if message is None:
             return Done.UNREADABLE
         return self._enqueue_anew(message, lambda: self._registry.drop_aside(message_id))

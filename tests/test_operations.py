@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,49 @@ def test_what_was_set_aside_is_put_back_once_it_can_be_decoded(shop: Shop, a: Re
     assert again is not None
     assert again.message_id == copy.message_id
     assert shop.start(b, again) is Start.RUN
+
+
+@pytest.mark.parametrize("where", ["dead-letter queue", "aside"])
+def test_two_operators_who_replay_the_same_message_do_not_double_it(
+    shop: Shop, a: Registry, b: Registry, where: str
+) -> None:
+    """The second comes while the first has enqueued it, and has not dropped what it was enqueued from."""
+    copy = shop.runs(a)
+    shop.lab.kill(a)
+    if where == "aside":
+        assert b.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
+    else:
+        assert shop.operations.dead_letter(copy.message_id) is Done.DONE
+        consumer = shop.broker.consume("default", timeout=50)
+        message: Any = next(consumer)
+        assert shop.start(b, Copy.of(message)) is Start.POISONED
+        consumer.nack(message)
+        b.settle(Copy.of(message), "dead_lettered")
+    enqueue, second, done = shop.broker.enqueue, Operations(shop.broker), list[Done]()
+    other = threading.Thread(target=lambda: done.append(second.requeue(copy.message_id)))
+    one_at_a_time, came = second._registry.one_at_a_time, threading.Event()
+
+    def comes(replay: Any, ttl: float) -> Any:
+        came.set()
+        return one_at_a_time(replay, ttl)
+
+    second._registry.one_at_a_time = comes  # type: ignore[method-assign]
+
+    def slow(message: Any, *, delay: Any = None) -> Any:
+        sent = enqueue(message, delay=delay)
+        if threading.current_thread() is other:
+            came.set()  # it should not
+        else:
+            other.start()
+            assert came.wait(20)
+        return sent
+
+    shop.broker.enqueue = slow  # type: ignore[method-assign]
+    assert shop.operations.requeue(copy.message_id) is Done.DONE
+    other.join()
+    assert done == [Done.SETTLED]
+    assert shop.broker.client.llen(f"{shop.broker.namespace}:default") == 1
+    assert not shop.lab.client.exists(shop.lab.prefix + "replay")
 
 
 def test_what_was_set_aside_is_deleted_when_it_is_discarded(shop: Shop, a: Registry, b: Registry) -> None:
