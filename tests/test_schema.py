@@ -328,8 +328,9 @@ def test_a_worker_does_not_boot_into_a_namespace_that_it_cannot_share(app: App) 
 
 @pytest.fixture
 def apart(server_url: str, namespace: str, lab: Lab, own_server: RedisServer) -> Iterator[App]:
-    """A worker whose tracker has a Redis of its own, which is away."""
-    own_server.kill()
+    """A worker whose tracker has a Redis of its own, which is away, and has a namespace of a later version."""
+    lead_on(Lab(own_server_client(own_server), namespace), 2)
+    own_server.kill()  # and keeps that
     made = App(server_url, namespace, lab, redis_url=own_server.url)
     yield made
     made.close()
@@ -353,7 +354,6 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     assert begun.wait(20)
     there = Lab(own_server_client(own_server), apart.namespace)
     own_server.start()
-    lead_on(there, 2)
     with caplog.at_level(logging.CRITICAL):
         wait_until(lambda: apart.tracker._runtime and apart.tracker._runtime.heartbeat.refused, what="it has heard")
         wait_until(lambda: "starts nothing more" in caplog.text, what="it has said so")
@@ -421,7 +421,6 @@ def test_a_process_of_dramatiq_refuses_or_ends_and_loses_nothing(
         cluster_.app.work.send(key, 1.0)
     cluster_.wait(lambda: cluster_.history.count("start") == 2, what="two run")
     own_server.start()
-    lead_on(there, 2)
     assert worker.process.wait(30) == 0
     assert "This worker starts nothing more" in worker.output()
     assert cluster_.history.count("start") == cluster_.history.count("end") < 6
