@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pika
 import pytest
 from dramatiq import Message
 
 from dramatiq_inflight.broker_copies import ACK_TTL
 
+from .support.brokers import quorum_arguments
 from .support.cluster import Cluster
 from .support.history import History
 from .support.rabbitmq import RabbitServer
@@ -38,17 +40,31 @@ DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90"}
         ("by the heartbeat", {}),
         ("seen by others", {**DEFAULTS, "PROCESSING_WATCH_PROCESSES": "true"}),
         ("by two questions", {**DEFAULTS, "PROCESSING_CHALLENGE_TIMEOUT": "0.4"}),
+        pytest.param("on quorum queues", {"TEST_RABBITMQ_QUEUES": "quorum"}, marks=pytest.mark.once),
     ],
 )
 def test_workers_killed_again_and_again_lose_and_double_nothing(
     name: str, settings: dict[str, str], cluster: MakeCluster, rabbitmq_url: str
 ) -> None:
     """The promise, under load, however a death becomes known; RabbitMQ's redelivery is always in the race."""
-    report = kill_rounds(cluster(TEST_RABBITMQ_URL=rabbitmq_url, **settings), ROUNDS, seed=11)
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url, **settings)
+    report = kill_rounds(made, ROUNDS, seed=11)
     print(name, report)
     assert report.lost == report.doubled == report.repeated == []
     assert report.completed == report.sent >= 32 * ROUNDS
     assert report.cut_off >= 7 * ROUNDS
+    assert has_quorum_queues(made) == (name == "on quorum queues")
+
+
+def has_quorum_queues(made: Cluster) -> bool:
+    """RabbitMQ refuses to declare a queue once more as one of another type."""
+    try:
+        arguments = quorum_arguments(made.broker, made.app.QUEUE)
+        made.broker.channel.queue_declare(made.app.QUEUE, durable=True, arguments=arguments)
+    except pika.exceptions.ChannelClosedByBroker:
+        del made.broker.channel
+        return False
+    return True
 
 
 def test_a_redelivery_of_a_fresh_heartbeat_runs_after_two_questions(

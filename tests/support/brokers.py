@@ -10,10 +10,11 @@ from typing import Any
 import dramatiq
 import pika
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import xq_name
 
 from .servers import connect, count_stored
 
-__all__ = ["make_broker", "side_of"]
+__all__ = ["make_broker", "quorum_arguments", "side_of"]
 
 
 def make_broker(env: Mapping[str, str], middleware: Sequence[dramatiq.Middleware]) -> dramatiq.Broker:
@@ -79,7 +80,11 @@ class RabbitMQ(Redis):
     def make(env: Mapping[str, str], middleware: Sequence[dramatiq.Middleware]) -> dramatiq.Broker:
         from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415  needs pika
 
-        return RabbitmqBroker(url=env["TEST_RABBITMQ_URL"], middleware=list(middleware), confirm_delivery=True)
+        broker: Any = RabbitmqBroker
+        if env.get("TEST_RABBITMQ_QUEUES") == "quorum":
+            broker = type("QuorumBroker", (RabbitmqBroker,), {"_build_queue_arguments": quorum_arguments})
+        made: dramatiq.Broker = broker(url=env["TEST_RABBITMQ_URL"], middleware=list(middleware), confirm_delivery=True)
+        return made
 
     def enqueued(self) -> int:
         try:
@@ -103,6 +108,15 @@ class RabbitMQ(Redis):
             self.broker.close()
         except pika.exceptions.AMQPError:
             pass  # it is gone, or was restarted, and is the test's own
+
+
+def quorum_arguments(broker: Any, queue_name: str) -> dict[str, Any]:
+    """As Dramatiq has them, but for the type: it has no option for that."""
+    return {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": xq_name(queue_name),
+        "x-queue-type": "quorum",
+    }
 
 
 class Postgres(Redis):

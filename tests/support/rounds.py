@@ -186,6 +186,7 @@ def main() -> int:
     parser.add_argument("--at-most-once", action="store_true", help="on_orphan is dead_letter")
     parser.add_argument("--apart", action="store_true", help="the tracker's Redis is not the broker's")
     parser.add_argument("--rabbitmq", action="store_true", help="the broker is a RabbitMQ")
+    parser.add_argument("--quorum", action="store_true", help="its queues are quorum queues")
     parser.add_argument("--heartbeat", choices=["thread", "process"], default="thread")
     parser.add_argument("--seen", action="store_true", help="deaths are seen by processes of the same host")
     options = parser.parse_args()
@@ -195,6 +196,7 @@ def main() -> int:
         return {
             "TEST_MAINTENANCE_CHANCE": str(options.maintenance),
             "TEST_HEARTBEAT_TIMEOUT": str(options.heartbeat_timeout),
+            "TEST_RABBITMQ_QUEUES": "quorum" if options.quorum else "",
             "PROCESSING_HEARTBEAT": options.heartbeat,
             "PROCESSING_WATCH_PROCESSES": "true" if options.seen else "false",
             # What a killed recoverer had claimed of copies that were overdue is taken up after this.
