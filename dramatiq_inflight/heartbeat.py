@@ -118,9 +118,10 @@ class Heartbeat(Thread):
                 "lost its data. It goes on; what was taken from it stays where it is. %s",
                 self._why_silent(),
             )
+        version = self.lease.version
         self._enter()
         self._registered_at = time.monotonic()
-        self.lease.registered(forgotten=forgotten)
+        self.lease.registered(version, forgotten=forgotten)
 
     def _enter(self) -> None:
         waiting = False

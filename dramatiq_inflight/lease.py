@@ -96,8 +96,10 @@ class Lease:
         #: Whether Redis has lost its data, as far as is known: `registered` knows better.
         self.forgotten = False
         self._ever_forgotten = False
-        #: Whether it has to say again who it is.
-        self.unregistered = True
+        # What is true of this incarnation by now, and what Redis was told of it: objects that are as good as numbers,
+        # and that no two threads can confuse.
+        self._version, self._told = object(), object()
+        self._unknown = True
         self._registered = False
         # How often Redis did not know us, and had not heard of us at all: in all, when that was last looked into, and
         # when this incarnation was last registered.
@@ -123,7 +125,8 @@ class Lease:
         if not known:
             if self._registered:
                 self._losses = self._losses[0] + 1, self._losses[1] + absent
-            self.register_again()
+            self._unknown = True
+            self._wake.set()
         if silence > self.doubt_after:
             self._last_silence, self._silence_ended = silence, time.monotonic()
         if doubt or (not known and self._registered):
@@ -145,18 +148,29 @@ class Lease:
         """A script of ours may have reached Redis, and what it said is not known."""
         self._answer_lost = True
 
+    @property
+    def unregistered(self) -> bool:
+        """Whether it has to say again who it is."""
+        return self._unknown or self._told is not self._version
+
+    @property
+    def version(self) -> object:
+        """Of what this incarnation is to say of itself; to be read before that."""
+        return self._version
+
     def register_again(self) -> None:
         """What this incarnation said of itself has changed."""
-        self.unregistered = True
+        self._version = object()
         self._wake.set()
 
-    def registered(self, *, forgotten: bool = False) -> None:
+    def registered(self, version: object, *, forgotten: bool = False) -> None:
         """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not.
 
         Parameters:
+          version: What was told: it may have changed meanwhile.
           forgotten: Whether Redis had lost what it knew of this incarnation, other than by its recovery.
         """
-        self.unregistered, self._registered = False, True
+        self._told, self._unknown, self._registered = version, False, True
         self._ever_forgotten = self._ever_forgotten or forgotten
         self._settled = self._looked_into
         self.forgotten = self._ever_forgotten or self._losses[1] > self._settled[1]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -266,7 +267,7 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     lease = Lease(90, 2, threading.Event())
-    lease.registered()
+    lease.registered(lease.version)
     entry = Entry(copy_of(), epoch=lease.epoch)
     clock[0] += 1.9
     assert not lease.in_doubt(entry)
@@ -285,20 +286,20 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
 def test_who_was_taken_for_dead_knows_whether_redis_has_lost_its_data() -> None:
     """If not, a copy in memory that the broker does not have was done by others; if so, it may be the last one."""
     lease = Lease(90, 2, threading.Event())
-    lease.registered()
+    lease.registered(lease.version)
     lease.contact(False, time.monotonic(), False)
     assert (lease.revived, lease.forgotten) == (True, False)  # Redis has heard of it: it was silent, nothing is lost
     lease.contact(False, time.monotonic(), True)
     assert lease.forgotten  # or recovered: nobody has asked yet
     assert lease.was_lost()
-    lease.registered(forgotten=False)
+    lease.registered(lease.version, forgotten=False)
     assert (lease.revived, lease.forgotten) == (True, False)
     lease.contact(False, time.monotonic(), True)
-    lease.registered(forgotten=False)
+    lease.registered(lease.version, forgotten=False)
     assert lease.forgotten  # it was taken for dead once more in between
     assert lease.was_lost()
-    lease.registered(forgotten=True)
-    lease.registered(forgotten=False)
+    lease.registered(lease.version, forgotten=True)
+    lease.registered(lease.version, forgotten=False)
     assert lease.forgotten  # for good
 
 
@@ -309,16 +310,37 @@ def test_who_was_never_registered_cannot_be_forgotten() -> None:
     lease.contact(False, time.monotonic(), True)
     lease.contact(False, time.monotonic() + 60, True)
     assert not lease.was_lost()
-    lease.registered()
+    lease.registered(lease.version)
     assert not lease.forgotten
     lease.contact(False, time.monotonic() + 60, True)
     assert lease.was_lost()
 
 
+def test_what_changes_while_it_is_being_said_is_said_again(app: App) -> None:
+    """A queue that is declared just then: recovery would not know where to look for what was fetched from it."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    register, declared = runtime.registry.register, list[str]()
+
+    def slow(fields: dict[str, str]) -> Any:
+        refusal = register(fields)
+        if not declared:
+            declared.append("another")
+            app.broker.declare_queue("another")
+        return refusal
+
+    runtime.registry.register = slow  # type: ignore[method-assign]
+    runtime.lease.register_again()
+    key = f"{app.lab.prefix}incarnation:{runtime.incarnation.id}"
+    wait_until(lambda: declared and b"another" in app.lab.client.hget(key, "queues"), what="it is said again")
+    wait_until(lambda: not runtime.lease.unregistered, what="and that is all")
+
+
 def test_an_answer_that_was_lost_may_have_said_so() -> None:
     """The script that told us may have run, and the connection broken."""
     lease = Lease(90, 2, threading.Event())
-    lease.registered()
+    lease.registered(lease.version)
     entry = Entry(copy_of(), epoch=lease.epoch)
     lease.answer_lost()
     lease.contact(True, time.monotonic())
@@ -584,8 +606,9 @@ def test_a_thread_that_is_starved_beyond_its_allowance_is_fenced(
 ) -> None:
     """The message runs again; the late one changes nothing."""
     made = cluster(PROCESSING_CHALLENGE_TIMEOUT="0.5", **IMPATIENT)
-    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=5)
+    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=60)
     made.wait(lambda: history.count("start") == 2, what="it runs again")
+    (tmp_path / "gate.fed").touch()
     made.wait(lambda: "was completed here, but another worker owns it" in owner.output(), what="it is fenced")
     wait_until(lambda: "it was asked twice whether it lives, and has not answered" in other.output(), what="said")
     made.wait(lambda: "PROCESSING_HEARTBEAT=process" in owner.output(), what="it is said why, and what to set")

@@ -410,9 +410,12 @@ def test_a_run_whose_message_was_let_go_and_that_nobody_has_started_keeps_it(app
         if seen:
             again.append(handle.last_checkpoint)
             return
-        app.tracker._runtime.heartbeat.stop()  # type: ignore[union-attr]  # it would look first
+        runtime, other = app.tracker._runtime, app.other()
+        assert runtime is not None
+        runtime.heartbeat.stop()  # it would look first
+        runtime.recovery_thread.stop()  # that would say that it lives
         app.lab.kill(app.registry)
-        assert app.other().hand_back(app.registry.me, [(handle.message_id, True)]) is not None
+        assert other.hand_back(app.registry.me, [(handle.message_id, True)]) is not None
         seen.append(handle.checkpoint("half"))
 
     actor = app.actor(work, max_retries=0)

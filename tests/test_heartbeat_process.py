@@ -342,17 +342,18 @@ def test_a_call_that_holds_the_gil_for_three_ttls_is_no_death(
     assert made.names() == set()
 
 
-def test_a_call_that_starves_the_thread_for_three_ttls_is_fenced(
+def test_a_call_that_starves_the_thread_for_longer_than_a_ttl_is_fenced(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """Taken for dead; nothing is lost, nothing is overwritten, and the log says why and what to set."""
     made = cluster()
     gate = tmp_path / "gate"
     one, two = made.worker(threads=2), made.worker(threads=2)
-    message = made.app.starving.send("m", 4.5, str(gate))
+    message = made.app.starving.send("m", 60, str(gate))
     made.wait(lambda: history.count("start") == 1, what="it runs")
     starved, other = (one, two) if one.runs_the_first() else (two, one)
     made.wait(lambda: history.count("start") == 2, what="it runs again")
+    (tmp_path / "gate.fed").touch()
     made.wait(lambda: history.count("end") == 1, what="the starved one ends")
     made.wait(lambda: "was completed here, but another worker owns it" in starved.output(), what="it is fenced")
     gate.touch()

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,16 @@ def gated(key: Any, gate: str) -> None:
 
 @actor(track_inflight=True, max_recoveries=None, store_results=True)
 def starving(key: Any, seconds: float, gate: str) -> str:
-    """Its first run holds the GIL for so long, as C code may; a later one works until a file is there."""
+    """Its first run holds the GIL, as C code may, for so long or until it is fed; a later one waits at its gate."""
     current = dramatiq_inflight.current()
     run = current.run if current is not None else 0
     history.write("start", key, _message_id(), run)
     if run <= 1:
-        ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+        ends, libc, interval = time.monotonic() + seconds, ctypes.PyDLL(None), sys.getswitchinterval()
+        sys.setswitchinterval(seconds)
+        while time.monotonic() < ends and libc.access(f"{gate}.fed".encode(), os.F_OK):
+            libc.usleep(10_000)
+        sys.setswitchinterval(interval)
     while run > 1 and not Path(gate).exists():
         time.sleep(0.01)
     history.write("end", key, _message_id(), run)
