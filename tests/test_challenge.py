@@ -594,8 +594,9 @@ def test_what_a_starved_worker_runs_is_delivered_again_and_does_not_run_twice(
 ) -> None:
     """Its process answers for it; its thread is given its time."""
     made = cluster(PROCESSING_HEARTBEAT=heartbeat, **IMPATIENT)
-    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=5)
+    owner, other = _one_runs_and_another_is_there(made, history, tmp_path, seconds=60)
     made.wait(lambda: "it is running already; this copy is put off" in other.output(), what="it is delivered again")
+    (tmp_path / "gate.fed").touch()
     made.wait(lambda: history.count("end") == 1, what="it ends")
     assert history.count("start") == 1
     assert "taken for dead" not in owner.output() + other.output()

@@ -128,7 +128,7 @@ def test_a_worker_restarted_at_once_under_its_instance_id_recovers_at_the_right_
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """When the old heartbeat has expired: not before, not never (I12)."""
-    settings = {"HEARTBEAT_INTERVAL": "0.5", "HEARTBEAT_TTL": "8", "PROCESSING_RECOVERY_INTERVAL": "120"}
+    settings = {"HEARTBEAT_INTERVAL": "0.5", "HEARTBEAT_TTL": "10", "PROCESSING_RECOVERY_INTERVAL": "120"}
     cluster_ = cluster(PROCESSING_INSTANCE_ID="pod-0", **settings)
     gate = str(tmp_path / "gate")
     first = cluster_.worker()
