@@ -203,7 +203,7 @@ def test_an_async_actor_that_was_running_is_recovered(app: App) -> None:
 
 def test_a_rate_limit_that_a_dead_worker_holds_costs_retries_and_no_recovery(app: App) -> None:
     """The slot of the dead run expires by itself; until then the message is tried again as Dramatiq does it."""
-    limiter = ConcurrentRateLimiter(RedisBackend(client=app.client), f"{app.namespace}-limit", limit=1, ttl=600)
+    limiter = ConcurrentRateLimiter(RedisBackend(client=app.client), f"{app.namespace}-limit", limit=1, ttl=600_000)
     tries: list[int] = []
 
     def work() -> None:
