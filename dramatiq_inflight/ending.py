@@ -113,7 +113,8 @@ class Ending:
         elif entry.phase is Phase.POISONED:
             self._settle(entry.copy, "dead_lettered")
         elif entry.phase is Phase.ENDED:
-            entry.succeeded, entry.dead_lettered = False, True
+            entry.succeeded, entry.dead_lettered = False, self._is_dead_lettered(message, entry)
+            entry.taken_back = not entry.dead_lettered
             self._let_go(entry)
         self._forget(message, entry)
         store_at_home(self.runtime.broker, message, "after_nack")
@@ -176,6 +177,16 @@ class Ending:
             f"Redis could not be told that message {message.message_id} has failed",
             lambda: self.runtime.ledger.let_go(entry),
         )
+
+    def _is_dead_lettered(self, message: Any, entry: Entry) -> bool:
+        """Whether the nack has moved the copy: it moves nothing that the broker had taken back before."""
+        queues = self.runtime.recovery.asks
+        if queues is None:
+            return not self.runtime.deliveries.is_lost(message)
+        try:
+            return queues.has_dead_letter(entry.copy.queue, entry.copy.broker_copy_id)
+        except redis.RedisError:
+            return False  # if it was moved, there is no other to run
 
     def _let_go(self, entry: Entry) -> None:
         try:

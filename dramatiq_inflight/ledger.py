@@ -139,9 +139,9 @@ class Ledger:
                     entry.copy.message_id,
                     entry.run,
                     contended=entry.contended,
-                    consumed=not entry.handed_back,  # its copy is of the same origin
+                    consumed=not entry.may_run_again,
                     dead_lettered=entry.dead_lettered,
-                    copy=None if entry.handed_back else entry.copy,
+                    copy=None if entry.may_run_again else entry.copy,
                 )
             entry.told = True
         if outcome is Finished.HANDED_OVER:

@@ -125,6 +125,14 @@ class RedisQueues:
         data = self.broker.client.hget(self._messages(xq_name(queue)), copy_id)
         return data.encode() if isinstance(data, str) else cast("bytes | None", data)
 
+    def has_dead_letter(self, queue: str, copy_id: str) -> bool:
+        """Whether that copy is in the dead-letter queue.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return bool(self.broker.client.hexists(self._messages(xq_name(queue)), copy_id))
+
     def drop_dead_letter(self, queue: str, copy_id: str) -> None:
         """Take a copy out of the dead-letter queue.
 

@@ -56,7 +56,7 @@ class Runs(Scripting):
         Parameters:
           payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
           limit: How many crashes it may have; see `Policy.limit`.
-          here: What this process knows of the message: ``no``, ``running`` or ``ended``.
+          here: What this process knows of the message; see `Table.reserve`.
           forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
           alone: Whether it has the process to itself; ``None``: that was not seen to yet.
           tailored: Whether its recovery takes a copy.

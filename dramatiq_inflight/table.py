@@ -93,8 +93,10 @@ class Entry:
     given_away: bool = False
     #: It was lost, and has succeeded without what was to follow: its new owner has to do that, or who comes after.
     cut_short: bool = False
-    #: It has failed for good.
+    #: It has failed for good, and the broker has dead-lettered its copy.
     dead_lettered: bool = False
+    #: It has failed for good, and the broker had taken its copy back by then: whoever has that now may run it.
+    taken_back: bool = False
     #: Whether another copy of it was met here.
     contended: bool = False
     #: Whether another worker has it.
@@ -138,6 +140,16 @@ class Entry:
         """Whether it has succeeded, and Redis is still to be told."""
         return self.phase is Phase.ENDED and self.succeeded and not self.told
 
+    @property
+    def may_run_again(self) -> bool:
+        """Whether it was not consumed: there is a copy of the same origin."""
+        return self.handed_back or self.taken_back
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the broker has all that follows from it: until then its copy is all that the broker has of it."""
+        return self.acking_since > 0 and (self.succeeded or self.enqueued_again)
+
     def end(self, *, succeeded: bool) -> None:
         """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
         if self.strand is not None:
@@ -164,7 +176,8 @@ class Table:
         """Note a copy before Redis is asked about it.
 
         Returns: ``no`` if the id was free, or a run had it that is lost, and is now reserved for it; else what the
-        process knows of the message, ``running``, ``ended`` or ``handed_back``, and that one is marked as contended.
+        process knows of the message, ``running``, ``ended`` (and what follows is with the broker) or ``handed_back``,
+        and that one is marked as contended.
         """
         with self._mutex:
             self._by_object[id(message)] = (message, entry)
@@ -175,7 +188,7 @@ class Table:
             other.contended = True
             if other.handed_back:
                 return "handed_back"  # this may be the copy that it has enqueued
-            return "running" if other.phase in (Phase.STARTING, Phase.RUNNING) else "ended"
+            return "ended" if other.is_over else "running"
 
     def get(self, message: Any) -> Entry | None:
         """The entry of this very object."""

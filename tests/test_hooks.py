@@ -915,12 +915,27 @@ def test_the_table_keeps_a_run_that_came_before_the_former_was_forgotten() -> No
     assert table.reserve(a, first) == "no"
     table.run(first)
     first.end(succeeded=True)
+    first.acking_since = 1.0
     assert table.reserve(b, second) == "ended"
     table.run(second)
     table.forget(a)
     assert table.entries() == [second]
     table.forget(b)
     assert table.entries() == []
+
+
+@pytest.mark.parametrize("what", ["a success", "a failure", "a retry"])
+def test_the_table_has_not_ended_what_is_all_that_the_broker_has(what: str) -> None:
+    """Another delivery of it is acknowledged only when what follows is with the broker."""
+    table = Table()
+    first = Entry(copy_of("m"))
+    table.reserve(first, first)
+    table.run(first)
+    first.end(succeeded=what == "a success")
+    assert table.reserve(object(), Entry(copy_of("m"))) == "running"
+    first.enqueued_again = what == "a retry"
+    first.acking_since = 1.0
+    assert table.reserve(object(), Entry(copy_of("m"))) == ("running" if what == "a failure" else "ended")
 
 
 def test_the_table_says_what_was_handed_back() -> None:
@@ -943,7 +958,7 @@ def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
     a, b = object(), object()
     table.reserve(a, first)
     table.run(first)
-    first.phase = Phase.UNTOLD
+    first.succeeded, first.acking_since, first.phase = True, 1.0, Phase.UNTOLD
     table.forget(a)
     assert table.reserve(b, second) == "ended"
     table.run(second)

@@ -38,6 +38,10 @@ SMALL = [
     Bounds("other", drains=1, handbacks=1, losses=1),
     Bounds(handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
     Bounds("other", handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
+    Bounds(crashes=0, redeliveries=1, failures=1, retries=0),
+    Bounds("other", crashes=0, redeliveries=1, failures=1, retries=0),
+    Bounds(crashes=0, redeliveries=1, failures=1, retries=0, prefetch=2, workers=1),
+    Bounds("other", crashes=0, redeliveries=1, failures=1, retries=0, prefetch=2, workers=1),
     Bounds(operators=1),
     Bounds("other", operators=1),
 ]
@@ -49,6 +53,7 @@ LARGE = [
     Bounds(alarms=1, drains=1, company=True),
     Bounds(answers=1, alarms=1),
     Bounds(redeliveries=1, prefetch=2),
+    Bounds(redeliveries=1, prefetch=2, failures=1, losses=1),
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),

@@ -86,9 +86,9 @@ class Delivery(NamedTuple):
     """A copy in a worker's memory."""
 
     copy: Copy
-    #: fetched, and then running, deferring (-> deferred), skipped, or poison (-> buried).  A run ends in followed (or
-    #: lost) -> finished -> acked, or retried -> let_go, rejected -> given_up, or stranded; or it stops, and is
-    #: handed_back (or unheard -> enqueued -> to_release).
+    #: fetched, and then running, deferring (-> deferred), skipped, or poison (-> buried).  A run ends in succeeded ->
+    #: followed (or lost, or cut_short) -> finished -> acked, or in failed -> retried -> let_go, rejected -> given_up
+    #: (or given_back), or stranded; or it stops, and is handed_back (or unheard -> enqueued -> to_release).
     phase: str = "fetched"
     run: int = 0
     generation: int = 1
@@ -176,9 +176,10 @@ BUDGETS = (
 
 #: In these a copy is reserved in the process's table: what a start of another copy is told, by phase.
 HERE = {
-    **dict.fromkeys(("running",), "running"),
-    **dict.fromkeys(("followed", "hasty", "lost", "finished", "acked"), "ended"),
-    **dict.fromkeys(("retried", "rejected", "let_go", "given_up", "stranded"), "ended"),
+    **dict.fromkeys(("running", "succeeded", "failed", "stranded"), "running"),
+    **dict.fromkeys(("rejected", "given_up", "given_back"), "running"),
+    **dict.fromkeys(("followed", "hasty", "lost", "cut_short", "finished", "acked"), "ended"),
+    **dict.fromkeys(("retried", "let_go"), "ended"),
     **dict.fromkeys(("handed_back", "unheard", "enqueued", "to_release"), "handed_back"),
 }
 
@@ -243,8 +244,8 @@ class _Steps:
 
     def in_fetched(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy, worker = delivery.copy, self.world.workers[me]
-        others = [other for i, other in enumerate(worker.deliveries) if i != at and other.phase in HERE]
-        here = HERE[others[0].phase] if others else "no"
+        others = [i for i, other in enumerate(worker.deliveries) if i != at and other.phase in HERE and not other.lost]
+        here = HERE[worker.deliveries[others[0]].phase] if others else "no"
         if not self.with_redis and copy not in worker.unacked:
             # Its connection is gone; whether the worker knows that yet or not.
             yield Step(f"{_w(me)} skips the copy of a lost connection", None, self.moved(me, at, delivery, "skipped"))
@@ -258,9 +259,8 @@ class _Steps:
                 ),
             )
             answer, world = self.execute(me, call)
-            for i, other in enumerate(worker.deliveries):
-                if i != at and other.phase in HERE:
-                    world = _with_delivery(world, me, i, world.workers[me].deliveries[i]._replace(contended=True))
+            for i in others:
+                world = _with_delivery(world, me, i, world.workers[me].deliveries[i]._replace(contended=True))
             yield self.started(me, at, world, call, answer, alone is True)
             if answer[0] == "run" and self.can("answers"):
                 unheard = Delivery(copy, "running", UNKNOWN, copy.generation, 0, 0, UNKNOWN, alone is True, doubt=True)
@@ -296,13 +296,12 @@ class _Steps:
         if delivery.doubt and not delivery.lost:
             return  # it is looked up first
         if delivery.lost:
-            phase = "lost" if self.bounds.silent_success else "skipped"
+            phase = "lost" if self.bounds.silent_success else "cut_short" if delivery.run else "skipped"
             yield Step(f"{_w(me)} succeeds; nothing follows", None, self.moved(me, at, delivery, phase))
         elif self.bounds.hasty:
             yield self.finish(me, at, delivery, "hasty")
         else:
-            followed = _follow(self.moved(me, at, delivery, "followed"))
-            yield Step(f"{_w(me)} succeeds, and enqueues what follows", None, followed)
+            yield Step(f"{_w(me)} succeeds", None, self.moved(me, at, delivery, "succeeded"))
         if self.can("failures"):
             for step in self.failure(me, at, delivery):
                 yield step._replace(after=self.spent("failures", step.after), progress=False)
@@ -354,20 +353,31 @@ class _Steps:
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
     def failure(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        copy = delivery.copy
         if delivery.lost:
             yield Step(f"{_w(me)} fails; nothing follows", None, self.moved(me, at, delivery, "skipped"))
-        elif copy.attempt >= self.bounds.retries:
-            yield Step(f"{_w(me)} fails for the last time", None, self.moved(me, at, delivery, "rejected"))
+        else:
+            yield Step(f"{_w(me)} fails", None, self.moved(me, at, delivery, "failed"))
+
+    def in_succeeded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        followed = _follow(self.moved(me, at, delivery, "followed"))
+        yield Step(f"{_w(me)} enqueues what follows", None, followed)
+
+    def in_failed(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        copy = delivery.copy
+        if copy.attempt >= self.bounds.retries:
+            yield Step(f"{_w(me)} has failed for the last time", None, self.moved(me, at, delivery, "rejected"))
         else:
             id = self.new_id()
             retry = Copy(id, copy.generation, id, copy.attempt + 1)
             after = _enqueue(self.moved(me, at, delivery, "retried"), retry)
-            yield Step(f"{_w(me)} fails, and enqueues a retry, {_c(retry)}", None, after)
+            yield Step(f"{_w(me)} enqueues a retry, {_c(retry)}", None, after)
             if self.can("losses"):
                 world = self.acknowledge(me, at) if self.bounds.acks_stranded else self.world
                 after = _with_delivery(self.spent("losses", world), me, at, delivery._replace(phase="stranded"))
-                yield Step(f"{_w(me)} fails, and cannot enqueue a retry", None, after)
+                yield Step(f"{_w(me)} cannot enqueue a retry", None, after, progress=False)
+
+    def in_cut_short(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        yield self.finish(me, at, delivery, "finished", again=True)
 
     def in_lost(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         yield self.finish(me, at, delivery, "finished")
@@ -398,20 +408,20 @@ class _Steps:
     def in_followed(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         yield self.finish(me, at, delivery, "finished")
 
-    def finish(self, me: int, at: int, delivery: Delivery, phase: str) -> Step:
+    def finish(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Step:
         copy, worker = delivery.copy, self.world.workers[me]
         contended = delivery.contended or (not self.with_redis and copy not in worker.unacked)
         call = Call(
             "finish",
             (
-                *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), delivery.run, False, contended),
+                *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), delivery.run, again, contended),
                 *(not self.with_redis, self.delivered(me, copy)),
             ),
         )
         before = self.world.redis.record
         was_waiting = before is not None and before.state != "running"
         answer, world = self.execute(me, call)
-        if answer == "finished" or (answer == "late" and was_waiting):
+        if not again and answer == "finished" or (answer == "late" and was_waiting):
             world = world._replace(completed=copy.origin)
         if self.with_redis and not self.bounds.hasty:
             after = self.gone(self.acknowledge(me, at, world), me, at)
@@ -438,7 +448,12 @@ class _Steps:
 
     def in_rejected(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         world = self.reject(me, at)
-        yield Step(f"{_w(me)} rejects", None, _with_delivery(world, me, at, delivery._replace(phase="given_up")))
+        # A nack moves nothing that the broker has taken back.
+        phase = "given_up" if world.dead_letters != self.world.dead_letters else "given_back"
+        yield Step(f"{_w(me)} rejects", None, _with_delivery(world, me, at, delivery._replace(phase=phase)))
+
+    def in_given_back(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        return self.in_to_release(me, at, delivery)
 
     def in_given_up(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         return self.in_let_go(me, at, delivery, copy=2)
