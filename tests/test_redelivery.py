@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -275,6 +276,33 @@ def test_a_copy_in_memory_of_a_sender_without_the_tracker(
     gate.set()
     time.sleep(8)
     assert a.ran == [1]
+
+
+def test_a_failure_for_good_whose_connection_was_lost_while_it_ran_is_dead_lettered(
+    rabbitmq_url: str, make: Callable[..., RabbitApp], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its nack is left out, and the copy that RabbitMQ has delivered again was put off: that is all there is of it."""
+    caplog.set_level("INFO")
+    app = make(rabbitmq_url)
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        begun.set()
+        assert go.wait(20)
+        raise RuntimeError("as asked for")
+
+    actor = app.actor(work, actor_name="work", max_retries=0)
+    worker = app.start(threads=2)
+    actor.send()
+    assert begun.wait(20)
+    old = consumer(worker, app.queue)
+    old.connection.add_callback_threadsafe(old.connection.close)
+    wait_until(lambda: "this copy is put off" in caplog.text, timeout=20, what="its copy is put off")
+    go.set()
+    wait_until(lambda: app.broker.get_queue_message_counts(app.queue)[2] == 1, timeout=20, what="it is dead-lettered")
+    app.join()
 
 
 # Origins.

@@ -13,7 +13,7 @@ from dramatiq import Middleware
 
 from .support.inprocess import App
 from .support.lab import copy_of
-from .support.servers import count_stored, wait_until
+from .support.servers import count_stored
 
 
 class Holds(Middleware):

@@ -41,7 +41,7 @@ class Bounds(NamedTuple):
     drains: int = 0
     #: How often an operator replays a dead letter.
     replays: int = 0
-    #: How often the answer to a start is lost.
+    #: How often the answer to a script is lost, which is then sent again; or Redis cannot be told what comes next.
     answers: int = 0
     #: How often a message that runs stops, and is enqueued again.
     handbacks: int = 0
@@ -178,10 +178,13 @@ BUDGETS = (
 HERE = {
     **dict.fromkeys(("running", "succeeded", "failed", "stranded"), "running"),
     **dict.fromkeys(("rejected", "given_up", "given_back"), "running"),
-    **dict.fromkeys(("followed", "hasty", "lost", "cut_short", "finished", "acked"), "ended"),
+    **dict.fromkeys(("followed", "hasty", "lost", "cut_short", "finished", "acked", "untold"), "ended"),
     **dict.fromkeys(("retried", "let_go"), "ended"),
     **dict.fromkeys(("handed_back", "unheard", "enqueued", "to_release"), "handed_back"),
 }
+
+#: What a worker runs for itself: it is in doubt of what it runs if the answer is lost.
+OWN = frozenset({"start", "accompany", "finish", "release", "hand_over", "mend", "beat"})
 
 #: A lost answer leaves a number that says so.
 UNKNOWN = 0
@@ -216,6 +219,28 @@ class _Steps:
         self.with_redis = bounds.broker == "redis"
 
     def all(self) -> Iterator[Step]:
+        for step in self.heard():
+            yield step
+            # (The end of a run that stops has that of its own.)
+            if step.call is not None and self.can("answers") and not step.call.args[-1:] == (True,):
+                yield from self.unheard(step, step.call)
+
+    def unheard(self, step: Step, call: Call) -> Iterator[Step]:
+        """A script has run, its answer is lost, and it is sent again: the caller is where it was."""
+        own = call.script in OWN
+        answer, world = self.execute(call.args[0] if own else 0, call, own=own)
+        if world == self.world:
+            return
+        if own:
+            worker = world.workers[call.args[0]]
+            doubting = tuple(d._replace(doubt=d.doubt or d.phase in HERE) for d in worker.deliveries)
+            world = _with_worker(world, call.args[0], worker._replace(deliveries=doubting))
+        if call.script == "finish" and step.after.completed != self.world.completed:
+            world = world._replace(completed=step.after.completed)
+        what = f"{step.what} (which is not heard, and sent again)"
+        yield Step(what, call, self.spent("answers", world), progress=False)
+
+    def heard(self) -> Iterator[Step]:
         for number, worker in enumerate(self.world.workers):
             if worker.alive and not self.is_like_an_earlier_one(number):
                 for at in range(len(worker.deliveries)):
@@ -407,6 +432,14 @@ class _Steps:
 
     def in_followed(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         yield self.finish(me, at, delivery, "finished")
+        if self.can("answers") and not self.with_redis:
+            after = _with_delivery(self.acknowledge(me, at), me, at, delivery._replace(phase="untold", contended=True))
+            what = f"{_w(me)} acknowledges, and Redis cannot be told"
+            yield Step(what, None, self.spent("answers", after), progress=False)
+
+    def in_untold(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        step = self.finish(me, at, delivery, "finished")
+        yield step._replace(after=self.gone(step.after, me, at))
 
     def finish(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Step:
         copy, worker = delivery.copy, self.world.workers[me]
@@ -421,7 +454,7 @@ class _Steps:
         before = self.world.redis.record
         was_waiting = before is not None and before.state != "running"
         answer, world = self.execute(me, call)
-        if not again and answer == "finished" or (answer == "late" and was_waiting):
+        if (not again and answer == "finished") or (answer == "late" and was_waiting):
             world = world._replace(completed=copy.origin)
         if self.with_redis and not self.bounds.hasty:
             after = self.gone(self.acknowledge(me, at, world), me, at)
@@ -496,6 +529,9 @@ class _Steps:
         call = Call("settle", (copy.generation, copy.origin, False, "dead_lettered"))
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} says that it is dead-lettered", call, self.gone(world, me, at))
+        if self.can("answers"):
+            after = self.spent("answers", self.gone(self.world, me, at))
+            yield Step(f"{_w(me)} cannot say that it is dead-lettered", None, after, progress=False)
 
     # A worker.
 
@@ -531,6 +567,10 @@ class _Steps:
         if worker.job is not None:
             step: Step = getattr(self, "job_" + worker.job.at)(me, worker.job)
             yield step
+            if worker.job.at == "mark" and worker.job.dead != NOBODY and self.can("answers"):
+                after = self.at(self.world, me, None)
+                after = _with_worker(after, me, after.workers[me]._replace(leftover=worker.job.dead))
+                yield Step(f"{_w(me)} cannot mark it", None, self.spent("answers", after), progress=False)
             if worker.job.at == "enqueue" and self.can("losses") and not self.with_redis:
                 after = self.spent("losses", step.after._replace(queue=world.queue))
                 yield Step(step.what + ", which never gets to the broker", None, after, progress=False)
