@@ -95,6 +95,7 @@ class Ending:
             self.runtime.deliveries.acked(message, entry)
         try:
             if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
+                entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
                 self._let_go(entry)
         finally:
             self._forget(message, entry)

@@ -98,6 +98,8 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
+            # What was lost before its start was recorded has no number to tell its record from another run's.
+            entry.told = entry.told or (entry.lost and not entry.run)
             if entry.told:
                 if then is not None:
                     self.registry.run(then)

@@ -23,7 +23,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.middleware import Middleware, Retries, default_middleware
 
-from dramatiq_inflight import ConfigurationError, InFlightTracker
+from dramatiq_inflight import ConfigurationError, InFlightTracker, current
 from dramatiq_inflight.deliveries import Deliveries
 from dramatiq_inflight.marks import Copy, Mark
 from dramatiq_inflight.outcomes import Start
@@ -303,6 +303,35 @@ def test_a_failure_for_good_whose_connection_was_lost_while_it_ran_is_dead_lette
     go.set()
     wait_until(lambda: app.broker.get_queue_message_counts(app.queue)[2] == 1, timeout=20, what="it is dead-lettered")
     app.join()
+
+
+def test_a_failure_whose_connection_was_lost_does_not_run_again_beside_its_retry(
+    rabbitmq_url: str, make: Callable[..., RabbitApp]
+) -> None:
+    """Its ack is left out, and the copy that RabbitMQ has delivered again waits in memory until its record is settled."""
+    app = make(rabbitmq_url)
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        handle = current()
+        assert handle is not None
+        app.ran.append(handle.run)
+        if len(app.ran) == 1:
+            begun.set()
+            assert go.wait(20)
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, actor_name="work")
+    worker = app.start(threads=1)
+    actor.send()
+    assert begun.wait(20)
+    old = consumer(worker, app.queue)
+    old.connection.add_callback_threadsafe(old.connection.close)
+    wait_until(lambda: worker.work_queue.qsize() == 1, timeout=20, what="it is delivered again")
+    go.set()
+    wait_until(lambda: len(app.ran) == 2, timeout=20, what="its retry, or the copy, runs")
+    app.join()
+    assert app.ran == [1, 2]
 
 
 # Origins.

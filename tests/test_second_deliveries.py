@@ -9,11 +9,15 @@ import threading
 from typing import Any
 
 import pytest
+import redis
 from dramatiq import Middleware
+
+from dramatiq_inflight.outcomes import Started
+from dramatiq_inflight.table import Entry
 
 from .support.inprocess import App
 from .support.lab import copy_of
-from .support.servers import count_stored
+from .support.servers import count_stored, wait_until
 
 
 class Holds(Middleware):
@@ -100,3 +104,56 @@ def test_a_second_delivery_is_kept_until_what_follows_is_with_the_broker(app: Ap
     ended.go.set()
     app.join()
     assert app.ran == [1]
+
+
+# Other enqueues of the same message.
+
+
+def test_a_message_that_was_sent_again_waits_for_a_run_that_redis_does_not_know_of(app: App) -> None:
+    """The record is about an earlier enqueue, which is complete, until the next beat."""
+    at_once, running, more = list[int](), threading.Semaphore(2), threading.Event()
+
+    def work() -> None:
+        running.acquire()
+        app.ran.append(1)
+        if len(app.ran) == 2:
+            again()
+            more.wait(1.5)
+        elif len(app.ran) == 3:
+            more.set()
+        at_once.append(2 - running._value)
+        running.release()
+
+    actor = app.actor(work, remember_completed=60)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    message, start = actor.send(), app.registry.start
+
+    def again() -> None:
+        app.broker.enqueue(message.copy(options={"redis_message_id": None}))
+
+    def away(*args: Any, **kwargs: Any) -> Started:
+        app.registry.start = start  # type: ignore[method-assign]
+        raise redis.ConnectionError("as asked for")
+
+    app.join()
+    app.registry.start = away  # type: ignore[method-assign]
+    again()
+    wait_until(lambda: len(at_once) == 3, what="both have run")
+    assert at_once == [1, 1, 1]
+
+
+def test_a_run_that_was_lost_before_redis_knew_of_it_ends_no_other_run(app: App) -> None:
+    """It has no number, and its message has come back to this very process since."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    copy = copy_of()
+    app.lab.runs(app.registry, copy)
+    lost = Entry(copy, lost=True)
+    lost.end(succeeded=True)
+    runtime.ledger.finish(lost)
+    assert app.lab.state(copy) == "running"
+    assert lost.told

@@ -60,6 +60,11 @@ local function answer(name, wait)
 end
 
 local function run(crashes, drains, contended)
+    if here ~= 'no' then
+        -- Its run here is not over, and Redis does not know of it yet, or not any more; or the next beat takes it back.
+        owner = ''
+        return answer('waiting', 250)
+    end
     local before = record
     if ARGV[16] == '' and is_last_chance(crashes, limit) then
         return answer('last_chance')
@@ -104,9 +109,6 @@ if held == 0 and (stored == 1 or handed or (over and remembered and ARGV[15] == 
 end
 
 if not record then
-    if here ~= 'no' then
-        return answer('waiting', 250) -- it runs here, and Redis does not know of it yet, or not any more
-    end
     return run(0, 0)
 end
 
@@ -145,8 +147,6 @@ elseif WAITING[record.state] then
         return answer('waiting', 250)
     elseif record.state == 'poisoned' or record.state == 'condemned' then
         return answer('poisoned')
-    elseif here ~= 'no' then
-        return answer('waiting', 250) -- it was taken from us while it ran, or runs, here: the next beat takes it back
     end
     return run(record.crashes, record.drains, record.contended)
 end

@@ -212,6 +212,10 @@ def start(
         return what, known, kept.run, kept.generation, kept.crashes, kept.drains, owner
 
     def run(crashes: int, drains: int, contended: int = 0) -> tuple[Any, Redis]:
+        nonlocal owner
+        if here != "no":
+            owner = NOBODY
+            return answer("waiting"), redis
         if alone is None and is_last_chance(crashes, limit):
             return answer("last_chance"), redis
         number = record.run + 1 if record else 1
@@ -250,7 +254,7 @@ def start(
     if not held and (stored or handed or (over and remembered and not forgotten)):
         return answer("elsewhere"), redis
     if record is None:
-        return (answer("waiting"), redis) if here != "no" else run(0, 0)
+        return run(0, 0)
     same = redelivered or (origin != 0 and origin == record.origin)
     named = name != 0 and name == (record.copy or record.origin)
     if same and generation < record.generation and not named:
@@ -274,8 +278,6 @@ def start(
             return answer("waiting"), redis
         if record.state in ("poisoned", "condemned"):
             return answer("poisoned"), redis
-        if here != "no":
-            return answer("waiting"), redis
         return run(record.crashes, record.drains, record.contended)
     # It is running.
     alive = True

@@ -235,8 +235,11 @@ class _Steps:
             worker = world.workers[call.args[0]]
             doubting = tuple(d._replace(doubt=d.doubt or d.phase in HERE) for d in worker.deliveries)
             world = _with_worker(world, call.args[0], worker._replace(deliveries=doubting))
-        if call.script == "finish" and step.after.completed != self.world.completed:
+        if call.script == "finish":
             world = world._replace(completed=step.after.completed)
+            if self.with_redis:  # and has acknowledged, in one write
+                me = call.args[0]
+                world = _with_worker(world, me, world.workers[me]._replace(unacked=step.after.workers[me].unacked))
         what = f"{step.what} (which is not heard, and sent again)"
         yield Step(what, call, self.spent("answers", world), progress=False)
 
