@@ -308,7 +308,7 @@ def test_a_failure_for_good_whose_connection_was_lost_while_it_ran_is_dead_lette
 def test_a_failure_whose_connection_was_lost_does_not_run_again_beside_its_retry(
     rabbitmq_url: str, make: Callable[..., RabbitApp]
 ) -> None:
-    """Its ack is left out, and the copy that RabbitMQ has delivered again waits in memory until its record is settled."""
+    """Its ack is left out, and what RabbitMQ has delivered again waits in memory until its record is settled."""
     app = make(rabbitmq_url)
     begun, go = threading.Event(), threading.Event()
 

@@ -221,20 +221,22 @@ class _Steps:
     def all(self) -> Iterator[Step]:
         for step in self.heard():
             yield step
-            # (The end of a run that stops has that of its own.)
-            if step.call is not None and self.can("answers") and not step.call.args[-1:] == (True,):
+            if step.call is not None and self.can("answers"):
                 yield from self.unheard(step, step.call)
 
     def unheard(self, step: Step, call: Call) -> Iterator[Step]:
         """A script has run, its answer is lost, and it is sent again: the caller is where it was."""
         own = call.script in OWN
-        answer, world = self.execute(call.args[0] if own else 0, call, own=own)
-        if world == self.world:
+        _, world = self.execute(call.args[0] if own else 0, call, own=own)
+        stops = call.script == "hand_over" and call.args[-1]  # has that of its own
+        if stops or world == self.world:
             return
         if own:
             worker = world.workers[call.args[0]]
             doubting = tuple(d._replace(doubt=d.doubt or d.phase in HERE) for d in worker.deliveries)
             world = _with_worker(world, call.args[0], worker._replace(deliveries=doubting))
+        if call.script in ("take", "discard"):
+            world = self.robbed(world, call.args[-1])._replace(discarded=step.after.discarded)
         if call.script == "finish":
             world = world._replace(completed=step.after.completed)
             if self.with_redis:  # and has acknowledged, in one write
