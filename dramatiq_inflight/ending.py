@@ -161,14 +161,15 @@ class Ending:
 
     def _is_stranded(self, entry: Entry) -> bool:
         """Whether a failure is about to be acknowledged, and nothing comes next."""
-        if entry.phase is not Phase.ENDED or entry.succeeded or entry.lost or entry.told or entry.enqueued_again:
+        if entry.phase is not Phase.ENDED or entry.succeeded or entry.lost or entry.told or entry.retried:
             return False
         return entry.retry_begun  # else nobody wanted one: an acknowledged failure is over
 
     def _strand(self, message: Any, entry: Entry) -> None:
         entry.stranded = True
         try:
-            entry.payload = message.encode()
+            if not entry.handed_back:  # nothing was to follow from that
+                entry.payload = message.encode()
         except Exception:
             self.logger.exception(
                 "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id

@@ -80,6 +80,7 @@ class Enqueues:
         end_enqueue(entry, message)
         if message.message_id == entry.copy.message_id:
             entry.enqueued_again = True
+            entry.retried = entry.phase is Phase.ENDED
 
     def _mark(self, broker: Broker, message: Any) -> None:
         """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.

@@ -83,6 +83,8 @@ class Entry:
     succeeded: bool = False
     #: Whether it was enqueued again while it ran, or by a retry.
     enqueued_again: bool = False
+    #: Whether its retry was enqueued, or the copy that it is handed back as.
+    retried: bool = False
     #: What follows from it and is still to be enqueued, with its delay in milliseconds, by message id.
     to_follow: dict[str, tuple[Any, int | None]] | None = field(default=None, repr=False)
     #: Whether it has failed, and Dramatiq has tried to enqueue its retry.
@@ -148,7 +150,7 @@ class Entry:
     @property
     def is_over(self) -> bool:
         """Whether the broker has all that follows from it: until then its copy is all that the broker has of it."""
-        return self.acking_since > 0 and (self.succeeded or self.enqueued_again)
+        return self.acking_since > 0 and (self.succeeded or self.retried)
 
     def end(self, *, succeeded: bool) -> None:
         """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""

@@ -15,7 +15,8 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import Retries
 from pika.exceptions import ChannelClosedByBroker
 
-from dramatiq_inflight import continuations
+from dramatiq_inflight import HandBack, continuations
+from dramatiq_inflight.outcomes import Finished
 
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
@@ -269,3 +270,60 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     head = app.lab.head(copy)
     assert head is not None
     assert (head.state, head.owner, head.done) == ("running", "other", 0)
+
+
+def test_a_retry_that_is_given_up_is_recovered_though_its_run_has_sent_the_message_again(app: App) -> None:
+    """The other enqueue, which is with the broker, is not its retry."""
+    enqueue, refused = app.broker.do_enqueue, list[Any]()
+
+    def refuse_retries(queue: str, copy_id: str, data: bytes) -> Any:
+        if b'"retries"' in data and len(refused) < 2:
+            refused.append(data)
+            raise ValueError("as asked for")
+        return enqueue(queue, copy_id, data)
+
+    app.broker.do_enqueue = refuse_retries  # type: ignore[attr-defined]
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            app.broker.enqueue(message.copy(options={"redis_message_id": None}))
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work)
+    message = actor.message()
+    app.start()
+    app.broker.enqueue(message)
+    wait_until(lambda: len(app.ran) == 3, what="both run")
+    assert len(refused) == 2
+    app.join()
+
+
+def test_what_is_handed_back_and_can_not_be_enqueued_is_recovered_with_what_follows(app: App) -> None:
+    """Redis is away as well, just then.  This encoder takes all that there is."""
+    dramatiq.set_encoder(dramatiq.PickleEncoder())
+    try:
+        fault = Fault(app, ValueError("as asked for"))
+
+        def work() -> None:
+            app.ran.append("first")
+            if len(app.ran) == 1:
+                fault.on = True
+                raise HandBack("as asked for")
+
+        pipe = pipeline(app, work)
+        app.start()
+        hand_over = app.registry.hand_over
+
+        def away(*args: Any, **kwargs: Any) -> Finished:
+            app.registry.hand_over = hand_over  # type: ignore[method-assign]
+            raise redis.ConnectionError("as asked for")
+
+        app.registry.hand_over = away  # type: ignore[method-assign]
+        pipe.run()
+        wait_until(lambda: fault.failed, what="it cannot be enqueued")
+        fault.on = False
+        wait_until(lambda: app.ran == ["first", "first", "second"], what="it runs again, and the next stage")
+        app.join()
+    finally:
+        dramatiq.set_encoder(dramatiq.JSONEncoder())

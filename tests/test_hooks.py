@@ -933,7 +933,7 @@ def test_the_table_has_not_ended_what_is_all_that_the_broker_has(what: str) -> N
     table.run(first)
     first.end(succeeded=what == "a success")
     assert table.reserve(object(), Entry(copy_of("m"))) == "running"
-    first.enqueued_again = what == "a retry"
+    first.retried = what == "a retry"
     first.acking_since = 1.0
     assert table.reserve(object(), Entry(copy_of("m"))) == ("running" if what == "a failure" else "ended")
 
