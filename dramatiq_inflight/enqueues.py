@@ -22,6 +22,10 @@ from .table import Phase, current_entry, is_own_enqueue
 
 __all__ = ["Enqueues"]
 
+#: The option of a delayed copy, in memory alone, that says by which queue and id the broker knows it: the copy that is
+#: moved to its queue has another id.
+DELIVERY = f"{OPTION}_delivery"
+
 
 class Enqueues:
     """Marks what is enqueued, in workers and elsewhere."""
@@ -30,7 +34,6 @@ class Enqueues:
         self._policies = policies
         #: Of the worker, if this process is one.
         self.runtime: Runtime | None = None
-        self._delayed: dict[str, tuple[str, str]] = {}
         self._marks_early = False
 
     def attach(self, broker: Broker) -> None:
@@ -58,7 +61,7 @@ class Enqueues:
     def delay(self, message: Any) -> None:
         """Remember under which id the broker knows a copy that waits in our memory for its time."""
         if self.runtime is not None and self.runtime.queues is not None:
-            self._delayed[message.message_id] = message.queue_name, message.options.get("redis_message_id", "")
+            message.options[DELIVERY] = message.queue_name, message.options.get("redis_message_id", "")
 
     def begin(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Mark what is enqueued, unless that is done already.
@@ -95,7 +98,7 @@ class Enqueues:
         if is_own_enqueue():
             return
         if isinstance(threading.current_thread(), ConsumerThread):
-            delivery = self._delayed.pop(message.message_id, None)
+            delivery = message.options.pop(DELIVERY, None)
             if delivery is not None and self.runtime is not None and self.runtime.is_elsewhere(*delivery):
                 raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
             return

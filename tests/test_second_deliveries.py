@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from dramatiq import Middleware
+from dramatiq.common import current_millis
 
 from dramatiq_inflight.outcomes import Started
 from dramatiq_inflight.table import Entry
@@ -157,3 +158,33 @@ def test_a_run_that_was_lost_before_redis_knew_of_it_ends_no_other_run(app: App)
     runtime.ledger.finish(lost)
     assert app.lab.state(copy) == "running"
     assert lost.told
+
+
+# Delayed copies of one message.
+
+
+@pytest.mark.parametrize("given_away", ["the first", "the second"])
+def test_of_two_delayed_copies_the_one_that_was_given_away_is_not_moved(app: App, given_away: str) -> None:
+    """A worker that was taken for dead asks about each by its own id, though both are of one message."""
+    actor = app.actor(app.ran.append, actor_name="work")
+    app.start()
+    worker, runtime = app.worker, app.tracker._runtime
+    assert worker is not None
+    assert runtime is not None
+    runtime.lease.revived = True
+    now = current_millis()
+    first, second = (
+        dataclasses.replace(
+            actor.message(n), message_id="m", queue_name="default.DQ", options={"redis_message_id": id, "eta": eta}
+        )
+        for n, id, eta in ((1, "r1", now + 1000), (2, "r2", now + 1500))
+    )
+    app.deliver(first)
+    app.deliver(second)
+    wait_until(lambda: worker.consumers["default.DQ"].delay_queue.qsize() == 2, what="both are in memory")
+    lost, kept = ("r1", 2) if given_away == "the first" else ("r2", 1)
+    app.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default.DQ", lost)
+    wait_until(lambda: app.ran, what="the other one runs")
+    assert app.ran == [kept]
+    app.client.hdel(f"{app.broker.namespace}:default.DQ.msgs", lost)
+    app.join()
