@@ -140,7 +140,7 @@ class Ledger:
                 outcome = self.registry.release(
                     entry.copy.message_id,
                     entry.run,
-                    contended=entry.contended,
+                    contended=entry.contended or entry.may_run_again,
                     consumed=not entry.may_run_again,
                     dead_lettered=entry.dead_lettered,
                     copy=None if entry.may_run_again else entry.copy,

@@ -13,7 +13,8 @@ import redis
 from dramatiq import Middleware
 from dramatiq.common import current_millis
 
-from dramatiq_inflight.outcomes import Started
+from dramatiq_inflight import HandBack
+from dramatiq_inflight.outcomes import Finished, Started
 from dramatiq_inflight.table import Entry
 
 from .support.inprocess import App
@@ -105,6 +106,38 @@ def test_a_second_delivery_is_kept_until_what_follows_is_with_the_broker(app: Ap
     ended.go.set()
     app.join()
     assert app.ran == [1]
+
+
+def test_what_was_taken_back_before_it_was_handed_back_does_not_run_when_that_is_complete(app: App) -> None:
+    """Redis could not be told that it stops; and nobody has fetched the second delivery yet."""
+    taken = list[str]()
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            raise HandBack("as asked for")
+
+    class Maintenance(Middleware):
+        def before_ack(self, broker: Any, message: Any) -> None:
+            if not taken:
+                taken.append(message.options["redis_message_id"])
+                app.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default", *taken)
+
+    def away(*args: Any, **kwargs: Any) -> Finished:
+        app.registry.hand_over = hand_over  # type: ignore[method-assign]
+        raise redis.ConnectionError("as asked for")
+
+    app.broker.add_middleware(Maintenance())
+    actor = app.actor(work)
+    app.start(threads=1)
+    runtime, hand_over = app.tracker._runtime, app.registry.hand_over
+    assert runtime is not None
+    app.registry.hand_over = away  # type: ignore[method-assign]
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2 and not runtime.table.entries(), what="it has run again")
+    app.client.rpush(f"{app.broker.namespace}:default", *taken)
+    app.join()
+    assert app.ran == ["run", "run"]
 
 
 # Other enqueues of the same message.

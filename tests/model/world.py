@@ -378,7 +378,7 @@ class _Steps:
         yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="to_release")))
 
     def in_to_release(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, delivery.contended, 0, 0, 0))
+        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, True, 0, 0, 0))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
