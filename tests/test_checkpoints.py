@@ -14,7 +14,8 @@ import pytest
 
 from dramatiq_inflight import CheckpointError, Current, Inspector, MessageLost, current
 from dramatiq_inflight.checkpoints import LARGEST
-from dramatiq_inflight.outcomes import Finished, Saved
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.outcomes import Finished, Saved, Start
 from dramatiq_inflight.registry import Registry
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
@@ -214,9 +215,12 @@ def test_a_run_that_has_lost_its_message_learns_it_from_its_checkpoint(app: App)
             runs.append("again")
             return
         runs.append("first")
-        other = app.other()
+        runtime, other = app.tracker._runtime, app.other()
+        assert runtime is not None
+        runtime.heartbeat.stop()  # it would say that it lives
+        runtime.recovery_thread.stop()
         app.lab.kill(app.registry)
-        copy = app.tracker._runtime.table.entries()[0].copy  # type: ignore[union-attr]
+        copy = runtime.table.entries()[0].copy
         orphan = app.lab.claim(other, copy, app.registry)
         app.lab.runs(other, app.lab.recovered(copy, orphan))
         try:
@@ -282,14 +286,18 @@ def test_an_iteration_ends_when_its_message_is_known_to_be_lost(app: App) -> Non
     """Though it is not time to save: each further item would be done twice."""
     done: list[int] = []
     ended: list[BaseException] = []
+    other = app.other()
+
+    def is_taken_over(copy: Copy) -> bool:
+        app.lab.kill(app.registry)  # whose heartbeat may be quicker
+        return app.lab.start(other, copy).answer is Start.RUN
 
     def work() -> None:
         handle = me()
         try:
             for item in handle.iterate(range(1000), every=1000):
                 if item == 0:
-                    app.lab.kill(app.registry)
-                    app.lab.runs(app.other(), handle._entry.copy)
+                    wait_until(lambda: is_taken_over(handle._entry.copy), what="it is taken over")
                 done.append(item)
                 time.sleep(0.01)
         except MessageLost as lost:

@@ -143,8 +143,8 @@ def test_whoever_waits_at_the_gate_does_not_use_up_its_time_limit(app: App) -> N
         app.ran.append("quick")
 
     slow_actor = app.actor(slow, actor_name="slow")
-    quick_actor = app.actor(quick, actor_name="quick", time_limit=150, max_retries=0)
-    last_chance = app.actor(quick, actor_name="last_chance", time_limit=150, max_retries=0)
+    quick_actor = app.actor(quick, actor_name="quick", time_limit=1500, max_retries=0)
+    last_chance = app.actor(quick, actor_name="last_chance", time_limit=1500, max_retries=0)
     slow_actor.send()
     app.start(threads=3)
     wait_until(app.records, what="the slow one runs")
@@ -152,7 +152,7 @@ def test_whoever_waits_at_the_gate_does_not_use_up_its_time_limit(app: App) -> N
     wait_until(lambda: waiting(app) == 1, what="the last chance waits")
     quick_actor.send()
     wait_until(lambda: waiting(app) == 2, what="a neighbour waits")
-    time.sleep(0.4)  # longer than both time limits
+    time.sleep(2)  # longer than both time limits
     release.set()
     app.join()
     assert app.ran == ["quick", "quick"]

@@ -172,6 +172,7 @@ def test_what_is_handed_back_is_not_older_than_a_claim_that_came_to_nothing(app:
     app.start()
     runtime = app.tracker._runtime
     assert runtime is not None
+    runtime.heartbeat.stop()  # it would say that it lives
     runtime.recovery_thread.stop()
     hand_over = app.registry.hand_over
 
