@@ -47,6 +47,7 @@ class RabbitServer:
         self.consumer_timeout = consumer_timeout
         self.address = address
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_known = False  # by its address: it has answered there
 
     @property
     def url(self) -> str:
@@ -58,9 +59,12 @@ class RabbitServer:
             self._launch()
             wait_until(lambda: self._answers() or self._has_ended(), timeout=90, what="RabbitMQ answers")
             if not self._has_ended():
+                self._is_known = True
                 return self
             self.remove()
             self.epmd_port, self.dist_port = free_port(), free_port()
+            if not self._is_known:
+                self.port = free_port()
         raise AssertionError((self.folder / "log").read_text(errors="replace")[-3000:])
 
     def _launch(self) -> None:

@@ -141,10 +141,10 @@ def kill_rounds(
             cluster.app.work.send_with_options(args=(sent[-1], seconds), **options)
 
     def is_busy(victim: WorkerProcess) -> bool:
-        busy = running(victim)
-        if cluster.enqueued() < 32 or not busy:  # what is put off for long keeps nobody busy
+        idle = not running(victim)  # what is put off for long keeps nobody busy
+        if cluster.enqueued() < 32 or idle:
             send(16)
-        return busy >= 8
+        return running(victim) >= 8
 
     for _ in range(rounds):
         send(32)

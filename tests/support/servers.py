@@ -119,6 +119,7 @@ class RedisServer:
         self.folder = folder
         self.persistent = persistent
         self.port = port or free_port()
+        self._is_known = port is not None  # by its address: it has answered there, or is expected there
         self.args = args
         self.inside = inside
         self.address = address
@@ -139,6 +140,18 @@ class RedisServer:
         return redis.Redis(host=self.address, port=self.port, socket_timeout=20)
 
     def start(self) -> RedisServer:
+        """Start it, and wait until it answers.  A port that was free may be somebody's by then: it tries some more."""
+        for _ in range(3):
+            self._launch()
+            wait_until(lambda: self._has_ended() or self._answers(), what="the Redis server answers")
+            if not self._has_ended():
+                self._is_known = True
+                return self
+            if not self._is_known:
+                self.port = free_port()
+        raise AssertionError(f"{self.binary} ended at once")
+
+    def _launch(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         args = ["--port", str(self.port), "--bind", self.address, "--save", "", "--dir", str(self.folder)]
         if self.inside:
@@ -151,8 +164,6 @@ class RedisServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(self._answers, what="the Redis server answers")
-        return self
 
     def stop(self) -> None:
         """Shut down in order, and keep what is persistent."""
@@ -173,10 +184,16 @@ class RedisServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def _has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
     def _answers(self) -> bool:
+        """And not somebody else's server."""
         assert self.process is not None
-        assert self.process.poll() is None, f"{self.binary} ended at once"
         try:
-            return bool(self.client().ping())
+            client: Any = self.client()
+            client.ping()  # refused while it loads its data
+            info = client.info("server")
         except redis.RedisError:
             return False
+        return bool(self.inside) or info["process_id"] == self.process.pid
