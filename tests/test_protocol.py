@@ -310,12 +310,16 @@ def test_redis_has_forgotten_only_whom_nobody_has_recovered(lab: Lab, a: Registr
     assert a.is_forgotten()
 
 
-def test_a_delivery_runs_when_redis_has_lost_its_data(lab: Lab, a: Registry) -> None:
+def test_a_delivery_runs_when_redis_has_lost_its_data(lab: Lab, a: Registry, b: Registry) -> None:
     """The copy in our memory is the last one: whether we know already that Redis has forgotten us, or not."""
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
     lab.client.delete(lab.prefix + "heartbeats")
     assert lab.start(a, copy_of(), broker_keys=keys).answer is Start.RUN
-    assert lab.start(a, copy_of(), broker_keys=keys, forgotten=True).answer is Start.RUN
+    copy = copy_of()
+    assert lab.start(a, copy, broker_keys=keys, forgotten=True).answer is Start.RUN
+    lab.kill(a)  # nobody has the message now but its record
+    assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+    assert lab.claim(b, copy, a).payload == payload_of(copy)
 
 
 def test_a_verdict_stays_until_the_broker_has_dead_lettered_the_copy(lab: Lab, a: Registry, b: Registry) -> None:
@@ -513,7 +517,16 @@ def test_a_failed_message_without_a_retry_is_put_back_from_its_record(lab: Lab, 
     assert a.hand_over(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
     assert b.due().overdue == [copy.message_id]
     orphan = lab.claim(b, copy, b)
-    assert (orphan.payload, orphan.crashes, orphan.generation) == (b"with retries", 0, 2)
+    assert (orphan.payload, orphan.crashes, orphan.generation) == (b"with retries", 0, 3)
+
+
+def test_a_second_delivery_of_what_was_handed_over_is_stale(lab: Lab, a: Registry, b: Registry) -> None:
+    """It was taken back from the run that has failed, whose ack would end it: RedisBroker knows no deliveries."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    assert a.hand_over(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
+    assert lab.start(b, copy).answer is Start.STALE
+    lab.runs(b, lab.recovered(copy, lab.claim(b, copy, b)))
 
 
 # Recovery.

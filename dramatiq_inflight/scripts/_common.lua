@@ -11,7 +11,7 @@
 --                   dead_lettered
 --   owner        the incarnation that runs it, or the recoverer that has claimed it
 --   run          grows at every start; fences finishers
---   generation   grows with every copy that recovery enqueues; fences copies
+--   generation   grows with every copy that recovery enqueues, or is to enqueue for a failure; fences copies
 --   crashes      how often it was running when its incarnation died
 --   limit        max_recoveries of this message; -1: no limit; -2: dead-lettered by any death, never run again
 --   contended    1: another copy of it may still be under way

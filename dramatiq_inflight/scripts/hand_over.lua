@@ -11,7 +11,8 @@
 --       7 fence ttl ms
 -- returns {answer, known}; answers: handed_over, fenced, gone
 --
--- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run.
+-- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run. I4: a second delivery
+-- of a copy that failed is stale from now on: RedisBroker's ack, which goes by the id, ends both.
 
 local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local now = clock()
@@ -32,6 +33,9 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
     end
     local payload = ARGV[5] ~= '' and ARGV[5] or payload_of(KEYS[1], record)
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
+    if ARGV[6] == '0' then
+        record.generation = record.generation + 1
+    end
     save_waiting(KEYS[1], KEYS[4], id, record, payload, now + tonumber(ARGV[6]))
     redis.call('ZREM', KEYS[2], id)
     note_message(KEYS[5], KEYS[6], ARGV[6] == '0' and 'handed_over' or 'handed_back', id, record, me)

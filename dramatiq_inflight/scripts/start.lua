@@ -81,6 +81,10 @@ local function run(crashes, drains, contended)
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
         drains = drains, alone = ARGV[16] == '1' and 1 or 0, tailored = tonumber(ARGV[17]),
     }
+    if held == 0 and stored == 0 then
+        -- The broker has forgotten it: another delivery of it was acknowledged here. Should we die, a copy is made.
+        record.copy, record.tailored = '-', 1
+    end
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
     end

@@ -53,7 +53,7 @@ LARGE = [
     Bounds(alarms=1, drains=1, company=True),
     Bounds(answers=1, alarms=1),
     Bounds(redeliveries=1, prefetch=2),
-    Bounds(redeliveries=1, prefetch=2, failures=1, losses=1),
+    Bounds(redeliveries=1, prefetch=2, workers=1, crashes=0, failures=1, losses=1),
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),

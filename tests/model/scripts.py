@@ -202,6 +202,7 @@ def start(
     held, stored = delivery or (True, True)
     stored = stored or held
     handed = not held and redis.handed[me]
+    gone = not held and not stored
     known, remembered, redis = beat_of(redis, me, mark)
     owner = NOBODY
 
@@ -234,10 +235,10 @@ def start(
             number,
             first,
             origin,
-            0 if name == origin else name,
+            NO_COPY if gone else 0 if name == origin else name,
             drains,
             int(alone is True),
-            int(tailored),
+            int(tailored or gone),
             payload,
         )
         after = redis._replace(record=new, running=put(redis.running, me, True))
@@ -414,6 +415,8 @@ def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int, later:
         record = redis.record._replace(state="completed", contended=1)
         return "fenced", unlist(save_settled(redis, record), me)
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
+    if not later:
+        record = record._replace(generation=record.generation + 1)
     return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 
 

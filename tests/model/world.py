@@ -88,7 +88,8 @@ class Delivery(NamedTuple):
     copy: Copy
     #: fetched, and then running, deferring (-> deferred), skipped, or poison (-> buried).  A run ends in succeeded ->
     #: followed (or lost, or cut_short) -> finished -> acked, or in failed -> retried -> let_go, rejected -> given_up
-    #: (or given_back), or stranded; or it stops, and is handed_back (or unheard -> enqueued -> to_release).
+    #: (or given_back), or stranded -> handed_over; or it stops, and is handed_back -> sent_back (or unheard ->
+    #: enqueued -> to_release).
     phase: str = "fetched"
     run: int = 0
     generation: int = 1
@@ -176,11 +177,11 @@ BUDGETS = (
 
 #: In these a copy is reserved in the process's table: what a start of another copy is told, by phase.
 HERE = {
-    **dict.fromkeys(("running", "succeeded", "failed", "stranded"), "running"),
+    **dict.fromkeys(("running", "succeeded", "failed", "stranded", "handed_over"), "running"),
     **dict.fromkeys(("rejected", "given_up", "given_back"), "running"),
     **dict.fromkeys(("followed", "hasty", "lost", "cut_short", "finished", "acked", "untold"), "ended"),
     **dict.fromkeys(("retried", "let_go"), "ended"),
-    **dict.fromkeys(("handed_back", "unheard", "enqueued", "to_release"), "handed_back"),
+    **dict.fromkeys(("handed_back", "sent_back", "unheard", "enqueued", "to_release"), "handed_back"),
 }
 
 #: What a worker runs for itself: it is in doubt of what it runs if the answer is lost.
@@ -357,7 +358,10 @@ class _Steps:
                 yield Step(what, call if told else None, self.spent("answers", after))
 
     def in_handed_back(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        return self.enqueue_again(me, at, delivery, "skipped", without="skipped")
+        return self.enqueue_again(me, at, delivery, "sent_back", without="sent_back")
+
+    def in_sent_back(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        return self.in_handed_over(me, at, delivery)
 
     def in_unheard(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         if delivery.lost:
@@ -505,14 +509,19 @@ class _Steps:
     def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt + 1, False))
         answer, world = self.execute(me, call)
-        after = world.workers[me].deliveries[at]._replace(phase="skipped")
+        after = world.workers[me].deliveries[at]._replace(phase="handed_over")
         yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
+
+    def in_handed_over(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
+        yield Step(f"{_w(me)} acknowledges", None, self.gone(self.acknowledge(me, at), me, at))
 
     def in_deferring(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy = delivery.copy._replace(id=self.new_id(), again=False)
         after = _enqueue(self.moved(me, at, delivery, "deferred" if self.with_redis else "skipped"), copy)
         if not copy.duplicate and self.world.twin[0] != copy.origin:
             after = after._replace(twin=(copy.origin, delivery.copy.id))
+        elif self.world.twin == (copy.origin, delivery.copy.id):  # it was never acknowledged, and is put off once more
+            after = after._replace(twin=(copy.origin, copy.id))
         yield Step(f"{_w(me)} puts it off, as {_c(copy)}", None, after)
 
     def in_deferred(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
