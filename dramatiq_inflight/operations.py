@@ -214,11 +214,11 @@ class Operations:
         head = self._registry.peek([message_id])[0]
         if self._queues is None or head is None:
             return Done.ELSEWHERE
-        message = _decoded(self._queues.dead_letter(queue, head.copy))
+        queues, copy_id = self._queues, head.copy or head.origin
+        message = _decoded(queues.dead_letter(queue, copy_id))
         if message is None:
             return Done.SETTLED  # it has been replayed or purged since
-        queues = self._queues
-        return self._enqueue_anew(message, lambda: queues.drop_dead_letter(queue, head.copy))
+        return self._enqueue_anew(message, lambda: queues.drop_dead_letter(queue, copy_id))
 
     def _enqueue_anew(self, message: Message[Any], then: Callable[[], object]) -> Done:
         if not self._declares(message.queue_name, message.actor_name):

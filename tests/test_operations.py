@@ -373,3 +373,41 @@ def test_all_that_is_left_to_recover_is_counted(shop: Shop, a: Registry, b: Regi
 def test_operations_need_a_tracker() -> None:
     with pytest.raises(ConfigurationError, match="no InFlightTracker"):
         Operations(StubBroker(middleware=[]))
+
+
+def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: Registry, b: Registry) -> None:
+    """Its record is kept where another copy was met, or its worker had died before; and its copy is the first one."""
+    shop.work.send()
+    consumer = shop.broker.consume("default", timeout=50)
+    message: Any = next(consumer)
+    copy = Copy.of(message)
+    assert shop.start(a, copy) is Start.RUN
+    consumer.nack(message)
+    a.release(copy.message_id, 1, contended=True, dead_lettered=True, copy=copy)
+    assert shop.lab.state(copy) == "dead_lettered"
+    assert shop.operations.requeue(copy.message_id) is Done.DONE
+    assert shop.dead_letters() == []
+    again = shop.fetch()
+    assert again is not None
+    assert shop.start(b, again) is Start.RUN
+
+
+def test_a_verdict_that_redis_was_not_told_of_is_replayed_as_well(shop: Shop, a: Registry, b: Registry) -> None:
+    """The copy is in the dead-letter queue, and the record says so once recovery has asked the broker for it."""
+    copy = shop.runs(a)
+    shop.lab.kill(a)
+    assert shop.operations.dead_letter(copy.message_id) is Done.DONE
+    consumer = shop.broker.consume("default", timeout=50)
+    message: Any = next(consumer)
+    condemned = Copy.of(message)
+    assert shop.start(b, condemned) is Start.POISONED
+    consumer.nack(message)  # and Redis cannot be told
+    shop.lab.overdue(copy)
+    shop.operations.recover()
+    assert shop.lab.deadline(copy) is None
+    assert shop.lab.state(copy) == "dead_lettered"
+    assert shop.operations.requeue(copy.message_id) is Done.DONE
+    assert shop.dead_letters() == []
+    again = shop.fetch()
+    assert again is not None
+    assert shop.start(b, again) is Start.RUN

@@ -24,7 +24,8 @@ for i = 2, #KEYS do
             redis.call('PEXPIRE', KEYS[i], string.format('%d', tonumber(ARGV[1]) + WAITING_TTL))
             result = 'postponed'
         else
-            record.state = 'completed'
+            -- What was to be rejected was: its worker could not say so.
+            record.state = record.state == 'poisoned' and 'dead_lettered' or 'completed'
             save_settled(KEYS[i], record, ARGV[2])
             redis.call('ZREM', KEYS[1], id)
             result = 'settled'

@@ -691,7 +691,8 @@ def postpone(redis: Redis, name: int, held: bool) -> tuple[Any, Redis]:
         return "gone", redis
     if held:
         return "postponed", redis._replace(waiting="later")
-    return "settled", save_settled(redis, record._replace(state="completed"))._replace(waiting="")
+    over = "dead_lettered" if record.state == "poisoned" else "completed"
+    return "settled", save_settled(redis, record._replace(state=over))._replace(waiting="")
 
 
 def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, Redis]:
