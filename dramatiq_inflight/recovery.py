@@ -153,6 +153,7 @@ class Recovery(Copies):
         if not complete or not self.registry.reap(dead.id, dead.place):
             return False
         swept.reaped += 1
+        holding.brokers[dead.broker_namespace, dead.broker_id] -= 1  # the last one's share is nobody else's
         self._said.discard(dead.id)
         self.logger.info("All that worker %s left behind was recovered.", dead)
         return True

@@ -665,3 +665,19 @@ def test_a_worker_that_fetches_under_the_same_id_keeps_what_it_has(fleet: Fleet)
     assert (swept.handed_back, swept.returned, swept.reaped) == (1, 1, 1)
     assert client.smembers(acks) == {b"living"}
     assert [message.message_id for message in fleet.enqueued()] == [id]
+
+
+def test_the_last_one_who_fetched_under_an_id_gives_all_of_it_back(fleet: Fleet) -> None:
+    """Two that shared it have died, and one sweep recovers both: what they had fetched is nobody's any more."""
+    fleet.dead("dead", 1)
+    again = Registry(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60)
+    again.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    fleet.lab.kill(again)
+    client: Any = fleet.broker.client
+    acks = f"{fleet.broker.namespace}:__acks__.dead.default"
+    client.hset(f"{fleet.broker.namespace}:default.msgs", "fetched", _message("default"))
+    client.sadd(acks, "fetched")
+    swept = fleet.recovery("r").sweep()
+    assert (swept.handed_back, swept.reaped) == (1, 2)
+    assert client.smembers(acks) == set()
+    assert len(fleet.enqueued()) == 2
