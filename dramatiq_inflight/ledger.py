@@ -226,6 +226,9 @@ class Ledger:
             if late:
                 self.finish(entry, unacked=self.unacked)  # Dramatiq still tries to acknowledge it
                 continue
+            goes_on = entry.enqueued_again or not entry.succeeded
+            if entry.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry):
+                self.look_up(entry)  # if it was let go, and nobody has started it: no copy is to run beside its retry
             if entry.succeeded:
                 self.finish(entry)
             else:

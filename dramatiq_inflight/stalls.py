@@ -13,7 +13,7 @@ from dramatiq.logging import get_logger
 
 from .outcomes import Stalled
 from .registry import Registry
-from .table import Entry, Phase, Table
+from .table import NEVER, Entry, Phase, Table
 
 __all__ = ["Stalls"]
 
@@ -97,7 +97,11 @@ class Stalls:
         with entry.mutex:
             if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.moved_at < still:
                 return  # it has moved meanwhile, or ended
-            became = self._registry.stall(message_id, entry.run, recover=recover, still=still, hold=self._hold)
+            try:
+                became = self._registry.stall(message_id, entry.run, recover=recover, still=still, hold=self._hold)
+            except redis.RedisError:
+                entry.epoch = NEVER  # it may have been given up: looked up before anything is done in its name
+                raise
             if became in (Stalled.RECOVERING, Stalled.CONDEMNED):
                 entry.lost = True  # before the mutex is given up: its end must not be told any more
         if became is Stalled.FENCED:

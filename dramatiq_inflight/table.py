@@ -16,7 +16,7 @@ from .interrupt import Strand
 from .marks import Copy
 from .policy import Policy
 
-__all__ = ["Entry", "Phase", "Table", "current_entry", "is_own_enqueue", "own_enqueue"]
+__all__ = ["NEVER", "Entry", "Phase", "Table", "current_entry", "is_own_enqueue", "own_enqueue"]
 
 #: The message that the present thread (greenlet, task) runs.
 current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
@@ -40,6 +40,9 @@ def is_own_enqueue() -> bool:
 
 
 _DEFAULT_POLICY = Policy()
+
+#: In the place of an entry's epoch: its ownership is in doubt in any.
+NEVER = -1
 
 
 class Phase(enum.Enum):

@@ -22,7 +22,7 @@ from dramatiq_inflight.errors import MessageSkipped
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.outcomes import Finished, Stalled, Start
 from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.table import current_entry
+from dramatiq_inflight.table import Entry, Phase, current_entry
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
@@ -767,3 +767,50 @@ def test_an_interrupt_before_the_actor_has_begun_hands_it_back_once(app: App, mo
     time.sleep(0.3)
     app.join()
     assert runs == ["run"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_failure_after_a_stall_whose_answer_was_lost_is_retried_alone(
+    app: App, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """Its run was given up, and does not know it: what it was to be recovered as does not run beside its retry."""
+    runs: list[int] = []
+    first: list[Entry] = []
+    asked = threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            first.append(entry_of(app))
+            assert asked.wait(20)
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, stall_timeout=0.1, on_stall="recover", max_retries=3, min_backoff=1, max_backoff=2)
+    app.start()
+    stall, call = app.registry.stall, app.registry._call
+    ended = threading.Event()
+
+    def unanswered(script: str, *args: Any) -> Any:
+        if script in ("mend", "release", "beat") and not ended.is_set():
+            app.registry._on_answer_lost()
+            raise redis.TimeoutError("as asked for")
+        return call(script, *args)
+
+    def stalls(*args: Any, **options: Any) -> Stalled:
+        if asked.is_set():
+            return stall(*args, **options)
+        assert stall(*args, **options) is Stalled.RECOVERING
+        if away:  # until the run has ended
+            monkeypatch.setattr(app.registry, "_call", unanswered)
+        asked.set()
+        app.registry._on_answer_lost()
+        raise redis.TimeoutError("as asked for")
+
+    monkeypatch.setattr(app.registry, "stall", stalls)
+    actor.send()
+    if away:
+        wait_until(lambda: bool(first) and first[0].phase is Phase.UNTOLD, what="its end is still to be told")
+    ended.set()
+    app.join()
+    assert len(runs) == 2
+    assert app.unsettled() == set()
