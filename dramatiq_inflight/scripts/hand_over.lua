@@ -11,8 +11,8 @@
 --       7 fence ttl ms
 -- returns {answer, known}; answers: handed_over, fenced, gone
 --
--- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run. I4: a second delivery
--- of a copy that failed is stale from now on: RedisBroker's ack, which goes by the id, ends both.
+-- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run. I4: a second
+-- delivery of a copy that failed is stale from now on: RedisBroker's ack, which goes by the id, ends both.
 
 local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local now = clock()

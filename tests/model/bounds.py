@@ -57,10 +57,10 @@ LARGE = [
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),
-    Bounds("other", drains=1, handbacks=1, alarms=1, answers=1),
+    Bounds("other", drains=1, handbacks=1, answers=1),
     Bounds(handbacks=1, answers=1, prefetch=2, crashes=0),
     Bounds(redeliveries=1, handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
-    Bounds("other", handbacks=1, answers=1, prefetch=2, crashes=0, redeliveries=1),
+    Bounds("other", redeliveries=1, handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
     Bounds(operators=1, failures=1, losses=1),
     Bounds("other", operators=1, alarms=1),
 ]
