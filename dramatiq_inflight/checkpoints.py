@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import redis
@@ -122,7 +124,7 @@ class Checkpoints:
             entry.gone_through.add(name)
         finally:
             # At the end, and where the loop is left: also by an exception, as soon as nobody holds its frame.
-            if done > saved and entry.phase is Phase.RUNNING and not entry.lost:
+            if done > saved and entry.phase is Phase.RUNNING and not entry.lost and not _is_within_our_code():
                 save()
 
     @staticmethod
@@ -167,6 +169,19 @@ class Checkpoints:
         with entry.mutex:
             entry.moved_at = time.monotonic()  # it moves, though that may not be possible to keep
             return self._registry.checkpoint(entry.copy.message_id, entry.run, fields)
+
+
+def _is_within_our_code() -> bool:
+    """True if this package's own code is being executed further up in this thread: it may hold any of its locks.
+
+    The garbage collector closes a generator in whatever thread allocates next.
+    """
+    frame: FrameType | None = sys._getframe(2)  # past `Checkpoints.iterate`
+    while frame is not None:
+        if frame.f_globals.get("__package__") == __package__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def expect_hand_back(entry: Entry) -> None:

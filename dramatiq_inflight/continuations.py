@@ -56,14 +56,15 @@ def remove_continuations(message: Any) -> None:
 
 def begin_enqueue(entry: Entry, message: Any, delay: int | None) -> None:
     """Something that follows from a message is about to be enqueued."""
-    entry.retry_begun = entry.retry_begun or message.message_id == entry.copy.message_id
-    entry.to_follow = {**(entry.to_follow or {}), message.message_id: (message, delay)}
+    id = str(message.message_id)
+    entry.retry_begun = entry.retry_begun or id == entry.copy.message_id
+    entry.to_follow = {**(entry.to_follow or {}), id: (message, delay)}
 
 
 def end_enqueue(entry: Entry, message: Any) -> None:
     """It was."""
     if entry.to_follow:
-        entry.to_follow.pop(message.message_id, None)
+        entry.to_follow.pop(str(message.message_id), None)
 
 
 def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], bool]) -> None:
@@ -85,7 +86,9 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
                     broker.enqueue(copy, delay=delay)
                 break
             except Interrupt:
-                continue  # the message has ended: there is nothing to interrupt
+                if str(message.message_id) not in (entry.to_follow or {}):
+                    break  # it came when the broker had the message
+                continue  # there is no actor to interrupt any more
             except MiddlewareError:
                 break  # somebody does not want it to be enqueued
             except Exception as error:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from .records import moment
-from .table import Entry, current_entry
+from .table import Entry, entry_here
 
 __all__ = ["Current", "current"]
 
@@ -118,8 +118,11 @@ class Current:
 
 
 def current() -> Current | None:
-    """The handle of the message that this thread runs; ``None`` outside of a tracked message."""
-    entry = current_entry.get()
+    """Return the handle of the message that runs here; ``None`` outside of a tracked message.
+
+    A task, or a thread that takes over the context, has it as long as the actor runs.
+    """
+    entry = entry_here()
     if entry is None:
         return None
     return Current(

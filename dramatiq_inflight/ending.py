@@ -16,8 +16,9 @@ from dramatiq.middleware import Shutdown
 
 from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
-from .errors import HandBack, MessageLost
+from .errors import HandBack
 from .home import store_at_home
+from .interrupt import uninterrupted
 from .marks import OPTION, Copy, mark_of_copy
 from .policies import Policies
 from .refusing import patiently
@@ -38,8 +39,10 @@ class Ending:
     def processed(self, message: Any, result: Any, exception: BaseException | None) -> None:
         """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
         entry = self.runtime.table.get(message)
-        if entry is None or entry.phase not in (Phase.RUNNING, Phase.ENDED):
-            return
+        if entry is not None and (entry.phase is Phase.RUNNING or entry.has_ended):
+            uninterrupted(lambda: self._processed(message, entry, result, exception))
+
+    def _processed(self, message: Any, entry: Entry, result: Any, exception: BaseException | None) -> None:
         self._end(entry, succeeded=exception is None)
         if self._is_lost(entry):
             entry.cut_short = has_more_to_do(self.runtime.broker, message)
@@ -53,7 +56,7 @@ class Ending:
         """Another middleware has skipped the message after we had recorded its start."""
         entry = self.runtime.table.get(message)
         if entry is not None and entry.phase is Phase.RUNNING:
-            entry.end(succeeded=not message.failed)
+            uninterrupted(lambda: self._end(entry, succeeded=not message.failed))
             store_at_home(self.runtime.broker, message, "after_skip_message")
 
     def before_ack(self, message: Any) -> None:
@@ -62,13 +65,17 @@ class Ending:
         Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
         Elsewhere it is remembered until the ack was sent.  A failure of which nothing comes next is handed over.
         """
+        uninterrupted(lambda: self._before_ack(message))
+
+    def _before_ack(self, message: Any) -> None:
         entry = self.runtime.table.get(message)
         if entry is not None:
-            if entry.phase is Phase.RUNNING:
-                # An interrupt has hit Dramatiq's own code behind the actor, and no hook was called: it has failed, and
+            if entry.phase in (Phase.RUNNING, Phase.ENDING):
+                # An interrupt has hit Dramatiq's own code behind the actor, or one of the hooks: it has failed, and
                 # nothing comes next.
                 self._end(entry, succeeded=False)
                 entry.retry_begun = not self._is_lost(entry)
+                entry.follow()
             if entry.handed_back:
                 try:
                     self.runtime.ledger.hand_back(entry)
@@ -90,6 +97,9 @@ class Ending:
 
     def after_ack(self, message: Any) -> None:
         """A failure is settled now: the broker holds the retry."""
+        uninterrupted(lambda: self._after_ack(message))
+
+    def _after_ack(self, message: Any) -> None:
         entry = self.runtime.table.get(message)
         if entry is not None and entry.told and entry.succeeded and not self.runtime.finishes_with_ack:
             self.runtime.deliveries.acked(message, entry)
@@ -104,16 +114,20 @@ class Ending:
         """What follows from a failure is enqueued first."""
         entry = self.runtime.table.get(message)
         if entry is not None:
-            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry))
+            uninterrupted(lambda: enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry)))
 
     def after_nack(self, message: Any) -> None:
         """The broker has dead-lettered the copy."""
+        uninterrupted(lambda: self._after_nack(message))
+
+    def _after_nack(self, message: Any) -> None:
         entry = self.runtime.table.get(message)
         if entry is None:
             self._settle_unseen(message, "dead_lettered")
         elif entry.phase is Phase.POISONED:
             self._settle(entry.copy, "dead_lettered")
-        elif entry.phase is Phase.ENDED:
+        elif entry.has_ended:
+            entry.follow()
             entry.succeeded, entry.dead_lettered = False, self._is_dead_lettered(message, entry)
             entry.taken_back = not entry.dead_lettered
             self._let_go(entry)
@@ -122,12 +136,7 @@ class Ending:
 
     def _end(self, entry: Entry, *, succeeded: bool) -> None:
         """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
-        while True:
-            try:
-                entry.end(succeeded=succeeded)
-                break
-            except (HandBack, MessageLost):
-                continue  # too late: there is nothing to interrupt
+        entry.end(succeeded=succeeded)
         expect_nothing(entry)
         with entry.mutex:
             pass
@@ -137,7 +146,7 @@ class Ending:
         # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
         mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
         copy = message.copy(options={OPTION: mark})
-        entry.to_follow, entry.handed_back = {copy.message_id: (copy, None)}, True
+        entry.to_follow, entry.handed_back = {entry.copy.message_id: (copy, None)}, True
         entry.retry_begun = True  # should that not be possible, recovery does it
         _let_nothing_follow(message)  # it has not failed, and has not succeeded either
         self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)

@@ -18,7 +18,7 @@ from .errors import MessageSkipped
 from .marks import OPTION, Mark, mark_of
 from .policies import Policies
 from .runtime import Runtime
-from .table import Phase, current_entry, is_own_enqueue
+from .table import entry_here, is_own_enqueue
 
 __all__ = ["Enqueues"]
 
@@ -51,8 +51,8 @@ class Enqueues:
             if not is_own_enqueue():
                 message = message.copy()  # two threads may enqueue one message object
                 self._mark(broker, message)
-                entry = current_entry.get()
-                if entry is not None and entry.phase is Phase.ENDED:
+                entry = entry_here(broker)
+                if entry is not None and entry.has_ended:
                     begin_enqueue(entry, message, delay)  # RabbitmqBroker may fail before its hook
             return enqueue(message, delay=delay)
 
@@ -71,19 +71,19 @@ class Enqueues:
         """
         if not self._marks_early:
             self._mark(broker, message)
-        entry = current_entry.get()
-        if entry is not None and entry.phase is Phase.ENDED:
+        entry = entry_here(broker)
+        if entry is not None and entry.has_ended:
             begin_enqueue(entry, message, delay)
 
-    def end(self, message: Any) -> None:
+    def end(self, broker: Broker, message: Any) -> None:
         """Note that a run has enqueued its own message again: itself, or as a retry."""
-        entry = current_entry.get()
+        entry = entry_here(broker)
         if entry is None:
             return
         end_enqueue(entry, message)
-        if message.message_id == entry.copy.message_id:
+        if str(message.message_id) == entry.copy.message_id:
             entry.enqueued_again = True
-            entry.retried = entry.phase is Phase.ENDED
+            entry.retried = entry.has_ended
 
     def _mark(self, broker: Broker, message: Any) -> None:
         """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
@@ -103,14 +103,14 @@ class Enqueues:
                 raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
             return
         self._give_origin(broker, message)
-        entry = current_entry.get()
+        entry = entry_here(broker)
         if entry is None or not (entry.lost or entry.handed_back):
             return
         if entry.handed_back:
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} yet: it is enqueued again")
-        if entry.phase is Phase.ENDED:
+        if entry.has_ended:
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
-        if message.message_id == entry.copy.message_id:
+        if str(message.message_id) == entry.copy.message_id:
             message.options[OPTION] = {"void": True}
 
     def _give_origin(self, broker: Broker, message: Any) -> None:
@@ -119,8 +119,8 @@ class Enqueues:
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:
             kept["home"] = mark["home"]
-        entry = current_entry.get()
-        run = entry.run if entry is not None and entry.copy.message_id == message.message_id else 0
+        entry = entry_here(broker)
+        run = entry.run if entry is not None and entry.copy.message_id == str(message.message_id) else 0
         if run := max(run, mark.get("run", 0)):
             kept["run"] = run  # the record of one that has failed may be gone when its retry starts
         has_ids = isinstance(broker, (RedisBroker, StubBroker))

@@ -17,9 +17,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from .bell import Bell
 from .siblings import Siblings
 
 __all__ = ["Gate"]
@@ -50,6 +50,8 @@ class _Pass:
     give_way: Callable[[], bool] = bool
     #: Until when to wait for being alone, and then until when to be left alone (``time.monotonic``).
     until: float = 0.0
+    #: Rings when something has changed.
+    bell: Bell = field(default_factory=Bell)
     timer: threading.Timer | None = None
 
 
@@ -62,37 +64,31 @@ class Gate:
 
     def __init__(self, siblings: Siblings | None = None) -> None:
         self._siblings = siblings
-        # A plain lock: an interrupt that hits while a thread takes it must not leave it taken.
+        # A plain lock, and no condition: an interrupt that hits a thread while it takes it must not leave it taken.
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._inside: set[int] = set()
         self._queue: deque[_Pass] = deque()
         self._alone: _Pass | None = None
         self._closing = False
 
-    def enter(self, while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> bool:
-        """Go in; wait while another is alone, or was here first and is to be.
+    def enter(self) -> bool:
+        """Go in; wait while another is alone, or was here first and is to be.  Who is inside stays there.
 
-        Parameters:
-          while_waiting: A context to wait in.
-
-        Returns: whether it is inside; False: it would have to wait, and the worker is shutting down.
+        Returns: True if it is inside; False if it would have to wait, and the worker is shutting down.
         """
         me = threading.get_ident()
         with self._lock:
-            self._out(me)  # a message of this thread that never came to its end
-            if not self._queue and self._alone is None and self._go_in(me):
+            if me in self._inside or (not self._queue and self._alone is None and self._go_in(me)):
                 return True
-        self._wait(_Pass(me), while_waiting)
+        self._wait(_Pass(me))
         with self._lock:
             return me in self._inside
 
-    def enter_alone(
-        self,
-        timeout: float,
-        give_way: Callable[[], bool],
-        while_waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> bool | None:
+    def is_alone(self) -> bool:
+        """True if the message of this thread has the process to itself."""
+        return self._alone is not None and self._alone.thread == threading.get_ident()
+
+    def enter_alone(self, timeout: float, give_way: Callable[[], bool]) -> bool | None:
         """Go in alone, coming from inside; wait until everybody else has left.
 
         Parameters:
@@ -102,7 +98,7 @@ class Gate:
         Returns: whether it is alone; ``None``: the worker is shutting down, and it is not inside.
         """
         this = _Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
-        self._wait(this, while_waiting)
+        self._wait(this)
         with self._lock:
             return self._alone is this if this.thread in self._inside else None
 
@@ -119,7 +115,7 @@ class Gate:
                 return
             self._inside.discard(me)
             self._alone.thread, self._alone.until = NOBODY, 0.0
-            self._changed.notify_all()
+            self._tell_all()
 
     def expel(self, thread: int) -> None:
         """The message of that thread has ended, and Dramatiq has not said so."""
@@ -130,7 +126,7 @@ class Gate:
         """The worker is shutting down: nobody begins to run alone any more, and nobody waits."""
         with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._tell_all()
 
     def end(self) -> None:
         """The worker has stopped."""
@@ -154,39 +150,44 @@ class Gate:
             self._let_in()
         elif self._siblings is not None and was_inside and not self._inside:
             self._siblings.go_out()
-        if self._queue:
-            self._changed.notify_all()
+        self._tell_all()
 
-    def _wait(self, this: _Pass, while_waiting: Callable[[], AbstractContextManager[object]]) -> None:
+    def _tell_all(self) -> None:
+        for waiting in self._queue:
+            waiting.bell.ring()
+
+    def _wait(self, this: _Pass) -> None:
         try:
             with self._lock:
                 self._out(this.thread)
                 self._queue.append(this)
-            with while_waiting():
-                self._wait_in_queue(this)
+            self._wait_in_queue(this)
         finally:
             with self._lock:
                 if this.alone and self._alone is not this:
                     self._give_up(this)
                 if this in self._queue:
                     self._queue.remove(this)
-                self._changed.notify_all()
+                self._tell_all()
 
     def _wait_in_queue(self, this: _Pass) -> None:
         while True:
             with self._lock:
                 if this.alone and self._closing:
                     return
-                if this.alone and time.monotonic() >= this.until:
-                    self._give_up(this)
-                    this.alone = False
                 if self._may_enter(this) and (self._be_alone(this) if this.alone else self._go_in(this.thread)):
                     return
                 if self._closing:
                     return
-                overstayed = self._pause(this)
-            if overstayed is not None:
-                self._ask_for_company(overstayed)
+                if this.alone and time.monotonic() >= this.until:
+                    self._give_up(this)
+                    this.alone = False
+                    continue
+                pause = self._pause(this)
+            if isinstance(pause, _Pass):
+                self._ask_for_company(pause)
+            else:
+                this.bell.wait(pause)
 
     def _may_enter(self, this: _Pass) -> bool:
         if self._alone is not None:
@@ -218,7 +219,7 @@ class Gate:
             with self._lock:
                 if self._alone is alone:
                     self._let_in()
-                    self._changed.notify_all()
+                    self._tell_all()
 
     def _give_up(self, this: _Pass) -> None:
         """It is not to be alone any more: who was before it in the queue may still be."""
@@ -235,8 +236,8 @@ class Gate:
         if self._siblings is not None:
             self._siblings.give_up(inside=bool(self._inside))
 
-    def _pause(self, this: _Pass) -> _Pass | None:
-        """Wait for a change.  Returns who has been alone for long enough and is to be asked."""
+    def _pause(self, this: _Pass) -> _Pass | float:
+        """Return the one who has been alone for long enough and is to be asked; or for how long to wait, seconds."""
         now = time.monotonic()
         ends = [now + (LONGEST_PAUSE if self._siblings is None else LOOK)]
         if this.alone:
@@ -246,5 +247,4 @@ class Gate:
                 self._alone.until = now + RETRY  # nobody else asks meanwhile
                 return self._alone
             ends.append(self._alone.until)
-        self._changed.wait(min(ends) - now)
-        return None
+        return min(ends) - now

@@ -8,12 +8,14 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from dramatiq.logging import get_logger
 
+from .bell import Bell
 from .checkpoints import expect_hand_back
 from .errors import HandBack
 from .table import Entry, Phase, Table
@@ -33,27 +35,48 @@ class HandingBack:
         self.begun = False
         self._table = table
         self._mutex = threading.Lock()
+        self._bell = Bell()
+        self._ended = False
 
     def begin(self) -> None:
-        """Ask whatever runs."""
-        self.begun = True
-        for entry in self._table.entries():
-            self.ask(entry)
-
-    def ask(self, entry: Entry) -> None:
-        """Ask a message that runs, if that has begun; interrupt it later.  One that starts just now asks itself."""
-        if not self.begun or entry.policy.hand_back is None:
-            return
+        """Ask all that runs, and what starts just now, in a thread of its own."""
         with self._mutex:
-            if entry.stopping or entry.phase is not Phase.RUNNING:
-                return
-            entry.stopping = True
-        self.logger.info("Message %s is asked to stop: this worker shuts down.", entry.copy.message_id)
-        timer = threading.Timer(entry.policy.hand_back, self._interrupt, [entry])
-        timer.daemon = True
-        timer.start()
+            first, self.begun = not self.begun, True
+        if first:
+            self._look()
+            threading.Thread(target=self._run, name="dramatiq_inflight-hand-back", daemon=True).start()
+
+    def started(self) -> None:
+        """A message has started: it may be that the shutdown had begun by then."""
+        if self.begun:
+            self._bell.ring()
+
+    def end(self) -> None:
+        """The worker has stopped."""
+        self._ended = True
+        self._bell.ring()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._bell.wait(self._look())
+
+    def _look(self) -> float | None:
+        """Ask and interrupt whatever is due.  Returns how long to wait, seconds; ``None``: until a message starts."""
+        next_at = float("inf")
+        with self._mutex:
+            for entry in self._table.entries():
+                if entry.policy.hand_back is None or entry.phase is not Phase.RUNNING:
+                    continue
+                if not entry.stopping:
+                    entry.stop_by = time.monotonic() + entry.policy.hand_back
+                    self.logger.info("Message %s is asked to stop: this worker shuts down.", entry.copy.message_id)
+                if time.monotonic() >= entry.stop_by:
+                    self._interrupt(entry)
+                next_at = min(next_at, entry.stop_by)
+        return None if next_at == float("inf") else next_at - time.monotonic()
 
     def _interrupt(self, entry: Entry) -> None:
+        entry.stop_by = float("inf")
         if entry.strand is not None and entry.strand.interrupt(HandBack, lambda: expect_hand_back(entry)):
             self.logger.info("Message %s has not stopped: it is interrupted.", entry.copy.message_id)
 

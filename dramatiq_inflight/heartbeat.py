@@ -77,7 +77,7 @@ class Heartbeat(Thread):
     def stop(self) -> None:
         """Stop beating; returns when the thread has ended, or after a few seconds."""
         self._stopping.set()
-        self.connectivity.wake.set()
+        self.connectivity.wake.ring()
         if self.is_alive():
             self.join(timeout=5)
 

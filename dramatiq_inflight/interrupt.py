@@ -5,12 +5,48 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from dramatiq import Broker, Middleware
+from dramatiq.middleware import ShutdownNotifications, TimeLimit
 from dramatiq.middleware.threading import Interrupt, is_gevent_active, raise_thread_exception
 
-__all__ = ["Strand"]
+__all__ = ["Strand", "disarm", "uninterrupted"]
+
+T = TypeVar("T")
+
+
+def uninterrupted(step: Callable[[], T]) -> T:
+    """Run a step to its end, though an interrupt comes in the midst of it: there is no actor to interrupt any more.
+
+    Parameters:
+      step: Runs from its beginning again after each interrupt, so it has to bear that.
+    """
+    while True:
+        try:
+            return step()
+        except Interrupt:
+            continue
+
+
+def disarm(broker: Broker, message: Any) -> None:
+    """See that Dramatiq does not interrupt this thread any more for a message whose actor has ended.
+
+    A time limit, a shutdown or an abort could otherwise hit the hooks that enqueue what follows, and lose that.
+    """
+    for middleware in broker.middleware:
+        if isinstance(middleware, (TimeLimit, ShutdownNotifications)) or _is_abortable(middleware):
+            middleware.after_process_message(broker, message)  # idempotent: Dramatiq calls it again
+    if is_gevent_active():
+        time.sleep(0)  # an exception that was thrown before arrives when this greenlet is resumed
+    for _ in range(2):
+        pass  # one that was raised before arrives at the next jump
+
+
+def _is_abortable(middleware: Middleware) -> bool:
+    return type(middleware).__module__.partition(".")[0] == "dramatiq_abort"
 
 
 class Strand:

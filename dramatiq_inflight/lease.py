@@ -10,6 +10,7 @@ import time
 import redis
 from dramatiq.logging import get_logger
 
+from .bell import Bell
 from .table import Entry
 
 __all__ = ["Connectivity", "Lease"]
@@ -25,7 +26,7 @@ class Connectivity:
         self._failed_at = float("-inf")
         #: How many commands have not reached Redis, or were refused.
         self.failures = 0
-        self.wake = threading.Event()
+        self.wake = Bell()
 
     @property
     def away(self) -> bool:
@@ -64,7 +65,7 @@ class Connectivity:
                 type(error).__name__,
                 error,
             )
-            self.wake.set()
+            self.wake.ring()
 
 
 class Lease:
@@ -78,10 +79,10 @@ class Lease:
     Parameters:
       ttl: How long a heartbeat is believed, seconds.
       patience: How long this incarnation may take to answer a challenge, seconds.
-      wake: Set when the heartbeat thread has to say again who this is.
+      wake: Rung when the heartbeat thread has to say again who this is.
     """
 
-    def __init__(self, ttl: float, patience: float, wake: threading.Event) -> None:
+    def __init__(self, ttl: float, patience: float, wake: Bell) -> None:
         self._wake = wake
         self._silent_after = ttl / 2
         #: After how long a silence others may have taken single messages, seconds.
@@ -126,7 +127,7 @@ class Lease:
             if self._registered:
                 self._losses = self._losses[0] + 1, self._losses[1] + absent
             self._unknown = True
-            self._wake.set()
+            self._wake.ring()
         if silence > self.doubt_after:
             self._last_silence, self._silence_ended = silence, time.monotonic()
         if doubt or (not known and self._registered):
@@ -161,7 +162,7 @@ class Lease:
     def register_again(self) -> None:
         """What this incarnation said of itself has changed."""
         self._version = object()
-        self._wake.set()
+        self._wake.ring()
 
     def registered(self, version: object, *, forgotten: bool = False) -> None:
         """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not.

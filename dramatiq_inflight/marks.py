@@ -74,13 +74,14 @@ class Copy:
         if broker_copy_id and OPTION not in options:  # as RedisBroker delivers what nobody has touched: nearly all
             inside = getattr(message, "_message", message)  # a proxy takes its time over each attribute
             return cls(
-                inside.message_id, 1, broker_copy_id, broker_copy_id, False, inside.queue_name, inside.actor_name
+                *(str(inside.message_id), 1, broker_copy_id, broker_copy_id),
+                *(False, inside.queue_name, inside.actor_name),
             )
         mark = mark_of(message)
         broker_copy_id = str(broker_copy_id or "")
         origin = str(mark.get("origin") or broker_copy_id)
         return cls(
-            message_id=message.message_id,
+            message_id=str(message.message_id),
             generation=int(mark.get("generation", 1)),
             origin=origin,
             broker_copy_id=broker_copy_id,

@@ -18,12 +18,12 @@ from typing import Any
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.logging import get_logger
-from dramatiq.middleware import Callbacks, GroupCallbacks, Middleware, Pipelines, Retries
-from dramatiq.results import Results
+from dramatiq.middleware import Middleware
 
 from .ending import Ending
 from .enqueues import Enqueues
 from .errors import ConfigurationError
+from .hooks import Hooks
 from .policies import Policies
 from .policy import OPTIONS
 from .process_metrics import ProcessMetrics, is_reported
@@ -32,10 +32,7 @@ from .settings import Settings, load_settings
 from .starting import Starting
 from .table import current_entry
 
-__all__ = ["BEFORE", "InFlightTracker", "tracker_of"]
-
-#: What the tracker comes after: it must not go on where a message was taken from its worker.
-BEFORE = (Retries, Pipelines, GroupCallbacks, Callbacks, Results)
+__all__ = ["InFlightTracker", "tracker_of"]
 
 
 class InFlightTracker(Middleware):
@@ -111,6 +108,7 @@ class InFlightTracker(Middleware):
         self._runtime: Runtime | None = None
         self._starting: Starting | None = None
         self._ending: Ending | None = None
+        self._hooks: Hooks | None = None
         self._metrics: ProcessMetrics | None = None
 
     @property
@@ -189,19 +187,13 @@ class InFlightTracker(Middleware):
                 "There are two InFlightTrackers in this broker's middleware; each would take the other's messages for "
                 "duplicates. Add one."
             )
-        after = broker.middleware[broker.middleware.index(self) + 1 :]
-        late = [m for m in after if isinstance(m, BEFORE)]
-        if late:
-            self.logger.warning(
-                "InFlightTracker should come after %s in the broker's middleware: a worker that was taken for dead "
-                "cannot keep what comes after it from going on.",
-                ", ".join(type(m).__name__ for m in late),
-            )
         self.policies.prepare(broker)
         runtime = Runtime(self.settings, broker, worker.worker_threads, self.policies.of, lambda: _pause(worker))
         runtime.register()
         self._runtime = self._enqueues.runtime = runtime
         self._starting, self._ending = Starting(runtime, self.policies), Ending(runtime, self.policies)
+        self._hooks = Hooks(broker, self, runtime.table)
+        self._hooks.attach()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Start to beat and to recover."""
@@ -231,7 +223,7 @@ class InFlightTracker(Middleware):
 
     def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Note that a run has enqueued its own message again: itself, or as a retry."""
-        self._enqueues.end(message)
+        self._enqueues.end(broker, message)
 
     def before_delay_message(self, broker: Broker, message: Any) -> None:
         """Remember under which id the broker knows a copy that waits in our memory for its time."""
@@ -294,6 +286,9 @@ class InFlightTracker(Middleware):
             self._metrics = None
         if self._runtime is not None:
             self._runtime.leave()
+        if self._hooks is not None:
+            self._hooks.detach()
+            self._hooks = None
 
 
 def _pause(worker: Worker) -> None:

@@ -11,6 +11,7 @@ from dramatiq import Broker
 from dramatiq.logging import get_logger
 
 from .errors import ConfigurationError
+from .marks import is_copy
 from .policy import OPTIONS, Policy, check_options
 from .settings import Settings
 
@@ -63,10 +64,15 @@ class Policies:
                 )
 
     def tracks(self, broker: Broker, message: Any) -> bool:
-        """Whether a message is tracked: as it says itself, or its actor, or the tracker."""
+        """Whether a message is tracked: as it says itself, or its actor, or the tracker.
+
+        A copy that this package has made is tracked to its end, whatever is said by now: its record waits for that.
+        """
         actor = broker.actors.get(message.actor_name)
         if actor is None:
             return False
+        if is_copy(message):
+            return True
         track = message.options.get("track_inflight", actor.options.get("track_inflight"))
         return self.settings.track_by_default if track is None else bool(track)
 

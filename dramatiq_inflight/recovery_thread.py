@@ -11,6 +11,7 @@ import time
 import redis
 from dramatiq.logging import get_logger
 
+from .bell import Bell
 from .recovery import Recovery
 
 __all__ = ["RecoveryThread"]
@@ -31,7 +32,7 @@ class RecoveryThread(threading.Thread):
         self.interval = interval
         self._boot_ends = time.monotonic() + at_boot
         self._stopping = threading.Event()
-        self._wake = threading.Event()
+        self._wake = Bell()
         self._failures = 0
         #: How many sweeps were begun.
         self.sweeps = 0
@@ -50,12 +51,12 @@ class RecoveryThread(threading.Thread):
 
     def wake(self) -> None:
         """There is something to recover now."""
-        self._wake.set()
+        self._wake.ring()
 
     def stop(self) -> None:
         """Stop after the present batch; returns when the thread has ended, or after a few seconds."""
         self._stopping.set()
-        self._wake.set()
+        self._wake.ring()
         if self.is_alive():
             self.join(timeout=5)
 

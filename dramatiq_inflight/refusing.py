@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import redis
-from dramatiq import Broker
 from dramatiq.logging import get_logger
-from dramatiq.middleware import Interrupt, TimeLimit
+from dramatiq.middleware import Interrupt
 
 from .errors import MessageSkipped, PoisonMessage
 from .marks import OPTION, Mark, mark_of
@@ -20,7 +20,7 @@ from .outcomes import Start
 from .runtime import Runtime
 from .table import Entry, Phase, current_entry, own_enqueue
 
-__all__ = ["SKIPS", "Refusals", "patiently", "stopped_clock"]
+__all__ = ["SKIPS", "Refusals", "patiently"]
 
 #: A duplicate is put off for longer and longer, but for no longer than this, seconds.
 LONGEST_DEFERRAL = 900.0
@@ -49,17 +49,22 @@ class Refusals:
         self.logger = get_logger(__name__, type(self))
         self.runtime = runtime
 
-    def put_off(self, message: Any, entry: Entry, wait: float, why: str, *, counted: bool = True) -> NoReturn:
+    def put_off(
+        self, message: Any, entry: Entry, wait: float, why: str, *, counted: bool = True, recorded: bool = False
+    ) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished.
 
         Parameters:
           wait: For how long at first, seconds; it doubles each time.
           counted: Whether this time counts.
+          recorded: Whether its start may have been recorded: the record is let go again.
 
         Raises:
           MessageSkipped: Once the broker has it.
         """
-        _stop_clocks(self.runtime.broker, message)  # for good: this copy does not run
+        if not (entry.copy.origin or entry.copy.redelivered):
+            # Its sender has no tracker.  It is no second delivery; without an id it would be taken for one next time.
+            entry.copy = dataclasses.replace(entry.copy, origin=secrets.token_hex(8))
         deferrals = mark_of(message).get("deferrals", 0)
         delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait))
         if entry.copy.duplicate:
@@ -89,7 +94,15 @@ class Refusals:
                 self.runtime.registry.put_off(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
-        self.skip(message, entry, f"{why}; this copy is put off for {delay:.1f} seconds")
+        why = f"{why}; this copy is put off for {delay:.1f} seconds"
+        if recorded:
+            # As if the broker had taken it back.  That is told behind the ack, or by the heartbeat; if it was to be
+            # alone, nobody goes in before that.
+            entry.end(succeeded=False)
+            entry.taken_back = True
+            entry.follow()
+            self._refuse(message, entry, why)
+        self.skip(message, entry, why)
 
     def to_another(self, message: Any, entry: Entry) -> NoReturn:
         """This worker shuts down before the copy can begin: put it off, without the next time being any later.
@@ -112,8 +125,10 @@ class Refusals:
           MessageSkipped: Always.
         """
         self.runtime.table.skip(entry)
-        if entry.given_away:
-            current_entry.set(entry)  # its ack is left out
+        self._refuse(message, entry, why)
+
+    def _refuse(self, message: Any, entry: Entry, why: str) -> NoReturn:
+        current_entry.set(entry)  # so that no other middleware hears of it, and no ack that is not ours is sent
         # Results stores None for a skipped message: it would replace the result of the copy that runs.
         message.options["store_results"] = False
         self.logger.info("Message %s is not run here: %s.", message.message_id, why)
@@ -128,27 +143,6 @@ class Refusals:
         self.runtime.table.skip(entry, Phase.POISONED)
         message.fail()
         raise PoisonMessage(f"message {message.message_id} is poison: {reason}")
-
-
-@contextmanager
-def stopped_clock(broker: Broker, message: Any) -> Iterator[None]:
-    """While a message waits to begin, its time limit does not run."""
-    clocks = _stop_clocks(broker, message)
-    yield
-    for clock in clocks:
-        try:
-            clock.before_process_message(broker, message)
-        except Exception:
-            pass  # a time limit that is no number: Dramatiq has said so when the message came
-
-
-def _stop_clocks(broker: Broker, message: Any) -> list[TimeLimit]:
-    if message.actor_name not in broker.actors:
-        return []  # none was started
-    clocks = [m for m in broker.middleware if isinstance(m, TimeLimit)]
-    for clock in clocks:
-        clock.after_process_message(broker, message)
-    return clocks
 
 
 def patiently(failure: str, step: Callable[[], object]) -> None:

@@ -191,6 +191,7 @@ class Runtime:
         self.signals.attach()  # the heartbeat may have to end this process
         self.heartbeat.start()
         self.recovery_thread.start()
+        self.stalls.start()
         if self.heartbeat_process is not None:
             self.heartbeat_process.start()
         if self.watch is not None:
@@ -203,13 +204,14 @@ class Runtime:
         self.gate.close()
         self.handing_back.begin()
         self.stalls.stop()
-        self.connectivity.wake.set()
+        self.connectivity.wake.ring()
         self.recovery_thread.stop()
 
     def leave(self) -> None:
         """The worker has stopped: end in order."""
         self.left = True
         self.signals.detach()
+        self.handing_back.end()
         self.recovery_thread.stop()
         self.listener.stop()
         if self.watch is not None:

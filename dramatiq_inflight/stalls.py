@@ -11,6 +11,7 @@ from collections.abc import Callable
 import redis
 from dramatiq.logging import get_logger
 
+from .bell import Bell
 from .outcomes import Stalled
 from .registry import Registry
 from .table import NEVER, Entry, Phase, Table
@@ -21,8 +22,8 @@ __all__ = ["Stalls"]
 SHORTEST, LONGEST = 0.05, 5.0
 
 
-class Stalls:
-    """Looks after messages with a ``stall_timeout``, in a thread that is started with the first of them.
+class Stalls(threading.Thread):
+    """Looks after messages with a ``stall_timeout``.
 
     Parameters:
       lose: Called with an entry whose run was given up.
@@ -38,34 +39,32 @@ class Stalls:
         leave_over: Callable[[str], None],
         hold: float,
     ) -> None:
+        super().__init__(name="dramatiq_inflight-stalls", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self._registry = registry
         self._table = table
         self._lose = lose
         self._leave_over = leave_over
         self._hold = hold
-        self._mutex = threading.Lock()
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._ended = False
+        self._wake = Bell()
         self._told: dict[int, float] = {}
 
     def watch(self) -> None:
         """A message has started that is not to stall."""
-        with self._mutex:
-            if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._run, name="dramatiq_inflight-stalls", daemon=True)
-                self._thread.start()
-        self._wake.set()
+        self._wake.ring()
 
     def stop(self) -> None:
         """Look no more."""
-        self._stopping.set()
-        self._wake.set()
+        self._ended = True
+        self._wake.ring()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def run(self) -> None:
+        """Look until `stop` is called; survive everything."""
+        while not self._ended:
             self._wake.clear()
+            if self._ended:
+                return
             try:
                 pause = self._look()
             except redis.RedisError:

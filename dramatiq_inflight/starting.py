@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from typing import Any
 
 import redis
 from dramatiq.logging import get_logger
-from dramatiq.middleware import Shutdown, SkipMessage, TimeLimitExceeded
+from dramatiq.middleware import Interrupt, SkipMessage
 
 from .errors import MessageSkipped
 from .incident import Incident, Kind
@@ -19,17 +20,14 @@ from .marks import Copy, is_copy, mark_of
 from .outcomes import Claim, Start, Started
 from .policies import Policies
 from .records import DeadIncarnation, Orphan
-from .refusing import SKIPS, Refusals, stopped_clock
+from .refusing import SKIPS, Refusals
 from .runtime import Runtime
-from .table import Entry, current_entry
+from .table import Entry, Phase, current_entry
 
 __all__ = ["Starting"]
 
 #: How long a duplicate is put off at first, at the most, in challenges: a little longer than they take.
 QUESTIONS = 3
-
-#: Interrupts that say nothing against a message whose actor has not begun: it is put off, and has not failed.
-NOT_BEGUN = (Shutdown, TimeLimitExceeded)
 
 
 class Starting:
@@ -48,37 +46,61 @@ class Starting:
           MessageSkipped: Another copy has run, is running, or will.
           PoisonMessage: It has killed too many workers.
         """
-        try:
-            entered = self.runtime.gate.enter(lambda: stopped_clock(self.runtime.broker, message))
-        except NOT_BEGUN:
-            entered = False
-        if not entered or self.runtime.heartbeat.refused:
-            entry = Entry(Copy.of(message))
-            self.runtime.table.reserve(message, entry)
-            self._refusals.to_another(message, entry)
+        # Time limits, shutdowns and aborts are not armed yet: see `hooks`.  Any other interrupt was meant for something
+        # else, since the actor has not begun: the step that it has hit is done again.
+        stale = True
+        while True:
+            try:
+                if stale:
+                    self.runtime.gate.expel(threading.get_ident())  # of a message that never came to its end
+                    stale = False
+                return self._begin(message)
+            except Interrupt:
+                entry = self.runtime.table.get(message)
+                if entry is not None and entry.phase is not Phase.STARTING:
+                    raise  # it has begun
+            except SkipMessage:
+                raise
+            except BaseException:
+                entry = self.runtime.table.get(message)
+                if entry is not None and entry.phase is Phase.STARTING:
+                    entry.end(succeeded=False)  # its start may have been recorded, and its end is then as well
+                raise
+
+    def _begin(self, message: Any) -> None:
+        if not self.runtime.gate.enter() or self.runtime.heartbeat.refused:
+            self._refusals.to_another(message, self._reserve(message)[0])
         if self._policies.tracks(self.runtime.broker, message):
             self._start(message)
         elif self.runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
             message.options["store_results"] = False
-            current_entry.set(Entry(Copy.of(message), given_away=True))
+            entry = Entry(Copy.of(message), broker=self.runtime.broker, given_away=True, phase=Phase.SKIPPED)
+            current_entry.set(entry)
             raise MessageSkipped(SKIPS[Start.ELSEWHERE])
 
+    def _reserve(self, message: Any) -> tuple[Entry, str]:
+        """The entry of this copy, and what the process knows of its message; see `Table.reserve`."""
+        entry = self.runtime.table.get(message)
+        if entry is None:
+            copy = Copy.of(message)
+            entry = Entry(copy, broker=self.runtime.broker, generation=copy.generation, epoch=self.runtime.lease.epoch)
+        return entry, self.runtime.table.reserve(message, entry)
+
     def _start(self, message: Any) -> None:
-        copy = Copy.of(message)
-        entry = Entry(copy, generation=copy.generation, epoch=self.runtime.lease.epoch)
-        here = self.runtime.table.reserve(message, entry)
+        entry, here = self._reserve(message)
         self._look_at_delivery(message, entry)
-        started = None
+        started, asked = None, False
         try:
             entry.policy = self._policies.of(message)
             entry.message = message
             if entry.policy.hand_back is not None and self.runtime.handing_back.begun:
                 self._refusals.to_another(message, entry)  # or it would be handed back to us
-            entry.alone = self.runtime.always_alone
-            started = self._ask(message, entry, here, seen_to=self.runtime.always_alone)
+            entry.alone = self.runtime.always_alone or self.runtime.gate.is_alone()
+            asked = self._can_ask(message)
+            started = self._ask(entry, here, seen_to=entry.alone) if asked else None
             if started is not None and started.answer is Start.LAST_CHANCE:
                 self._be_alone(message, entry, started)
-                started = self._ask(message, entry, here, seen_to=True)
+                started = self._ask(entry, here, seen_to=True)
         except SkipMessage:
             raise
         except Exception:
@@ -87,15 +109,13 @@ class Starting:
                 self.runtime.table.skip(entry)
                 raise
             self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
-            self._refusals.put_off(message, entry, self.runtime.settings.heartbeat_ttl, "its start failed")
-        except BaseException:
-            self.runtime.table.skip(entry)
-            raise
+            self._refusals.put_off(
+                message, entry, self.runtime.settings.heartbeat_ttl, "its start failed", recorded=asked
+            )
         if started is None:
-            never_again = entry.policy.on_orphan == "dead_letter"
-            if here != "no" or copy.duplicate or mark_of(message).get("reason") or never_again:
+            if here != "no" or is_copy(message) or entry.policy.on_orphan == "dead_letter":
                 why = "its start cannot be recorded, because Redis is away"
-                self._refusals.put_off(message, entry, self.runtime.settings.heartbeat_ttl, why)
+                self._refusals.put_off(message, entry, self.runtime.settings.heartbeat_ttl, why, recorded=asked)
             entry.encoded()  # as it came: the actor may change its arguments, and the heartbeat writes the record
             self._run(entry)
         else:
@@ -110,16 +130,19 @@ class Starting:
         if mark_of(message).get("void"):
             self._refusals.skip(message, entry, "it was enqueued by a worker that had lost the message")
 
-    def _ask(self, message: Any, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
+    def _can_ask(self, message: Any) -> bool:
+        """False while a Redis of the tracker's own is away: no message waits for it, since the heartbeat mends.
+
+        A copy that was made by recovery, or put off, must ask.
+        """
+        return not self.runtime.connectivity.away or self.runtime.queues is not None or is_copy(message)
+
+    def _ask(self, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
         """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
 
         Parameters:
           seen_to: Whether it was seen to it that the message is alone, as far as that is possible.
         """
-        # Where the tracker has a Redis of its own and that is away, do not wait for it at every message: the heartbeat
-        # tries every second, and mends.  A copy that was made by recovery, or put off, must ask.
-        if self.runtime.connectivity.away and self.runtime.queues is None and not is_copy(message):
-            return None
         broker_keys = self.runtime.broker_keys(entry.copy.queue)
 
         def start(payload: bytes) -> Started:
@@ -157,14 +180,7 @@ class Starting:
             self.runtime.registry.hold(entry.copy, timeout)
         except redis.RedisError:
             pass  # its start will tell
-        try:
-            alone = self.runtime.gate.enter_alone(
-                timeout,
-                lambda: self.runtime.ledger.accompany(entry),
-                lambda: stopped_clock(self.runtime.broker, message),
-            )
-        except NOT_BEGUN:
-            alone = None
+        alone = self.runtime.gate.enter_alone(timeout, lambda: self.runtime.ledger.accompany(entry))
         if alone is None:
             self._refusals.to_another(message, entry)
         if not alone:
@@ -209,7 +225,7 @@ class Starting:
         entry.moved_at = time.monotonic()
         current_entry.set(entry)
         self.runtime.table.run(entry)
-        self.runtime.handing_back.ask(entry)  # should the shutdown have begun meanwhile
+        self.runtime.handing_back.started()
         if entry.policy.stall_timeout is not None:
             self.runtime.stalls.watch()
 

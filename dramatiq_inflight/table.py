@@ -16,9 +16,9 @@ from .interrupt import Strand
 from .marks import Copy
 from .policy import Policy
 
-__all__ = ["NEVER", "Entry", "Phase", "Table", "current_entry", "is_own_enqueue", "own_enqueue"]
+__all__ = ["NEVER", "Entry", "Phase", "Table", "current_entry", "entry_here", "is_own_enqueue", "own_enqueue"]
 
-#: The message that the present thread (greenlet, task) runs.
+#: The message that the present thread (greenlet, task) came from; see `entry_here`.
 current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
 
 _own_enqueue: contextvars.ContextVar[bool] = contextvars.ContextVar("own_enqueue", default=False)
@@ -27,11 +27,11 @@ _own_enqueue: contextvars.ContextVar[bool] = contextvars.ContextVar("own_enqueue
 @contextlib.contextmanager
 def own_enqueue() -> Iterator[None]:
     """Around an enqueue of this package's own: a copy that recovery makes, or one that is put off."""
-    token = _own_enqueue.set(True)
     try:
+        _own_enqueue.set(True)  # within the `try`: an interrupt may come as this returns
         yield
     finally:
-        _own_enqueue.reset(token)
+        _own_enqueue.set(False)
 
 
 def is_own_enqueue() -> bool:
@@ -51,7 +51,9 @@ class Phase(enum.Enum):
     #: Reserved here; Redis is being asked.
     STARTING = "starting"
     RUNNING = "running"
-    #: The actor has returned or failed; the broker is still to be told.
+    #: The actor has returned or failed; the hooks behind it enqueue what follows.
+    ENDING = "ending"
+    #: All of these were called; the broker is still to be told.
     ENDED = "ended"
     #: The broker was told, and Redis could not be: to be tried again.
     UNTOLD = "untold"
@@ -66,6 +68,8 @@ class Entry:
     """One copy of a message in this process."""
 
     copy: Copy
+    #: The broker that has delivered it.
+    broker: Any = field(default=None, repr=False)
     #: What came from the broker; encoded only where that is needed: see `encoded`.
     message: Any = field(default=None, repr=False)
     payload: bytes = b""
@@ -116,8 +120,8 @@ class Entry:
     acking_since: float = 0.0
     #: Whether Redis was told how it ended: from then on its record must not be written again.
     told: bool = False
-    #: Its worker shuts down, and it is to stop.
-    stopping: bool = False
+    #: Its worker shuts down, and it is to stop by then (``time.monotonic``); 0: it was not asked to.
+    stop_by: float = 0.0
     #: Whether Dramatiq was told to expect that, and what it was to expect else (the message's option ``throws``).
     expecting: bool = False
     throws: Any = None
@@ -146,6 +150,21 @@ class Entry:
         return self.phase is Phase.ENDED and self.succeeded and not self.told
 
     @property
+    def stopping(self) -> bool:
+        """Whether its worker shuts down, and it is to stop."""
+        return self.stop_by > 0
+
+    @property
+    def has_run(self) -> bool:
+        """Whether its actor was begun here."""
+        return self.moved_at > 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its actor has, and the broker is still to be told."""
+        return self.phase in (Phase.ENDING, Phase.ENDED)
+
+    @property
     def may_run_again(self) -> bool:
         """Whether it was not consumed: there is a copy of the same origin."""
         return self.handed_back or self.taken_back
@@ -159,7 +178,29 @@ class Entry:
         """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
         if self.strand is not None:
             self.strand.end()
-        self.phase, self.succeeded = Phase.ENDED, succeeded
+        self.phase, self.succeeded = Phase.ENDING, succeeded
+
+    def follow(self) -> None:
+        """All that follows from it was enqueued, or is noted in `to_follow`."""
+        if self.phase is Phase.ENDING:
+            self.phase = Phase.ENDED
+
+
+def entry_here(broker: Any = None) -> Entry | None:
+    """Return the message that the present thread, greenlet or task acts for; ``None`` if there is none.
+
+    A task inherits the context of the message that created it, and may outlive that message.  So the message counts in
+    its own thread until the broker is done with it, and elsewhere while its actor runs.
+
+    Parameters:
+      broker: Only a message that this broker has delivered.
+    """
+    entry = current_entry.get()
+    if entry is None or (broker is not None and entry.broker is not broker):
+        return None
+    if entry.phase is not Phase.RUNNING and entry.thread != threading.get_ident():
+        return None
+    return entry
 
 
 class Table:
@@ -187,7 +228,7 @@ class Table:
         with self._mutex:
             self._by_object[id(message)] = (message, entry)
             other = self._by_id.get(entry.copy.message_id)
-            if other is None or other.lost:
+            if other is None or other is entry or other.lost:
                 self._by_id[entry.copy.message_id] = entry
                 return "no"
             other.contended = True

@@ -17,7 +17,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq_inflight import InFlightTracker, current
 
 broker = RedisBroker(url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-broker.add_middleware(InFlightTracker())  # after all other middleware
+broker.add_middleware(InFlightTracker())
 dramatiq.set_broker(broker)
 
 

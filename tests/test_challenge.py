@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import redis
 from dramatiq import Message
 
+from dramatiq_inflight.bell import Bell
 from dramatiq_inflight.challenge import Challenges
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
@@ -266,7 +266,7 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
     """As long as two questions take to be left unanswered, less the way there and back."""
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    lease = Lease(90, 2, threading.Event())
+    lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
     entry = Entry(copy_of(), epoch=lease.epoch)
     clock[0] += 1.9
@@ -285,7 +285,7 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
 
 def test_who_was_taken_for_dead_knows_whether_redis_has_lost_its_data() -> None:
     """If not, a copy in memory that the broker does not have was done by others; if so, it may be the last one."""
-    lease = Lease(90, 2, threading.Event())
+    lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
     lease.contact(False, time.monotonic(), False)
     assert (lease.revived, lease.forgotten) == (True, False)  # Redis has heard of it: it was silent, nothing is lost
@@ -305,7 +305,7 @@ def test_who_was_taken_for_dead_knows_whether_redis_has_lost_its_data() -> None:
 
 def test_who_was_never_registered_cannot_be_forgotten() -> None:
     """Redis was away at boot: what it does not know it has not lost, however long the silence was."""
-    lease = Lease(90, 2, threading.Event())
+    lease = Lease(90, 2, Bell())
     lease.answer_lost()
     lease.contact(False, time.monotonic(), True)
     lease.contact(False, time.monotonic() + 60, True)
@@ -339,7 +339,7 @@ def test_what_changes_while_it_is_being_said_is_said_again(app: App) -> None:
 
 def test_an_answer_that_was_lost_may_have_said_so() -> None:
     """The script that told us may have run, and the connection broken."""
-    lease = Lease(90, 2, threading.Event())
+    lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
     entry = Entry(copy_of(), epoch=lease.epoch)
     lease.answer_lost()

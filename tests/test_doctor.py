@@ -24,8 +24,6 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Retries
-from dramatiq.results import Results
-from dramatiq.results.backends import StubBackend
 
 import dramatiq_inflight
 from dramatiq_inflight import EventKind, InFlightTracker, Inspector
@@ -550,12 +548,6 @@ def test_an_application_without_a_redis_or_a_broker() -> None:
     assert seen.wrong()["no-redis"] == "error"
     assert "there is no Redis" in seen.of("unchecked").title
     assert look(None).codes("note") == {"no-broker", "unchecked"}
-
-
-def test_middleware_that_comes_too_late(server_url: str, namespace: str) -> None:
-    late = [InFlightTracker(namespace=namespace), Retries(), Results(backend=StubBackend())]
-    seen = look(broker_of(server_url, *late, middleware=[]))
-    assert "before Retries, Results." in seen.of("middleware-order").title
 
 
 def test_actors_and_their_options(server_url: str, namespace: str) -> None:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,38 +209,14 @@ def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) ->
         pass
 
     def interrupted() -> None:
-        @contextmanager
-        def waiting() -> Any:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(gate, "_pause", lambda this: (_ for _ in ()).throw(Stop))
-                yield
-
-        gate.enter_alone(20, lambda: True, waiting)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gate, "_pause", lambda this: (_ for _ in ()).throw(Stop))
+            gate.enter_alone(20, lambda: True)
 
     with pytest.raises(Stop):
         b.thread.submit(interrupted).result(5)
     assert not gate._queue
     c.enter().result(5)
-
-
-def test_an_interrupt_before_the_wait_leaves_no_place_behind(gate: Gate, guests: list[Guest]) -> None:
-    """Where the time limit is stopped, say."""
-    a, b, _, _ = guests
-
-    class Stop(Exception):
-        pass
-
-    @contextmanager
-    def interrupted() -> Any:
-        raise Stop
-        yield
-
-    a.enter().result(5)
-    with pytest.raises(Stop):
-        a.thread.submit(gate.enter_alone, 20, lambda: True, interrupted).result(5)
-    assert not gate._queue
-    b.enter().result(5)
-    assert b.enter_alone().result(5) is True
 
 
 def test_a_place_that_leaked_all_the_same_is_freed_with_its_thread(gate: Gate, guests: list[Guest]) -> None:

@@ -21,7 +21,7 @@ from dramatiq.middleware import (
     SkipMessage,
     TimeLimitExceeded,
 )
-from dramatiq.results import ResultFailure, Results
+from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
@@ -31,6 +31,7 @@ from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Entry, Phase, Table, own_enqueue
 
+from .support.hooked import beside
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
 from .support.servers import RedisServer, wait_until
@@ -343,15 +344,14 @@ def test_a_delivery_that_comes_back_to_the_worker_it_was_taken_from_is_not_ackno
     kept: list[bool] = []
     gate = threading.Event()
 
-    class Returner(Middleware):
-        def before_ack(self, broker: Any, message: Any) -> None:
-            if message.options["redis_message_id"] == rid and not kept:
-                app.client.sadd(acks, rid)  # fetched again, by this very worker
+    def before_ack(broker: Any, message: Any) -> None:
+        if message.options["redis_message_id"] == rid and not kept:
+            app.client.sadd(acks, rid)  # fetched again, by this very worker
 
-        def after_ack(self, broker: Any, message: Any) -> None:
-            if message.options["redis_message_id"] == rid and not kept:
-                kept.append(app.client.hexists(f"{app.broker.namespace}:default.msgs", rid))
-                app.redeliver(message)
+    def after_ack(broker: Any, message: Any) -> None:
+        if message.options["redis_message_id"] == rid and not kept:
+            kept.append(app.client.hexists(f"{app.broker.namespace}:default.msgs", rid))
+            app.redeliver(message)
 
     blocked = threading.Event()
 
@@ -359,7 +359,8 @@ def test_a_delivery_that_comes_back_to_the_worker_it_was_taken_from_is_not_ackno
         blocked.set()
         gate.wait(20)
 
-    app.broker.add_middleware(Returner())
+    beside(app.tracker, "before_ack", before_ack)
+    beside(app.tracker, "after_ack", after_ack)
     blocks = app.actor(block, track_inflight=False)
     actor = app.actor(lambda: app.ran.append(1), actor_name="work", track_inflight=tracked)
     app.start(threads=1)
@@ -734,24 +735,6 @@ def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
     app.lab.runs(app.registry, copy)
     wait_until(lambda: app.lab.state(copy) == "released", what="it is released")
     assert app.registry.running_here() == set()
-
-
-def test_the_tracker_says_when_it_is_in_the_wrong_place(app: App, caplog: pytest.LogCaptureFixture) -> None:
-    """Before Retries and Pipelines it cannot hold them back."""
-    app.broker.middleware.remove(app.tracker)
-    app.broker.middleware.insert(0, app.tracker)
-    app.start()
-    assert "InFlightTracker should come after" in caplog.text
-    assert "Retries" in caplog.text
-
-
-def test_the_tracker_says_that_results_come_after_it(app: App, caplog: pytest.LogCaptureFixture) -> None:
-    """As django_dramatiq's DRAMATIQ_RESULT_BACKEND puts them: a worker that was taken for dead would store one."""
-    results = next(one for one in app.broker.middleware if isinstance(one, Results))
-    app.broker.middleware.remove(results)
-    app.broker.middleware.append(results)
-    app.start()
-    assert "InFlightTracker should come after Results in" in caplog.text
 
 
 def test_who_only_sends_touches_nothing_of_redis_or_of_the_process(app: App) -> None:

@@ -68,7 +68,7 @@ class Zombie:
         other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=self.app.registry.me)
         copy = self.lab.recovered(entry.copy, orphan)
         assert self.lab.start(other, copy).answer is Start.RUN
-        runtime.connectivity.wake.set()  # a beat
+        runtime.connectivity.wake.ring()  # a beat
         wait_until(lambda: entry.lost, what="it hears of it")
         return other
 
@@ -152,7 +152,7 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
     made.app.tracker.after_process_message = held  # type: ignore[method-assign]
     made.go_on.set()
     assert reached.wait(20)
-    assert entry.phase is Phase.ENDED
+    assert entry.phase is Phase.ENDING
     with entry.mutex:
         runtime.ledger.lose(entry)
     go_on.set()
@@ -201,7 +201,7 @@ def test_an_actor_that_fails_by_itself_while_it_is_looked_up_costs_no_thread(zom
         """Its answer is under way while the actor ends."""
         reply = mend(*args, **kwargs)
         made.go_on.set()
-        wait_until(lambda: entry.phase is Phase.ENDED, what="it has ended")
+        wait_until(lambda: entry.has_ended, what="it has ended")
         return reply
 
     runtime.registry.mend = slow  # type: ignore[method-assign]

@@ -320,7 +320,7 @@ def test_an_orphan_that_was_aborted_meanwhile_is_not_run(app: App, abortable: An
 def test_the_prometheus_middleware_counts_a_duplicate_as_what_it_is(
     app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Dramatiq's own metrics: nothing stays in progress, and what was put off and skipped is no error."""
+    """Dramatiq's own metrics: nothing stays in progress, and what was put off and skipped is no message of its own."""
     pytest.importorskip("prometheus_client")
     for name in ("dramatiq_prom_db", "prometheus_multiproc_dir", "PROMETHEUS_MULTIPROC_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -352,4 +352,5 @@ def test_the_prometheus_middleware_counts_a_duplicate_as_what_it_is(
     wait_until(lambda: value("dramatiq_messages_inprogress") == 0, what="nothing is in progress")
     assert value("dramatiq_message_errors_total") == 0
     assert value("dramatiq_message_rejects_total") == 0
-    assert value("dramatiq_messages_total") == 1 + caplog.text.count("is not run here")
+    assert "is not run here" in caplog.text
+    assert value("dramatiq_messages_total") == 1

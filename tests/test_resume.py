@@ -20,6 +20,7 @@ from dramatiq_inflight.registry import Registry
 
 from .support.cluster import Cluster
 from .support.history import History
+from .support.hooked import beside
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
 from .support.resumes import (
@@ -133,9 +134,7 @@ def test_what_is_handed_back_waits_here_while_its_record_is_not_let_go(app: App,
         def before_ack(self, broker: Any, message: Any) -> None:
             assert refused.wait(20)
 
-        def after_skip_message(self, broker: Any, message: Any) -> None:
-            refused.set()
-
+    beside(app.tracker, "after_skip_message", lambda broker, message: refused.set())
     actor = app.actor(work)
     app.broker.add_middleware(Slow())  # after the tracker, which has enqueued it again by then
     app.start()

@@ -17,6 +17,7 @@ from dramatiq_inflight import HandBack
 from dramatiq_inflight.outcomes import Finished, Started
 from dramatiq_inflight.table import Entry
 
+from .support.hooked import beside
 from .support.inprocess import App
 from .support.lab import copy_of
 from .support.servers import count_stored, wait_until
@@ -36,11 +37,13 @@ class Holds(Middleware):
         setattr(self, hook, hold)
 
 
-class Skipped(Middleware):
+class Skipped:
     """Notes what does not run, when the broker was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: App) -> None:
         self.skipped, self.acked = set[int](), threading.Event()
+        beside(app.tracker, "after_skip_message", self.after_skip_message)
+        beside(app.tracker, "after_ack", self.after_ack)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         self.skipped.add(id(message))
@@ -67,9 +70,8 @@ def test_a_failure_whose_nack_comes_too_late_is_dead_lettered_all_the_same(app: 
         assert go.wait(20)
         raise RuntimeError("as asked for")
 
-    ended, skipped = Holds("before_nack"), Skipped()
+    ended, skipped = Holds("before_nack"), Skipped(app)
     app.broker.add_middleware(ended)
-    app.broker.add_middleware(skipped)
     actor = app.actor(work, max_retries=0)
     app.start()
     message = actor.send()
@@ -88,9 +90,8 @@ def test_a_failure_whose_nack_comes_too_late_is_dead_lettered_all_the_same(app: 
 def test_a_second_delivery_is_kept_until_what_follows_is_with_the_broker(app: App) -> None:
     """The first would be lost with its process: the broker had neither it nor what follows from it."""
     short(app)
-    ended, skipped = Holds("after_process_message"), Skipped()
+    ended, skipped = Holds("after_process_message"), Skipped(app)
     app.broker.add_middleware(ended, before=type(app.tracker))
-    app.broker.add_middleware(skipped)
     after = app.actor(app.ran.append, actor_name="after", track_inflight=False)
     actor = app.actor(lambda: 1, actor_name="work")
     app.start()

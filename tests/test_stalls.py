@@ -313,7 +313,7 @@ def test_one_that_only_begins_does_not_stall(app: App, monkeypatch: pytest.Monke
     app.start()
     runtime = app.tracker._runtime
     assert runtime is not None
-    monkeypatch.setattr(runtime.handing_back, "ask", lambda entry: runtime.stalls._look())
+    monkeypatch.setattr(runtime.handing_back, "started", runtime.stalls._look)
     actor.send()
     app.join()
     assert stalls(app) == []
@@ -752,12 +752,11 @@ def test_an_interrupt_before_the_actor_has_begun_hands_it_back_once(app: App, mo
     runtime = app.tracker._runtime
     assert runtime is not None
 
-    def at_once(entry: Any) -> None:
-        if threading.current_thread() is not threading.main_thread():  # which asks at the shutdown
-            raise HandBack(entry.copy.message_id)
+    def at_once() -> None:
+        raise HandBack("as asked for")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runtime.handing_back, "ask", at_once)
+        patch.setattr(runtime.handing_back, "started", at_once)
         actor.send()
         wait_until(lambda: app.records() or app.client.keys(f"{app.broker.namespace}:default*"), what="it has begun")
         time.sleep(0.1)

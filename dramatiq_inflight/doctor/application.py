@@ -12,7 +12,6 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from ..errors import ConfigurationError
-from ..middleware import BEFORE
 from ..policy import check_options
 from .case import Case, Check
 from .findings import Finding, error, note, warning
@@ -29,14 +28,6 @@ def _tracker(case: Case) -> Iterator[Finding]:
         yield error("two-trackers", f"There are {len(trackers)} InFlightTrackers in the broker's middleware.")
     if not trackers[0].settings.enabled:
         yield warning("disabled", "The tracker is switched off (enabled, PROCESSING_ENABLED).")
-
-
-def _order(case: Case) -> Iterator[Finding]:
-    middleware = case.broker.middleware
-    after = middleware[middleware.index(case.trackers[0]) + 1 :]
-    late = [type(one).__name__ for one in after if isinstance(one, BEFORE)]
-    if late:
-        yield warning("middleware-order", f"InFlightTracker comes before {', '.join(late)}.")
 
 
 def _tracked(case: Case) -> Iterator[Finding]:
@@ -95,7 +86,6 @@ def _is_redis(case: Case) -> bool:
 
 CHECKS = (
     Check("no-tracker", "The tracker", "There is a tracker.", _tracker),
-    Check("middleware-order", "The middleware's order", "The tracker comes after what matters.", _order, _has_tracker),
     Check("nothing-tracked", "Whether actors are tracked", "Actors are tracked.", _tracked, _has_tracker),
     Check("options", "The options of the actors", "The options of the actors are right.", _options, _has_tracker),
     Check("broker-timeout", "RedisBroker's time-outs", "No command of the broker waits for ever.", _timeout, _is_redis),

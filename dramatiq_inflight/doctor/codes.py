@@ -177,7 +177,7 @@ CODES: Final[dict[str, Meaning]] = {
     ),
     "no-tracker": Meaning(
         "Nothing of this application is tracked.",
-        "Add one: broker.add_middleware(InFlightTracker()), after all other middleware.",
+        "Add one: broker.add_middleware(InFlightTracker()).",
     ),
     "two-trackers": Meaning(
         "Each would take the other's messages for duplicates: workers refuse to boot.",
@@ -190,11 +190,6 @@ CODES: Final[dict[str, Meaning]] = {
     "no-redis": Meaning(
         "There is nothing to keep records in: workers refuse to boot; with a StubBroker they track nothing.",
         "Set redis_url (PROCESSING_REDIS_URL) or client.",
-    ),
-    "middleware-order": Meaning(
-        "A worker that was taken for dead, and lives, cannot be kept from going on with what comes after the tracker: "
-        "retries, pipelines, callbacks and results may happen twice.",
-        "Add InFlightTracker last.",
     ),
     "nothing-tracked": Meaning(
         "Only messages are tracked that were sent with track_inflight=True.",

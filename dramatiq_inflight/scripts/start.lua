@@ -67,6 +67,11 @@ local function run(crashes, drains, contended)
     end
     local before = record
     if ARGV[16] == '' and is_last_chance(crashes, limit) then
+        if before and before.state == 'running' and before.alone == 1 then
+            -- An earlier try of ours to start it did not come about, and others may be inside by now.
+            before.alone = 0
+            save_running(KEYS[1], before, payload_of(KEYS[1], before))
+        end
         return answer('last_chance')
     end
     local kept_generation = generation

@@ -18,7 +18,7 @@ from dramatiq_inflight import InFlightTracker, current
 broker = RedisBroker(url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 broker.add_middleware(AsyncIO())
 broker.add_middleware(Results(backend=RedisBackend(client=broker.client)))
-broker.add_middleware(InFlightTracker())  # after all other middleware
+broker.add_middleware(InFlightTracker())
 dramatiq.set_broker(broker)
 
 

@@ -21,7 +21,7 @@ from dramatiq_inflight import InFlightTracker, current
 DATABASE = os.environ.get("DATABASE", "documents.sqlite")
 
 broker = RedisBroker(url=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-broker.add_middleware(InFlightTracker())  # after all other middleware
+broker.add_middleware(InFlightTracker())
 dramatiq.set_broker(broker)
 
 

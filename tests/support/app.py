@@ -22,6 +22,7 @@ import dramatiq_inflight
 from dramatiq_inflight import InFlightTracker, MessageLost
 from tests.support.brokers import make_broker
 from tests.support.history import History
+from tests.support.hooked import beside
 from tests.support.notes import Killer, Notes
 from tests.support.servers import connect
 
@@ -40,7 +41,7 @@ actor = functools.partial(dramatiq.actor, queue_name=QUEUE)
 
 
 class Recorder(Middleware):
-    """Notes boots and acknowledgements."""
+    """Notes boots and dead letters."""
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
         history.write("boot", None, extra=os.getpgid(0))
@@ -48,12 +49,14 @@ class Recorder(Middleware):
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         history.write("shutdown", None, extra=os.getpgid(0))
 
-    def after_ack(self, broker: Any, message: Any) -> None:
-        if not message.queue_name.endswith(".DQ"):
-            history.write("acked", _key(message), message.message_id)
-
     def after_nack(self, broker: Any, message: Any) -> None:
         history.write("nacked", _key(message), message.message_id)
+
+
+def _acked(broker: Any, message: Any) -> None:
+    """Note an acknowledgement, also of a copy that does not run."""
+    if not message.queue_name.endswith(".DQ"):
+        history.write("acked", _key(message), message.message_id)
 
 
 def _key(message: Any) -> Any:
@@ -70,7 +73,9 @@ if os.environ.get("TEST_PROMETHEUS"):
     broker.add_middleware(Prometheus())
 if os.environ.get("TEST_NOTES"):
     broker.add_middleware(Notes(history))
-broker.add_middleware(InFlightTracker())
+tracker = InFlightTracker()
+beside(tracker, "after_ack", _acked)
+broker.add_middleware(tracker)
 if os.environ.get("TEST_KILL_UNACKNOWLEDGED"):
     threads = int(os.environ["TEST_KILL_UNACKNOWLEDGED"])
     broker.add_middleware(Killer(history, Path(os.environ["TEST_KILLED"]), threads))
