@@ -136,6 +136,8 @@ class Ending:
 
     def _end(self, entry: Entry, *, succeeded: bool) -> None:
         """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
+        if entry.succeeded and not succeeded:
+            entry.to_follow = None  # from the success: what was not enqueued of it follows from its retry
         entry.end(succeeded=succeeded)
         expect_nothing(entry)
         with entry.mutex:

@@ -30,7 +30,7 @@ from .process_metrics import ProcessMetrics, is_reported
 from .runtime import Runtime
 from .settings import Settings, load_settings
 from .starting import Starting
-from .table import current_entry
+from .table import new_context
 
 __all__ = ["InFlightTracker", "tracker_of"]
 
@@ -236,7 +236,7 @@ class InFlightTracker(Middleware):
           MessageSkipped: Another copy has run, is running, or will.
           PoisonMessage: It has killed too many workers.
         """
-        current_entry.set(None)
+        new_context()
         if self._starting is not None:
             self._starting.begin(message)
 

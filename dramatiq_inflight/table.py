@@ -16,7 +16,17 @@ from .interrupt import Strand
 from .marks import Copy
 from .policy import Policy
 
-__all__ = ["NEVER", "Entry", "Phase", "Table", "current_entry", "entry_here", "is_own_enqueue", "own_enqueue"]
+__all__ = [
+    "NEVER",
+    "Entry",
+    "Phase",
+    "Table",
+    "current_entry",
+    "entry_here",
+    "is_own_enqueue",
+    "new_context",
+    "own_enqueue",
+]
 
 #: The message that the present thread (greenlet, task) came from; see `entry_here`.
 current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
@@ -32,6 +42,12 @@ def own_enqueue() -> Iterator[None]:
         yield
     finally:
         _own_enqueue.set(False)
+
+
+def new_context() -> None:
+    """Begin with a message: nothing of an earlier one is left in this thread, whatever has interrupted that."""
+    current_entry.set(None)
+    _own_enqueue.set(False)
 
 
 def is_own_enqueue() -> bool:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -388,6 +390,51 @@ def test_two_iterations_of_one_name_are_refused(app: App) -> None:
     app.join()
     assert done == list("abc")
     assert "name=" in str(errors[0])
+
+
+@pytest.mark.parametrize("where", ["in the heartbeat", "in its own thread"])
+def test_a_generator_is_collected_under_any_lock(app: App, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The collector closes it in whatever thread allocates next, be it one that tells Redis of this very message."""
+    dropped, go = threading.Event(), threading.Event()
+
+    class Import:
+        """A cycle, with an iteration that was left."""
+
+        def __init__(self) -> None:
+            self.items, self.me = me().iterate(range(100), every=1000), self
+
+        def some(self) -> None:
+            for item in self.items:
+                if item == 3:
+                    return
+
+    def work() -> None:
+        Import().some()
+        dropped.set()
+        assert go.wait(20)
+        if where == "in its own thread":
+            me().checkpoint("a value")
+
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    write, mend = runtime.registry.checkpoint, runtime.registry.mend
+    monkeypatch.setattr(runtime.registry, "checkpoint", lambda *args: (gc.collect(), write(*args))[1])
+    monkeypatch.setattr(runtime.registry, "mend", lambda *args, **kwargs: (gc.collect(), mend(*args, **kwargs))[1])
+    gc.disable()
+    try:
+        app.actor(work).send()
+        assert dropped.wait(20)
+        if where == "in the heartbeat":
+            runtime.lease.answer_lost()  # the next beat looks its messages up
+            (entry,) = runtime.table.entries()
+            runtime.heartbeat.connectivity.wake.ring()
+            wait_until(lambda: entry.epoch == runtime.lease.epoch > 1, what="it is looked up")
+        go.set()
+        app.join()
+    finally:
+        gc.enable()
+    assert runtime.heartbeat.is_alive()
 
 
 def test_an_iteration_that_was_left_may_be_gone_on_with(app: App) -> None:

@@ -136,6 +136,18 @@ def test_who_waits_too_long_goes_in_with_the_others(gate: Gate, guests: list[Gue
     c.enter().result(5)
 
 
+def test_a_timeout_of_nothing_waits_for_nobody(gate: Gate, guests: list[Guest]) -> None:
+    """Alone where nobody is inside, else in company at once; and whoever comes then is let in at once."""
+    a, b, _, _ = guests
+    a.enter().result(5)
+    assert a.enter_alone(0).result(5) is True
+    assert b.enter().result(5) is True
+    a.leave()
+    a.enter().result(5)
+    assert a.enter_alone(0).result(5) is False
+    assert len(gate._inside) == 2
+
+
 def test_who_is_alone_for_too_long_gets_company_once_that_is_known(gate: Gate, guests: list[Guest]) -> None:
     """Not before Redis was told: otherwise a death in company would convict."""
     a, b, c, _ = guests

@@ -728,6 +728,36 @@ def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
     assert caplog.text.count("Redis cannot be used") == caplog.text.count("Redis is back") == 1
 
 
+@pytest.mark.parametrize("mark", [{"generation": 2, "origin": "e1", "crashes": 1}, {"generation": 1, "origin": "e1"}])
+def test_a_recovered_copy_waits_while_redis_is_away(
+    app: App, mark: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one of two: it runs when Redis can be asked."""
+    away = threading.Event()
+    away.set()
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    actor = app.actor(lambda: app.ran.append(away.is_set()))
+    app.start()
+    start, asked = app.registry.start, list[Any]()
+
+    def starts(*args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        if away.is_set():
+            start(*args, **kwargs)  # its answer is lost
+            raise redis.ConnectionError("as asked for")
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(app.registry, "start", starts)
+    with own_enqueue():
+        app.broker.enqueue(actor.message().copy(options={"inflight": mark}))
+    wait_until(lambda: len(asked) > 1, what="it was put off, and asks again")
+    assert app.ran == []
+    away.clear()
+    app.join()
+    assert app.ran == [False]
+    wait_until(lambda: not app.unsettled(), what="its record is settled")
+
+
 def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
     """Hole 7: a record of ours that the process does not know, two heartbeats in a row."""
     app.start()
