@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The middleware: who does what at each hook, in the order of a message's life.
 
+In a worker, `hooks` calls the tracker ahead of other middleware.
+
 A message is enqueued: it gets a mark (`enqueues`).  A worker fetches a copy of it.  ``before_process_message`` asks
 Redis whether it may run here, and records that it does (`starting`; a copy that may not: `refusing`).  The actor runs.
 ``after_process_message`` notes how it ended (`ending`).  When Dramatiq acknowledges the copy, the record is settled: a
@@ -38,8 +40,8 @@ __all__ = ["InFlightTracker", "tracker_of"]
 class InFlightTracker(Middleware):
     """Tracks the messages that workers run, and recovers those whose worker died.
 
-    ``broker.add_middleware(InFlightTracker())`` after the other middleware; then ``track_inflight=True`` on each actor
-    (or message) that is to be tracked.  Every setting is a keyword argument, or an environment variable, or a default;
+    ``broker.add_middleware(InFlightTracker())``; then ``track_inflight=True`` on each actor (or message) that is to be
+    tracked.  Every setting is a keyword argument, or an environment variable, or a default;
     durations are in seconds.
 
     Parameters:

@@ -9,7 +9,6 @@ import contextvars
 import dis
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
