@@ -209,14 +209,12 @@ class Ending:
 
     def _forget(self, message: Any, entry: Entry | None) -> None:
         """The broker is done with this copy, and so is this thread."""
-        if entry is not None:
-            if entry.phase is Phase.ENDED and not entry.told and not entry.lost:
-                entry.phase = Phase.UNTOLD
-            self.runtime.table.forget(message)
-            if current_entry.get() is entry:
-                current_entry.set(None)
-        # Last: its record must not say that it is alone when others come in.
+        if entry is not None and entry.phase is Phase.ENDED and not entry.told and not entry.lost:
+            entry.phase = Phase.UNTOLD
+        # Its record must not say that it is alone when others come in.
         self.runtime.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
+        current_entry.set(None)
+        self.runtime.table.forget(message)  # last: an interrupt repeats all this with the same entry
 
     def _settle_unseen(self, message: Any, state: str) -> None:
         """The broker is rid of a copy that never came to us: it was too old, or has no actor here."""

@@ -52,13 +52,7 @@ class Hooks:
     def before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """As `dramatiq.Broker.emit_before`."""
         if signal == "process_message":
-            hook = f"before_{signal}"
-            try:
-                self._emit(hook, [self._tracker], *args)
-            except PoisonMessage:
-                self._emit(hook, self._others(), *args)  # they hear of the dead letter, and are prepared for it
-                raise
-            self._emit(hook, self._others(), *args)
+            self._begins(*args)
         elif self._concerns_others(signal, args):
             self._before(signal, *args, **kwargs)
         else:
@@ -72,6 +66,27 @@ class Hooks:
             self._ended(f"after_{signal}", args[0], **kwargs)
         else:
             self._after(signal, *args, **kwargs)
+
+    def _begins(self, message: Any) -> None:
+        """Call the hooks before an actor: first the tracker's, which an interrupt cannot keep from its decision."""
+        hook = "before_process_message"
+        while True:
+            try:
+                self._emit(hook, [self._tracker], message)
+                break
+            except Interrupt:
+                entry = self._table.get(message)
+                if entry is not None and entry.has_run:
+                    raise  # it runs already, and is to stop
+            except PoisonMessage:
+                for middleware in self._others():  # which hear of the dead letter, and are prepared for it
+                    try:
+                        self._emit(hook, [middleware], message)
+                    except (Interrupt, MiddlewareError):
+                        pass  # the verdict stands
+                uninterrupted(lambda: disarm(self._broker, message))
+                raise
+        self._emit(hook, self._others(), message)
 
     def _ended(self, hook: str, message: Any, **outcome: Any) -> None:
         """Call the hooks behind an actor: all of them, so that what follows from the message is enqueued."""

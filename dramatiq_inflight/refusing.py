@@ -98,8 +98,8 @@ class Refusals:
         if recorded:
             # As if the broker had taken it back.  That is told behind the ack, or by the heartbeat; if it was to be
             # alone, nobody goes in before that.
+            entry.refusal, entry.taken_back = why, True
             entry.end(succeeded=False)
-            entry.taken_back = True
             entry.follow()
             self._refuse(message, entry, why)
         self.skip(message, entry, why)
@@ -124,6 +124,7 @@ class Refusals:
         Raises:
           MessageSkipped: Always.
         """
+        entry.refusal = why
         self.runtime.table.skip(entry)
         self._refuse(message, entry, why)
 
@@ -134,15 +135,26 @@ class Refusals:
         self.logger.info("Message %s is not run here: %s.", message.message_id, why)
         raise MessageSkipped(why)
 
+    def again(self, message: Any, entry: Entry) -> NoReturn:
+        """Refuse a copy that was refused before: an interrupt came when that was said.
+
+        Raises:
+          MessageSkipped, PoisonMessage: As before.
+        """
+        if entry.phase is Phase.POISONED:
+            raise PoisonMessage(entry.refusal)
+        self._refuse(message, entry, entry.refusal)
+
     def reject(self, message: Any, entry: Entry, reason: str) -> NoReturn:
         """It goes to the dead-letter queue.
 
         Raises:
           PoisonMessage: Always.
         """
-        self.runtime.table.skip(entry, Phase.POISONED)
+        entry.refusal = f"message {message.message_id} is poison: {reason}"
         message.fail()
-        raise PoisonMessage(f"message {message.message_id} is poison: {reason}")
+        self.runtime.table.skip(entry, Phase.POISONED)
+        raise PoisonMessage(entry.refusal)
 
 
 def patiently(failure: str, step: Callable[[], object]) -> None:

@@ -42,30 +42,27 @@ class Starting:
     def begin(self, message: Any) -> None:
         """Ask whether this copy may run here, and record that it does.
 
+        Time limits, shutdowns and aborts are not armed yet: see `hooks`.  Any other interrupt was meant for something
+        else, since the actor has not begun: this is called again then, and goes on where it was.
+
         Raises:
           MessageSkipped: Another copy has run, is running, or will.
           PoisonMessage: It has killed too many workers.
         """
-        # Time limits, shutdowns and aborts are not armed yet: see `hooks`.  Any other interrupt was meant for something
-        # else, since the actor has not begun: the step that it has hit is done again.
-        stale = True
-        while True:
-            try:
-                if stale:
-                    self.runtime.gate.expel(threading.get_ident())  # of a message that never came to its end
-                    stale = False
-                return self._begin(message)
-            except Interrupt:
-                entry = self.runtime.table.get(message)
-                if entry is not None and entry.phase is not Phase.STARTING:
-                    raise  # it has begun
-            except SkipMessage:
-                raise
-            except BaseException:
-                entry = self.runtime.table.get(message)
-                if entry is not None and entry.phase is Phase.STARTING:
-                    entry.end(succeeded=False)  # its start may have been recorded, and its end is then as well
-                raise
+        entry = self.runtime.table.get(message)
+        try:
+            if entry is None:
+                self.runtime.gate.expel(threading.get_ident())  # of a message that never came to its end
+            elif entry.phase is not Phase.STARTING:
+                self._refusals.again(message, entry)
+            self._begin(message)
+        except (Interrupt, SkipMessage):
+            raise
+        except BaseException:
+            entry = self.runtime.table.get(message)
+            if entry is not None and entry.phase is Phase.STARTING:
+                entry.end(succeeded=False)  # its start may have been recorded, and its end is then as well
+            raise
 
     def _begin(self, message: Any) -> None:
         if not self.runtime.gate.enter() or self.runtime.heartbeat.refused:

@@ -143,6 +143,8 @@ class Entry:
     throws: Any = None
     #: It has stopped for that, and is enqueued again.
     handed_back: bool = False
+    #: Why it does not run here; empty: it does.
+    refusal: str = ""
     #: When it started, kept a checkpoint or was done with an item last (``time.monotonic``).
     moved_at: float = 0.0
     #: What its runs have kept of how far they have come; ``None``: nobody has asked.

@@ -218,6 +218,8 @@ def start(
             owner = NOBODY
             return answer("waiting"), redis
         if alone is None and is_last_chance(crashes, limit):
+            if record and record.state == "running" and record.alone:
+                return answer("last_chance"), redis._replace(record=record._replace(alone=0))
             return answer("last_chance"), redis
         number = record.run + 1 if record else 1
         first = 0
