@@ -82,7 +82,7 @@ def die(where: str, messages: int, incarnations: int) -> dict[str, Any]:
                 consumer.message_cache = broker.do_fetch(QUEUE, size)
             message = next(consumer)
             assert message is not None
-            keys = RedisQueues(broker).keys(QUEUE) if where == "same" else ()
+            keys = RedisQueues(broker, broker.client).keys(QUEUE) if where == "same" else ()
             started = dead.start(Copy.of(message), message.encode(), limit=3, here="no", broker_keys=keys)
             assert started.run == 1, started
         broker.client.close()

@@ -66,7 +66,7 @@ class Attendant:
         self.task = task
         address: Address = pickle.loads(task.address)
         self._wait_for_word, bound = listening_times(task.patience)
-        self._patient = address.connect(bound)
+        self._patient = address.connect(bound, waits=True)
         self._beats = False
         self.registry = Registry(
             address.connect(), task.namespace, task.incarnation, heartbeat_ttl=task.ttl, fence_ttl=task.ttl

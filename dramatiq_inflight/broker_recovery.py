@@ -25,15 +25,16 @@ def recovery_of(
     settings: Settings,
     policy_of: Callable[[Message[object]], Policy],
     *,
+    queues: RedisQueues | None,
     shared: bool,
 ) -> Recovery:
     """The recovery of a broker's messages.
 
     Parameters:
       registry: Of whoever recovers.
+      queues: Of a RedisBroker.
       shared: Whether the broker is on the tracker's own Redis.
     """
-    queues = RedisQueues.of(broker)
     return Recovery(
         registry=registry,
         enqueue=broker.enqueue,

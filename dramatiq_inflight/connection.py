@@ -1,33 +1,38 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The tracker's own connections: to the broker's Redis or another, always with bounds.
+"""How the tracker reaches a Redis: like a client that it is given, by connections of its own (`pool`).
 
-The broker's client may wait for an answer for ever (older redis-py, or a user's choice).  A heartbeat must not, and it
-must not compete with worker threads for a connection.  So the tracker opens connections of its own, made like the
-client's it is given, but with time-outs, with replies as bytes (payloads need not be text), and without long retries.
+The client may wait for an answer for ever (older redis-py, or a user's choice).  A heartbeat must not, and it must not
+compete with worker threads for a connection.  Replies are bytes, for payloads need not be text, and nothing is tried
+again for long.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
+import socket
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
-from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
-__all__ = ["COMMAND_TIMEOUT", "Address", "bounded_client", "bounded_client_from_url"]
+from .pool import COMMAND_TIMEOUT, Pool, SentinelPool, bounds
 
-#: How long to wait for a connection or an answer, seconds.  The grace in the scripts is meant to be longer than this
-#: and the pause between two tries together.
-COMMAND_TIMEOUT = 2.0
+__all__ = ["Address", "bounded_client", "bounded_client_from_url", "close_client"]
 
-#: How many connections there may be: as many as there are worker threads.  redis-py 8 has a default of 100.
-UNLIMITED = 2**31
+#: How long a sentinel may take to answer, seconds: the next one is asked then.
+SENTINEL_TIMEOUT = 1.0
+
+#: A balancer forgets an idle connection after minutes, and learns of it by this that the connection is in use.
+KEEPALIVE = {
+    getattr(socket, name): seconds
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
 
 #: What a connection pool adds to its connections' arguments for its own use, in one redis-py or another.
 POOL_INTERNALS = ("maint_notifications", "orig_", "himport_registry", "connection_pool", "retry", "event_dispatcher")
@@ -59,8 +64,9 @@ class Address:
         if not isinstance(pool, redis.ConnectionPool):
             return None
         arguments = _own_arguments(pool.connection_kwargs)
+        connection_class = getattr(pool, "plain_class", pool.connection_class)
         if not isinstance(pool, SentinelConnectionPool):
-            return cls(pool.connection_class, arguments)
+            return cls(connection_class, arguments)
         proxy = pool.proxy
         own = {
             "service_name": proxy.service_name,
@@ -68,7 +74,7 @@ class Address:
             "is_master": pool.is_master,
             "check_connection": pool.check_connection,
         }
-        return cls(pool.connection_class, arguments, sentinel_pool=own)
+        return cls(connection_class, arguments, sentinel_pool=own)
 
     def pickled(self) -> bytes:
         """For another process.
@@ -81,28 +87,50 @@ class Address:
         pickle.loads(file.getvalue())
         return file.getvalue()
 
-    def connect(self, timeout: float = COMMAND_TIMEOUT) -> redis.Redis:
-        """A client with connections of its own, and bounds on how long a command may take."""
+    def connect(self, timeout: float = COMMAND_TIMEOUT, *, waits: bool = False) -> redis.Redis:
+        """A client with connections of its own, which obey the tracker's rules.
+
+        Parameters:
+          timeout: How long an answer may take, seconds.
+          waits: Whether its commands wait at the server, so that a late answer says nothing.
+        """
+        arguments = {**self.arguments, **bounds(timeout)}
         if self.nodes:
             nodes = [ClusterNode(host, port) for host, port in self.nodes]
-            bounds = {name: value for name, value in _bounds(timeout).items() if name != "retry"}
-            cluster: redis.Redis = self.connection_class(startup_nodes=nodes, **{**self.arguments, **bounds})
+            cluster: redis.Redis = self.connection_class(startup_nodes=nodes, **arguments)
             return cluster
-        arguments = {**self.arguments, **_bounds(timeout)}
-        pool_class = SentinelConnectionPool if self.sentinel_pool else redis.ConnectionPool
-        pool = pool_class(
-            connection_class=self.connection_class, max_connections=UNLIMITED, **self.sentinel_pool, **arguments
-        )
-        return redis.Redis(connection_pool=pool)
+        arguments["retry_on_error"] = [redis.ConnectionError]  # older redis-py tries nothing else again
+        if issubclass(self.connection_class, redis.Connection):  # not a Unix socket's
+            arguments = {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE, **arguments}
+        if not self.sentinel_pool:
+            return redis.Redis(connection_pool=Pool(self.connection_class, looks=not waits, **arguments))
+        own = {**self.sentinel_pool, "sentinel_manager": _bounded(self.sentinel_pool["sentinel_manager"])}
+        return redis.Redis(connection_pool=SentinelPool(self.connection_class, looks=not waits, **own, **arguments))
 
 
-def bounded_client(client: redis.Redis, timeout: float = COMMAND_TIMEOUT) -> redis.Redis:
-    """A client of the same Redis with connections of its own, and bounds on how long a command may take.
+def bounded_client(client: redis.Redis, timeout: float = COMMAND_TIMEOUT, *, waits: bool = False) -> redis.Redis:
+    """A client of the same Redis with connections of its own, which obey the tracker's rules; see `Address.connect`.
 
-    A client of another class than ``redis.Redis`` (a cluster's) is used as it is: its own bounds hold.
+    A client of a class of its own, of which nothing is known, is used as it is: its own bounds hold.
     """
     address = Address.of(client)
-    return client if address is None or address.nodes else address.connect(timeout)
+    return client if address is None else address.connect(timeout, waits=waits)
+
+
+def close_client(client: redis.Redis) -> None:
+    """Close the connections of a client that `bounded_client` has made; one that is used as it is stays open."""
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, (Pool, SentinelPool)):
+        pool.close()
+    elif isinstance(client, redis.RedisCluster):
+        client.close()
+
+
+def _bounded(sentinels: Any) -> Any:
+    """A sentinel manager like this one, whose questions are bounded."""
+    manager = copy.copy(sentinels)
+    manager.sentinels = [bounded_client(sentinel, SENTINEL_TIMEOUT) for sentinel in sentinels.sentinels]
+    return manager
 
 
 class _Pickler(pickle.Pickler):
@@ -111,7 +139,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, redis.Redis):
             pool = obj.connection_pool
-            return _client, (pool.connection_class, _own_arguments(pool.connection_kwargs))
+            own_class = getattr(pool, "plain_class", pool.connection_class)
+            return _client, (own_class, _own_arguments(pool.connection_kwargs))
         return NotImplemented
 
 
@@ -131,13 +160,3 @@ def _own_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 def bounded_client_from_url(url: str) -> redis.Redis:
     """A client of the Redis at `url`, with bounds on how long a command may take."""
     return bounded_client(redis.Redis.from_url(url))
-
-
-def _bounds(timeout: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": COMMAND_TIMEOUT,
-        "decode_responses": False,
-        # One more try, for a pooled connection that a restarted server has closed.  All scripts bear being run twice.
-        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    }

@@ -21,7 +21,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt, MiddlewareError
 from dramatiq.results import Results
 
-from .redis_broker import comes_and_goes
+from .replies import comes_and_goes
 from .table import Entry, own_enqueue
 
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]

@@ -150,7 +150,8 @@ class _RedisConsumer(Consumer):
         self._consumer.requeue(messages)
 
     def close(self) -> None:
-        """As the consumer does it."""
+        """As the consumer does it.  Dramatiq keeps a stopped worker, with its consumers: they keep nothing of ours."""
+        self._is_for_others = _nobodys
         self._consumer.close()
 
 
@@ -198,4 +199,8 @@ class _RabbitmqConsumer(_RedisConsumer):
     def close(self) -> None:
         """Close the connection."""
         self.closed = True
-        self._consumer.close()
+        super().close()
+
+
+def _nobodys(message: Any) -> bool:
+    return False

@@ -32,7 +32,7 @@ class Heartbeat(Thread):
     Parameters:
       interval: The pause between two beats, seconds.
       identity: What to say of this incarnation.
-      on_beat: Called after each beat; what it raises is as if the beat had failed.
+      on_beat: Called after each beat that has arrived; it must not wait for anything.
       on_refused: Called once, when the namespace has become one that this version cannot share.
       health_file: What is touched at each beat that succeeds.
     """

@@ -10,13 +10,14 @@ from collections.abc import Callable
 import redis
 from dramatiq.logging import get_logger
 
+from .connection import close_client
 from .registry import Registry
 from .words import listening_times
 
 __all__ = ["Listener"]
 
-#: How long to wait before it listens again, when it could not, seconds.
-LISTEN_AGAIN = 0.2
+#: How long to wait before it listens again, when it could not, or may not, seconds.
+LISTEN_AGAIN, ASK_AGAIN = 0.2, 2.0
 
 
 class Listener(threading.Thread):
@@ -49,6 +50,7 @@ class Listener(threading.Thread):
         self.on_change = on_change
         self.hears = False
         self._warned = False
+        self._pause = LISTEN_AGAIN
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -61,7 +63,7 @@ class Listener(threading.Thread):
         """Listen until `stop` is called; survive everything."""
         while not self._stopping.is_set():
             if not self._listen():
-                self._stopping.wait(LISTEN_AGAIN)
+                self._stopping.wait(self._pause)
 
     def stop(self) -> None:
         """Listen no more."""
@@ -70,6 +72,10 @@ class Listener(threading.Thread):
         if self.is_alive():
             self.join(timeout=5)
 
+    def close(self) -> None:
+        """Close its connection."""
+        close_client(self._patient)
+
     def _listen(self) -> bool:
         try:
             word = self.registry.heard(self._patient, self._wait)
@@ -77,6 +83,7 @@ class Listener(threading.Thread):
             if word:
                 self.on_word(word)
         except redis.RedisError as error:
+            self._pause = ASK_AGAIN if isinstance(error, redis.ResponseError) else LISTEN_AGAIN
             if isinstance(error, redis.ResponseError) and not self._warned:
                 self._warned = True
                 self.logger.warning(

@@ -175,7 +175,7 @@ class InFlightTracker(Middleware):
         if isinstance(broker, StubBroker) and settings.redis_url is None and settings.client is None:
             self.logger.info("Messages in flight are not tracked: StubBroker has no Redis, and none is configured.")
             return
-        self._runtime = self._enqueues.runtime = self._starting = self._ending = None
+        self._forget()
         try:
             self._boot(broker, worker)
         except ConfigurationError:
@@ -288,6 +288,12 @@ class InFlightTracker(Middleware):
             self._metrics = None
         if self._runtime is not None:
             self._runtime.leave()
+            if not self._runtime.table.entries():  # else Dramatiq has left threads behind that go on
+                self._forget()
+
+    def _forget(self) -> None:
+        """Be as before the boot."""
+        self._runtime = self._enqueues.runtime = self._starting = self._ending = None
         if self._hooks is not None:
             self._hooks.detach()
             self._hooks = None

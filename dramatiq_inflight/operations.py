@@ -94,7 +94,7 @@ class Operations:
         client, shared = tracker_client(settings, broker)
         self.broker = broker
         self.inspector = Inspector(client, settings.namespace)
-        self._queues = RedisQueues.of(broker)
+        self._queues = RedisQueues.of(broker, client if shared else None)
         self._registry = Registry(
             bounded_client(client),
             settings.namespace,
@@ -102,7 +102,9 @@ class Operations:
             heartbeat_ttl=settings.heartbeat_ttl,
             fence_ttl=settings.fence_ttl,
         )
-        self._recovery = recovery_of(self._registry, broker, settings, tracker.policies.of, shared=shared)
+        self._recovery = recovery_of(
+            self._registry, broker, settings, tracker.policies.of, queues=self._queues, shared=shared
+        )
 
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.

@@ -9,7 +9,7 @@ never doubles with the broker's own maintenance, or with another recoverer.
 
 from __future__ import annotations
 
-import re
+import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
@@ -18,36 +18,64 @@ from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import current_millis, dq_name, xq_name
 
+from .connection import bounded_client, close_client
+from .following import Following
+from .replies import comes_and_goes
 from .scripting import BATCH
 from .wire import Call
 
-__all__ = ["RedisQueues", "comes_and_goes"]
-
-#: What comes and goes: Redis is slow, full, or about to be another one's replica.
-PASSING = (redis.TimeoutError, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
-
-#: The same, where redis-py has no error for it: the disk is full, or too few replicas follow.  Before version 7 Redis
-#: hides all of these in a sentence of its own, if it is a script that fails.
-PASSING_REPLIES = re.compile(r"(^|: -)(MISCONF|NOREPLICAS|OOM|READONLY) ")
-
-
-def comes_and_goes(error: redis.RedisError) -> bool:
-    """Whether an answer of Redis is about its present state, not about what it was asked."""
-    return isinstance(error, PASSING) or bool(PASSING_REPLIES.search(str(error)))
+__all__ = ["RedisQueues"]
 
 
 class RedisQueues:
-    """The queues of one RedisBroker, on the tracker's own Redis."""
+    """The queues of one RedisBroker.
 
-    def __init__(self, broker: RedisBroker) -> None:
+    No thread of the tracker uses the broker's own client, which may wait for an answer for ever.
+
+    Parameters:
+      client: Of the broker's Redis, with the tracker's bounds.
+    """
+
+    def __init__(self, broker: RedisBroker, client: redis.Redis) -> None:
         self.broker = broker
         self.namespace: str = broker.namespace
+        self._client = client
         self._keys: dict[str, tuple[str, ...]] = {}
 
     @classmethod
-    def of(cls, broker: Broker) -> RedisQueues | None:
-        """The queues of a RedisBroker; ``None`` for any other broker."""
-        return cls(broker) if isinstance(broker, RedisBroker) else None
+    def of(cls, broker: Broker, client: redis.Redis | None = None) -> RedisQueues | None:
+        """The queues of a RedisBroker; None for any other broker.
+
+        Parameters:
+          client: See the class; None to make one.
+        """
+        if not isinstance(broker, RedisBroker):
+            return None
+        return cls(broker, bounded_client(broker.client) if client is None else client)
+
+    def close(self) -> None:
+        """Close the connections."""
+        close_client(self._client)
+
+    def attach(self) -> None:
+        """Have the broker's own commands get back to the right server after a failover, too."""
+        script = self.broker.scripts["dispatch"]
+        if not isinstance(script, Following):
+            self.broker.scripts["dispatch"] = Following(script)
+
+    def forked(self) -> None:
+        """Give the broker's pool new locks in a forked child: redis-py 8 waits there for the old ones, for ever."""
+        pool = getattr(self.broker.client, "connection_pool", None)
+        for name in ("_lock", "_fork_lock"):
+            if hasattr(pool, name):
+                setattr(pool, name, threading.RLock())
+
+    def detach(self) -> None:
+        """Leave the broker's commands and acknowledgements to the broker again."""
+        self.broker.__dict__.pop("do_ack", None)
+        script = self.broker.scripts["dispatch"]
+        if isinstance(script, Following):
+            self.broker.scripts["dispatch"] = script.plain
 
     def keys(self, queue: str) -> tuple[str, ...]:
         """The keys of this broker's own ack set for a queue, and of the queue's messages.
@@ -57,26 +85,23 @@ class RedisQueues:
         keys = self._keys.get(queue)
         if keys is None:
             keys = self._acks(self.broker.broker_id, queue), self._messages(queue)
-            if isinstance(self.broker.client, redis.RedisCluster):
+            if isinstance(self._client, redis.RedisCluster):
                 keys = ()
             self._keys[queue] = keys
         return keys
 
-    def ack_with(self, finish: Callable[[str, str, Call], bool]) -> None:
+    def ack_with(self, finish: Callable[[str, str, Call], None]) -> None:
         """Let a worker's acknowledgements take another script along, in one write.
 
         A message that is finished in the same write as it is acknowledged cannot be killed in between.
 
         Parameters:
-          finish: Called with the queue, the copy's id and the broker's own script for the ack.  False: it has done
-            nothing, and the ack is the broker's as ever.
+          finish: Called with the queue, the copy's id and the broker's own script for the ack, which it runs.
         """
-        plain = self.broker._dispatch("ack")
 
         def do_ack(queue: str, copy_id: str) -> None:
             try:
-                if not finish(queue, copy_id, self.ack_call(queue, copy_id)):
-                    plain(queue, copy_id)
+                finish(queue, copy_id, self.ack_call(queue, copy_id))
             except redis.RedisError as error:
                 if comes_and_goes(error):
                     # Dramatiq tries an ack again after a connection error, and gives it up after any other.
@@ -85,10 +110,6 @@ class RedisQueues:
 
         # RedisBroker finds its commands by __getattr__: an attribute of the object comes first.
         self.broker.do_ack = do_ack  # type: ignore[attr-defined]
-
-    def ack_alone(self) -> None:
-        """Acknowledgements are the broker's own again."""
-        self.broker.__dict__.pop("do_ack", None)
 
     def names(self) -> list[str]:
         """All queues that a worker of this broker may fetch from."""
@@ -100,7 +121,7 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        pipeline = self.broker.client.pipeline(transaction=False)
+        pipeline = self._client.pipeline(transaction=False)
         for queue, copy_id in copies:
             pipeline.hexists(self._messages(queue), copy_id)
             pipeline.hexists(self._messages(dq_name(queue)), copy_id)
@@ -113,7 +134,7 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        data = self.broker.client.hget(self._messages(queue), copy_id)
+        data = self._client.hget(self._messages(queue), copy_id)
         return data if isinstance(data, bytes) else b""
 
     def dead_letter(self, queue: str, copy_id: str) -> bytes | None:
@@ -122,8 +143,8 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        data = self.broker.client.hget(self._messages(xq_name(queue)), copy_id)
-        return data.encode() if isinstance(data, str) else cast("bytes | None", data)
+        data = self._client.hget(self._messages(xq_name(queue)), copy_id)
+        return cast("bytes | None", data)
 
     def has_dead_letter(self, queue: str, copy_id: str) -> bool:
         """Whether that copy is in the dead-letter queue.
@@ -131,7 +152,7 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        return bool(self.broker.client.hexists(self._messages(xq_name(queue)), copy_id))
+        return bool(self._client.hexists(self._messages(xq_name(queue)), copy_id))
 
     def drop_dead_letter(self, queue: str, copy_id: str) -> None:
         """Take a copy out of the dead-letter queue.
@@ -139,7 +160,7 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        pipeline = self.broker.client.pipeline()
+        pipeline = self._client.pipeline()
         pipeline.zrem(f"{self.namespace}:{xq_name(queue)}", copy_id)
         pipeline.hdel(self._messages(xq_name(queue)), copy_id)
         pipeline.execute()
@@ -150,9 +171,8 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        client = self.broker.client
-        own = client.sismember(self._acks(self.broker.broker_id, queue), copy_id)
-        return bool(own), bool(client.hexists(self._messages(queue), copy_id))
+        own = self._client.sismember(self._acks(self.broker.broker_id, queue), copy_id)
+        return bool(own), bool(self._client.hexists(self._messages(queue), copy_id))
 
     def ack_call(self, queue: str, copy_id: str) -> Call:
         """The broker's script that acknowledges one of its own copies."""
@@ -167,7 +187,7 @@ class RedisQueues:
           redis.RedisError: Redis cannot be reached.
         """
         ids = list(broker_ids)
-        pipeline = self.broker.client.pipeline(transaction=False)
+        pipeline = self._client.pipeline(transaction=False)
         for broker_id in ids:
             pipeline.sismember(self._acks(broker_id, queue), copy_id)
         holders = [broker_id for broker_id, has in zip(ids, pipeline.execute(), strict=True) if has]
@@ -188,8 +208,8 @@ class RedisQueues:
         for queue in queues:
             key = self._acks(broker_id, queue)
             # A worker that is not dead after all may fetch more meanwhile: only what is there now.
-            for _ in range(0, self.broker.client.scard(key), BATCH):
-                ids = cast("list[bytes | str]", self.broker.client.srandmember(key, BATCH))
+            for _ in range(0, self._client.scard(key), BATCH):
+                ids = cast("list[bytes | str]", self._client.srandmember(key, BATCH))
                 if not ids:
                     break
                 self._requeue(broker_id, queue, ids)
@@ -199,13 +219,13 @@ class RedisQueues:
     def is_empty(self, broker_id: str, queues: Collection[str]) -> bool:
         """Whether a worker has nothing left that it had fetched."""
         keys = [self._acks(broker_id, queue) for queue in queues]
-        return not keys or not self.broker.client.exists(*keys)
+        return not keys or not self._client.exists(*keys)
 
     def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str], *, at: int = 0) -> None:
         # As RedisBroker's own do_requeue, but in the other worker's name.  The command also notes a heartbeat for that
         # name: at time 0 for the dead, so that they look no younger than they are.
         script, keys, args = self._dispatch("requeue", at, queue, broker_id, ids)
-        script(keys=keys, args=args)
+        script(keys=keys, args=args, client=self._client)
 
     def _dispatch(self, command: str, at: int, queue: str, broker_id: str, ids: Sequence[bytes | str]) -> Call:
         broker = self.broker
@@ -213,7 +233,8 @@ class RedisQueues:
             *(command, at, queue, broker_id, broker.heartbeat_timeout, broker.dead_message_ttl),
             *(0, broker._max_unpack_size(), *ids),
         ]
-        return Call(broker.scripts["dispatch"], [broker.namespace], args)
+        script = broker.scripts["dispatch"]
+        return Call(script.plain if isinstance(script, Following) else script, [broker.namespace], args)
 
     def _acks(self, broker_id: str, queue: str) -> str:
         return f"{self.namespace}:__acks__.{broker_id}.{queue}"

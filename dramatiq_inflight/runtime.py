@@ -11,12 +11,14 @@ import redis
 from dramatiq import Broker, Message
 from dramatiq.logging import get_logger
 
+from .bookkeeping import Bookkeeping
 from .broker_recovery import custody, recovery_of
 from .checkpoints import Checkpoints
 from .connection import bounded_client
 from .deliveries import Deliveries
 from .errors import SchemaError
 from .evidence import Process
+from .forks import tell_children
 from .gate import Gate
 from .handing_back import HandingBack, ShutdownSignals
 from .heartbeat import Heartbeat
@@ -89,7 +91,9 @@ class Runtime:
             )
         #: Whether another process beats and answers for this one.
         self._attended = False
-        self.queues = RedisQueues.of(broker) if shared else None
+        self._broker_queues = RedisQueues.of(broker, client if shared else None)
+        #: The RedisBroker's queues, where they are on the tracker's own Redis.
+        self.queues = self._broker_queues if shared else None
         #: Whether a success is settled in the same write as its ack; else just before it.
         self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
         self.registry = Registry(
@@ -108,7 +112,9 @@ class Runtime:
             self.registry,
             is_for_others=lambda message: self.handing_back.begun and policy_of(message).hand_back is not None,
         )
-        self.recovery = recovery_of(self.registry, broker, settings, policy_of, shared=shared)
+        self.recovery = recovery_of(
+            self.registry, broker, settings, policy_of, queues=self._broker_queues, shared=shared
+        )
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
         exclusive = settings.instance_id if settings.instance_exclusive else None
@@ -117,7 +123,7 @@ class Runtime:
             self.watch = Watch(self.registry, self.process, self._saw_a_death, exclusive=exclusive)
         self.listener = Listener(
             self.registry,
-            lambda bound: bounded_client(client, bound),
+            lambda bound: bounded_client(client, bound, waits=True),
             settings.patience("thread"),
             self._told,
             self.lease.register_again,
@@ -138,18 +144,20 @@ class Runtime:
             unacked=not self.finishes_with_ack,
             payload_of=self._payload_of,
         )
+        self.bookkeeping = Bookkeeping(self.keep_books)
         self.heartbeat = Heartbeat(
             self.registry,
             self.lease,
             self.connectivity,
             interval=settings.beat_interval,
             identity=self._identity,
-            on_beat=self._beaten,
+            on_beat=self.bookkeeping.due,
             on_refused=self._refused,
             health_file=settings.health_file,
         )
         self.handing_back = HandingBack(self.table)
         self.signals = ShutdownSignals(self.handing_back.begin)
+        tell_children(self)
         self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
         self.stalls = Stalls(
             self.registry, self.table, self.ledger.lose, self._recover_here, settings.recovery_lock_ttl
@@ -170,8 +178,7 @@ class Runtime:
         except SchemaError:
             self.listener.stop()
             self.deliveries.detach(self.broker)
-            self.gate.end()
-            self.registry.close()
+            self.close()
             raise
 
     def _refused(self, error: SchemaError) -> None:
@@ -186,10 +193,13 @@ class Runtime:
 
     def start(self) -> None:
         """Start to beat and to recover, and let acknowledgements take the finish along where they can."""
+        if self._broker_queues is not None:
+            self._broker_queues.attach()
         if self.finishes_with_ack and self.queues is not None:
             self.queues.ack_with(self._finish_and_ack)
         self.signals.attach()  # the heartbeat may have to end this process
         self.heartbeat.start()
+        self.bookkeeping.start()
         self.recovery_thread.start()
         self.stalls.start()
         if self.heartbeat_process is not None:
@@ -211,7 +221,6 @@ class Runtime:
         """The worker has stopped: end in order."""
         self.left = True
         self.signals.detach()
-        self.handing_back.end()
         self.recovery_thread.stop()
         self.listener.stop()
         if self.watch is not None:
@@ -219,10 +228,12 @@ class Runtime:
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
         self.deliveries.detach(self.broker)
-        if self.queues is not None:
-            self.queues.ack_alone()
+        if self._broker_queues is not None:
+            self._broker_queues.detach()
         self.heartbeat.stop()
-        self.heartbeat.beat()  # whatever was still to be told
+        self.bookkeeping.stop()
+        self.heartbeat.beat()
+        self.bookkeeping.once()  # whatever was still to be told
         try:
             self.ledger.settle_what_was_never_acknowledged(0)
             if not self.table.entries() and self.queues is not None and not self._shares_broker_id():
@@ -234,12 +245,30 @@ class Runtime:
         except redis.RedisError:
             return  # the heartbeat expires by itself
         finally:
-            self.gate.end()
-            self.registry.close()
+            self.close()
         if left:
             self.logger.warning("This worker leaves with %d messages still running; they will be recovered.", left)
         else:
             self.logger.info("This worker has left in order.")
+
+    def close(self) -> None:
+        """Close what this incarnation has opened."""
+        self.handing_back.end()
+        self.gate.end()
+        if self.watch is not None:
+            self.watch.stop()  # also one that never began
+        self.registry.close()
+        self.listener.close()
+        if self._broker_queues is not None:
+            self._broker_queues.close()
+
+    def forked(self) -> None:
+        """This process is a child of the worker's: it keeps checkpoints of the message that forked it, and no more."""
+        self.left = True  # a worker that starts in the child is another
+        self.table.forked()
+        self.registry.forked()
+        if self._broker_queues is not None:
+            self._broker_queues.forked()
 
     def broker_keys(self, queue: str) -> tuple[str, ...]:
         """The broker's ack set of this worker for a queue, and the queue's messages, if on the tracker's Redis."""
@@ -278,7 +307,12 @@ class Runtime:
         except redis.RedisError:
             return False
 
-    def _beaten(self) -> None:
+    def keep_books(self) -> None:
+        """Mend the records, and tell Redis what it could not be told.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
         self.ledger.beaten()
         self.deliveries.flush()
 
@@ -324,16 +358,16 @@ class Runtime:
         mine = self.queues.namespace, self.queues.broker.broker_id
         return self.registry.registered_brokers().count(mine) > 1
 
-    def _finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> bool:
+    def _finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> None:
         entry = current_entry.get()
         if entry is None or entry.copy.broker_copy_id != copy_id:
-            return False  # a failure, a skipped copy, or a move by a consumer thread
-        if entry.given_away:
-            return True  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
-        if not entry.to_finish:
-            return False
-        self.ledger.finish(entry, self.broker_keys(queue), ack)
-        return True
+            self.registry.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
+        elif entry.given_away:
+            return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
+        elif entry.to_finish:
+            self.ledger.finish(entry, self.broker_keys(queue), ack)
+        else:
+            self.registry.run(ack)
 
     def _identity(self) -> dict[str, str]:
         me = self.incarnation

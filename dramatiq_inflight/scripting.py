@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -11,8 +12,11 @@ from typing import Any
 
 import redis
 from redis.commands.core import Script
+from redis.exceptions import RedisClusterException
 
+from .connection import close_client
 from .keys import Keys
+from .pool import Pool, SentinelPool
 from .schema import OURS, Schema
 from .wire import Call, Wire
 
@@ -67,15 +71,29 @@ class Scripting:
         self._on_failure = on_failure
         self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in load_scripts().items()}
         self._wire = Wire(client, on_resend=on_answer_lost)
+        pool = getattr(client, "connection_pool", None)
+        if isinstance(pool, (Pool, SentinelPool)):
+            pool.on_wrong_server = on_failure  # though a new connection leads to the right one at once
         self._mine = self.keys.running(me)
+        self._worker: int | None = None
 
     def run(self, call: Call) -> Any:
         """Run a script of the broker's, on this Redis, with the tracker's bounds."""
         return self._ask(lambda: self._wire.call(*call))
 
     def close(self) -> None:
-        """Close what connections are idle."""
-        self._wire.close()
+        """Close the connections.  What goes on opens one for each command."""
+        close_client(self.client)
+
+    def forked(self) -> None:
+        """Speak for the worker no more: this process is a child that it has forked.
+
+        A checkpoint is kept as long as the worker lives, for it renews the worker's heartbeat as well.
+        """
+        if self._worker is None:
+            self._worker = os.getppid()
+        self._on_contact, self._on_failure = lambda known, begun, absent: None, lambda error: None
+        self._on_answer_lost = lambda: None
 
     def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
@@ -95,11 +113,16 @@ class Scripting:
         return known == 1
 
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if self._worker is not None and (script != "checkpoint" or os.getppid() != self._worker):
+            raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
         return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
 
     def _ask(self, command: Callable[[], Any]) -> Any:
         try:
-            return command()
+            try:
+                return command()
+            except RedisClusterException as error:  # no RedisError: no node can be reached
+                raise redis.ConnectionError(str(error)) from error
         except redis.RedisError as error:
             self._on_answer_lost()
             self._on_failure(error)

@@ -298,6 +298,12 @@ class Table:
         with self._mutex:
             return [*self._by_id.values(), *(entry for entry in self._untold if not self._has(entry))]
 
+    def forked(self) -> None:
+        """Take new locks in a forked child: other threads may have held the old ones."""
+        self._mutex = threading.Lock()
+        for entry in self.entries():
+            entry.mutex = threading.Lock()
+
     def _has(self, entry: Entry) -> bool:
         return self._by_id.get(entry.copy.message_id) is entry
 

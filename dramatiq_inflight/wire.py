@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Scripts by the shortest way: a few connections of our own, several scripts in one write.
+"""Scripts by the shortest way: the pool's connections, several scripts in one write.
 
 Every tracked message costs two round trips, so what they cost a worker thread is what tracking costs.  redis-py's
 client does much around a command that is of no use here (its own retries, health checks, metrics, a look at each
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
+
+from .pool import Pool, SentinelPool
 
 __all__ = ["Call", "Wire"]
 
@@ -41,19 +43,18 @@ class Call(NamedTuple):
 
 
 class Wire:
-    """Sends scripts over connections made like the client's; as many as are used at once.
+    """Sends scripts over the connections of the client's pool; as many as are used at once.
 
-    All scripts that are sent this way bear being run twice: a connection that the server has closed is opened again,
-    and the scripts are sent again, once; `on_resend` is called then, for an answer may have been lost.  A client
-    without a connection pool (a cluster's) sends each by itself.
+    All scripts that are sent this way bear being run twice: a connection that was dead is opened again, and the scripts
+    are sent again, once; `on_resend` is called then, for an answer may have been lost.  A client without a pool of the
+    tracker's (a cluster's) sends each by itself.
     """
 
     def __init__(self, client: redis.Redis, on_resend: Callable[[], None]) -> None:
         self._client = client
         self._on_resend = on_resend
         pool = getattr(client, "connection_pool", None)
-        self._pool: Any = pool if isinstance(pool, redis.ConnectionPool) else None
-        self._idle: list[Any] = []
+        self._pool = pool if isinstance(pool, (Pool, SentinelPool)) else None
 
     def call(self, script: Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         """Run one script.
@@ -76,44 +77,35 @@ class Wire:
         """
         if self._pool is None:
             return [script(keys=keys, args=args) for script, keys, args in calls]
-        replies = self._round_trip(calls)
+        replies = self._round_trip(self._pool, calls)
         for i, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
                 self._client.script_load(calls[i].script.script)
-                replies[i] = self._round_trip((calls[i],))[0]
+                replies[i] = self._round_trip(self._pool, (calls[i],))[0]
         return replies
 
-    def close(self) -> None:
-        """Close what is idle."""
-        while self._idle:
-            self._idle.pop().disconnect()
-
-    def _round_trip(self, calls: Sequence[Call]) -> list[Any]:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            # Not the pool's make_connection, which counts: these are as many as there are worker threads.
-            connection = self._pool.connection_class(**self._pool.connection_kwargs)
-            connection.connect()  # this, and nothing else, asks the sentinels
+    def _round_trip(self, pool: Pool | SentinelPool, calls: Sequence[Call]) -> list[Any]:
+        connection = pool.get_connection()
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
         packed = connection.pack_commands(commands) if pack is None else [b"".join(map(pack, commands))]
         for last in (False, True):
             try:
-                connection.send_packed_command(packed, check_health=False)
+                connection.expected = len(calls)
+                connection.send_packed_command(packed)
                 replies = [_read(connection) for _ in calls]
             except redis.ConnectionError:
                 connection.disconnect()
                 if last:
                     raise
                 self._on_resend()
-                connection.connect()
+                connection = pool.open()
             except BaseException:
                 # A time-out, or an interrupt of the thread: the replies to come must not be taken for the next ones.
                 connection.disconnect()
                 raise
             else:
                 break
-        self._idle.append(connection)
+        pool.release(connection)
         return replies
 
 

@@ -370,7 +370,7 @@ def test_a_script_that_may_have_run_twice_is_an_answer_that_was_lost(lab: Lab) -
     a.register({})
     a.beat()
     assert lost == []
-    connection = a._wire._idle[-1]
+    connection = lab.client.connection_pool._idle[-1]
     read = connection.read_response
 
     def breaks() -> None:

@@ -208,7 +208,7 @@ def test_another_process_connects_like_the_client(given: redis.Redis) -> None:
     assert address is not None
     assert "secret" not in repr(address)
     pool = pickle.loads(address.pickled()).connect(5).connection_pool
-    assert pool.connection_class is given.connection_pool.connection_class
+    assert pool.plain_class is given.connection_pool.connection_class
     wanted = {
         name: value
         for name, value in given.connection_pool.connection_kwargs.items()

@@ -24,12 +24,13 @@ GRAPH = {
     },
     "attendant": {"connection", "evidence", "registry", "words"},
     "bell": set(),
+    "bookkeeping": set(),
     "broker_copies": {"marks", "scripting"},
     "broker_recovery": {"policy", "recovery", "redis_broker", "registry", "settings", "telling"},
     "challenge": {"outcomes", "registry"},
     "checkpoints": {"errors", "outcomes", "registry", "table"},
-    "connection": set(),
-    "continuations": {"redis_broker", "table"},
+    "connection": {"pool"},
+    "continuations": {"replies", "table"},
     "copying": {"incident", "marks", "outcomes", "policy", "records", "registry", "swept", "table"},
     "current": {"records", "table"},
     "deliveries": {"registry", "scripting", "table"},
@@ -41,6 +42,8 @@ GRAPH = {
     "environment": {"errors", "policy"},
     "errors": set(),
     "evidence": set(),
+    "following": {"replies"},
+    "forks": set(),
     "gate": {"bell", "siblings"},
     "handing_back": {"bell", "checkpoints", "errors", "table"},
     "heartbeat": {"errors", "lease", "registry"},
@@ -59,7 +62,7 @@ GRAPH = {
     "keys": set(),
     "lease": {"bell", "table"},
     "ledger": {"errors", "lease", "outcomes", "registry", "table", "wire"},
-    "listener": {"registry", "words"},
+    "listener": {"connection", "registry", "words"},
     "looking": {"records", "scripting"},
     "marks": set(),
     "membership": {"records", "schema", "scripting", "version"},
@@ -77,6 +80,7 @@ GRAPH = {
     "parsing": {"records", "schema", "views"},
     "policies": {"errors", "marks", "policy", "settings"},
     "policy": {"errors"},
+    "pool": {"ruled"},
     "process_metrics": {"runtime"},
     "reader": {
         "connection", "errors", "history", "keys", "parsing", "records", "schema", "settings", "version", "views",
@@ -84,18 +88,20 @@ GRAPH = {
     "records": {"outcomes"},
     "recovery": {"challenge", "copying", "incident", "outcomes", "records", "redis_broker", "scripting", "swept"},
     "recovery_thread": {"bell", "recovery"},
-    "redis_broker": {"scripting", "wire"},
+    "redis_broker": {"connection", "following", "replies", "scripting", "wire"},
     "refusing": {"errors", "marks", "outcomes", "runtime", "table"},
     "registry": {"broker_copies", "interventions", "orphans", "runs"},
+    "replies": set(),
+    "ruled": {"replies"},
     "runs": {"marks", "outcomes", "scripting", "wire"},
     "runtime": {
-        "broker_recovery", "checkpoints", "connection", "deliveries", "errors", "evidence", "gate", "handing_back",
-        "heartbeat", "heartbeat_process", "incarnation", "lease", "ledger", "listener", "membership", "policy",
-        "recovery_thread", "redis_broker", "registry", "settings", "siblings", "stalls", "table", "version", "watch",
-        "whereabouts", "wire", "words",
+        "bookkeeping", "broker_recovery", "checkpoints", "connection", "deliveries", "errors", "evidence", "forks",
+        "gate", "handing_back", "heartbeat", "heartbeat_process", "incarnation", "lease", "ledger", "listener",
+        "membership", "policy", "recovery_thread", "redis_broker", "registry", "settings", "siblings", "stalls",
+        "table", "version", "watch", "whereabouts", "wire", "words",
     },
     "schema": set(),
-    "scripting": {"keys", "schema", "wire"},
+    "scripting": {"connection", "keys", "pool", "schema", "wire"},
     "settings": {"environment", "errors", "incident", "policy"},
     "siblings": set(),
     "stalls": {"bell", "outcomes", "registry", "table"},
@@ -109,7 +115,7 @@ GRAPH = {
     "views": set(),
     "watch": {"evidence", "records", "registry", "words"},
     "whereabouts": {"connection", "errors", "settings"},
-    "wire": set(),
+    "wire": {"pool"},
     "words": {"membership", "outcomes"},
 }  # fmt: skip
 
@@ -124,6 +130,17 @@ PARTS = {
     "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version", "views"},
     "dashboard": {"errors", "history", "inspector", "operations"},
     "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},
+}
+
+#: How many lines a module has at the most, and why those have more that do.
+LONGEST = 250
+LONG = {
+    "inspector.py": "a public class, each of whose methods is described",
+    "ledger.py": "all that changes an entry's record does so under its mutex",
+    "middleware.py": "the hooks, in the order of a message's life, and the settings that users read of first",
+    "recovery.py": "one sweep",
+    "table.py": "the fields of an entry, each of which is described",
+    "runtime.py": "the one place where all that a worker holds is put together",
 }
 
 #: Modules that nobody in the package imports: whoever wants them has the extra that they need.

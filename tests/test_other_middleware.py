@@ -225,6 +225,32 @@ def test_a_middleware_that_skips_ends_the_record(app: App) -> None:
     assert hears.of(message)[-3:] == ["after_skip_message", "before_ack", "after_ack"]
 
 
+def test_a_message_that_outlives_its_worker_ends_as_it_does(app: App) -> None:
+    """The shutdown has timed out; what succeeds then has succeeded, and is not recovered as a failure."""
+    go, began = threading.Event(), threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        began.set()
+        assert go.wait(20)
+
+    app.actor(work, store_results=False).send()
+    app.start()
+    worker, runtime = app.worker, app.tracker._runtime
+    assert worker is not None
+    assert runtime is not None
+    assert began.wait(20)
+    worker.stop(timeout=100)
+    (entry,) = runtime.table.entries()
+    go.set()
+    wait_until(lambda: not runtime.table.entries(), what="it has ended")
+    assert (entry.succeeded, entry.stranded) == (True, False)
+    assert not app.client.exists(f"{app.broker.namespace}:default.msgs")
+    app.start()
+    app.join()
+    assert app.ran == [1]
+
+
 def test_a_stopped_worker_leaves_the_broker_as_it_was(app: App) -> None:
     """Also where it was stopped and started again."""
     for _ in range(2):

@@ -11,9 +11,10 @@ import pytest
 import redis
 
 from dramatiq_inflight.broker_copies import ACK_TTL
-from dramatiq_inflight.connection import COMMAND_TIMEOUT, bounded_client
+from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.outcomes import Claim, Finished, HandedBack, Mended, Requeued, Start
+from dramatiq_inflight.pool import COMMAND_TIMEOUT
 from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.registry import Registry
 

@@ -116,7 +116,7 @@ class Fleet:
     def __init__(self, lab: Lab, broker: RedisBroker) -> None:
         self.lab = lab
         self.broker = broker
-        self.queues = RedisQueues(broker)
+        self.queues = RedisQueues(broker, broker.client)
 
     def dead(
         self, name: str, messages: int, *, apart: bool = False, limit: int = 3, tailored: bool = False

@@ -685,8 +685,9 @@ def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
 
         do_ack = app.broker.do_ack
         patch.setattr(app.broker, "do_ack", killed)
-        patch.setattr(runtime.queues, "ack_alone", lambda: None)
+        patch.setattr(runtime.queues, "detach", lambda: None)
         patch.setattr(runtime.heartbeat, "beat", lambda: None)
+        patch.setattr(runtime.bookkeeping, "once", lambda: None)
         for step in ("settle_what_was_never_acknowledged", "let_go"):
             patch.setattr(runtime.ledger, step, lambda *args: None)
         app.stop()

@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A hostile network on loopback: a proxy that forwards connections to a server, and fails on demand."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Link", "NetworkProxy"]
+
+#: How many bytes pass at a time, and how many a kernel may hold for each socket.
+CHUNK = 64 * 1024
+
+
+class Link:
+    """One connection through the proxy.
+
+    Attributes:
+      target: The port of the server that the connection reached.
+      passed: How many bytes have passed, both ways.
+      swallowed: How many bytes the proxy has dropped without a word.
+    """
+
+    def __init__(self, proxy: NetworkProxy, near: socket.socket, far: socket.socket, target: int) -> None:
+        self.target = target
+        self.passed = 0
+        self.swallowed = 0
+        self.swallows = False
+        self.stalled = False
+        self.delay = 0.0
+        self.closed = False
+        self._proxy = proxy
+        self._near = near
+        self._far = far
+        self._last = time.monotonic()
+
+    def start(self) -> None:
+        for source, sink in ((self._near, self._far), (self._far, self._near)):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def reset(self) -> None:
+        """Close both sides with a reset."""
+        self.closed = True
+        for sock in (self._near, self._far):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RD)  # a thread that reads keeps the descriptor open until it returns
+            except OSError:
+                pass
+            sock.close()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(CHUNK):
+                self._forward(data, sink)
+        except OSError:
+            pass
+        self._end()
+
+    def _forward(self, data: bytes, sink: socket.socket) -> None:
+        proxy = self._proxy
+        idle_limit = proxy.idle_limit
+        if idle_limit is not None and time.monotonic() - self._last > idle_limit:
+            self.swallows = True  # a balancer that has forgotten a connection does not remember it later
+        self._last = time.monotonic()
+        if self.swallows:
+            self.swallowed += len(data)
+            return
+        if self.delay or proxy.latency:
+            time.sleep(self.delay or proxy.latency)
+        while (self.stalled or proxy.stalled) and not self.closed:
+            time.sleep(0.005)
+        if proxy.bandwidth is not None:
+            proxy.take(len(data))
+        sink.sendall(data)
+        self.passed += len(data)
+
+    def _end(self) -> None:
+        self.closed = True
+        for sock in (self._near, self._far):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class NetworkProxy:
+    """Forwards every connection to a server on loopback.
+
+    Faults apply to all connections, unless a `Link` has its own.
+
+    Attributes:
+      links: All connections so far.
+      stalled: Whether nothing comes through; the bytes arrive later.
+      latency: How long each piece of data waits, seconds.
+      bandwidth: How many bytes a second all connections together may pass; ``None`` for no limit.
+      idle_limit: After how many idle seconds a connection swallows what is sent on it; ``None`` for never.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.links: list[Link] = []
+        self.stalled = False
+        self.latency = 0.0
+        self.bandwidth: float | None = None
+        self.idle_limit: float | None = None
+        #: Whether new connections get no answer at all: the kernel accepts them, and nobody forwards them.
+        self.ignores = False
+        self._mutex = threading.Lock()
+        self._free_at = 0.0
+        self._ignored: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)  # or a megabyte fits into the kernel
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="network-proxy", daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def open_links(self) -> list[Link]:
+        """The connections that neither side has closed."""
+        return [link for link in self.links if not link.closed]
+
+    def switch(self, target: int) -> None:
+        """New connections go to another server; those that are open stay where they are."""
+        self.target = target
+
+    def stall(self) -> None:
+        """Hold back all bytes, until `resume`."""
+        self.stalled = True
+
+    def resume(self) -> None:
+        """Deliver what was held back, and go on."""
+        self.stalled = False
+
+    def swallow(self, which: Callable[[Link], bool] = lambda link: True) -> int:
+        """Drop without a word whatever comes on the open connections from now on.  Returns how many these are."""
+        links = [link for link in self.open_links() if which(link)]
+        for link in links:
+            link.swallows = True
+        return len(links)
+
+    def reset(self, which: Callable[[Link], bool] = lambda link: True) -> int:
+        """Reset the open connections.  Returns how many these were."""
+        links = [link for link in self.open_links() if which(link)]
+        for link in links:
+            link.reset()
+        return len(links)
+
+    def take(self, size: int) -> None:
+        """Wait for a share of the bandwidth."""
+        with self._mutex:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + size / (self.bandwidth or float("inf"))
+            pause = self._free_at - now
+        time.sleep(pause)
+
+    def close(self) -> None:
+        """Accept no more, and close all connections."""
+        self._listener.close()
+        for sock in self._ignored:
+            sock.close()
+        for link in self.links:
+            link.reset()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.ignores:
+                self._ignored.append(near)
+                continue
+            try:
+                target = self.target
+                far = socket.create_connection(("127.0.0.1", target), timeout=5)
+                far.settimeout(None)
+            except OSError:
+                near.close()
+                continue
+            for sock in (near, far):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHUNK)
+            link = Link(self, near, far, target)
+            self.links.append(link)
+            link.start()
