@@ -168,7 +168,7 @@ class Checkpoints:
     def _write(self, entry: Entry, fields: dict[str, str]) -> Saved:
         with entry.mutex:
             entry.moved_at = time.monotonic()  # it moves, though that may not be possible to keep
-            return self._registry.checkpoint(entry.copy.message_id, entry.run, fields)
+            return self._registry.checkpoint(entry.copy.message_id, entry.run, fields, entry.copy.origin)
 
 
 def _is_within_our_code() -> bool:

@@ -44,7 +44,7 @@ class Ending:
 
     def _processed(self, message: Any, entry: Entry, result: Any, exception: BaseException | None) -> None:
         self._end(entry, succeeded=exception is None)
-        if self._is_lost(entry):
+        if self._is_lost(entry, exception is not None or has_more_to_do(self.runtime.broker, message)):
             entry.cut_short = has_more_to_do(self.runtime.broker, message)
             _let_nothing_follow(message)  # its new owner answers for it
         elif _is_to_go_on(entry, exception):
@@ -153,9 +153,9 @@ class Ending:
         _let_nothing_follow(message)  # it has not failed, and has not succeeded either
         self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
 
-    def _is_lost(self, entry: Entry) -> bool:
+    def _is_lost(self, entry: Entry, something_follows: bool = False) -> bool:
         """Whether another worker has the message, as far as Redis can be asked."""
-        if self.runtime.lease.in_doubt(entry):
+        if self.runtime.lease.in_doubt(entry, something_follows=something_follows):
             try:
                 self.runtime.ledger.look_up(entry)
             except redis.RedisError:
@@ -209,7 +209,7 @@ class Ending:
 
     def _forget(self, message: Any, entry: Entry | None) -> None:
         """The broker is done with this copy, and so is this thread."""
-        if entry is not None and entry.phase is Phase.ENDED and not entry.told and not entry.lost:
+        if entry is not None and entry.phase is Phase.ENDED and not entry.lost and self.runtime.ledger.owes(entry):
             entry.phase = Phase.UNTOLD
         # Its record must not say that it is alone when others come in.
         self.runtime.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)

@@ -11,9 +11,14 @@ import redis
 from dramatiq.logging import get_logger
 
 from .bell import Bell
+from .moment import Moment
 from .table import Entry
 
 __all__ = ["Connectivity", "Lease"]
+
+#: How recent the last contact must be for what follows from a message to need no look-up, seconds.  The clocks of a
+#: virtual machine that is paused may all stand still, so no worker can tell that it was away for longer.
+JUST_NOW = 0.5
 
 
 class Connectivity:
@@ -22,7 +27,7 @@ class Connectivity:
     def __init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
         self._mutex = threading.Lock()
-        self._away_since: float | None = None
+        self._away_since: Moment | None = None
         self._failed_at = float("-inf")
         #: How many commands have not reached Redis, or were refused.
         self.failures = 0
@@ -37,8 +42,8 @@ class Connectivity:
         """Whether any command has failed in the last so many seconds."""
         return time.monotonic() - self._failed_at < seconds
 
-    def succeeded(self, begun: float) -> None:
-        """A script has renewed the heartbeat; `begun` says when (``time.monotonic``).
+    def succeeded(self, begun: Moment) -> None:
+        """A script has renewed the heartbeat; `begun` says when.
 
         One from before the outage ends none.  Nor does a command that only reads: Redis answers those while it is full.
         """
@@ -46,10 +51,10 @@ class Connectivity:
             return
         with self._mutex:
             since = self._away_since
-            if since is None or begun < since:
+            if since is None or begun.since_boot < since.since_boot:
                 return
             self._away_since = None
-        self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", time.monotonic() - since)
+        self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", since.age)
 
     def failed(self, error: redis.RedisError) -> None:
         """A command did not reach Redis, or was refused."""
@@ -58,7 +63,7 @@ class Connectivity:
             self.failures += 1
             first = self._away_since is None
             if first:
-                self._away_since = time.monotonic()
+                self._away_since = Moment.now()
         if first:
             self.logger.error(
                 "Redis cannot be used (%s: %s). Work goes on; what starts now is not tracked until it is back.",
@@ -74,7 +79,8 @@ class Lease:
     Others may have taken its messages when it was silent for a TTL (frozen, starved, or cut off), and single ones when
     it left two challenges unanswered.  From half a TTL of silence on, or when Redis says that it did not know the
     incarnation, or an answer of Redis was lost, a new epoch begins: every message that started in an earlier one is
-    looked up before anything is done in its name.  So is one that ends when a challenge may have gone unanswered.
+    looked up before anything is done in its name.  So is one that ends when a challenge may have gone unanswered, and
+    one from which anything follows, unless Redis has answered just now.
 
     Parameters:
       ttl: How long a heartbeat is believed, seconds.
@@ -87,7 +93,7 @@ class Lease:
         self._silent_after = ttl / 2
         #: After how long a silence others may have taken single messages, seconds.
         self.doubt_after = min(ttl / 2, patience)
-        self._last_contact = time.monotonic()
+        self._last_contact = Moment.now()
         self._answer_lost = False
         self._last_silence = 0.0
         self._silence_ended = float("-inf")
@@ -111,17 +117,17 @@ class Lease:
         self._looked_into = self._losses
         return self._losses[0] > self._settled[0]
 
-    def contact(self, known: bool, begun: float, absent: bool = False) -> None:
+    def contact(self, known: bool, begun: Moment, absent: bool = False) -> None:
         """A script of ours has renewed the heartbeat.
 
         Parameters:
           known: Whether we were believed to live until then, with all that we run.
-          begun: When it was sent (``time.monotonic``): the heartbeat is no older than that.
+          begun: When it was sent: the heartbeat is no older than that.
           absent: Whether Redis had not heard of us at all.
         """
-        silence = begun - self._last_contact
+        silence = self._last_contact.until(begun)
         doubt = silence > self._silent_after or self._answer_lost
-        self._last_contact = max(begun, self._last_contact)
+        self._last_contact = max(begun, self._last_contact)  # by the time since boot
         self._answer_lost = False
         if not known:
             if self._registered:
@@ -136,8 +142,8 @@ class Lease:
             self.epoch += 1
 
     @property
-    def last_contact(self) -> float:
-        """When the last script was sent that renewed the heartbeat (``time.monotonic``)."""
+    def last_contact(self) -> Moment:
+        """When the last script was sent that renewed the heartbeat."""
         return self._last_contact
 
     @property
@@ -180,8 +186,13 @@ class Lease:
     @property
     def silent(self) -> bool:
         """Whether we may be taken for dead soon, or already are."""
-        return time.monotonic() - self._last_contact > self._silent_after
+        return self._last_contact.age > self._silent_after
 
-    def in_doubt(self, entry: Entry) -> bool:
-        """Whether the message may have been taken from us since it was last looked up."""
-        return entry.epoch != self.epoch or time.monotonic() - self._last_contact > self.doubt_after
+    def in_doubt(self, entry: Entry, *, something_follows: bool = False) -> bool:
+        """Whether the message may have been taken from us since it was last looked up.
+
+        Parameters:
+          something_follows: Whether it is about to have consequences that no script of ours fences: a retry, say.
+        """
+        enough = min(JUST_NOW, self.doubt_after) if something_follows else self.doubt_after
+        return entry.epoch != self.epoch or self._last_contact.age > enough

@@ -12,8 +12,10 @@ from dramatiq.logging import get_logger
 
 from .errors import MessageLost
 from .lease import Lease
+from .marks import Copy
 from .outcomes import Finished, Mended
 from .registry import Registry
+from .scripting import NotSent
 from .table import Entry, Phase, Table
 from .wire import Call
 
@@ -27,6 +29,10 @@ ACK_PATIENCE = 60.0
 ACK_PAUSE = 2.0
 
 
+#: What a message may be told whose record is its own, if the number of its run is not known.
+OWNED = (Finished.LATE, Finished.FENCED)
+
+
 class Ledger:
     """What Redis knows of the messages in this process.
 
@@ -37,6 +43,7 @@ class Ledger:
       on_drop: Called with what was dropped from the table then.
       unacked: Whether what is finished before its ack is to be remembered until that.
       payload_of: The encoded message.
+      broker_keys: The broker's ack set of this worker for a queue, and the queue's messages, if on this Redis.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Ledger:
         on_drop: Callable[[Entry], None],
         unacked: bool,
         payload_of: Callable[[Entry], bytes],
+        broker_keys: Callable[[str], tuple[str, ...]],
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.registry = registry
@@ -62,7 +70,8 @@ class Ledger:
         self.on_drop = on_drop
         self.unacked = unacked
         self.payload_of = payload_of
-        self._strangers: dict[str, int] = {}  # by their run
+        self.broker_keys = broker_keys
+        self._strangers: dict[str, tuple[int, str]] = {}  # by run and origin
 
     def beaten(self) -> None:
         """This incarnation has beaten: tell Redis what it could not be told, and mend what differs.
@@ -80,7 +89,9 @@ class Ledger:
         """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
         try:
             with entry.mutex:
-                self.registry.accompany(entry.copy.message_id, entry.run)
+                if not entry.run:
+                    self._mend(entry)
+                self.registry.accompany(entry.copy.message_id, entry.run, entry.copy.origin)
                 entry.alone = False
         except redis.RedisError:
             return False
@@ -104,16 +115,9 @@ class Ledger:
                 if then is not None:
                     self.registry.run(then)
                 return
-            outcome = self.registry.finish(
-                entry.copy,
-                entry.run,
-                again=entry.enqueued_again or entry.cut_short,
-                contended=entry.contended,
-                unacked=unacked,
-                remember=entry.policy.remember_completed,
-                broker_keys=broker_keys,
-                then=then,
-            )
+            outcome = self._finish(entry, broker_keys, then, unacked=unacked)
+            if outcome in OWNED and self._finds_run(entry):
+                outcome = self._finish(entry, broker_keys, None, unacked=unacked)
             entry.told = True
         if outcome is Finished.LATE:
             self.logger.warning(
@@ -125,6 +129,18 @@ class Ledger:
                 "Message %s was completed here, but another worker owns it: nothing was changed.", entry.copy.message_id
             )
 
+    def _finish(self, entry: Entry, broker_keys: tuple[str, ...], then: Call | None, *, unacked: bool) -> Finished:
+        return self.registry.finish(
+            entry.copy,
+            entry.run,
+            again=entry.enqueued_again or entry.cut_short,
+            contended=entry.contended,
+            unacked=unacked,
+            remember=entry.policy.remember_completed,
+            broker_keys=broker_keys,
+            then=then,
+        )
+
     def let_go(self, entry: Entry) -> None:
         """Tell Redis that a message has failed; if it is stranded, that nothing comes next unless recovery sees to it.
 
@@ -134,23 +150,41 @@ class Ledger:
         with entry.mutex:
             if entry.lost:
                 return
-            if entry.stranded:
-                outcome = self.registry.hand_over(entry.copy.message_id, entry.run, entry.payload)
-            else:
-                outcome = self.registry.release(
-                    entry.copy.message_id,
-                    entry.run,
-                    contended=entry.contended or entry.may_run_again,
-                    consumed=not entry.may_run_again,
-                    dead_lettered=entry.dead_lettered,
-                    copy=None if entry.may_run_again else entry.copy,
-                )
+            outcome = self._let_go(entry)
+            # What is stranded has no other copy: its record is written where Redis has lost it.
+            if (outcome in OWNED and self._finds_run(entry)) or (entry.stranded and self._is_written(entry, outcome)):
+                outcome = self._let_go(entry)
             entry.told = True
         if outcome is Finished.HANDED_OVER:
             self.logger.warning(
                 "Message %s failed and its retry could not be enqueued; recovery enqueues it.", entry.copy.message_id
             )
             self.on_hand_over()
+
+    def _let_go(self, entry: Entry) -> Finished:
+        copy = entry.copy
+        if entry.stranded:
+            return self.registry.hand_over(copy.message_id, entry.run, entry.payload, origin=copy.origin)
+        return self.registry.release(
+            copy.message_id,
+            entry.run,
+            contended=entry.contended or entry.may_run_again,
+            consumed=not entry.may_run_again,
+            dead_lettered=entry.dead_lettered,
+            copy=copy,
+        )
+
+    def _finds_run(self, entry: Entry) -> bool:
+        """Look up the number of a run whose start was not answered: only the number says what is its own."""
+        if entry.run or entry.lost:
+            return False
+        self._mend(entry)
+        return bool(entry.run) and not entry.lost
+
+    def _is_written(self, entry: Entry, outcome: Finished) -> bool:
+        if outcome is Finished.GONE:
+            self._mend(entry)
+        return outcome is Finished.GONE and bool(entry.run) and not entry.lost
 
     def hand_back(self, entry: Entry) -> None:
         """Tell Redis that a message has stopped, and is about to be enqueued again: whichever copy starts, may.
@@ -161,7 +195,8 @@ class Ledger:
         with entry.mutex:
             if entry.lost or entry.told:
                 return
-            outcome = self.registry.hand_over(entry.copy.message_id, entry.run, b"", later=True)
+            copy = entry.copy
+            outcome = self.registry.hand_over(copy.message_id, entry.run, b"", later=True, origin=copy.origin)
             entry.told = outcome is Finished.HANDED_OVER
             if outcome is Finished.FENCED:
                 self._mend(entry)  # ours all the same, if only the answer was lost that it had let go
@@ -180,23 +215,29 @@ class Ledger:
     def _mend(self, entry: Entry) -> None:
         epoch = self.lease.epoch
         try:
-            payload = self.payload_of(entry)
+            mended, run, generation, crashes, drains = self.registry.mend(
+                entry.copy,
+                lambda: self.payload_of(entry),
+                run=entry.run,
+                limit=entry.policy.limit,
+                started_ms=entry.started_ms,
+                crashes=entry.crashes,
+                drains=entry.drains,
+                alone=entry.alone,
+                tailored=entry.policy.tailored,
+                acked=entry.acking_since > 0 or entry.phase is Phase.UNTOLD,
+                broker_keys=self.broker_keys(entry.copy.queue),
+            )
+        except NotSent:
+            raise
         except redis.RedisError:
+            entry.contended = True  # it may have been written: its end is told, and remembered
             raise
         except Exception:
             self.logger.exception("Message %s cannot be encoded any more: it is not looked up.", entry.copy.message_id)
             return
-        mended, run, generation, crashes, drains = self.registry.mend(
-            entry.copy,
-            payload,
-            run=entry.run,
-            limit=entry.policy.limit,
-            started_ms=entry.started_ms,
-            crashes=entry.crashes,
-            drains=entry.drains,
-            alone=entry.alone,
-            tailored=entry.policy.tailored,
-        )
+        if mended is Mended.AGAIN:
+            return  # it stays in doubt
         if mended is Mended.LOST:
             if not entry.lost:
                 self.lose(entry)
@@ -206,6 +247,15 @@ class Ledger:
             entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
             entry.written = True
         entry.epoch = epoch
+
+    def owes(self, entry: Entry) -> bool:
+        """Whether Redis is still to be told how a message ended.
+
+        Not what it never heard of, and of which it has nothing to remember: what runs while Redis is away would fill
+        the memory of the process.
+        """
+        to_tell = entry.written or entry.contended or entry.stranded or entry.policy.remember_completed > 0
+        return to_tell and not entry.told
 
     def lose(self, entry: Entry) -> None:
         """Another worker has the message, or is to have it."""
@@ -262,6 +312,7 @@ class Ledger:
         for entry in running:
             if not entry.written or self.lease.in_doubt(entry):
                 self.look_up(entry)
+        self._see_deliveries(running)
         if self.registry.count_running() == len(before) and not self._strangers:
             return
         there = self.registry.running_here()
@@ -272,8 +323,22 @@ class Ledger:
         # stranger one beat ago as well is let go.
         strangers = there - {entry.copy.message_id for entry in before + self.table.entries()}
         runs = self.registry.runs_of(strangers) if strangers else {}
-        for message_id, run in runs.items():
-            if self._strangers.get(message_id) == run:
+        for message_id, (run, origin) in runs.items():
+            if self._strangers.get(message_id) == (run, origin):
                 self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
-                self.registry.release(message_id, run, contended=True, consumed=False)
+                copy = Copy(message_id, 0, origin, "", False, "", "")
+                self.registry.release(message_id, run, contended=True, consumed=False, copy=copy)
         self._strangers = runs
+
+    def _see_deliveries(self, running: list[Entry]) -> None:
+        """Where the broker does not hold a copy any more that runs here, the record is all that is left."""
+        delivered = [
+            (entry, (keys, entry.copy.broker_copy_id))
+            for entry in running
+            if entry.copy.broker_copy_id and (keys := self.broker_keys(entry.copy.queue))
+        ]
+        if not delivered:
+            return
+        for (entry, _), held in zip(delivered, self.registry.delivered([where for _, where in delivered]), strict=True):
+            if not held and entry.phase is Phase.RUNNING:
+                self.look_up(entry)

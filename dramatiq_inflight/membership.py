@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import redis
 
+from .moment import Moment
 from .records import DRAINING, DeadIncarnation
 from .schema import FIELDS, Held, Refusal
 from .scripting import Scripting, flag, ms
@@ -42,7 +42,7 @@ class Membership(Scripting):
             for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
-        begun = time.monotonic()
+        begun = Moment.now()
         known = self._enter(self.me, {**fields, **self.schema.said()})
         if isinstance(known, Refusal):
             return known

@@ -116,6 +116,8 @@ class Mended(enum.Enum):
     LOST = "lost"
     #: Its start was not recorded, and its record is about an earlier enqueue of it, which is not over.
     LATER = "later"
+    #: It says neither: it came too late, time and again.
+    AGAIN = "again"
 
 
 class HandedBack(enum.Enum):

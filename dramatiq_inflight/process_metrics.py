@@ -103,7 +103,7 @@ class ProcessMetrics(threading.Thread):
     def write(self) -> None:
         """Write the numbers as they are now."""
         self._healthy.set(self._is_healthy())
-        self._heard.set(time.time() - (time.monotonic() - self._runtime.lease.last_contact))
+        self._heard.set(time.time() - self._runtime.lease.last_contact.age)
         for i, (counter, read) in enumerate(self._counters):
             now = read()
             counter.inc(now - self._told[i])

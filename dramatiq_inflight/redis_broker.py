@@ -216,6 +216,25 @@ class RedisQueues:
                 moved += len(ids)
         return moved
 
+    def give_back_unheld(self, queue: str, held: Collection[str]) -> int:
+        """Move what this broker has fetched from a queue back to it, but for what is held in this process.
+
+        At the present time: a living worker must not look dead.
+
+        Returns: how many messages there were.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        key = self._acks(self.broker.broker_id, queue)
+        if self._client.scard(key) == 0:
+            return 0
+        members = cast("set[bytes]", self._client.smembers(key))
+        strays = [id for id in members if id.decode() not in held]
+        for start in range(0, len(strays), BATCH):
+            self._requeue(self.broker.broker_id, queue, strays[start : start + BATCH], at=current_millis())
+        return len(strays)
+
     def is_empty(self, broker_id: str, queues: Collection[str]) -> bool:
         """Whether a worker has nothing left that it had fetched."""
         keys = [self._acks(broker_id, queue) for queue in queues]

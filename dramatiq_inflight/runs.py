@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import redis
 
 from .marks import Copy
+from .moment import Moment
 from .outcomes import Finished, Mended, Saved, Stalled, Start, Started
 from .scripting import Scripting, flag, ms
 from .wire import Call
@@ -62,7 +62,7 @@ class Runs(Scripting):
           tailored: Whether its recovery takes a copy.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
-        begun = time.monotonic()
+        begun = Moment.now()
         reply = self._call(
             "start",
             [self.keys.record(copy.message_id), *self._starts, *broker_keys],
@@ -78,16 +78,24 @@ class Runs(Scripting):
         self._in_contact(reply[1], begun)
         return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
 
-    def accompany(self, message_id: str, run: int) -> None:
+    def accompany(self, message_id: str, run: int, origin: str = "") -> None:
         """A message that had its process to itself is about to get company."""
-        self._own("accompany", [self.keys.record(message_id), self.keys.heartbeats], [self.me, self.ttl_ms, run])
+        keys = [self.keys.record(message_id), self.keys.heartbeats]
+        self._own("accompany", keys, [self.me, self.ttl_ms, run, origin])
 
-    def checkpoint(self, message_id: str, run: int, fields: dict[str, str]) -> Saved:
+    def checkpoint(self, message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
         """Keep how far a run has come.  One round trip."""
         reply = self._own(
             "checkpoint",
             [self.keys.record(message_id), self.keys.heartbeats, self.keys.checkpoint(message_id)],
-            [self.me, self.ttl_ms, run, ms(CHECKPOINT_TTL), *(text for pair in fields.items() for text in pair)],
+            [
+                self.me,
+                self.ttl_ms,
+                run,
+                ms(CHECKPOINT_TTL),
+                origin,
+                *(text for pair in fields.items() for text in pair),
+            ],
         )
         return Saved(reply[0].decode())
 
@@ -96,7 +104,9 @@ class Runs(Scripting):
         raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
 
-    def stall(self, message_id: str, run: int, *, recover: bool, still: float, hold: float) -> Stalled:
+    def stall(
+        self, message_id: str, run: int, *, recover: bool, still: float, hold: float, origin: str = ""
+    ) -> Stalled:
         """A message that runs here has not moved for `still` seconds.  One round trip.
 
         Parameters:
@@ -105,14 +115,14 @@ class Runs(Scripting):
         reply = self._own(
             "stall",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, flag(recover), round(still * 1000), ms(hold)],
+            [self.me, self.ttl_ms, message_id, run, flag(recover), round(still * 1000), ms(hold), origin],
         )
         return Stalled(reply[0].decode())
 
     def mend(
         self,
         copy: Copy,
-        payload: bytes,
+        payload: bytes | Callable[[], bytes],
         *,
         run: int,
         limit: int,
@@ -121,22 +131,33 @@ class Runs(Scripting):
         drains: int,
         alone: bool = False,
         tailored: bool = False,
+        acked: bool = False,
+        broker_keys: Sequence[str] = (),
     ) -> tuple[Mended, int, int, int, int]:
         """This process runs the message: make the record say so, if nobody else has started it.
 
+        One round trip where the record says so already; two where it is to be written.
+
         Parameters:
+          payload: The encoded message, or what encodes it; called only if it is to be written.
+          run: As `start` gave it; 0 if its answer was lost.
           crashes, drains: As they were when this run started: what it was charged with since is taken back.
+          acked: Whether the broker was told already that its copy is done with.
+          broker_keys: As for `start`.
 
         Returns: what became of it, and the record's run, generation, crashes and drains.
         """
-        reply = self._own(
-            "mend",
-            [self.keys.record(copy.message_id), *self._ends],
-            [
-                *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
-                *(limit, copy.broker_copy_id, started_ms, crashes, drains, flag(alone), flag(tailored), payload),
-            ],
-        )
+        keys = [self.keys.record(copy.message_id), *self._ends, *broker_keys]
+        args = [
+            *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
+            *(limit, copy.broker_copy_id, started_ms, crashes, drains, flag(alone), flag(tailored)),
+        ]
+        reply = self._own("mend", keys, [*args, b"", 0, flag(not acked)])
+        for _ in range(3):  # the second answer may have come too late
+            if reply[0] != b"again":
+                break
+            payload = payload if isinstance(payload, bytes) else payload()
+            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked)])
         return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
     def finish(
@@ -154,7 +175,6 @@ class Runs(Scripting):
         """The message is complete.  One round trip.
 
         Parameters:
-          run: As `start` gave it; 0 if its answer was lost.
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
           unacked: Whether it is to be remembered until `acked` says that the broker was told.
@@ -169,7 +189,7 @@ class Runs(Scripting):
             *(self.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
             round(remember * 1000),
         ]
-        begun = time.monotonic()
+        begun = Moment.now()
         if then is None:
             reply = self._call("finish", keys, args)
         else:
@@ -196,18 +216,20 @@ class Runs(Scripting):
         Parameters:
           consumed: False: it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
-          copy: What ran, in case that its start was not recorded (run 0).
+          copy: What ran.
         """
         its_copy = "2" if dead_lettered else flag(consumed)
-        origin, generation = (copy.origin, copy.generation) if copy is not None else ("", 0)
+        origin = copy.origin if copy is not None else ""
         reply = self._own(
             "release",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, its_copy, origin, generation],
+            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, its_copy, origin],
         )
         return FINISHED[reply[0]]
 
-    def hand_over(self, message_id: str, run: int, payload: bytes, *, later: bool = False) -> Finished:
+    def hand_over(
+        self, message_id: str, run: int, payload: bytes, *, later: bool = False, origin: str = ""
+    ) -> Finished:
         """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to.
 
         Parameters:
@@ -217,6 +239,6 @@ class Runs(Scripting):
         reply = self._own(
             "hand_over",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, self.fence_ms],
+            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, self.fence_ms, origin],
         )
         return FINISHED[reply[0]]

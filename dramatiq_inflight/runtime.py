@@ -28,6 +28,7 @@ from .lease import Connectivity, Lease
 from .ledger import Ledger
 from .listener import Listener
 from .membership import GRACE
+from .moment import Moment
 from .policy import Policy
 from .recovery_thread import RecoveryThread
 from .redis_broker import RedisQueues
@@ -105,11 +106,13 @@ class Runtime:
             on_contact=self._in_contact,
             on_answer_lost=self.lease.answer_lost,
             on_failure=self.connectivity.failed,
+            is_away=lambda: self.connectivity.away and self.queues is None,
         )
         #: Whether the worker has stopped.
         self.left = False
         self.deliveries = Deliveries(
             self.registry,
+            self._broker_queues,
             is_for_others=lambda message: self.handing_back.begun and policy_of(message).hand_back is not None,
         )
         self.recovery = recovery_of(
@@ -143,6 +146,7 @@ class Runtime:
             on_drop=lambda entry: self.gate.expel(entry.thread),
             unacked=not self.finishes_with_ack,
             payload_of=self._payload_of,
+            broker_keys=self.broker_keys,
         )
         self.bookkeeping = Bookkeeping(self.keep_books)
         self.heartbeat = Heartbeat(
@@ -316,7 +320,7 @@ class Runtime:
         self.ledger.beaten()
         self.deliveries.flush()
 
-    def _in_contact(self, known: bool, begun: float, absent: bool) -> None:
+    def _in_contact(self, known: bool, begun: Moment, absent: bool) -> None:
         self.lease.contact(known, begun, absent)
         self.connectivity.succeeded(begun)
 

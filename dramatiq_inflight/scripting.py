@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,17 +15,25 @@ from redis.exceptions import RedisClusterException
 
 from .connection import close_client
 from .keys import Keys
+from .moment import Moment
 from .pool import Pool, SentinelPool
 from .schema import OURS, Schema
 from .wire import Call, Wire
 
-__all__ = ["BATCH", "Scripting", "flag", "load_scripts", "ms"]
+__all__ = ["BATCH", "NotSent", "Scripting", "flag", "load_scripts", "ms"]
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
 
 #: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
 FIRST_DEADLINE_TTLS = 10
+
+#: What Redis can be told of a message later as well, by the heartbeat.
+LATER = frozenset({"accompany", "checkpoint", "mend", "finish", "release", "hand_over", "settle", "put_off", "acked"})
+
+
+class NotSent(redis.ConnectionError):
+    """Redis is away, and is on its own: no message waits to be told so once more."""
 
 
 class Scripting:
@@ -39,9 +46,10 @@ class Scripting:
       heartbeat_ttl: How long a heartbeat is believed, seconds.
       fence_ttl: How long settled records are remembered, seconds.
       on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
-        when it was begun (``time.monotonic``), and whether Redis had not heard of it at all.
+        when it was begun, and whether Redis had not heard of it at all.
       on_answer_lost: Called when a script may have run, and what it said is not known.
       on_failure: Called after every command that did not reach Redis, or was refused.
+      is_away: Whether what can be told later is not to be tried now.
       schema: What this version writes and can read.
     """
 
@@ -53,9 +61,10 @@ class Scripting:
         *,
         heartbeat_ttl: float,
         fence_ttl: float,
-        on_contact: Callable[[bool, float, bool], None] = lambda known, begun, absent: None,
+        on_contact: Callable[[bool, Moment, bool], None] = lambda known, begun, absent: None,
         on_answer_lost: Callable[[], None] = lambda: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
+        is_away: Callable[[], bool] = lambda: False,
         schema: Schema | None = None,
     ) -> None:
         self.client = client
@@ -69,6 +78,7 @@ class Scripting:
         self._on_contact = on_contact
         self._on_answer_lost = on_answer_lost
         self._on_failure = on_failure
+        self._is_away = is_away
         self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in load_scripts().items()}
         self._wire = Wire(client, on_resend=on_answer_lost)
         pool = getattr(client, "connection_pool", None)
@@ -97,17 +107,17 @@ class Scripting:
 
     def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
-        begun = time.monotonic()
+        begun = Moment.now()
         reply = self._call(script, keys, args)
         self._in_contact(reply[1], begun)
         return reply
 
     def _say_alive(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
         """A script that does nothing else, or whose answer is no more than whether this incarnation was known."""
-        begun = time.monotonic()
+        begun = Moment.now()
         return self._in_contact(self._call(script, keys, args), begun)
 
-    def _in_contact(self, known: int, begun: float) -> bool:
+    def _in_contact(self, known: int, begun: Moment) -> bool:
         """A script has renewed the heartbeat; `known`: as ``beat`` in _common.lua says it."""
         self._on_contact(known == 1, begun, known < 0)
         return known == 1
@@ -115,6 +125,8 @@ class Scripting:
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._worker is not None and (script != "checkpoint" or os.getppid() != self._worker):
             raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
+        if script in LATER and self._is_away():
+            raise NotSent(f"Redis is away: {script} is not sent.")
         return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
 
     def _ask(self, command: Callable[[], Any]) -> Any:

@@ -97,7 +97,13 @@ class Stalls(threading.Thread):
             if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.moved_at < still:
                 return  # it has moved meanwhile, or ended
             try:
-                became = self._registry.stall(message_id, entry.run, recover=recover, still=still, hold=self._hold)
+                became = self._registry.stall(
+                    *(message_id, entry.run),
+                    recover=recover,
+                    still=still,
+                    hold=self._hold,
+                    origin=entry.copy.origin,
+                )
             except redis.RedisError:
                 entry.epoch = NEVER  # it may have been given up: looked up before anything is done in its name
                 raise

@@ -160,6 +160,7 @@ class Starting:
                 started = start(entry.payload if broker_keys else entry.encoded())
                 return start(entry.encoded()) if started.answer is Start.PAYLOAD else started
         except redis.RedisError:
+            entry.contended = True  # it may have been recorded, or may yet be: its end is told, and remembered
             return None  # said once, by Connectivity
 
     def _be_alone(self, message: Any, entry: Entry, started: Started) -> None:

@@ -20,6 +20,7 @@ from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.lease import Lease
 from dramatiq_inflight.listener import Listener
 from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.moment import Moment
 from dramatiq_inflight.outcomes import Answer, Claim, Finished, Mended, Start
 from dramatiq_inflight.records import Enqueued, Orphan
 from dramatiq_inflight.registry import Registry
@@ -29,7 +30,7 @@ from dramatiq_inflight.words import ASKED
 from .support.cluster import Cluster
 from .support.history import History
 from .support.inprocess import App
-from .support.lab import Lab, copy_of, payload_of
+from .support.lab import Lab, ago, copy_of, payload_of
 from .support.servers import RedisServer, wait_until
 from .support.workers import WorkerProcess
 
@@ -265,7 +266,7 @@ def test_a_beat_on_its_behalf_revives_the_late_and_not_the_forgotten(lab: Lab, a
 def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as two questions take to be left unanswered, less the way there and back."""
     clock = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Moment, "now", lambda: Moment(clock[0], 0))
     lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
     entry = Entry(copy_of(), epoch=lease.epoch)
@@ -274,11 +275,11 @@ def test_an_owner_that_may_not_have_answered_looks_before_anything_follows(monke
     clock[0] += 0.2
     assert lease.in_doubt(entry)
     assert not lease.silent
-    lease.contact(True, begun=101)  # it took a second to come back: it is as old as when it was sent
+    lease.contact(True, begun=Moment(101, 0))  # it took a second to come back: it is as old as when it was sent
     assert not lease.in_doubt(entry)
     clock[0] += 1
     assert lease.in_doubt(entry)
-    lease.contact(True, begun=clock[0])
+    lease.contact(True, begun=Moment(clock[0], 0))
     assert not lease.in_doubt(entry)
     assert (lease.epoch, lease.revived) == (1, False)
 
@@ -287,14 +288,14 @@ def test_who_was_taken_for_dead_knows_whether_redis_has_lost_its_data() -> None:
     """If not, a copy in memory that the broker does not have was done by others; if so, it may be the last one."""
     lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
-    lease.contact(False, time.monotonic(), False)
+    lease.contact(False, Moment.now(), False)
     assert (lease.revived, lease.forgotten) == (True, False)  # Redis has heard of it: it was silent, nothing is lost
-    lease.contact(False, time.monotonic(), True)
+    lease.contact(False, Moment.now(), True)
     assert lease.forgotten  # or recovered: nobody has asked yet
     assert lease.was_lost()
     lease.registered(lease.version, forgotten=False)
     assert (lease.revived, lease.forgotten) == (True, False)
-    lease.contact(False, time.monotonic(), True)
+    lease.contact(False, Moment.now(), True)
     lease.registered(lease.version, forgotten=False)
     assert lease.forgotten  # it was taken for dead once more in between
     assert lease.was_lost()
@@ -307,12 +308,12 @@ def test_who_was_never_registered_cannot_be_forgotten() -> None:
     """Redis was away at boot: what it does not know it has not lost, however long the silence was."""
     lease = Lease(90, 2, Bell())
     lease.answer_lost()
-    lease.contact(False, time.monotonic(), True)
-    lease.contact(False, time.monotonic() + 60, True)
+    lease.contact(False, Moment.now(), True)
+    lease.contact(False, ago(-60), True)
     assert not lease.was_lost()
     lease.registered(lease.version)
     assert not lease.forgotten
-    lease.contact(False, time.monotonic() + 60, True)
+    lease.contact(False, ago(-60), True)
     assert lease.was_lost()
 
 
@@ -343,10 +344,10 @@ def test_an_answer_that_was_lost_may_have_said_so() -> None:
     lease.registered(lease.version)
     entry = Entry(copy_of(), epoch=lease.epoch)
     lease.answer_lost()
-    lease.contact(True, time.monotonic())
+    lease.contact(True, Moment.now())
     assert lease.in_doubt(entry)
     entry.epoch = lease.epoch
-    lease.contact(True, time.monotonic())
+    lease.contact(True, Moment.now())
     assert not lease.in_doubt(entry)
 
 

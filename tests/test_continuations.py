@@ -19,7 +19,7 @@ from dramatiq_inflight import HandBack, continuations
 from dramatiq_inflight.outcomes import Finished
 
 from .support.inprocess import App
-from .support.lab import Lab, copy_of
+from .support.lab import Lab, ago, copy_of
 from .support.servers import wait_until
 
 
@@ -138,14 +138,14 @@ def test_a_failure_is_not_acknowledged_before_redis_knows_that_nothing_comes_nex
     registry = app.registry
     hand_over = registry.hand_over
 
-    def fails_twice(*args: Any) -> Any:
+    def fails_twice(*args: Any, **kwargs: Any) -> Any:
         away[0] += 1
         if away[0] <= 2:
             raise redis.ConnectionError("away")
         fault.on = False
-        return hand_over(*args)
+        return hand_over(*args, **kwargs)
 
-    registry.hand_over = fails_twice  # type: ignore[method-assign,assignment]
+    registry.hand_over = fails_twice  # type: ignore[method-assign]
     app.actor(work, min_backoff=50, max_backoff=60).send()
     wait_until(lambda: len(app.ran) == 2, what="recovery has enqueued it")
     app.join()
@@ -262,7 +262,7 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     app.lab.kill(runtime.registry)
     other.hand_back(runtime.registry.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
-    runtime.lease._last_contact -= 11  # half a TTL of silence
+    runtime.lease._last_contact = ago(11)  # half a TTL of silence
     wait_until(lambda: not runtime.table.entries(), what="it has given up")
     fault.on = False
     app.join()

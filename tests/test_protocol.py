@@ -918,9 +918,9 @@ def test_a_retry_that_started_unrecorded_is_not_lost_to_the_record_of_its_origin
     assert b.running_here() == {retry.message_id}
 
 
-@pytest.mark.parametrize(("generation", "state"), [(2, "released"), (1, "requeued")], ids=["awaited", "older"])
+@pytest.mark.parametrize("generation", [2, 1], ids=["awaited", "older"])
 def test_a_recovered_copy_that_started_unrecorded_and_failed_is_waited_for_no_more(
-    lab: Lab, a: Registry, b: Registry, generation: int, state: str
+    lab: Lab, a: Registry, b: Registry, generation: int
 ) -> None:
     """Its retry would wait for its turn until the deadline, and the message would be recovered once more."""
     copy = copy_of()
@@ -929,11 +929,15 @@ def test_a_recovered_copy_that_started_unrecorded_and_failed_is_waited_for_no_mo
     orphan = lab.claim(b, copy, a)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     ran = dataclasses.replace(copy, generation=generation, broker_copy_id="r2")
-    b.release(copy.message_id, 0, contended=False, copy=ran)
-    assert lab.state(copy) == state
-    assert (lab.deadline(copy) is None) == (state == "released")
+    assert b.release(copy.message_id, 0, contended=False, copy=ran) is Finished.FENCED
+    mended, run, *_ = b.mend(ran, payload_of(ran), run=0, limit=3, started_ms=0, crashes=0, drains=0)
+    assert mended is Mended.RETAKEN
+    assert b.release(copy.message_id, run, contended=False, copy=ran) is Finished.RELEASED
+    assert lab.state(copy) == "released"
+    assert lab.deadline(copy) is None
+    assert lab.start(b, lab.recovered(copy, orphan)).answer is Start.SUPERSEDED
     retry = dataclasses.replace(copy, generation=2, origin="o2", broker_copy_id="o2")
-    assert lab.start(b, retry).answer is (Start.RUN if state == "released" else Start.WAITING)
+    assert lab.start(b, retry).answer is Start.RUN
 
 
 def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> None:
@@ -1043,7 +1047,8 @@ def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Registry, b: Registr
     due = b.due()
     assert due.dead == []
     assert due.next_in is not None
-    assert 28 < due.next_in <= 30  # half a TTL
+    assert due.next_in <= 20  # a third of a TTL: or nobody would use Redis meanwhile
+    assert lab.client.zscore(lab.prefix + "heartbeats", "*grace") > now_ms + 28_000  # half a TTL
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
     lab.client.zadd(lab.prefix + "heartbeats", {"*grace": now_ms - 1000})
@@ -1124,7 +1129,7 @@ def test_a_heartbeat_that_lies_in_the_future_is_cut(lab: Lab, a: Registry, b: Re
     lab.client.zadd(key, {"a": now_ms + hour, "*last": now_ms + hour, "*grace": now_ms + hour})
     b.due()
     after_ms = 1000 * (lab.client.time()[0] + 1)
-    for member, most in (("a", 60_000), ("*last", 0), ("*grace", 0)):
+    for member, most in (("a", 60_000), ("*last", 0), ("*grace", 30_000)):
         assert float(lab.client.zscore(key, member)) <= after_ms + most
 
 

@@ -117,14 +117,9 @@ CODES: Final[dict[str, Meaning]] = {
         "A single lost heartbeat can make a living worker look dead: its messages run twice.",
         "Set HEARTBEAT_TTL to three times HEARTBEAT_INTERVAL or more.",
     ),
-    "ttl-long": Meaning(
-        "A death that nobody sees is known that much later. And others take such a heartbeat for one that was written "
-        "by a wrong clock.",
-        "Set HEARTBEAT_TTL to 600 or less.",
-    ),
     "ttl-differs": Meaning(
-        "Whoever judges another judges by its own times: after an outage of Redis, one with longer times may be taken "
-        "for dead by one with shorter ones.",
+        "A death that nobody sees is known after the TTL of the worker that died: for some messages sooner than for "
+        "others.",
         "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes.",
     ),
     "schema": Meaning(

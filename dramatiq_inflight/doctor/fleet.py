@@ -16,9 +16,6 @@ from .findings import Finding, error, warning
 
 __all__ = ["CHECKS"]
 
-#: Longer ones are taken for a wrong clock by workers with shorter ones, seconds (HORIZON in _common.lua).
-LONGEST_TTL = 600.0
-
 #: How long the recovery of a dead worker may take to begin, where somebody lives who could, seconds.
 PATIENCE = 120.0
 
@@ -62,9 +59,6 @@ def _times(case: Case) -> Iterator[Finding]:
                 "ttl-short",
                 f"HEARTBEAT_TTL is {settings.heartbeat_ttl:g} s, HEARTBEAT_INTERVAL {settings.heartbeat_interval:g} s.",
             )
-    longest = max((ttl for ttl, _ in times), default=0.0)
-    if longest > LONGEST_TTL:
-        yield warning("ttl-long", f"A HEARTBEAT_TTL is {longest:g} s.")
     if len(times) > 1:
         said = _list(f"{ttl:g} s ({interval:g} s)" for ttl, interval in sorted(times))
         who = "Workers and this application" if settings is not None else "Workers"

@@ -17,7 +17,8 @@
 --   contended    1: another copy of it may still be under way
 --   done         1: running: an earlier owner finished it after the present owner had started;
 --                   released: its origin was consumed, and what comes next is with the broker;
---                2: waiting: an operator has taken it by force, and who ran it is not to have it back
+--                2: waiting: whoever ran it is not to have it back. An operator has taken it by force, or it has
+--                   failed, and recovery is to enqueue its retry
 --   started      when the present run started, ms
 --   first        when its first run started, ms; 0: the present run is the first
 --   origin       the broker's id of the enqueue that it goes back to; '' where the broker has none
@@ -37,16 +38,15 @@ local NEVER_AGAIN = -2
 -- What is kept for people: how many events, and how long after the last of them, ms.
 local HISTORY_LENGTH, HISTORY_TTL = 10000, 30 * 24 * 3600 * 1000
 
--- How long nobody is judged by an expired heartbeat once Redis is back from an outage, ms: longer than a living worker
--- needs to report back. One whose heartbeat has failed tries every second, and waits at most two for an answer. One
--- that saw nothing of it (a failover to a server whose clock is ahead) beats within a third of the TTL.
-local function grace(ttl)
-    return math.max(6000, ttl / 2)
-end
+-- The shortest time for which nobody is judged by an expired heartbeat once Redis is back from an outage, ms. A worker
+-- whose heartbeat has failed tries every second, and waits at most two for an answer.
+local SHORTEST_GRACE = 6000
 
--- A heartbeat that lies further ahead than this was written by a server whose clock was ahead, ms. Well above the TTL
--- of any worker: workers with different settings share a namespace during a deployment.
-local HORIZON = 600000
+-- How far Redis's clock may go back without being another server's, ms.
+local JITTER = 1000
+
+-- Half of the shortest TTL that the settings allow, ms: a shorter pause is no outage to anybody.
+local SHORTEST_OUTAGE = 10
 
 -- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
 local PROVEN = 100
@@ -55,9 +55,10 @@ local PROVEN = 100
 -- of it with its next beat, ms. (A shutdown has half a millisecond more.)
 local DOUBTED = 0.25
 
--- Members of the heartbeat set that are no incarnation: when anybody last beat, and until when the grace lasts. They
--- live in this set so that a beat needs one key only.
-local LAST, GRACE_END = '*last', '*grace'
+-- Members of the heartbeat set that are no incarnation: when Redis was last in use, and until when the grace lasts. Of
+-- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. They live in this set
+-- so that a beat needs one key only.
+local LAST, GRACE_END, TTL = '*last', '*grace', '*ttl:'
 
 -- What is kept for a message that waits for its copy expires after a week at the earliest: long enough for a namespace
 -- that nobody works on any more to clean itself up without forgetting anybody's work.
@@ -144,13 +145,60 @@ local function doubt(heartbeats, incarnation)
     redis.call('ZADD', heartbeats, deadline - deadline % 0.5 + DOUBTED, incarnation)
 end
 
+-- The shortest and the longest TTL of those that are there; the caller's own if none has said so.
+local function shortest_ttl(heartbeats, ttl)
+    local found = redis.call('ZRANGE', heartbeats, '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+    return found[2] and -tonumber(found[2]) or ttl
+end
+
+local function longest_ttl(heartbeats, ttl)
+    local found = redis.call('ZRANGEBYSCORE', heartbeats, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, 1)
+    return found[2] and -tonumber(found[2]) or ttl
+end
+
+-- The longest grace after an outage. By then each worker has reported back that lives: it does so within a third of its
+-- own TTL, also if it saw nothing of the outage (a failover to a server whose clock is ahead).
+local function longest_grace(heartbeats, ttl)
+    return math.max(SHORTEST_GRACE, longest_ttl(heartbeats, ttl) / 2)
+end
+
+-- Cut each time that lies further ahead than `from` to what it could be if it were written now: a server whose clock
+-- was ahead has written it.
+local function cut_back(heartbeats, from, now, ttl)
+    local ahead = redis.call('ZRANGEBYSCORE', heartbeats, string.format('(%d', from), '+inf', 'WITHSCORES')
+    for i = 1, #ahead, 2 do
+        local member, score, most = ahead[i], tonumber(ahead[i + 1]), now
+        if member == GRACE_END then
+            most = now + longest_grace(heartbeats, ttl)
+        elseif member ~= LAST then
+            local own = -tonumber(redis.call('ZSCORE', heartbeats, TTL .. member) or -ttl)
+            most = now + math.floor(own) + score % 1
+        end
+        if score > most then
+            redis.call('ZADD', heartbeats, most, member)
+        end
+    end
+end
+
+-- Redis is in use again after a pause. A pause of more than half of a TTL is an outage to a worker with that TTL. Only
+-- workers with a TTL of less than twice the pause may have expired by it, so a grace as long as the pause is enough.
+local function resume(heartbeats, now, ttl, last)
+    local pause = now - last
+    if pause > SHORTEST_OUTAGE and pause > shortest_ttl(heartbeats, ttl) / 2 then
+        local grace = math.min(math.max(pause, SHORTEST_GRACE), longest_grace(heartbeats, ttl))
+        redis.call('ZADD', heartbeats, 'GT', now + grace, GRACE_END)
+    elseif pause < -JITTER then
+        cut_back(heartbeats, now, now, ttl)
+    end
+end
+
 -- Says whether it was known (0: it had been silent for too long, be it for one message; -1: it is new, or was reaped,
 -- or Redis has lost its data), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]
-    if last and now - tonumber(last) > ttl / 2 then
-        redis.call('ZADD', heartbeats, now + grace(ttl), GRACE_END)
+    if last then
+        resume(heartbeats, now, ttl, tonumber(last))
     end
     redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
     if deadline and is_trusted(deadline, now) then
@@ -159,22 +207,26 @@ local function beat(heartbeats, me, now, ttl)
     return deadline and 0 or -1, deadline and true
 end
 
--- After an outage nobody is judged: not while no heartbeat has arrived for half the TTL, nor for a short grace after.
+-- For how long nobody is judged yet, ms; nil: no outage has just ended. The look counts as use: those that beat rarely
+-- would take their own rhythm for outages, and judge nobody that beats more often.
 local function nobody_is_judged(heartbeats, now, ttl)
     local last = redis.call('ZSCORE', heartbeats, LAST)
-    if not last or now - tonumber(last) > ttl / 2 then
-        return true
+    if not last then
+        return SHORTEST_GRACE -- nobody knows how long Redis was away
     end
-    local grace_end = redis.call('ZSCORE', heartbeats, GRACE_END)
-    return grace_end and now < tonumber(grace_end) and tonumber(grace_end) <= now + HORIZON
+    resume(heartbeats, now, ttl, tonumber(last))
+    redis.call('ZADD', heartbeats, now, LAST)
+    local grace_end = tonumber(redis.call('ZSCORE', heartbeats, GRACE_END) or 0)
+    return now < grace_end and grace_end - now or nil
 end
 
 -- How long an incarnation is still believed to live, ms; 0: it is dead. A missing heartbeat beside a record is data
--- that Redis lost: it gets one TTL to come back.
+-- that Redis lost: it gets one TTL to come back, the longest, for its own is lost as well.
 local function believed_for(heartbeats, incarnation, now, ttl)
     local deadline = redis.call('ZSCORE', heartbeats, incarnation)
     if not deadline then
-        redis.call('ZADD', heartbeats, now + math.floor(ttl), incarnation)
+        ttl = math.floor(longest_ttl(heartbeats, ttl))
+        redis.call('ZADD', heartbeats, now + ttl, incarnation)
         return ttl
     end
     if tonumber(deadline) < PROVEN then
@@ -183,10 +235,7 @@ local function believed_for(heartbeats, incarnation, now, ttl)
     if tonumber(deadline) > now then
         return tonumber(deadline) - now
     end
-    if nobody_is_judged(heartbeats, now, ttl) then
-        return grace(ttl)
-    end
-    return 0
+    return nobody_is_judged(heartbeats, now, ttl) or 0
 end
 
 -- Whether an incarnation was asked twice if it lives, and had its time to answer both times (see challenge.lua). An
@@ -201,7 +250,7 @@ end
 
 -- When nobody is left, the last one turns off the light.
 local function forget(heartbeats, incarnation)
-    redis.call('ZREM', heartbeats, incarnation)
+    redis.call('ZREM', heartbeats, incarnation, TTL .. incarnation)
     if redis.call('ZCARD', heartbeats) <= 2 then
         for _, member in ipairs(redis.call('ZRANGE', heartbeats, 0, -1)) do
             if string.sub(member, 1, 1) ~= '*' then
@@ -216,6 +265,14 @@ end
 local function would_be_convicted(record)
     return record.limit == NEVER_AGAIN
         or (record.alone == 1 and record.limit >= 0 and record.crashes + 1 > record.limit)
+end
+
+-- Whether it is this very run. The number alone is not enough: a command may arrive minutes after its answer was given up
+-- and it was sent again. By then its record may be gone, and the runs of the next enqueue count from 1.
+-- Where the broker has no ids, the number has to do.
+local function is_run(record, me, run, origin)
+    return record.state == 'running' and record.owner == me and record.run == run
+        and (origin == '' or origin == record.origin)
 end
 
 -- Whether its copy is still to start: enqueued by recovery, or put off before its owner died.

@@ -13,28 +13,21 @@
 local ttl, limit, skip = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = clock()
 
--- A heartbeat far in the future was written by a server whose clock was ahead: cut it to what a beat now would give.
-local horizon = string.format('(%d', now + math.max(2 * ttl, HORIZON))
-local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], horizon, '+inf', 'LIMIT', 0, limit)
-for _, member in ipairs(ahead) do
-    local cut = now + math.floor(ttl) + tonumber(redis.call('ZSCORE', KEYS[1], member)) % 1
-    if string.sub(member, 1, 1) == '*' then
-        cut = now
-    end
-    redis.call('ZADD', KEYS[1], cut, member)
-end
+-- Nobody's TTL explains what lies further ahead.
+cut_back(KEYS[1], now + longest_ttl(KEYS[1], ttl) + JITTER, now, ttl)
 
 local quiet = nobody_is_judged(KEYS[1], now, ttl)
 local dead, next_deadline, until_when = {}, -1, now
 if quiet then
-    local grace_end = tonumber(redis.call('ZSCORE', KEYS[1], GRACE_END) or 0)
-    next_deadline, until_when = math.max(grace_end - now, 1000), PROVEN
+    -- Sooner than that: a pause between two looks is no outage then, though nobody else uses Redis.
+    next_deadline, until_when = math.min(quiet, shortest_ttl(KEYS[1], ttl) / 3), PROVEN
 end
-local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', until_when, 'LIMIT', 0, skip + limit + 2)
+local expired = redis.call('ZRANGEBYSCORE', KEYS[1], 0, until_when, 'LIMIT', 0, skip + limit + 2)
 for _, member in ipairs(expired) do
     if string.sub(member, 1, 1) ~= '*' then
         if skip == 0 then
             dead[#dead + 1] = member
+            redis.call('ZREM', KEYS[1], TTL .. member) -- it is judged: its rhythm is nobody's any more
         else
             skip = skip - 1
         end

@@ -7,7 +7,7 @@
 --       5 history   6 counts
 --       7 checkpoint
 --       8, 9 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
--- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known, its start went unanswered)   5 origin
+-- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
 --       12 how long to remember it at the least, ms
@@ -25,15 +25,14 @@ local lost = KEYS[9] and redis.call('SISMEMBER', KEYS[8], ARGV[9]) == 0
     and redis.call('HEXISTS', KEYS[9], ARGV[9]) == 1
 local known = beat(KEYS[3], me, now, ttl)
 
--- It is complete, or was, unless another run of it goes on. Always: an earlier run may have kept one that this one has
--- not looked at.
+-- It is complete. Always: an earlier run may have kept one that this one has not looked at. Not where there is no record:
+-- a finish that comes late would take it from the next enqueue.
 local function forget_checkpoint()
     redis.call('DEL', KEYS[7])
 end
 
 if not record then
     redis.call('ZREM', KEYS[2], id)
-    forget_checkpoint()
     if (lost or ARGV[7] == '1' or tonumber(ARGV[12]) > 0) and not again then
         record = {
             state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = -1,
@@ -45,7 +44,7 @@ if not record then
     return {'gone', known}
 end
 
-if record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
+if is_run(record, me, run, origin) then
     if lost or ARGV[7] == '1' then
         record.contended = 1
     end

@@ -22,6 +22,7 @@ if left == 0 then
     end
 else
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+    redis.call('ZREM', KEYS[1], TTL .. ARGV[1])
     redis.call('HSET', KEYS[2], 'left', now)
     redis.call('HDEL', KEYS[2], 'patience') -- nobody answers any more
 end

@@ -5,13 +5,18 @@
 -- For records that Redis lost or never got, and for a worker that was taken for dead and is back.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
+--       7, 8 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 generation   6 origin   7 queue   8 actor
 --       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes, 13 drains (before this run)
---       14 '1': it has the process to itself   15 '1': its recovery takes a copy   16 payload
+--       14 '1': it has the process to itself   15 '1': its recovery takes a copy
+--       16 payload   17 when it was answered `again`, ms; 0: it was not   18 '1': its copy is not acknowledged yet
 -- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost,
---       later (the record is about another enqueue of the message, which is not over: ours has none until then)
+--       later (the record is about another enqueue of the message, which is not over: ours has none until then),
+--       again (to be asked once more, with the payload and the number that stands in the place of the run)
 --
--- I1, I3: what another worker owns stays as it is. I11: the process itself knows best what it runs.
+-- I1, I3: what another worker owns stays as it is. I11: the process itself knows best what it runs. A mend may arrive
+-- minutes after it was given up and sent again; the message may be over by then. So it writes only what it was told
+-- seconds ago is missing.
 
 local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local now = clock()
@@ -19,6 +24,16 @@ local record = load(KEYS[1])
 local known = beat(KEYS[3], me, now, ttl)
 local copy = ARGV[10] == ARGV[6] and '' or ARGV[10]
 local answer
+
+-- Where the broker does not hold our copy, or cannot be asked here, the record is all there may be of the message.
+local held = KEYS[7] and redis.call('SISMEMBER', KEYS[7], ARGV[10]) + redis.call('HEXISTS', KEYS[8], ARGV[10]) == 2
+local is_all = ARGV[18] == '1' and ARGV[10] ~= '' and not held
+
+local since = now - tonumber(ARGV[17])
+if since < 0 or since > 10000 then
+    since = nil
+end
+local again = {'again', known, now, 0, 0, 0}
 
 -- We were charged with a death, and are alive.
 local function take_back()
@@ -42,6 +57,9 @@ if record and run == 0 and ARGV[6] ~= '' and record.state ~= 'damaged' and recor
 end
 
 if not record or record.state == 'damaged' then
+    if not since then
+        return again
+    end
     record = {
         state = 'running', owner = me, run = math.max(run, 1), generation = tonumber(ARGV[5]),
         crashes = tonumber(ARGV[12]), limit = tonumber(ARGV[9]), contended = 0, done = 0,
@@ -56,19 +74,32 @@ if not record or record.state == 'damaged' then
             record.crashes, record.drains = before.crashes, before.drains
         end
     end
+    if is_all then
+        record.copy, record.tailored = '-', 1
+    end
     save_running(KEYS[1], record, ARGV[16])
     answer = 'written'
 elseif record.state == 'running' and record.owner == me
     -- One more: this script has retaken it before, and its answer was lost. A new start would have another time.
-    and (run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11]))) then
-    if record.alone ~= tonumber(ARGV[14]) then
+    and (run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11])))
+    and record.origin == ARGV[6] then
+    local admits, lost = record.alone == 1 and ARGV[14] == '0', is_all and KEYS[7] and record.copy ~= '-'
+    if admits or lost then
         local payload = payload_of(KEYS[1], record)
-        record.alone = tonumber(ARGV[14])
+        if admits then
+            record.alone = 0
+        end
+        if lost then
+            record.copy, record.tailored = '-', 1
+        end
         save_running(KEYS[1], record, payload)
     end
     answer = 'kept'
 elseif is_let_go(record) and record.state ~= 'poisoned' and record.origin == ARGV[6] then
     -- Its copy has not started: ours goes on, and the copy will find it running.
+    if not since then
+        return again
+    end
     take_back()
     if ARGV[10] ~= '' and ARGV[10] ~= (record.copy == '' and record.origin or record.copy) then
         -- It was claimed, or put off, meanwhile: our copy was stale, and may be gone. Should we die, another is made.

@@ -20,6 +20,7 @@ elseif deadline >= 0 and deadline < PROVEN then
     return 0
 end
 redis.call('ZADD', KEYS[1], 1 + math.max(deadline, 0) % 1, ARGV[1])
+redis.call('ZREM', KEYS[1], TTL .. ARGV[1])
 local now = clock()
 redis.call('HSET', KEYS[2], 'why', ARGV[2], 'gone', now)
 if redis.call('HSETNX', KEYS[2], 'noticed', now) == 1 then

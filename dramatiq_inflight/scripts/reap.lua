@@ -11,10 +11,10 @@
 if believed_for(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2])) > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
     return 0
 end
-local now, gone = clock(), redis.call('HGET', KEYS[2], 'gone')
+local now, said = clock(), redis.call('HMGET', KEYS[2], 'gone', 'ttl')
 local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now)
 -- Since its death was seen, or else since its last heartbeat.
-local after = math.max(0, math.floor(now - (tonumber(gone) or deadline - tonumber(ARGV[2]))))
+local after = math.max(0, math.floor(now - (tonumber(said[1]) or deadline - tonumber(said[2] or ARGV[2]))))
 if redis.call('EXISTS', KEYS[2]) == 1 then
     note_worker(KEYS[6], KEYS[7], 'cleared', ARGV[1], KEYS[2], 'after', after)
     redis.pcall('HINCRBY', KEYS[7], 'cleared_ms', after)

@@ -57,10 +57,6 @@ if in_use > newest or (in_use > 0 and in_use < oldest) then
     return {'refused', in_use, '', 0}
 elseif blocker ~= '' or (me == '' and in_use > 0 and writes > in_use) then
     if wait > 0 and me ~= '' then
-        local last = tonumber(redis.call('ZSCORE', KEYS[1], LAST) or now)
-        if now - last > ttl / 2 then
-            redis.call('ZADD', KEYS[1], now + grace(ttl), GRACE_END)
-        end
         redis.call('ZADD', KEYS[1], now, LAST)
     end
     return {'refused', in_use, blocker, math.ceil(wait)}
@@ -69,6 +65,7 @@ elseif me == '' then
 end
 
 local known = beat(KEYS[1], me, now, ttl)
+redis.call('ZADD', KEYS[1], -math.floor(ttl), TTL .. me)
 local joined = redis.call('HSETNX', KEYS[2], 'booted', now) == 1
 local noticed = redis.call('HGET', KEYS[2], 'noticed')
 redis.call('HDEL', KEYS[2], 'why', 'gone', 'noticed') -- should anybody have taken it for dead

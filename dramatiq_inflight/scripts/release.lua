@@ -4,10 +4,10 @@
 -- A message has failed, and the broker holds what comes next: its retry, or its dead letter.
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
--- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 '1': another copy was met   6 fence ttl ms
+-- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 '1': another copy was met   6 fence ttl ms
 --       7 '1': its copy is consumed; '0': it never ran here, and whatever copy there is may run;
 --       '2': its copy was dead-lettered, and runs if it is met again: somebody has replayed it
---       8 origin and 9 generation of the copy ('' and 0: not known)
+--       8 origin of the copy ('': not known)
 -- returns {answer, known}; answers: released, fenced, gone
 --
 -- I3: only the owner, by its run, releases. I5: the generation stays.
@@ -21,7 +21,7 @@ if not record then
     redis.call('ZREM', KEYS[2], id)
     return {'gone', known}
 end
-if record.state == 'running' and record.owner == me and (run == 0 or run == record.run) then
+if is_run(record, me, run, ARGV[8]) then
     if ARGV[5] == '1' then
         record.contended = 1
     end
@@ -33,15 +33,6 @@ if record.state == 'running' and record.owner == me and (run == 0 or run == reco
         record.done = math.min(tonumber(ARGV[7]), 1)
     end
     save_settled(KEYS[1], record, ARGV[6])
-    redis.call('ZREM', KEYS[2], id)
-    return {'released', known}
-end
--- The copy that the record waits for started while Redis was away, and has failed since.
-if record.state == 'requeued' and run == 0 and ARGV[8] ~= '' and record.origin == ARGV[8]
-    and tonumber(ARGV[9]) >= record.generation then
-    record.state, record.done, record.contended = ARGV[7] == '2' and 'dead_lettered' or 'released', 1, 1
-    save_settled(KEYS[1], record, ARGV[6])
-    redis.call('ZREM', KEYS[4], id)
     redis.call('ZREM', KEYS[2], id)
     return {'released', known}
 end

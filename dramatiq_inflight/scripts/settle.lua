@@ -20,7 +20,8 @@ local record = load(KEYS[1])
 if not record then
     return {'gone'}
 end
-local same = ARGV[4] == '1' or (origin ~= '' and origin == record.origin)
+-- That the broker has delivered it before says what it is only where there are no ids.
+local same = origin ~= '' and origin == record.origin or (ARGV[4] == '1' and (origin == '' or record.origin == ''))
 local open = WAITING[record.state]
     or (record.state == 'running' and believed_for(KEYS[3], record.owner, clock(), tonumber(ARGV[7])) == 0)
 local still_there = ARGV[5] == 'dead_lettered' and KEYS[6] and redis.call('HEXISTS', KEYS[6], ARGV[8]) == 1

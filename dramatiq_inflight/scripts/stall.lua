@@ -5,7 +5,7 @@
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 '1': it is to be recovered   6 for how long it has not, ms
---       7 how long the claim holds, ms
+--       7 how long the claim holds, ms   8 origin
 -- returns {answer, known}; answers: noted, recovering, condemned (it has stalled too often), fenced
 --
 -- I1, I3: only the owner, by its run. I5: the generation grows, as in a claim, so that the run that goes on is fenced.
@@ -15,8 +15,7 @@ local me, id = ARGV[1], ARGV[3]
 local now = clock()
 local record = load(KEYS[1])
 local known = beat(KEYS[3], me, now, tonumber(ARGV[2]))
-if not record or record.state ~= 'running' or record.owner ~= me or record.run ~= tonumber(ARGV[4])
-    or record.done == 1 then
+if not record or not is_run(record, me, tonumber(ARGV[4]), ARGV[8]) or record.done == 1 then
     return {'fenced', known}
 end
 local answer = 'noted'

@@ -41,7 +41,7 @@ local held, stored = 1, 1
 local payload = ARGV[12]
 if KEYS[8] then
     held = redis.call('SISMEMBER', KEYS[8], copy)
-    if held == 0 then
+    if held == 0 or payload ~= '' then
         stored = redis.call('HEXISTS', KEYS[9], copy)
     end
     if payload == '' then
@@ -86,8 +86,9 @@ local function run(crashes, drains, contended)
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
         drains = drains, alone = ARGV[16] == '1' and 1 or 0, tailored = tonumber(ARGV[17]),
     }
-    if held == 0 and stored == 0 then
-        -- The broker has forgotten it: another delivery of it was acknowledged here. Should we die, a copy is made.
+    if stored == 0 then
+        -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
+        -- die, a copy is made.
         record.copy, record.tailored = '-', 1
     end
     if before and not SETTLED[before.state] then

@@ -21,7 +21,7 @@ INCARNATIONS = 3
 me = st.integers(0, INCARNATIONS - 1)
 mark = st.sampled_from([0.0, 0.0, 0.0, 0.5])
 generation = st.integers(1, 3)
-run = st.integers(0, 3)
+run = st.sampled_from([0, 1, 1, 1, 2, 2, 3])
 origin = st.sampled_from([0, 1, 1, 1, 2])
 name = st.sampled_from([0, 1, 1, 2, 3])
 crashes = st.integers(0, 2)
@@ -40,15 +40,18 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         *(me, mark, generation, origin, name, rarely, rarely, here, limit, attempt),
         *(rarely, alone, rarely, rarely, delivery),
     ),
-    "accompany": (me, mark, run),
+    "accompany": (me, mark, run, origin),
     "finish": (me, mark, generation, origin, name, run, rarely, rarely, flag, delivery),
     "acked": (run,),
-    "release": (me, mark, run, rarely, attempt, origin, generation),
-    "hand_over": (me, mark, run, attempt, flag),
+    "release": (me, mark, run, rarely, attempt, origin),
+    "hand_over": (me, mark, run, origin, attempt, flag),
     "put_off": (name,),
     "hold": (generation,),
     "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"])),
-    "mend": (me, mark, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
+    "mend": (
+        *(me, mark, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
+        st.sampled_from([None, True, False]),
+    ),
     "beat": (me, mark),
     "attest": (me,),
     "prove": (me,),

@@ -323,8 +323,8 @@ class Real:
             if seconds * 1000 + micro // 1000 > latest:
                 return
 
-    def _accompany(self, me: int, mark: float, run: int) -> Any:
-        self._me(me, mark).accompany(MESSAGE, run)
+    def _accompany(self, me: int, mark: float, run: int, origin: int) -> Any:
+        self._me(me, mark).accompany(MESSAGE, run, _id(origin))
 
     def _finish(
         self,
@@ -347,7 +347,7 @@ class Real:
     def _acked(self, run: int) -> Any:
         return self.members[0].acked([(MESSAGE, run, 0)])
 
-    def _release(self, me: int, mark: float, run: int, contended: bool, copy: int, origin: int, generation: int) -> Any:
+    def _release(self, me: int, mark: float, run: int, contended: bool, copy: int, origin: int) -> Any:
         registry = self._me(me, mark)
         return registry.release(
             MESSAGE,
@@ -355,11 +355,12 @@ class Real:
             contended=contended,
             consumed=copy > 0,
             dead_lettered=copy == 2,
-            copy=self._copy(generation, origin, 0),
+            copy=self._copy(1, origin, 0),
         ).value
 
-    def _hand_over(self, me: int, mark: float, run: int, payload: int, later: bool) -> Any:
-        return self._me(me, mark).hand_over(MESSAGE, run, _payload(payload), later=later).value
+    def _hand_over(self, me: int, mark: float, run: int, origin: int, payload: int, later: bool) -> Any:
+        registry = self._me(me, mark)
+        return registry.hand_over(MESSAGE, run, _payload(payload), later=later, origin=_id(origin)).value
 
     def _put_off(self, name: int) -> Any:
         return self.members[0].put_off(self._copy(1, 0, name), 1)
@@ -385,7 +386,9 @@ class Real:
         alone: bool,
         tailored: bool,
         payload: int,
+        held: bool | None,
     ) -> Any:
+        delivery = None if held is None else (held, True)
         mended, *numbers = self._me(me, mark).mend(
             self._copy(generation, origin, name),
             _payload(payload),
@@ -396,6 +399,7 @@ class Real:
             drains=drains,
             alone=alone,
             tailored=tailored,
+            broker_keys=self._delivered(name, delivery, b"x"),
         )
         if mended is Mended.WRITTEN and not started:
             self.starts[json.loads(self.client.get(self.record).partition(b"\n")[0])[8]] = 0

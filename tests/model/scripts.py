@@ -34,7 +34,7 @@ NOBODY = -1
 #: In the place of the present copy's id: there is none.  0: it is the origin's.
 NO_COPY = -1
 NEVER_AGAIN = -2
-#: In the place of `Record.done`: an operator has taken it by force.
+#: In the place of `Record.done`: whoever ran it is not to have it back.
 FORCED = 2
 DOUBTED, DRAINING = 0.25, 0.5
 
@@ -164,8 +164,8 @@ def is_let_go(record: Record) -> bool:
     return (record.state in WAITING and record.done != FORCED) or (record.state == "released" and not record.done)
 
 
-def is_mine(record: Record, me: int, run: int) -> bool:
-    return record.state == "running" and record.owner == me and run in (0, record.run)
+def is_run(record: Record, me: int, run: int, origin: int) -> bool:
+    return record.state == "running" and record.owner == me and record.run == run and origin in (0, record.origin)
 
 
 # A message's life.
@@ -314,10 +314,10 @@ def start(
     return answer("convicted" if convicted else "claimed", record), save_waiting(redis, record, "later")
 
 
-def accompany(redis: Redis, me: int, mark: float, run: int) -> tuple[Any, Redis]:
+def accompany(redis: Redis, me: int, mark: float, run: int, origin: int) -> tuple[Any, Redis]:
     _, _, redis = beat_of(redis, me, mark)
     record = redis.record
-    if record is not None and is_mine(record, me, run):
+    if record is not None and is_run(record, me, run, origin):
         redis = save(redis, record._replace(alone=0))
     return None, redis
 
@@ -345,7 +345,7 @@ def finish(
                 redis, Record("completed", run=run, generation=generation, contended=1, done=1, origin=origin)
             )
         return "gone", redis
-    if is_mine(record, me, run):
+    if is_run(record, me, run, origin):
         record = record._replace(
             state="released" if again else "completed",
             crashes=0,
@@ -373,28 +373,20 @@ def acked(redis: Redis, run: int) -> tuple[Any, Redis]:
     return 0, redis
 
 
-def _end(redis: Redis, me: int, mark: float, run: int) -> tuple[str, Redis]:
+def _end(redis: Redis, me: int, mark: float, run: int, origin: int) -> tuple[str, Redis]:
     """What a release and a hand-over have in common: the answer, empty if the record is mine."""
     record = redis.record
     _, _, redis = beat_of(redis, me, mark)
     if record is None:
         return "gone", unlist(redis, me)
-    if is_mine(record, me, run):
+    if is_run(record, me, run, origin):
         return "", redis
     return "fenced", redis if record.owner == me else unlist(redis, me)
 
 
-def release(
-    redis: Redis, me: int, mark: float, run: int, contended: bool, copy: int, origin: int, generation: int
-) -> tuple[Any, Redis]:
+def release(redis: Redis, me: int, mark: float, run: int, contended: bool, copy: int, origin: int) -> tuple[Any, Redis]:
     """`copy`: 1: it is consumed; 0: it never ran, and may; 2: it was dead-lettered."""
-    before = redis.record
-    answer, redis = _end(redis, me, mark, run)
-    over = "dead_lettered" if copy == 2 else "released"
-    unasked = before is not None and before.state == "requeued" and run == 0 and 0 != origin == before.origin
-    if unasked and before and generation >= before.generation:
-        record = before._replace(state=over, done=1, contended=1)
-        return "released", unlist(save_settled(redis, record)._replace(waiting=""), me)
+    answer, redis = _end(redis, me, mark, run, origin)
     if answer:
         return answer, redis
     assert redis.record is not None
@@ -402,14 +394,16 @@ def release(
     if record.done and copy == 0:
         record = record._replace(state="completed", contended=1)
     else:
-        record = record._replace(state=over, done=min(copy, 1))
+        record = record._replace(state="dead_lettered" if copy == 2 else "released", done=min(copy, 1))
     if contended:
         record = record._replace(contended=1)
     return "released", unlist(save_settled(redis, record), me)
 
 
-def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int, later: bool) -> tuple[Any, Redis]:
-    answer, redis = _end(redis, me, mark, run)
+def hand_over(
+    redis: Redis, me: int, mark: float, run: int, origin: int, payload: int, later: bool
+) -> tuple[Any, Redis]:
+    answer, redis = _end(redis, me, mark, run, origin)
     if answer:
         return answer, redis
     assert redis.record is not None
@@ -418,7 +412,7 @@ def hand_over(redis: Redis, me: int, mark: float, run: int, payload: int, later:
         return "fenced", unlist(save_settled(redis, record), me)
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
     if not later:
-        record = record._replace(generation=record.generation + 1)
+        record = record._replace(generation=record.generation + 1, done=FORCED)
     return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 
 
@@ -445,7 +439,7 @@ def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state:
     record = redis.record
     if record is None:
         return None, redis
-    same = redelivered or (origin != 0 and origin == record.origin)
+    same = (origin != 0 and origin == record.origin) or (redelivered and 0 in (origin, record.origin))
     is_open = record.state in WAITING
     if record.state == "running":
         alive, redis = believed(redis, record.owner)
@@ -454,6 +448,11 @@ def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state:
         return None, redis
     record = record._replace(state=state, crashes=0, drains=0, contended=1)
     return None, save_settled(redis, record)._replace(waiting="")
+
+
+def is_its(record: Record, run: int, started: int) -> bool:
+    """Whether it is the record of a run that may have been retaken without a word."""
+    return run in (0, record.run) or (record.run == run + 1 and record.started == started != 0)
 
 
 def mend(
@@ -471,8 +470,13 @@ def mend(
     alone: bool,
     tailored: bool,
     payload: int,
+    held: bool | None,
 ) -> tuple[Any, Redis]:
-    """The answer is its name, and the record's run, generation, crashes and drains."""
+    """The answer is its name, and the record's run, generation, crashes and drains.
+
+    Parameters:
+      held: Whether the broker still holds the copy for `me`; ``None``: it is not asked.
+    """
     record = redis.record
     _, _, redis = beat_of(redis, me, mark)
     copy = 0 if name == origin else name
@@ -519,11 +523,13 @@ def mend(
             )
             if before.state == "released":
                 record = record._replace(crashes=before.crashes, drains=before.drains)
+        if name and not held:
+            record = record._replace(copy=NO_COPY, tailored=1)
         what = "written"
-    elif is_mine(record, me, run) or (
-        record.state == "running" and record.owner == me and record.run == run + 1 and record.started == started != 0
-    ):
-        record = record._replace(alone=int(alone))
+    elif record.state == "running" and record.owner == me and record.origin == origin and is_its(record, run, started):
+        record = record._replace(alone=int(record.alone and alone))
+        if name and held is False and record.copy != NO_COPY:
+            record = record._replace(copy=NO_COPY, tailored=1)
         what = "kept"
     elif is_let_go(record) and record.state != "poisoned" and record.origin == origin:
         kept = name in (0, record.copy or record.origin)

@@ -320,7 +320,7 @@ class _Steps:
 
     def in_running(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         if self.bounds.company and delivery.alone and delivery.run:
-            call = Call("accompany", (me, _mark(self.world.workers[me]), delivery.run))
+            call = Call("accompany", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.origin))
             _, world = self.execute(me, call)
             after = world.workers[me].deliveries[at]._replace(alone=False)
             yield Step(f"{_w(me)} lets others in", call, _with_delivery(world, me, at, after))
@@ -344,7 +344,9 @@ class _Steps:
 
     def stop(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         """Its worker shuts down, or it stops by itself, and is to be enqueued again: the record lets go first."""
-        call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt, True))
+        copy = delivery.copy
+        its = (delivery.run, copy.origin, copy.attempt, True)
+        call = Call("hand_over", (me, _mark(self.world.workers[me]), *its))
         answer, world = self.execute(me, call)
         phase = "skipped" if answer == "fenced" else "handed_back"
         after = _with_delivery(world, me, at, world.workers[me].deliveries[at]._replace(phase=phase))
@@ -382,7 +384,7 @@ class _Steps:
         yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="to_release")))
 
     def in_to_release(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, True, 0, 0, 0))
+        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, True, 0, delivery.copy.origin))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
@@ -422,12 +424,13 @@ class _Steps:
 
     def mend(self, me: int, at: int, delivery: Delivery) -> Step:
         copy = delivery.copy
+        delivered = self.delivered(me, copy)
         call = Call(
             "mend",
             (
                 *(me, _mark(self.world.workers[me]), delivery.run, copy.generation, copy.origin, self.name(copy.id)),
                 *(self.bounds.limit, delivery.started, delivery.crashes, delivery.drains, delivery.alone),
-                *(self.bounds.tailored, copy.attempt),
+                *(self.bounds.tailored, copy.attempt, delivered and delivered[0]),
             ),
         )
         trusted = _is_trusted(self.world.redis.hearts[me])
@@ -501,13 +504,14 @@ class _Steps:
         return self.in_let_go(me, at, delivery, copy=2)
 
     def in_let_go(self, me: int, at: int, delivery: Delivery, copy: int = 1) -> Iterator[Step]:
-        its = (delivery.copy.origin, delivery.copy.generation)
-        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, delivery.contended, copy, *its))
+        its = (delivery.run, delivery.contended, copy, delivery.copy.origin)
+        call = Call("release", (me, _mark(self.world.workers[me]), *its))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
     def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("hand_over", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.attempt + 1, False))
+        its = (delivery.run, delivery.copy.origin, delivery.copy.attempt + 1, False)
+        call = Call("hand_over", (me, _mark(self.world.workers[me]), *its))
         answer, world = self.execute(me, call)
         after = world.workers[me].deliveries[at]._replace(phase="handed_over")
         yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
@@ -564,7 +568,7 @@ class _Steps:
             yield Step(f"{_w(me)} beats", call, after)
         record = world.redis.record
         if world.redis.running[me] and record and not any(d.phase in HERE for d in worker.deliveries):
-            call = Call("release", (me, _mark(worker), record.run, True, 0, 0, 0))
+            call = Call("release", (me, _mark(worker), record.run, True, 0, record.origin))
             answer, after = self.execute(me, call)
             yield Step(f"{_w(me)} does not know what it is said to run: {answer}", call, after)
         if self.can("drains") and not worker.draining:

@@ -14,14 +14,21 @@ from dramatiq import Message
 
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.moment import Moment
 from dramatiq_inflight.outcomes import Claim, HandedBack, Start, Started
 from dramatiq_inflight.records import Head, Orphan
 from dramatiq_inflight.registry import Registry
 
-__all__ = ["JOURNAL", "Lab", "copy_of"]
+__all__ = ["JOURNAL", "Lab", "ago", "copy_of"]
 
 #: The keys that stay when the work is done; they expire.
 JOURNAL = {"history", "counts", "schema"}
+
+
+def ago(seconds: float) -> Moment:
+    """The moment so many seconds before; negative: after."""
+    now = Moment.now()
+    return Moment(now.since_boot - seconds, now.wall - seconds)
 
 
 def copy_of(message_id: str = "", *, generation: int = 1, origin: str = "o1", redelivered: bool = False) -> Copy:
