@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
+from redis.exceptions import RedisClusterException
 
 from .membership import Membership
 from .outcomes import Answer, Challenged
@@ -76,7 +77,11 @@ class Words(Membership):
           client: One whose bounds allow for the wait.
           by_process: Listen to the questions that are put to the heartbeat's process.
         """
-        found: Any = client.blpop([self.keys.asked(self.me) if by_process else self.keys.wake(self.me)], timeout)
+        key = self.keys.asked(self.me) if by_process else self.keys.wake(self.me)
+        try:
+            found: Any = client.blpop([key], timeout)
+        except RedisClusterException as error:  # no RedisError: no node can be reached
+            raise redis.ConnectionError(str(error)) from error
         return str(found[1], "utf-8") if found else ""
 
     def _say(self, sayings: Sequence[tuple[str, str]]) -> None:

@@ -54,6 +54,9 @@ def app(request: pytest.FixtureRequest, own_server: RedisServer, namespace: str)
 
 
 def left(app: App, admin: Any) -> Left:
+    """What is left of a stopped worker, beside what the application has opened itself."""
+    for client in (app.broker.client, app.client):
+        client.connection_pool.disconnect()
     gc.collect()
     threads = frozenset(t.name for t in threading.enumerate() if t.name.startswith("dramatiq_inflight"))
     return Left(admin.info("clients")["connected_clients"], len(os.listdir("/proc/self/fd")), threads)
