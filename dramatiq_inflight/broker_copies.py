@@ -47,7 +47,7 @@ class BrokerCopies(Scripting):
             ],
             [
                 *(copy.message_id, copy.generation, copy.origin, flag(copy.redelivered)),
-                *(state, self.fence_ms, self.ttl_ms, copy.broker_copy_id),
+                *(state, self.fence_ms, self.ttl_ms, copy.broker_copy_id, copy.tries),
             ],
         )
 

@@ -10,6 +10,7 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 
 from .policy import Policy
+from .rabbitmq_broker import RabbitmqQueues
 from .recovery import Recovery
 from .redis_broker import RedisQueues
 from .registry import Registry
@@ -43,6 +44,7 @@ def recovery_of(
         lock_ttl=settings.recovery_lock_ttl,
         custody=custody(broker),
         asks=queues,
+        counts=RabbitmqQueues.of(broker),
         policy_of=policy_of,
         tell=Telling(broker, policy_of, settings.callback),
     )

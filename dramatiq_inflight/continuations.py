@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import redis
 from dramatiq import Broker
 from dramatiq.common import q_name
-from dramatiq.errors import ActorNotFound, ConnectionClosed, ConnectionFailed, QueueNotFound
+from dramatiq.errors import ActorNotFound, QueueNotFound
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt, MiddlewareError
 from dramatiq.results import Results
 
-from .replies import comes_and_goes
+from .passing import is_passing
 from .table import Entry, own_enqueue
 
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
@@ -92,7 +91,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
             except MiddlewareError:
                 break  # somebody does not want it to be enqueued
             except Exception as error:
-                failures = TRIES if isinstance(error, PERMANENT) else failures + (not _is_passing(error))
+                failures = TRIES if isinstance(error, PERMANENT) else failures + (not is_passing(error))
                 if not said or failures == TRIES:
                     said = True
                     logger.warning(
@@ -103,17 +102,6 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
             if failures < TRIES:
                 _pause()
     entry.to_follow = None
-
-
-def _is_passing(error: Exception) -> bool:
-    """Whether the broker is away, and comes back; not, if it refuses this very message."""
-    if isinstance(error, (ConnectionClosed, ConnectionFailed)):
-        # RabbitmqBroker says so of a channel that was closed because of the message, too: too large, no such queue.
-        inner = error.args[0] if error.args else None
-        return not any(kind.__name__ == "AMQPChannelError" for kind in type(inner).__mro__)
-    if isinstance(error, (redis.ResponseError, redis.DataError)):
-        return comes_and_goes(error)
-    return isinstance(error, (redis.RedisError, OSError))
 
 
 def _pause() -> None:

@@ -102,6 +102,30 @@ class Gate:
         with self._lock:
             return self._alone is this if this.thread in self._inside else None
 
+    def visit(self) -> bool:
+        """Go in beside the messages, without waiting; nobody begins to be alone until the visitor leaves.
+
+        A message that has been alone for long enough gets company.
+
+        Returns: whether the visitor is inside; False: a message is alone.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            alone = self._alone
+            if alone is None:
+                return self._go_in(me)
+            if time.monotonic() < alone.until:
+                return False
+        self._ask_for_company(alone)
+        with self._lock:
+            return self._alone is None and self._go_in(me)
+
+    @property
+    def has_visitor(self) -> bool:
+        """Whether more than the messages of one thread are inside."""
+        with self._lock:
+            return len(self._inside) > 1
+
     def leave(self, *, told: bool = True) -> None:
         """The message of this thread has ended.
 

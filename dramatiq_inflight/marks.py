@@ -21,6 +21,8 @@ class Mark(TypedDict, total=False):
     #: The id of the enqueue that this copy goes back to.  Where the broker gives ids, it is the broker's, and absent if
     #: the copy is itself the enqueue; elsewhere the tracker gives one to each enqueue.
     origin: str
+    #: Which of recovery's tries has made the copy; absent: none has.  With the generation it names the copy.
+    tries: int
     #: How often this copy was put off because the message was running.
     deferrals: int
     #: It was put off as a duplicate of the very enqueue that was running; else it is another enqueue, and waits.
@@ -65,6 +67,8 @@ class Copy:
     condemned: bool = False
     #: The number of the run that has enqueued it; 0: none has.
     run: int = 0
+    #: Which of recovery's tries has made it; 0: none has.
+    tries: int = 0
 
     @classmethod
     def of(cls, message: Any) -> Copy:
@@ -91,6 +95,7 @@ class Copy:
             duplicate=bool(mark.get("duplicate")),
             condemned=bool(mark.get("reason") and getattr(message, "redelivered", False)),
             run=int(mark.get("run", 0)),
+            tries=int(mark.get("tries", 0)),
         )
 
 

@@ -15,6 +15,12 @@ from .scripting import BATCH, Scripting, flag, ms
 
 __all__ = ["Orphans", "orphan_of"]
 
+#: After how many deaths in a row of those that had it in hand a payload is set aside.
+DEADLY_AFTER = 3
+
+#: How long what could not be enqueued waits at first, and at the longest, seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
+
 
 class Orphans(Scripting):
     """What a recoverer does with what dead incarnations have left."""
@@ -36,7 +42,7 @@ class Orphans(Scripting):
         Parameters:
           held: At most `BATCH` pairs of message id and whether the broker still holds its copy.
 
-        Returns: what became of each; ``None``: the incarnation is back, and nothing was done.
+        Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
         """
         reply = self._call(
             "hand_back",
@@ -52,7 +58,7 @@ class Orphans(Scripting):
         return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
 
     def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
-        """Take at most `BATCH` orphans, to enqueue a copy of each.
+        """Take at most `BATCH` orphans, to enqueue a copy of each: as many as one script may copy, and one at least.
 
         Parameters:
           dead: The dead incarnation that ran them; empty for records past their deadline.
@@ -65,7 +71,7 @@ class Orphans(Scripting):
                 *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
                 *(self.keys.incarnation(dead), *self.keys.journal, *(self.keys.record(id) for id in ids)),
             ],
-            [self.me, self.ttl_ms, dead, ms(hold), self.fence_ms, flag(leftovers), *ids],
+            [self.me, self.ttl_ms, dead, ms(hold), self.fence_ms, flag(leftovers), DEADLY_AFTER, *ids],
         )
         return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
 
@@ -89,17 +95,30 @@ class Orphans(Scripting):
         )
         return [Requeued(result.decode()) for result in reply]
 
-    def postpone(self, answers: Sequence[tuple[str, str, bool]]) -> list[str]:
-        """Records past their deadline: at most `BATCH` triples of message id, copy id, and whether the broker has it.
+    def refused(self, claims: Sequence[tuple[str, int, str]]) -> None:
+        """Claimed orphans could not be enqueued: each waits by itself.
 
-        Returns: for each ``postponed``, ``settled`` or ``gone``.
+        Parameters:
+          claims: At most `BATCH` triples of message id, generation, and ``refused``, ``away`` or ``untried``.
+        """
+        self._call(
+            "refused",
+            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in claims)],
+            [self.me, ms(FIRST_PAUSE), ms(LONGEST_PAUSE), *(x for claim in claims for x in claim)],
+        )
+
+    def postpone(self, answers: Sequence[tuple[str, str, str]]) -> list[str]:
+        """Records past their deadline: at most `BATCH` triples of message id, copy id, and what the broker says of it.
+
+        Returns: for each ``postponed``, ``settled``, ``due`` (another copy is to be made), ``later`` (not looked at) or
+        ``gone``.
         """
         reply = self._call(
             "postpone",
             [self.keys.waiting, *(self.keys.record(id) for id, _, _ in answers)],
             [
                 *(self.deadline_ms, self.fence_ms),
-                *(x for id, copy_id, has in answers for x in (id, copy_id, "held" if has else "consumed")),
+                *(x for answer in answers for x in answer),
             ],
         )
         return [result.decode() for result in reply]
@@ -121,8 +140,8 @@ def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
     answer = Claim(row[0].decode())
     if len(row) == 1:
         return answer
-    run, generation, crashes, limit, started, first, drains = (int(number) for number in row[1:8])
-    origin, queue, actor = (text.decode() for text in row[8:11])
+    run, generation, crashes, limit, started, first, drains, tries = (int(number) for number in row[1:9])
+    origin, queue, actor = (text.decode(errors="replace") for text in row[9:12])
     return Orphan(
         message_id=message_id,
         verdict=answer,
@@ -133,8 +152,9 @@ def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
         started_ms=started,
         first_ms=first or started,
         drains=drains,
+        tries=tries,
         origin=origin,
         queue=queue,
         actor=actor,
-        payload=row[11],
+        payload=row[12],
     )

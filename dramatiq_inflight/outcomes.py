@@ -129,6 +129,8 @@ class HandedBack(enum.Enum):
     TO_CLAIM = "to_claim"
     BUSY = "busy"
     GONE = "gone"
+    #: Not looked at: the payloads before it are enough for one script.
+    LATER = "later"
 
 
 class Claim(enum.Enum):
@@ -137,11 +139,20 @@ class Claim(enum.Enum):
     CLAIMED = "claimed"
     POISONED = "poisoned"
     SETTLED = "settled"
+    #: Another recoverer has it in hand.
     BUSY = "busy"
+    #: This one has, by a claim whose answer was lost; or another thread of it.
+    MINE = "mine"
+    #: It could not be enqueued, and is tried again when its deadline comes.
+    WAITS = "waits"
+    #: Not looked at: the payloads before it are enough for one script, or it is taken by itself.
+    LATER = "later"
     ALIVE = "alive"
     GONE = "gone"
     #: Its record cannot be read, and was set aside whole.
     ASIDE = "aside"
+    #: Whoever had it in hand has died, one after the other; it was set aside whole.
+    DEADLY = "deadly"
 
 
 class Requeued(enum.Enum):

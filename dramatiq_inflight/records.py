@@ -21,8 +21,11 @@ LEFT: Final = "it left while messages were still running"
 
 
 def moment(ms: int) -> datetime | None:
-    """A time of Redis's clock, in milliseconds; 0: ``None``."""
-    return datetime.fromtimestamp(ms / 1000, tz=timezone.utc) if ms else None
+    """A time of Redis's clock, in milliseconds; ``None`` for 0, and for a number that is no time."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, tz=timezone.utc) if ms else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Head:
     drains: int
     alone: int
     tailored: int
+    tries: int
+    deaths: int
 
     @classmethod
     def of(cls, fields: list[Any]) -> Head:
@@ -75,6 +80,8 @@ class Orphan:
     started_ms: int
     first_ms: int
     drains: int
+    #: Which try of recovery's this is since it last ran.
+    tries: int
     origin: str
     queue: str
     actor: str

@@ -17,11 +17,13 @@ lose and double nothing, because every step checks in Redis what it changes.
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import redis
 from dramatiq.common import dq_name
 from redis.exceptions import LockError
 from redis.lock import Lock
@@ -30,6 +32,8 @@ from .challenge import SILENT, Challenges
 from .copying import NOBODY, Copies
 from .incident import Incident, Kind
 from .outcomes import Claim, HandedBack
+from .passing import is_passing
+from .rabbitmq_broker import RabbitmqQueues
 from .records import DeadIncarnation, Due, Head, Orphan
 from .redis_broker import RedisQueues
 from .scripting import BATCH
@@ -45,11 +49,13 @@ class Recovery(Copies):
     Parameters:
       queues: The RedisBroker's queues, where they are on the tracker's own Redis: what is handed back.
       asks: The RedisBroker's queues, wherever they are: whom to ask whether the broker still holds a copy.
+      counts: The RabbitmqBroker's queues, if it is one: whom to ask whether a copy may still be there.
       lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
     """
 
     queues: RedisQueues | None
     asks: RedisQueues | None = None
+    counts: RabbitmqQueues | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +91,8 @@ class Recovery(Copies):
             holding = _Holding(lock, self.lock_ttl, stop)
             if due.dead and self.queues is not None:
                 holding.brokers.update(self.registry.registered_brokers())
-            self._finish_leftovers(swept, holding)
+            self._failures.succeeded()
+            too_slow = self._finish_leftovers(swept, holding)
             if self.registry.me in due.dead:
                 self.registry.beat()  # late, and evidently alive
             kept = 0
@@ -94,9 +101,12 @@ class Recovery(Copies):
                 if not dead:
                     break
                 for id in dead:
-                    if not holding.over() and not self._recover(self.registry.incarnation(id), swept, holding):
+                    if not holding.over() and not self._recover_safely(id, swept, holding):
                         kept += 1
             self._recover_overdue(swept, holding)
+            if too_slow is not None:
+                raise too_slow
+            self._finish_leftovers(swept, holding)  # claimed in this sweep, and only the answer lost
             swept.next_in = self.registry.due().next_in
         finally:
             try:
@@ -115,7 +125,7 @@ class Recovery(Copies):
                 "Worker %s is taken for dead for %d messages that were delivered again: %s.", dead, len(ids), SILENT
             )
             for batch in range(0, len(ids), BATCH):
-                self._claim(ids[batch : batch + BATCH], dead, swept)
+                self._claim(ids[batch : batch + BATCH], dead, swept, lambda: False)
 
     def _acquire(self, lock: Lock) -> bool:
         me = self.registry.me
@@ -128,6 +138,17 @@ class Recovery(Copies):
             return False
 
     # One dead incarnation.
+
+    def _recover_safely(self, id: str, swept: Swept, holding: _Holding) -> bool:
+        """As `_recover`; whatever is wrong with one incarnation or its messages stops the recovery of no other."""
+        try:
+            return self._recover(self.registry.incarnation(id), swept, holding)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            self.logger.exception("Worker %s could not be recovered for an unexpected reason; it is tried again.", id)
+            swept.failed = True
+            return False
 
     def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         """Recover one incarnation.  False: something of it is left."""
@@ -171,117 +192,139 @@ class Recovery(Copies):
             ids = self.registry.running_of(dead.id, kept)
             if not ids:
                 break
-            heads = self.registry.peek(ids)
-            names |= {name for head in heads if head for name in (head.queue, dq_name(head.queue))}
-            held = queues.held([(head.queue, head.copy or head.origin) if head else ("", "") for head in heads])
-            results = self.registry.hand_back(dead.id, list(zip(ids, held, strict=True)))
+            heads = dict(zip(ids, self.registry.peek(ids), strict=True))
+            names |= {name for head in heads.values() if head for name in (head.queue, dq_name(head.queue))}
+            copies = [(head.queue, head.copy or head.origin) if head else ("", "") for head in heads.values()]
+            results = self._let_go_of(dead, dict(zip(ids, queues.held(copies), strict=True)))
             if results is None:
                 return False
-            swept.handed_back += results.count(HandedBack.HANDED_BACK)
-            swept.settled += results.count(HandedBack.SETTLED)
-            for id, head, result in zip(ids, heads, results, strict=True):
+            swept.settled += sum(result is HandedBack.SETTLED for result in results.values())
+            for id, result in results.items():
+                head = heads[id]
                 if head and result is HandedBack.HANDED_BACK:
-                    self.tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
-            to_claim = [id for id, result in zip(ids, results, strict=True) if result is HandedBack.TO_CLAIM]
-            # Only those whose actor, and so whose policy, is known here.
-            ours = self._ours(to_claim) if to_claim else []
-            swept.left += len(to_claim) - len(ours)
-            kept += len(to_claim) - len(ours)
-            if ours and not self._claim(ours, dead, swept):
-                kept += len(ours)
-            kept += results.count(HandedBack.BUSY)
-            if shared:
-                for head, result in zip(heads, results, strict=True):
-                    if head and result is HandedBack.HANDED_BACK:
+                    swept.handed_back += 1
+                    self._tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
+                    if shared:
                         swept.returned += queues.take_back(head.queue, head.copy or head.origin, [dead.broker_id])
+            to_claim = [id for id, result in results.items() if result is HandedBack.TO_CLAIM]
+            # Only those whose actor, and so whose policy, is known here.
+            ours = self._ours(to_claim)
+            swept.left += len(to_claim) - len(ours)
+            kept += len(to_claim) - len(ours) + self._claim(ours, dead, swept, holding.over)
+            kept += sum(result is HandedBack.BUSY for result in results.values())
         if shared:
             return kept == 0 and not holding.over()
         if not holding.over():
             swept.returned += queues.give_back(dead.broker_id, names)
         return kept == 0 and not holding.over() and queues.is_empty(dead.broker_id, names)
 
+    def _let_go_of(self, dead: DeadIncarnation, held: dict[str, bool]) -> dict[str, HandedBack] | None:
+        """Let the records of a dead worker go; ``None``: it is back.
+
+        Parameters:
+          held: Whether the broker has the copy of each message.
+        """
+        found: dict[str, HandedBack] = {}
+        while left := [(id, has) for id, has in held.items() if id not in found]:
+            results = self.registry.hand_back(dead.id, left)
+            if results is None:
+                return None
+            pairs = zip(left, results, strict=True)
+            found |= {id: result for (id, _), result in pairs if result is not HandedBack.LATER}
+        return found
+
     def _copy(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         kept = 0
-        while not holding.over():
+        while not holding.over() and not self._failures.too_many:
             ids = self.registry.running_of(dead.id, kept)
             if not ids:
                 break
-            ours = self._ours(ids) if self._is_ours(dead) else []
-            kept += len(ids) - len(ours)
-            before = len(self.leftovers)
-            if ours and not self._claim(ours, dead, swept):
-                kept += len(ours)
-            if len(self.leftovers) > before:
-                return False  # the broker is away
-        if kept:
-            swept.left += kept
-        return kept == 0 and not holding.over()
+            ours = self._ours([id for id in ids if id not in self.leftovers]) if self._is_ours(dead) else []
+            swept.left += len(ids) - len(ours)
+            kept += len(ids) - len(ours) + self._claim(ours, dead, swept, holding.over)
+        return kept == 0 and not holding.over() and not self._failures.too_many
 
     # What waits for its copy for too long, and what an earlier sweep left over.
 
     def _recover_overdue(self, swept: Swept, holding: _Holding) -> None:
+        seen: set[str] = set()
         offset = 0
-        while not holding.over():
+        while not holding.over() and not self._failures.too_many:
             ids = self.registry.due(skip_overdue=offset).overdue
-            if not ids:
-                return
-            asked = self._ask_about(ids, swept)
-            known = {id for id, _, _ in asked}
-            if asked:
-                swept.settled += self.registry.postpone(asked).count("settled")
-            ours = self._ours([id for id in ids if id not in known])
-            if ours:
-                answers = self._try_to_claim(ours, NOBODY, swept)
-                orphans = [answer for answer in answers if isinstance(answer, Orphan)]
-                if orphans and not self.put_back(orphans, NOBODY, swept):
-                    return
-            left = len(ids) - len(known) - len(ours)
-            swept.left += left
-            offset += left
-            if not asked and not ours:
-                continue
+            fresh = [id for id in ids if id not in seen and id not in self.leftovers]
+            seen.update(ids)
+            offset += len(ids) - len(fresh)  # they stay where they are
+            ours = self._ours(self._ask_about(fresh, swept))
+            swept.left += len(fresh) - len(ours)
+            self._claim(ours, NOBODY, swept, holding.over)
             if len(ids) < BATCH:
                 return
 
-    def _ask_about(self, ids: list[str], swept: Swept) -> list[tuple[str, str, bool]]:
+    def _ask_about(self, ids: list[str], swept: Swept) -> list[str]:
         """Ask the broker about copies that have not started for so long, if it can be asked.
 
-        Returns: triples of message id, copy id and whether the broker has it; none for a copy to be made again.
+        Returns: those of which another copy is to be made.
         """
-        if self.asks is None:
-            return []
-        pairs = [
-            (id, head)
+        if not ids or (self.asks is None and self.counts is None):
+            return ids
+        heads = {
+            id: head
             for id, head in zip(ids, self.registry.peek(ids), strict=True)
-            if head and head.state in ("requeued", "poisoned") and head.copy not in ("", "-")
-        ]
-        if not pairs:
-            return []
-        held = self.asks.held([(head.queue, head.copy) for _, head in pairs])
+            if head and head.state in ("requeued", "poisoned")
+        }
+        said = self._ask_rabbitmq(heads) if self.asks is None else self._ask_redis(self.asks, heads, swept)
+        found: dict[str, str] = {}
+        while left := [(id, heads[id].copy, what) for id, what in said.items() if id not in found]:
+            pairs = zip(left, self.registry.postpone(left), strict=True)
+            found |= {id: result for (id, _, _), result in pairs if result != "later"}
+        swept.settled += list(found.values()).count("settled")
+        return [id for id in ids if found.get(id, "due") == "due"]
+
+    def _ask_redis(self, asks: RedisQueues, heads: dict[str, Head], swept: Swept) -> dict[str, str]:
+        """Whether the broker has each copy; of those that it can be asked about."""
+        named = {id: head for id, head in heads.items() if head.copy not in ("", "-")}
+        if not named:
+            return {}
+        held = dict(zip(named, asks.held([(head.queue, head.copy) for head in named.values()]), strict=True))
         if self.queues is None:
             # A Redis apart may have lost what it does not have: another copy is made.
-            return [(id, head.copy, True) for (id, head), has in zip(pairs, held, strict=True) if has]
+            return {id: "held" for id, has in held.items() if has}
         # With the broker: in a long queue, or stranded with a living worker whose fetch timed out on a stalled Redis.
         # Back to its queue with it: should a worker have it in memory after all, its start will know.
         brokers = [id for namespace, id in self.registry.registered_brokers() if namespace == self.queues.namespace]
-        for (_, head), has in zip(pairs, held, strict=True):
-            if has and self.queues.take_back(head.queue, head.copy, brokers):
+        for id, head in named.items():
+            if held[id] and self.queues.take_back(head.queue, head.copy, brokers):
                 swept.returned += 1
-        return [(id, head.copy, has) for (id, head), has in zip(pairs, held, strict=True)]
+        return {id: "held" if has else "consumed" for id, has in held.items()}
 
-    def _finish_leftovers(self, swept: Swept, holding: _Holding) -> None:
-        while self.leftovers and not holding.over():
-            with self._mutex:
-                leftovers = list(self.leftovers.items())
-            dead = leftovers[0][1]
-            ids = [id for id, other in leftovers if other == dead][:BATCH]
-            owner = self.registry.incarnation(dead) if dead else NOBODY
-            answers = self._try_to_claim(ids, owner, swept, leftovers=True)
-            for id in ids:
-                self.leftovers.pop(id, None)
-            orphans = [answer for answer in answers if isinstance(answer, Orphan)]
-            if orphans and not self.put_back(orphans, owner, swept):
-                return
+    def _ask_rabbitmq(self, heads: dict[str, Head]) -> dict[str, str]:
+        """Whether the broker may have each copy; of those that were enqueued."""
+        assert self.counts is not None
+        declared, _ = self.declared()
+        enqueued = {id: head.queue for id, head in heads.items() if head.tries and head.queue in declared}
+        try:
+            may_have = {queue: self.counts.may_have(queue) for queue in set(enqueued.values())}
+        except Exception:
+            return {}  # it cannot be reached: nor can another copy be enqueued
+        return {id: "maybe" for id, queue in enqueued.items() if may_have[queue]}
+
+    def _finish_leftovers(self, swept: Swept, holding: _Holding) -> redis.RedisError | None:
+        """Put back what an earlier sweep, or another thread, has claimed.
+
+        Returns: why some are still left over: a payload takes too long, say, and nothing else is to wait for that.
+        """
+        with self._mutex:
+            leftovers = list(self.leftovers.items())
+        random.shuffle(leftovers)  # or one that takes too long would always come before others
+        for dead in {dead for _, dead in leftovers}:
+            ids = [id for id, other in leftovers if other == dead]
+            for batch in range(0, len(ids), BATCH):
+                try:
+                    owner = self.registry.incarnation(dead) if dead else NOBODY
+                    self._claim(ids[batch : batch + BATCH], owner, swept, holding.over, leftovers=True)
+                except redis.RedisError as error:
+                    return error
+        return None
 
 
 class _Holding:
@@ -319,6 +362,7 @@ def _handed_back(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
         started_ms=head.started,
         first_ms=head.first or head.started,
         drains=head.drains + dead.draining,
+        tries=head.tries,
         origin=head.origin,
         queue=head.queue,
         actor=head.actor,

@@ -70,7 +70,7 @@ class Runs(Scripting):
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
                 *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
-                *(flag(copy.condemned), copy.run),
+                *(flag(copy.condemned), copy.run, copy.tries),
             ],
         )
         if len(reply) == 1:
@@ -152,12 +152,12 @@ class Runs(Scripting):
             *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
             *(limit, copy.broker_copy_id, started_ms, crashes, drains, flag(alone), flag(tailored)),
         ]
-        reply = self._own("mend", keys, [*args, b"", 0, flag(not acked)])
+        reply = self._own("mend", keys, [*args, b"", 0, flag(not acked), copy.tries])
         for _ in range(3):  # the second answer may have come too late
             if reply[0] != b"again":
                 break
             payload = payload if isinstance(payload, bytes) else payload()
-            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked)])
+            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked), copy.tries])
         return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
     def finish(

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import redis
 from dramatiq import Broker, Message
@@ -76,8 +77,7 @@ class Runtime:
         together = settings.alone_in == "container" or (settings.alone_in == "auto" and die_together())
         siblings = Siblings.of(settings.namespace, settings.instance_id) if together else None
         self.gate = Gate(siblings)
-        #: Whether any message has the process to itself: the worker has one thread.
-        self.always_alone = threads == 1 and siblings is None
+        self._one_thread = threads == 1 and siblings is None
         self.connectivity = Connectivity()
         self.lease = Lease(
             settings.heartbeat_ttl, min(map(settings.patience, CHALLENGE_TIMEOUTS)), self.connectivity.wake
@@ -118,6 +118,7 @@ class Runtime:
         self.recovery = recovery_of(
             self.registry, broker, settings, policy_of, queues=self._broker_queues, shared=shared
         )
+        self.recovery.in_company = self._in_company
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
         exclusive = settings.instance_id if settings.instance_exclusive else None
@@ -243,6 +244,7 @@ class Runtime:
             if not self.table.entries() and self.queues is not None and not self._shares_broker_id():
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
+            self.recovery.let_go()
             left = self.registry.leave()
             if left:
                 self.registry.tell_some(DIED)  # or they would sleep until they had expected this heartbeat to expire
@@ -323,6 +325,27 @@ class Runtime:
     def _in_contact(self, known: bool, begun: Moment, absent: bool) -> None:
         self.lease.contact(known, begun, absent)
         self.connectivity.succeeded(begun)
+
+    @property
+    def always_alone(self) -> bool:
+        """Whether any message has the process to itself: the worker has one thread, and recovery is not at work."""
+        return self._one_thread and not self.gate.has_visitor
+
+    @contextmanager
+    def _in_company(self) -> Iterator[bool]:
+        """While recovery decodes payloads, any of which may kill this process, no message is alone in it.
+
+        False: one is on its last chance, and is left alone.
+        """
+        if not self.gate.visit():
+            yield False
+            return
+        try:
+            # Those of a worker with one thread, which are alone without asking for it.
+            alone = [entry for entry in self.table.entries() if entry.alone]
+            yield all(self.ledger.accompany(entry) for entry in alone)
+        finally:
+            self.gate.leave()
 
     def _recover_here(self, message_id: str) -> None:
         """What this incarnation has claimed itself: its recovery puts it back."""

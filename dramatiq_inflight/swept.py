@@ -22,6 +22,8 @@ class Swept:
     poisoned: int = 0
     settled: int = 0
     set_aside: int = 0
+    #: Could not be enqueued: each is tried again by itself.
+    refused: int = 0
     #: Left for another sweep, or another worker: see the log.
     left: int = 0
     #: Dead incarnations of which nothing is left.
@@ -50,6 +52,7 @@ class Swept:
             (self.poisoned, "poison messages go to the dead-letter queue"),
             (self.settled, "were complete already"),
             (self.set_aside, "could not be decoded and were set aside"),
+            (self.refused, "could not be enqueued and are tried again"),
         ):
             if number:
                 done.append(f"{number} {text}")

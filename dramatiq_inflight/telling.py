@@ -46,17 +46,17 @@ class Telling:
                 self.logger.exception(
                     "The callback of InFlightTracker failed for message %s; recovery goes on.", incident.message_id
                 )
-        if message is not None:
-            policy = self.policy_of(message)
-            if incident.kind is Kind.POISON:
-                self._send("on_poison", policy.on_poison, incident, message)
-            elif incident.kind is Kind.RECOVERED:
-                self._send("on_recovery", policy.on_recovery, incident, message)
+        if message is not None and incident.kind is Kind.POISON:
+            self._send("on_poison", incident, message)
+        elif message is not None and incident.kind is Kind.RECOVERED:
+            self._send("on_recovery", incident, message)
 
-    def _send(self, option: str, name: str | None, incident: Incident, message: Message[object]) -> None:
-        if name is None:
-            return
+    def _send(self, option: str, incident: Incident, message: Message[object]) -> None:
+        name = None
         try:
+            name = getattr(self.policy_of(message), option)
+            if name is None:
+                return
             self.broker.get_actor(name).send(message.asdict(), incident.asdict())
         except Exception as error:
             self.logger.error(

@@ -89,6 +89,8 @@ class MessageView:
     max_recoveries: int | None
     #: It has its process to itself: one more death convicts it.
     alone: bool
+    #: How often recovery has tried to put it back since it last ran.
+    tries: int = 0
     #: When recovery looks after its copy, should that not have started by then.
     due: datetime | None = None
     #: What its last checkpoint said: how much is done, from 0 to 1, and what was being done.

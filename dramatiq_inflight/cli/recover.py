@@ -34,6 +34,7 @@ SAID = {
     "poisoned": "sent to the dead-letter queue",
     "settled": "found to be settled",
     "set_aside": "set aside: they cannot be read",
+    "refused": "not enqueued, because the broker refuses them: each is tried again by itself",
     "left": "left for another sweep or another worker",
     "reaped": "dead worker processes of which nothing is left",
 }
@@ -76,7 +77,7 @@ def recover(source: Source, dry_run: bool, as_json: bool) -> None:
     else:
         _say_what_was_done(out, swept, stopped)
         _say_who_is_unjudged(out, unjudged)
-    if stopped or swept.locked or swept.failed or swept.left or unjudged:
+    if stopped or swept.locked or swept.failed or swept.refused or swept.left or unjudged:
         raise not_done()
 
 
@@ -120,7 +121,9 @@ def _say_what_was_done(out: Output, swept: Swept, stopped: bool) -> None:
     for name, text in SAID.items():
         number = getattr(swept, name)
         if number and not (name == "returned" and number == swept.handed_back):
-            out.line(Cell(f"{number:6}  ", "bold"), Cell(text, "yellow" if name in ("left", "set_aside") else ""))
+            out.line(
+                Cell(f"{number:6}  ", "bold"), Cell(text, "yellow" if name in ("left", "set_aside", "refused") else "")
+            )
     if swept.locked:
         out.prose("Another worker is recovering just now, and does the same: nothing was done here.")
     elif swept.failed:

@@ -33,6 +33,21 @@ def _overdue(case: Case) -> Iterator[Finding]:
         )
 
 
+def _refused(case: Case) -> Iterator[Finding]:
+    states = ("recovering", "condemned")
+    found = [view for state in states for view in case.inspector.messages(state=state, limit=MOST)]
+    refused = [view for view in found if not view.worker and view.tries > 1]
+    if refused:
+        queues = Counter((view.queue, view.actor) for view in refused)
+        most = ", ".join(f"{n} of queue {queue!r} and actor {actor!r}" for (queue, actor), n in queues.most_common(3))
+        worst = max(refused, key=lambda view: view.tries)
+        yield warning(
+            "refused",
+            f"Messages of dead workers that cannot be enqueued: {most}{' and others' * (len(queues) > 3)}; message "
+            f"{worst.id} was tried {worst.tries - 1} times.",
+        )
+
+
 def _aside(case: Case) -> Iterator[Finding]:
     if case.overview.aside:
         yield warning("set-aside", f"Messages set aside, as they cannot be read or decoded: {case.overview.aside}.")
@@ -48,6 +63,7 @@ def _poison(case: Case) -> Iterator[Finding]:
 
 CHECKS = (
     Check("overdue", "Whether recovered messages start", "No message waits past its deadline.", _overdue),
+    Check("refused", "Whether messages cannot be enqueued", "No message is refused by the broker.", _refused),
     Check("set-aside", "Whether messages are set aside", "No message is set aside.", _aside),
     Check("poison", "Whether there was poison", "No message was poison in the last day.", _poison),
 )

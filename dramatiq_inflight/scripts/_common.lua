@@ -9,9 +9,10 @@
 --
 --   state        running, recovering (condemned: and to be dead-lettered), requeued, poisoned, released, completed,
 --                   dead_lettered
---   owner        the incarnation that runs it, or the recoverer that has claimed it
+--   owner        the incarnation that runs it, or the recoverer that has claimed it; '' while recovering: nobody has,
+--                   for its copy could not be enqueued, and is tried again past the deadline
 --   run          grows at every start; fences finishers
---   generation   grows with every copy that recovery enqueues, or is to enqueue for a failure; fences copies
+--   generation   grows whenever a run is given up and recovery is to enqueue a copy; fences copies
 --   crashes      how often it was running when its incarnation died
 --   limit        max_recoveries of this message; -1: no limit; -2: dead-lettered by any death, never run again
 --   contended    1: another copy of it may still be under way
@@ -27,13 +28,28 @@
 --   drains       how often it was running when its incarnation ended, or died, while it was shutting down
 --   alone        1: running, and its process runs nothing else
 --   tailored     1: its recovery takes a copy: to another queue, with a delay, or told to somebody
+--   tries        how often recovery has tried to put it back since it last ran; of what runs or has ended, the number
+--                   of the try that made its copy. Deadlines grow with it; with the generation it names a copy
+--   deaths       how many recoverers in a row have died with it in hand
 --
 -- What a later version has added behind them is kept, unless the message is started anew (see docs/upgrading.rst).
 
 local SETTLED = {released = true, completed = true, dead_lettered = true}
 local WAITING = {recovering = true, condemned = true, requeued = true, poisoned = true}
 local CLAIMED = {recovering = true, condemned = true}
+local STATES = {running = true}
+for _, states in ipairs({SETTLED, WAITING}) do
+    for state in pairs(states) do
+        STATES[state] = true
+    end
+end
 local NEVER_AGAIN = -2
+
+-- A script copies no more bytes of payloads than this, but always one: the server does nothing else meanwhile.
+local MOST_BYTES = 1024 * 1024
+
+-- The longest wait for a copy to start, ms: each one doubles, for the queue may be long.
+local LONGEST_WAIT = 24 * 3600 * 1000
 
 -- What is kept for people: how many events, and how long after the last of them, ms.
 local HISTORY_LENGTH, HISTORY_TTL = 10000, 30 * 24 * 3600 * 1000
@@ -69,6 +85,13 @@ local function clock()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Fails if a field is missing, or not of its type: nobody could make anything of the record.
+local function check(v)
+    return v[3] + v[4] + v[5] + v[6] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19]
+        + string.len(v[2]) + string.len(v[11]) + string.len(v[12]) + string.len(v[13]) + string.len(v[14])
+        + (STATES[v[1]] and 0 or nil)
+end
+
 local function load(key)
     local head = redis.call('GETRANGE', key, 0, 1023)
     if head == '' then
@@ -80,14 +103,14 @@ local function load(key)
         cut = string.find(head, '\n', 1, true)
     end
     local whole, v = pcall(cjson.decode, string.sub(head, 1, (cut or 0) - 1))
-    if not whole or type(v) ~= 'table' or #v < 17 then
+    if not whole or type(v) ~= 'table' or not pcall(check, v) then
         return {state = 'damaged', run = 0, generation = 0} -- claim.lua sets it aside
     end
     return {
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         done = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
-        drains = v[15], alone = v[16], tailored = v[17],
-        more = #v > 17 and v or nil, payload_at = cut,
+        drains = v[15], alone = v[16], tailored = v[17], tries = v[18], deaths = v[19],
+        more = #v > 19 and v or nil, payload_at = cut,
     }
 end
 
@@ -99,8 +122,9 @@ local function dump(r)
     local v = {
         r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
         r.done, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
+        r.tries or 0, r.deaths or 0,
     }
-    for i = 18, r.more and #r.more or 0 do
+    for i = 20, r.more and #r.more or 0 do
         v[i] = r.more[i]
     end
     return cjson.encode(v) .. '\n'
@@ -293,11 +317,28 @@ local function charge(record, drained)
     return convicted
 end
 
+-- How long to wait for the outcome of a try, ms: the first wait, doubled with each further try.
+local function wait_of(record, first, longest)
+    return math.min(first * 2 ^ math.min(math.max(record.tries, 1) - 1, 30), math.max(first, longest))
+end
+
+-- Whether a script has copied so much by now that it is to leave this record for another one; else it is counted.
+local copied = 0
+local function is_too_much(key)
+    local size = redis.call('STRLEN', key)
+    if copied > 0 and copied + size > MOST_BYTES then
+        return true
+    end
+    copied = copied + size
+    return false
+end
+
 -- What whoever has claimed a record is told, to make the copy of.
 local function orphan_of(record, payload)
     return {
         record.state == 'condemned' and 'poisoned' or 'claimed', record.run, record.generation, record.crashes,
-        record.limit, record.started, record.first, record.drains, record.origin, record.queue, record.actor, payload,
+        record.limit, record.started, record.first, record.drains, record.tries, record.origin, record.queue,
+        record.actor, payload,
     }
 end
 

@@ -8,84 +8,137 @@
 --       6 history   7 counts   8... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
 --       4 how long the claim holds, ms   5 fence ttl ms   6 '1': also what I have claimed, and did not bring to an end
---       7... message ids
--- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, origin, queue, actor,
---       payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, busy, alive, gone,
---       aside (the record cannot be read)
+--       7 after how many deaths of recoverers a payload is set aside   8... message ids
+-- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue,
+--       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, alive, gone,
+--       busy (another recoverer has it), mine (I have claimed it, and may be at it), waits (it could not be enqueued;
+--       its deadline comes), later (not looked at), aside (the record cannot be read), deadly (its payload was set
+--       aside: whoever had it in hand has died)
 --
 -- An incarnation that was asked and is silent is dead for these messages only, and unless that would convict one: then
 -- its heartbeat decides.
 --
--- I1: checked and changed in one script. I2: the payload stays. I5: here, and only here, the generation grows.
+-- What a recoverer had in hand when it died may have killed it, as soon as it was decoded. So that is taken after
+-- everything else, and one at a time, what has seen the fewest deaths first: the next death names it. A shutdown is no
+-- such death; and what was put back, or could not be enqueued, has killed nobody.
+--
+-- I1: checked and changed in one script. I2: the payload stays. I5: the generation grows where a run is given up, and
+-- nowhere else: a copy that is still queued is not made stale by another one, and whichever comes first runs.
 -- I7: the verdict is in the record before any copy can be fetched.
 
 local me, ttl, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = clock()
-local results = {}
+local results, suspects = {}, {}
 local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
 local silent = alive and is_silent(KEYS[1], KEYS[5], dead, now, ttl)
 
+-- Also, whether the recoverer that had it in hand has died, as far as is known, and not by a shutdown.
 local function claimable(record, id)
-    if CLAIMED[record.state] and record.owner == me and ARGV[6] == '1' then
-        return 'claimed'
-    elseif CLAIMED[record.state] and believed_for(KEYS[1], record.owner, now, ttl) == 0 then
-        return 'claimed'
-    elseif record.state == 'running' then
+    local deadline = WAITING[record.state] and redis.call('ZSCORE', KEYS[2], id)
+    local due = not deadline or tonumber(deadline) <= now
+    if record.state == 'running' then
         if dead == '' or record.owner ~= dead then
             return 'gone'
         end
         return alive and (not silent or would_be_convicted(record)) and 'alive' or 'claimed'
-    elseif WAITING[record.state] then
-        local deadline = redis.call('ZSCORE', KEYS[2], id)
-        if not deadline or tonumber(deadline) <= now then
-            return 'claimed'
-        end
-        return CLAIMED[record.state] and 'busy' or 'gone'
+    elseif not CLAIMED[record.state] then
+        return WAITING[record.state] and due and 'claimed' or 'gone'
+    elseif record.owner == '' then
+        return due and 'claimed' or 'waits'
+    elseif record.owner == me then
+        return (due or ARGV[6] == '1') and 'claimed' or 'mine'
     end
-    return 'gone'
+    local reaped = not redis.call('ZSCORE', KEYS[1], record.owner)
+    local lives = believed_for(KEYS[1], record.owner, now, ttl) > 0
+    if lives and not due then
+        return 'busy'
+    end
+    return 'claimed', (reaped or not lives) and not was_draining(KEYS[1], record.owner)
+end
+
+-- It is kept whole where people look for it.
+local function set_aside(i)
+    redis.call('HSET', KEYS[4], ARGV[i], redis.call('GET', KEYS[i]))
+    redis.call('DEL', KEYS[i])
+    redis.call('ZREM', KEYS[2], ARGV[i])
+    redis.call('ZREM', KEYS[3], ARGV[i])
+end
+
+local function claim(i, record, died)
+    local key, id, again = KEYS[i], ARGV[i], CLAIMED[record.state]
+    if died then
+        record.deaths = record.deaths + 1
+    elseif not again then
+        record.deaths = 0
+    end
+    if record.deaths >= tonumber(ARGV[7]) then
+        set_aside(i)
+        note_message(KEYS[6], KEYS[7], 'set_aside', id, record, '')
+        return {'deadly'}
+    end
+    local payload = payload_of(key, record)
+    local condemned = record.state == 'condemned' or record.state == 'poisoned'
+    if record.state == 'running' then
+        condemned = charge(record, was_draining(KEYS[1], dead))
+        record.generation, record.tries = record.generation + 1, 0
+        if silent then
+            doubt(KEYS[1], dead)
+        end
+    end
+    if record.owner ~= '' or not again then
+        record.tries = record.tries + 1 -- its last try may have made a copy
+    end
+    record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
+    record.copy = '-'
+    save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
+    if not again then
+        local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'
+        note_message(KEYS[6], KEYS[7], event, id, record, dead, 'by', me, 'how', silent and 'silent' or 'copied')
+    end
+    return orphan_of(record, payload)
 end
 
 for i = 8, #KEYS do
-    local key, id = KEYS[i], ARGV[i - 1]
+    local key, id = KEYS[i], ARGV[i]
     local record = load(key)
-    local answer = record and claimable(record, id) or 'gone'
+    local answer, died = 'gone', false
     if record and record.state == 'damaged' then
-        redis.call('HSET', KEYS[4], id, redis.call('GET', key))
-        redis.call('DEL', key)
-        record, answer = nil, 'aside'
-        note(KEYS[6], KEYS[7], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
+        answer = is_too_much(key) and 'later' or 'aside'
+    elseif record then
+        answer, died = claimable(record, id)
     end
-    if answer == 'claimed' and record.state == 'running' and record.done == 1 then
+    local result
+    if answer == 'aside' then
+        set_aside(i)
+        note(KEYS[6], KEYS[7], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
+    elseif answer == 'claimed' and record.state == 'running' and record.done == 1 then
         record.state, record.contended = 'completed', 1
         save_settled(key, record, ARGV[5])
         answer = 'settled'
+    elseif answer == 'claimed' and CLAIMED[record.state]
+        and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
+        suspects[#suspects + 1] = {i = i, record = record, died = died}
+        answer = 'later'
+    elseif answer == 'claimed' and is_too_much(key) then
+        answer = 'later'
+    elseif answer == 'claimed' then
+        result = claim(i, record, died)
     end
-    if answer == 'claimed' then
-        local again = CLAIMED[record.state]
-        local payload = payload_of(key, record)
-        local condemned = record.state == 'condemned' or record.state == 'poisoned'
-        if record.state == 'running' then
-            condemned = charge(record, was_draining(KEYS[1], dead))
-            if silent then
-                doubt(KEYS[1], dead)
-            end
+    if answer == 'gone' or answer == 'settled' then
+        redis.call('ZREM', KEYS[3], id)
+        if answer == 'settled' or not record or not WAITING[record.state] then
+            redis.call('ZREM', KEYS[2], id)
         end
-        record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
-        record.generation, record.copy = record.generation + 1, '-'
-        save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
-        if not again then
-            local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'
-            note_message(KEYS[6], KEYS[7], event, id, record, dead, 'by', me, 'how', silent and 'silent' or 'copied')
-        end
-        results[#results + 1] = orphan_of(record, payload)
-    else
-        if answer == 'gone' or answer == 'settled' or answer == 'aside' then
-            redis.call('ZREM', KEYS[3], id)
-            if not record or not WAITING[record.state] then
-                redis.call('ZREM', KEYS[2], id)
-            end
-        end
-        results[#results + 1] = {answer}
     end
+    results[i - 7] = result or {answer}
+end
+if copied == 0 and #suspects > 0 then
+    local first = suspects[1]
+    for _, suspect in ipairs(suspects) do
+        if suspect.record.deaths < first.record.deaths then
+            first = suspect
+        end
+    end
+    results[first.i - 7] = claim(first.i, first.record, first.died)
 end
 return results

@@ -8,7 +8,8 @@
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
 --       5 me   6... message id, '1' if the broker still holds its copy, ... (a pair for each record)
 -- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
---       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it), or gone}
+--       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it), gone, or later (not looked
+--       at: the payloads before it are enough for one script)}
 --
 -- I2: the payload stays, with a deadline. I5: the generation stays. I8: right without the lock.
 
@@ -53,6 +54,8 @@ for i = 7, #KEYS do
             record.state = 'released'
             save_settled(KEYS[i], record, ARGV[4])
             result = put_off and 'handed_back' or 'settled'
+        elseif is_too_much(KEYS[i]) then
+            result = 'later'
         else
             local payload = payload_of(KEYS[i], record)
             if record.copy == '' then
@@ -64,7 +67,7 @@ for i = 7, #KEYS do
             note_message(KEYS[5], KEYS[6], 'recovered', id, record, dead, 'by', ARGV[5], 'how', 'handed back')
         end
     end
-    if result ~= 'busy' and result ~= 'to_claim' then
+    if result ~= 'busy' and result ~= 'to_claim' and result ~= 'later' then
         redis.call('ZREM', KEYS[3], id)
     end
     results[#results + 1] = result

@@ -34,7 +34,9 @@ if is_run(record, me, run, ARGV[8]) then
     local payload = ARGV[5] ~= '' and ARGV[5] or payload_of(KEYS[1], record)
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
     if ARGV[6] == '0' then
-        record.generation, record.done = record.generation + 1, 2
+        record.generation, record.done, record.tries = record.generation + 1, 2, 0
+    else
+        record.tries = record.tries + 1 -- the copy that its worker enqueues
     end
     save_waiting(KEYS[1], KEYS[4], id, record, payload, now + tonumber(ARGV[6]))
     redis.call('ZREM', KEYS[2], id)

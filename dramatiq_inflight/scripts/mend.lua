@@ -10,6 +10,7 @@
 --       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes, 13 drains (before this run)
 --       14 '1': it has the process to itself   15 '1': its recovery takes a copy
 --       16 payload   17 when it was answered `again`, ms; 0: it was not   18 '1': its copy is not acknowledged yet
+--       19 the number of recovery's try that made the copy
 -- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost,
 --       later (the record is about another enqueue of the message, which is not over: ours has none until then),
 --       again (to be asked once more, with the payload and the number that stands in the place of the run)
@@ -66,6 +67,7 @@ if not record or record.state == 'damaged' then
         started = tonumber(ARGV[11]) > 0 and tonumber(ARGV[11]) or now, first = 0,
         origin = ARGV[6], copy = copy, queue = ARGV[7], actor = ARGV[8],
         drains = tonumber(ARGV[13]), alone = tonumber(ARGV[14]), tailored = tonumber(ARGV[15]),
+        tries = tonumber(ARGV[19]),
     }
     if before then -- as start.lua has it
         record.run, record.generation = before.run + 1, math.max(record.generation, before.generation)
@@ -106,7 +108,7 @@ elseif is_let_go(record) and record.state ~= 'poisoned' and record.origin == ARG
         copy, record.tailored = '-', 1
     end
     record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy
-    record.alone = tonumber(ARGV[14])
+    record.alone, record.tries = tonumber(ARGV[14]), tonumber(ARGV[19])
     save_running(KEYS[1], record, ARGV[16])
     redis.call('ZREM', KEYS[4], id)
     note_message(KEYS[5], KEYS[6], 'retaken', id, record, me)

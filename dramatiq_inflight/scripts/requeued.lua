@@ -4,7 +4,7 @@
 -- A recoverer has enqueued the copies of what it had claimed.
 --
 -- KEYS  1 waiting   2 running:<dead>   3... records
--- ARGV  1 me   2 first deadline ms (doubles with every generation, up to an hour)
+-- ARGV  1 me   2 first deadline ms (doubles with every try, up to a day)
 --       3 the dead incarnation
 --       4... message id, generation, broker's id of the copy ('' where it has none), its queue, its delay ms, ...
 --       (five a record)
@@ -25,11 +25,8 @@ for i = 3, #KEYS do
         result = record.state == 'condemned' and 'poisoned' or 'requeued'
         record.state, record.owner, record.queue, record.now = result, '', ARGV[at + 3], now
         -- A delayed copy gets another id when its time has come: the broker cannot be asked about it.
-        record.copy = delay > 0 and '-' or copy
-        local wait = first_deadline * 2 ^ math.min(generation - 2, 20)
-        -- Not for much longer: each failed try to enqueue it was a generation, too.
-        wait = math.min(wait, math.max(first_deadline, 3600 * 1000))
-        save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait)
+        record.copy, record.deaths = delay > 0 and '-' or copy, 0
+        save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait_of(record, first_deadline, LONGEST_WAIT))
     end
     -- Not if the dead worker lives, and has it again; nor if it is still to be seen to.
     local listed = record and (WAITING[record.state] or record.owner == dead or record.state == 'damaged')

@@ -7,7 +7,7 @@
 --       4 history   5 counts   6 (RedisBroker on this Redis only) the broker's message hash
 -- ARGV  1 message id   2 generation of the copy   3 origin   4 '1': the copy may be a redelivery
 --       5 the state it ends in: completed or dead_lettered   6 fence ttl ms   7 heartbeat ttl ms
---       8 broker's id of the copy
+--       8 broker's id of the copy   9 the number of recovery's try that made it
 -- returns {answer}; answers: settled, fenced, gone
 --
 -- The broker may have delivered it before recovery came to its dead owner's record: no copy is to follow then.
@@ -30,6 +30,7 @@ if not same or not open or generation < record.generation or still_there then
 end
 local crashes = record.crashes
 record.state, record.crashes, record.drains, record.contended = ARGV[5], 0, 0, 1
+record.tries = tonumber(ARGV[9]) -- a replay is of the very copy that was dead-lettered
 save_settled(KEYS[1], record, ARGV[6])
 redis.call('ZREM', KEYS[2], id)
 if ARGV[5] == 'dead_lettered' then

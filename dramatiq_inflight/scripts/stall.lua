@@ -25,7 +25,7 @@ if ARGV[5] == '1' then
     local condemned = record.limit == NEVER_AGAIN or (record.limit >= 0 and record.crashes > record.limit)
     answer = condemned and 'condemned' or 'recovering'
     record.state, record.contended, record.now, record.alone = answer, 1, now, 0
-    record.generation, record.copy = record.generation + 1, '-'
+    record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '-', 0, 0
     save_waiting(KEYS[1], KEYS[4], id, record, payload, now + tonumber(ARGV[7]))
     redis.call('ZREM', KEYS[2], id)
     if condemned then

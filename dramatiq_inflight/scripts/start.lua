@@ -18,6 +18,7 @@
 --       17 '1': its recovery takes a copy
 --       18 '1': it carries a verdict, and the broker has delivered it before
 --       19 the number of the run that has enqueued it: a retry's record may be gone
+--       20 the number of recovery's try that made the copy; 0: none did
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
@@ -31,7 +32,7 @@
 
 local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
-local limit, owner = tonumber(ARGV[10]), ''
+local limit, owner, tries = tonumber(ARGV[10]), '', tonumber(ARGV[20])
 local now = clock()
 local record = load(KEYS[1])
 if record and record.state == 'damaged' then
@@ -84,7 +85,7 @@ local function run(crashes, drains, contended)
         generation = kept_generation, crashes = crashes, limit = limit,
         contended = contended or 0, done = 0, started = now, first = 0,
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
-        drains = drains, alone = ARGV[16] == '1' and 1 or 0, tailored = tonumber(ARGV[17]),
+        drains = drains, alone = ARGV[16] == '1' and 1 or 0, tailored = tonumber(ARGV[17]), tries = tries,
     }
     if stored == 0 then
         -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
@@ -141,7 +142,9 @@ if record.state == 'completed' then
     end
     return run(0, 0)
 elseif record.state == 'dead_lettered' then
-    if ARGV[18] == '1' then
+    if same and tries ~= record.tries then
+        return answer('superseded') -- another copy of it was dead-lettered, not this one: it is no replay
+    elseif ARGV[18] == '1' then
         return answer('poisoned')
     elseif ARGV[14] == '1' and same then
         return answer('superseded') -- put off while the one ran that was dead-lettered since
@@ -202,7 +205,7 @@ if not convicted and record.tailored == 0 then
     return reply
 end
 record.state, record.owner, record.contended, record.now = convicted and 'condemned' or 'recovering', me, 1, now
-record.generation, record.copy = record.generation + 1, '-'
+record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '-', 0, 0
 save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
 note_message(KEYS[6], KEYS[7], convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')
 return answer(convicted and 'convicted' or 'claimed')

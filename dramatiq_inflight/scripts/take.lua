@@ -6,8 +6,8 @@
 -- KEYS  1 record   2 heartbeats   3 waiting   4 running:<owner>   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 the owner that was read   5 how long the claim holds, ms
 --       6 '1': it is to be dead-lettered   7 '1': although it runs on a living worker   8 fence ttl ms
--- returns {answer, run, generation, crashes, limit, started ms, first ms, drains, origin, queue, actor, payload}, or
---       {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living worker), busy
+-- returns {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue, actor,
+--       payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living worker), busy
 --       (somebody recovers it just now), moved (its owner is another by now), settled, gone
 --
 -- I2: the payload stays. I5: the generation grows: all other copies are stale, and a run that goes on is fenced.
@@ -43,7 +43,7 @@ if not condemned then
     record.crashes, record.drains = 0, 0
 end
 record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
-record.generation, record.copy, record.alone = record.generation + 1, '-', 0
+record.generation, record.copy, record.alone, record.tries, record.deaths = record.generation + 1, '-', 0, 1, 0
 record.done = (alive or record.done == 2) and 2 or 0 -- whom it was taken from by force before is not to have it either
 save_waiting(KEYS[1], KEYS[3], id, record, payload, now + tonumber(ARGV[5]))
 redis.call('ZREM', KEYS[4], id)

@@ -24,6 +24,7 @@ SMALL = [
     Bounds(limit=0, replays=1),
     Bounds(drains=1, limit=0),
     Bounds(tailored=True, redeliveries=1),
+    Bounds(tailored=True, refusals=1),
     Bounds(delays=1, redeliveries=1),
     Bounds(answers=1),
     Bounds(workers=3, crashes=2),
@@ -31,6 +32,10 @@ SMALL = [
     Bounds("other", alarms=1),
     Bounds("other", delays=1, evidence=ALL_EVIDENCE),
     Bounds("other", losses=1),
+    Bounds("other", refusals=1),
+    Bounds("other", delays=1, limit=0, replays=1),
+    Bounds("other", delays=1, retries=0, failures=1, replays=1),
+    Bounds("other", delays=1, drains=1, handbacks=1, crashes=0),
     Bounds("other", limit=0, replays=1, evidence=("expired", "silent")),
     Bounds("other", drains=1),
     Bounds("other", answers=1),
@@ -57,6 +62,8 @@ LARGE = [
     Bounds("other", failures=1, losses=1),
     Bounds("other", delays=1, losses=1, evidence=ALL_EVIDENCE),
     Bounds("other", alarms=1, redeliveries=1),
+    Bounds("other", refusals=1, delays=1),
+    Bounds("other", refusals=1, limit=0, replays=1),
     Bounds("other", drains=1, handbacks=1, answers=1),
     Bounds(handbacks=1, answers=1, prefetch=2, crashes=0),
     Bounds(redeliveries=1, handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
@@ -90,6 +97,14 @@ def _poison_completes(redis: Redis, *args: Any) -> tuple[Any, Redis]:
     return answer, after
 
 
+def _any_copy_is_a_replay(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+    """A start that does not see which copy was dead-lettered."""
+    record, tries = redis.record, args[-2]
+    if record is not None and record.state == "dead_lettered":
+        redis = redis._replace(record=record._replace(tries=tries))
+    return MODEL["start"](redis, *args)
+
+
 VARIANTS = {
     "I5: a take-over bumps the generation": Variant(
         Bounds(workers=3, crashes=2, limit=-1), {**MODEL, "start": _bumping_start}
@@ -97,6 +112,9 @@ VARIANTS = {
     "I6: a success is settled before what follows was enqueued": Variant(Bounds("other", hasty=True), MODEL),
     "I7: a poison verdict is a completion": Variant(
         Bounds(workers=3, crashes=2, limit=0), {**MODEL, "start": _poison_completes}
+    ),
+    "another copy of what was dead-lettered is a replay": Variant(
+        Bounds("other", delays=1, limit=0), {**MODEL, "start": _any_copy_is_a_replay}
     ),
     "a success of which nothing follows completes the message": Variant(Bounds(alarms=1, silent_success=True), MODEL),
     "a copy that was given to another worker is acknowledged": Variant(

@@ -33,7 +33,7 @@ def merge(explored: list[Explored]) -> Executed:
             key = (_widened(state), call)
             steps[key] = min(depth, steps.get(key, depth))
             record = state.record
-            if record and record.state in CLAIMED:  # the world's payloads can all be decoded
+            if record and record.state in CLAIMED and record.owner != NOBODY:  # the world's payloads can all be decoded
                 aside = Call("set_aside", (record.owner, NOBODY, record.generation))
                 steps.setdefault((key[0], aside), depth)
             elif record and record.state == "running":  # and its starts are all known to who made them

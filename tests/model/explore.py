@@ -117,6 +117,10 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
         again = delivery.copy.origin == world.completed != world.twin[0] and not _has_forgotten(world, starter)
         if again and not _has_two_enqueues(world, bounds):
             return "It runs again after it was complete."
+        is_dead_letter = before is not None and before.state == "dead_lettered" and bool(world.dead_letters)
+        # A second delivery of the very copy that was dead-lettered is like a replay of it.
+        if is_dead_letter and _spent(world, bounds, "redeliveries") + _spent(world, bounds, "alarms") == 0:
+            return "It runs again after it was dead-lettered, and nobody has replayed it."
     if step.after.followed > 1 and not _may_follow_twice(step.after, bounds):
         return "What follows from it was enqueued twice."
     if after is None:

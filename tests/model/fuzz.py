@@ -30,6 +30,7 @@ flag = st.booleans()
 rarely = st.sampled_from([False, False, False, True])
 here = st.sampled_from(["no", "no", "running", "ended", "handed_back"])
 attempt = st.integers(0, 2)
+tries = st.sampled_from([0, 0, 1, 1, 2])
 delivery = st.sampled_from([None, None, None, (True, True), (False, True), (False, False)])
 dead = st.sampled_from([NOBODY, 0, 1, 2, 0, 1, 2])
 alone = st.sampled_from([True, False, None])
@@ -38,7 +39,7 @@ alone = st.sampled_from([True, False, None])
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "start": (
         *(me, mark, generation, origin, name, rarely, rarely, here, limit, attempt),
-        *(rarely, alone, rarely, rarely, delivery),
+        *(rarely, alone, rarely, rarely, tries, delivery),
     ),
     "accompany": (me, mark, run, origin),
     "finish": (me, mark, generation, origin, name, run, rarely, rarely, flag, delivery),
@@ -47,10 +48,10 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "hand_over": (me, mark, run, origin, attempt, flag),
     "put_off": (name,),
     "hold": (generation,),
-    "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"])),
+    "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"]), tries),
     "mend": (
         *(me, mark, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
-        st.sampled_from([None, True, False]),
+        *(st.sampled_from([None, True, False]), tries),
     ),
     "beat": (me, mark),
     "attest": (me,),
@@ -59,7 +60,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "hand_back": (me, st.sampled_from([None, True, True, False])),
     "claim": (me, dead, flag),
     "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3, NO_COPY])),
-    "postpone": (name, flag),
+    "refused": (me, generation, st.sampled_from(["refused", "away", "untried"])),
+    "postpone": (name, st.sampled_from(["held", "consumed", "maybe"])),
     "set_aside": (me, dead, generation),
     "take": (me, flag, flag),
     "discard": (flag,),

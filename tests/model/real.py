@@ -145,6 +145,8 @@ class Real:
             drains=record.drains,
             alone=record.alone,
             tailored=record.tailored,
+            tries=record.tries,
+            deaths=record.deaths,
         )
         return json.dumps(list(vars(head).values())).encode() + b"\n" + _payload(record.payload)
 
@@ -207,6 +209,8 @@ class Real:
             drains=head.drains,
             alone=head.alone,
             tailored=head.tailored,
+            tries=head.tries,
+            deaths=head.deaths,
             payload=int(payload.rpartition(b"\n")[2]) if payload else None,
         )
 
@@ -265,9 +269,17 @@ class Real:
         return self.broker_keys
 
     def _copy(
-        self, generation: int, origin: int, name: int, *, redelivered: bool = False, duplicate: bool = False
+        self,
+        generation: int,
+        origin: int,
+        name: int,
+        *,
+        redelivered: bool = False,
+        duplicate: bool = False,
+        tries: int = 0,
     ) -> Copy:
-        return Copy(MESSAGE, generation, _id(origin), _id(name), redelivered, "default", "work", duplicate)
+        copy = Copy(MESSAGE, generation, _id(origin), _id(name), redelivered, "default", "work", duplicate)
+        return replace(copy, tries=tries)
 
     def _start(
         self,
@@ -285,11 +297,12 @@ class Real:
         alone: bool | None,
         tailored: bool,
         condemned: bool,
+        tries: int,
         delivery: tuple[bool, bool] | None,
     ) -> Any:
         broker_keys = self._delivered(name, delivery, _payload(payload))
         self._tick()
-        copy = self._copy(generation, origin, name, redelivered=redelivered, duplicate=duplicate)
+        copy = self._copy(generation, origin, name, redelivered=redelivered, duplicate=duplicate, tries=tries)
 
         def start(data: bytes) -> Started:
             return self._me(me, mark).start(
@@ -368,8 +381,8 @@ class Real:
     def _hold(self, generation: int) -> Any:
         return self.members[0].hold(self._copy(generation, 0, 0), 1)
 
-    def _settle(self, generation: int, origin: int, redelivered: bool, state: str) -> Any:
-        return self.members[0].settle(self._copy(generation, origin, 0, redelivered=redelivered), state)
+    def _settle(self, generation: int, origin: int, redelivered: bool, state: str, tries: int) -> Any:
+        return self.members[0].settle(self._copy(generation, origin, 0, redelivered=redelivered, tries=tries), state)
 
     def _mend(
         self,
@@ -387,10 +400,11 @@ class Real:
         tailored: bool,
         payload: int,
         held: bool | None,
+        tries: int,
     ) -> Any:
         delivery = None if held is None else (held, True)
         mended, *numbers = self._me(me, mark).mend(
-            self._copy(generation, origin, name),
+            self._copy(generation, origin, name, tries=tries),
             _payload(payload),
             run=run,
             limit=limit,
@@ -438,19 +452,22 @@ class Real:
         payload = int(answer.payload.rpartition(b"\n")[2]) if answer.payload else None
         return (
             answer.verdict.value,
-            *(answer.run, answer.generation, answer.crashes, answer.limit, answer.drains),
+            *(answer.run, answer.generation, answer.crashes, answer.limit, answer.drains, answer.tries),
             *(_number(answer.origin), payload),
         )
 
     def _orphan(self, generation: int) -> Orphan:
-        return Orphan(MESSAGE, Claim.CLAIMED, 0, generation, 0, -1, 0, 0, 0, "", "", "", b"")
+        return Orphan(MESSAGE, Claim.CLAIMED, 0, generation, 0, -1, 0, 0, 0, 0, "", "", "", b"")
 
     def _requeued(self, me: int, dead: int, generation: int, name: int) -> Any:
         copies = [Enqueued(self._orphan(generation), _id(name), "default", 0)]
         return self.members[me].requeued(copies, dead=self._who(dead))[0].value
 
-    def _postpone(self, name: int, held: bool) -> Any:
-        return self.members[0].postpone([(MESSAGE, _id(name), held)])[0]
+    def _refused(self, me: int, generation: int, why: str) -> Any:
+        self.members[me].refused([(MESSAGE, generation, why)])
+
+    def _postpone(self, name: int, said: str) -> Any:
+        return self.members[0].postpone([(MESSAGE, _id(name), said)])[0]
 
     def _set_aside(self, me: int, dead: int, generation: int) -> Any:
         return self.members[me].set_aside(self._orphan(generation), dead=self._who(dead))

@@ -36,6 +36,10 @@ NO_COPY = -1
 NEVER_AGAIN = -2
 #: In the place of `Record.done`: whoever ran it is not to have it back.
 FORCED = 2
+#: After how many deaths of those that had it in hand it is set aside.
+DEADLY_AFTER = 3
+#: The tries after which a deadline is a day away: the first one of a TTL of a minute, ten minutes, doubles.
+DAYS_LATER = 8
 DOUBTED, DRAINING = 0.25, 0.5
 
 
@@ -58,6 +62,8 @@ class Record(NamedTuple):
     drains: int = 0
     alone: int = 0
     tailored: int = 0
+    tries: int = 0
+    deaths: int = 0
     #: Which of the message's attempts the payload is of; ``None``: there is no payload.
     payload: int | None = None
 
@@ -187,6 +193,7 @@ def start(
     alone: bool | None,
     tailored: bool,
     condemned: bool,
+    tries: int,
     delivery: tuple[bool, bool] | None,
 ) -> tuple[Any, Redis]:
     """The answer is its name, whether `me` was known, run, generation, crashes, drains, and whose death it was.
@@ -241,6 +248,8 @@ def start(
             drains,
             int(alone is True),
             int(tailored or gone),
+            tries,
+            0,
             payload,
         )
         after = redis._replace(record=new, running=put(redis.running, me, True))
@@ -267,6 +276,8 @@ def start(
     if record.state == "completed":
         return (answer("completed"), redis) if same else run(0, 0)
     if record.state == "dead_lettered":
+        if same and tries != record.tries:
+            return answer("superseded"), redis
         if condemned:
             return answer("poisoned"), redis
         if duplicate and same:
@@ -309,6 +320,8 @@ def start(
         contended=1,
         generation=record.generation + 1,
         copy=NO_COPY,
+        tries=0,
+        deaths=0,
         payload=payload,
     )
     return answer("convicted" if convicted else "claimed", record), save_waiting(redis, record, "later")
@@ -411,8 +424,10 @@ def hand_over(
         record = redis.record._replace(state="completed", contended=1)
         return "fenced", unlist(save_settled(redis, record), me)
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
-    if not later:
-        record = record._replace(generation=record.generation + 1, done=FORCED)
+    if later:
+        record = record._replace(tries=record.tries + 1)
+    else:
+        record = record._replace(generation=record.generation + 1, done=FORCED, tries=0)
     return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 
 
@@ -435,7 +450,7 @@ def hold(redis: Redis, generation: int) -> tuple[Any, Redis]:
     return None, redis._replace(waiting="later")
 
 
-def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state: str) -> tuple[Any, Redis]:
+def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state: str, tries: int) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return None, redis
@@ -446,7 +461,7 @@ def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state:
         is_open = not alive
     if not same or not is_open or generation < record.generation:
         return None, redis
-    record = record._replace(state=state, crashes=0, drains=0, contended=1)
+    record = record._replace(state=state, crashes=0, drains=0, contended=1, tries=tries)
     return None, save_settled(redis, record)._replace(waiting="")
 
 
@@ -471,6 +486,7 @@ def mend(
     tailored: bool,
     payload: int,
     held: bool | None,
+    tries: int,
 ) -> tuple[Any, Redis]:
     """The answer is its name, and the record's run, generation, crashes and drains.
 
@@ -513,6 +529,8 @@ def mend(
             drains,
             int(alone),
             int(tailored),
+            tries,
+            0,
             payload,
         )
         if before:
@@ -541,6 +559,7 @@ def mend(
             copy=copy if kept else NO_COPY,
             tailored=record.tailored if kept else 1,
             alone=int(alone),
+            tries=tries,
             payload=payload,
         )
         redis = redis._replace(waiting="")
@@ -630,24 +649,27 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         alive, redis = believed(redis, dead)
     silent = alive and redis.hearts[dead].kind == "silent" and redis.last
     record = redis.record
-    answer = "gone"
+    answer, died = "gone", False
     if record is None:
         pass
     elif record.state == "damaged":
         redis, record, answer = redis._replace(record=None, aside=True), None, "aside"
-    elif record.state in CLAIMED and record.owner == me and leftovers:
-        answer = "claimed"
     elif record.state == "running":
         if dead != NOBODY and record.owner == dead:
             answer = "alive" if alive and (not silent or would_be_convicted(record)) else "claimed"
-    else:
-        owner_lives = True
-        if record.state in CLAIMED:
+    elif record.state in WAITING:
+        due = redis.waiting != "later"
+        if record.state not in CLAIMED:
+            answer = "claimed" if due else "gone"
+        elif record.owner == NOBODY:
+            answer = "claimed" if due else "waits"
+        elif record.owner == me:
+            answer = "claimed" if due or leftovers else "mine"
+        else:
+            reaped = redis.hearts[record.owner].kind == "none"
             owner_lives, redis = believed(redis, record.owner)
-        if not owner_lives or (record.state in WAITING and redis.waiting != "later"):
-            answer = "claimed"
-        elif record.state in CLAIMED:
-            answer = "busy"
+            answer = "busy" if owner_lives and not due else "claimed"
+            died = (reaped or not owner_lives) and redis.hearts[record.owner].mark < DRAINING
     if answer == "claimed" and record is not None and record.state == "running" and record.done:
         record = record._replace(state="completed", contended=1)
         redis, answer = save_settled(redis, record), "settled"
@@ -657,8 +679,13 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
             if record is None or record.state not in WAITING:
                 redis = redis._replace(waiting="")
         return answer, redis
+    again = record.state in CLAIMED
+    record = record._replace(deaths=record.deaths + died if again else 0)
+    if record.deaths >= DEADLY_AFTER:
+        return "deadly", unlist(redis._replace(record=None, aside=True, waiting=""), dead)
     condemned = record.state in ("condemned", "poisoned")
     if record.state == "running":
+        record = record._replace(generation=record.generation + 1, tries=0)
         heart = redis.hearts[dead]
         condemned, record = charge(record, heart.mark >= DRAINING)
         if silent:
@@ -668,14 +695,19 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         state="condemned" if condemned else "recovering",
         owner=me,
         contended=1,
-        generation=record.generation + 1,
         copy=NO_COPY,
+        tries=record.tries + (record.owner != NOBODY or not again),
     )
-    orphan = (
-        "poisoned" if condemned else "claimed",
-        *(record.run, record.generation, record.crashes, record.limit, record.drains, record.origin, record.payload),
+    return _orphan(record), save_waiting(redis, record, "later")
+
+
+def _orphan(record: Record) -> tuple[Any, ...]:
+    """What whoever has claimed a record is told."""
+    return (
+        "poisoned" if record.state == "condemned" else "claimed",
+        *(record.run, record.generation, record.crashes, record.limit, record.drains, record.tries, record.origin),
+        record.payload,
     )
-    return orphan, save_waiting(redis, record, "later")
 
 
 def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tuple[Any, Redis]:
@@ -683,7 +715,7 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tu
     answer = "fenced"
     if record and record.state in CLAIMED and record.owner == me and record.generation == generation:
         answer = "poisoned" if record.state == "condemned" else "requeued"
-        record = record._replace(state=answer, owner=NOBODY, copy=name)
+        record = record._replace(state=answer, owner=NOBODY, copy=name, deaths=0)
         redis = save_waiting(redis, record, "later")
     listed = record is not None and (record.state in WAITING or record.owner == dead or record.state == "damaged")
     if answer != "fenced" or not listed:
@@ -691,13 +723,25 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tu
     return answer, redis
 
 
-def postpone(redis: Redis, name: int, held: bool) -> tuple[Any, Redis]:
+def refused(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redis]:
+    record = redis.record
+    if record and record.state in CLAIMED and record.owner == me and record.generation == generation:
+        record = record._replace(owner=NOBODY, deaths=0, tries=record.tries + (why == "refused"))
+        redis = save_waiting(redis, record, "due" if why == "untried" else "later")
+    return None, redis
+
+
+def postpone(redis: Redis, name: int, said: str) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return "gone", redis._replace(waiting="")
     if record.state not in ("requeued", "poisoned") or record.copy != name:
         return "gone", redis
-    if held:
+    if said == "maybe":
+        if record.tries > DAYS_LATER:
+            return "due", redis
+        return "postponed", save_waiting(redis, record._replace(tries=record.tries + 1), "later")
+    if said == "held":
         return "postponed", redis._replace(waiting="later")
     over = "dead_lettered" if record.state == "poisoned" else "completed"
     return "settled", save_settled(redis, record._replace(state=over))._replace(waiting="")
@@ -743,12 +787,10 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         copy=NO_COPY,
         done=FORCED if alive or record.done == FORCED else 0,
         alone=0,
+        tries=1,
+        deaths=0,
     )
-    orphan = (
-        "poisoned" if condemn else "claimed",
-        *(record.run, record.generation, record.crashes, record.limit, record.drains, record.origin, record.payload),
-    )
-    return orphan, unlist(save_waiting(redis, record, "later"), owner)
+    return _orphan(record), unlist(save_waiting(redis, record, "later"), owner)
 
 
 def discard(redis: Redis, force: bool) -> tuple[Any, Redis]:
@@ -779,6 +821,6 @@ MODEL: dict[str, Callable[..., tuple[Any, Redis]]] = {
     function.__name__: function
     for function in (
         *(start, accompany, finish, acked, release, hand_over, put_off, hold, settle, mend),
-        *(beat, attest, prove, reap, hand_back, claim, requeued, postpone, set_aside, take, discard),
+        *(beat, attest, prove, reap, hand_back, claim, requeued, refused, postpone, set_aside, take, discard),
     )
 }

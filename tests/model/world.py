@@ -35,6 +35,8 @@ class Bounds(NamedTuple):
     failures: int = 0
     #: How often an enqueue fails: of a retry, or of a recovered copy without anybody knowing.
     losses: int = 0
+    #: How often a recovered copy cannot be enqueued, as far as its recoverer knows.
+    refusals: int = 0
     #: How often a deadline passes although the copy is still under way.
     delays: int = 0
     #: How often a worker begins to shut down.
@@ -80,6 +82,8 @@ class Copy(NamedTuple):
     again: bool = False
     #: It was made to be dead-lettered.
     poison: bool = False
+    #: The number of recovery's try that made it; 0: none did.
+    tries: int = 0
 
 
 class Delivery(NamedTuple):
@@ -115,6 +119,7 @@ class Job(NamedTuple):
     attempt: int = 0
     origin: int = 0
     poison: bool = False
+    tries: int = 0
     #: Something of it is left for another sweep.
     kept: bool = False
 
@@ -167,6 +172,7 @@ BUDGETS = (
     "redeliveries",
     "failures",
     "losses",
+    "refusals",
     "delays",
     "drains",
     "replays",
@@ -286,7 +292,7 @@ class _Steps:
                 (
                     *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), False, copy.duplicate, here),
                     *(self.bounds.limit, copy.attempt, worker.revived, alone, self.bounds.tailored),
-                    *(copy.poison and copy.again, self.delivered(me, copy)),
+                    *(copy.poison and copy.again, copy.tries, self.delivered(me, copy)),
                 ),
             )
             answer, world = self.execute(me, call)
@@ -372,7 +378,9 @@ class _Steps:
 
     def enqueue_again(self, me: int, at: int, delivery: Delivery, phase: str, *, without: str) -> Iterator[Step]:
         copy = delivery.copy
-        again = Copy(self.new_id(), max(copy.generation, delivery.generation), copy.origin, copy.attempt)
+        again = Copy(
+            self.new_id(), max(copy.generation, delivery.generation), copy.origin, copy.attempt, tries=copy.tries
+        )
         after = _enqueue(self.moved(me, at, delivery, phase), again)
         yield Step(f"{_w(me)} enqueues it again, as {_c(again)}", None, after)
         if self.can("losses"):
@@ -430,7 +438,7 @@ class _Steps:
             (
                 *(me, _mark(self.world.workers[me]), delivery.run, copy.generation, copy.origin, self.name(copy.id)),
                 *(self.bounds.limit, delivery.started, delivery.crashes, delivery.drains, delivery.alone),
-                *(self.bounds.tailored, copy.attempt, delivered and delivered[0]),
+                *(self.bounds.tailored, copy.attempt, delivered and delivered[0], copy.tries),
             ),
         )
         trusted = _is_trusted(self.world.redis.hearts[me])
@@ -544,7 +552,7 @@ class _Steps:
 
     def in_buried(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy = delivery.copy
-        call = Call("settle", (copy.generation, copy.origin, False, "dead_lettered"))
+        call = Call("settle", (copy.generation, copy.origin, False, "dead_lettered", copy.tries))
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} says that it is dead-lettered", call, self.gone(world, me, at))
         if self.can("answers"):
@@ -592,6 +600,8 @@ class _Steps:
             if worker.job.at == "enqueue" and self.can("losses") and not self.with_redis:
                 after = self.spent("losses", step.after._replace(queue=world.queue))
                 yield Step(step.what + ", which never gets to the broker", None, after, progress=False)
+            if worker.job.at == "enqueue" and self.can("refusals"):
+                yield from self.refusal(me, worker.job)
             return
         for dead, heart in enumerate(world.redis.hearts):
             judged = heart.kind == "proven" or (heart.kind == "expired" and world.redis.last)
@@ -610,6 +620,16 @@ class _Steps:
         if self.can("operators") and world.redis.record is not None:
             for step in self.operator(me):
                 yield step._replace(after=self.spent("operators", step.after), progress=False)
+
+    def refusal(self, me: int, job: Job) -> Iterator[Step]:
+        """It cannot be enqueued; or that is what it seems."""
+        for why in ("refused", "untried"):
+            call = Call("refused", (me, job.generation, why))
+            _, world = self.execute(me, call, own=False)
+            after = self.spent("refusals", self.at(world, me, self.then(job._replace(kept=True))))
+            yield Step(f"{_w(me)} does not enqueue it: {why}", call, after, progress=False)
+            enqueued = _enqueue(after, self.copy_of(job))
+            yield Step(f"{_w(me)} enqueues it, and does not hear of it", call, enqueued, progress=False)
 
     def operator(self, me: int) -> Iterator[Step]:
         """A worker's process stands for the operator's, which may be killed as well."""
@@ -678,12 +698,17 @@ class _Steps:
 
     def claimed(self, me: int, job: Job, call: Call, answer: Any, world: World) -> Step:
         if isinstance(answer, str):
-            kept = job.kept or answer in ("busy", "alive")
+            kept = job.kept or answer in ("busy", "mine", "waits", "alive")
             after = self.then(job._replace(kept=kept))
             return Step(f"{_w(me)} claims: {answer}", call, self.at(world, me, after))
-        verdict, _, generation, _, _, _, origin, attempt = answer
+        verdict, _, generation, _, _, _, tries, origin, attempt = answer
         after = job._replace(
-            at="enqueue", generation=generation, attempt=attempt, origin=origin, poison=verdict == "poisoned"
+            at="enqueue",
+            generation=generation,
+            attempt=attempt,
+            origin=origin,
+            poison=verdict == "poisoned",
+            tries=tries,
         )
         return Step(f"{_w(me)} claims: {verdict}", call, self.at(world, me, after))
 
@@ -697,10 +722,12 @@ class _Steps:
         return Job("give" if self.with_redis else "reap", job.dead)
 
     def job_enqueue(self, me: int, job: Job) -> Step:
-        id = self.new_id()
-        copy = Copy(id, job.generation, job.origin, job.attempt, poison=job.poison)
-        after = job._replace(at="mark", copy=id)
+        copy = self.copy_of(job)
+        after = job._replace(at="mark", copy=copy.id)
         return Step(f"{_w(me)} enqueues {_c(copy)}", None, self.at(_enqueue(self.world, copy), me, after))
+
+    def copy_of(self, job: Job) -> Copy:
+        return Copy(self.new_id(), job.generation, job.origin, job.attempt, poison=job.poison, tries=job.tries)
 
     def job_mark(self, me: int, job: Job) -> Step:
         call = Call("requeued", (me, job.dead, job.generation, self.name(job.copy)))
@@ -729,6 +756,11 @@ class _Steps:
             job = Job("postpone", NOBODY, copy=record.copy, held=held)
             yield Step(f"{_w(me)} asks about copy {record.copy}: {held}", None, self.at(self.world, me, job))
         else:
+            may_have = record and record.state in ("requeued", "poisoned") and record.tries and self.world.queue
+            if may_have and record:
+                call = Call("postpone", (record.copy, "maybe"))
+                answer, world = self.execute(me, call, own=False)
+                yield Step(f"{_w(me)} hears that the queue is not empty: {answer}", call, world)
             yield self.claim(me, Job("claim", NOBODY))
 
     def job_postpone(self, me: int, job: Job) -> Step:
@@ -736,7 +768,7 @@ class _Steps:
             for copy in worker.unacked:
                 if job.held and copy.id == job.copy:
                     return Step(f"{_w(me)} takes {_c(copy)} back", None, self.redelivered(number, copy))
-        call = Call("postpone", (job.copy, job.held))
+        call = Call("postpone", (job.copy, "held" if job.held else "consumed"))
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} postpones: {answer}", call, self.at(world, me, None))
 
@@ -771,6 +803,9 @@ class _Steps:
                 again = world._replace(dead_letters=(), completed=0)
                 after = self.spent("replays", _enqueue(again, replay))
                 yield Step(f"an operator replays it, as {_c(replay)}", None, after, progress=False)
+                if redis.record is not None and redis.record.state == "dead_lettered":  # nobody is that quick
+                    moved = self.spent("replays", _enqueue(again, copy._replace(id=id)))
+                    yield Step(f"an operator moves it back, as {_c(copy)}", None, moved, progress=False)
 
     def not_heard(self, number: int, heart: Heart) -> Iterator[Step]:
         """Its heartbeat expires; or it does not answer, as long as somebody was put off for its sake."""
