@@ -20,9 +20,13 @@ class Failures:
     """Those in a row that may be the broker's, and what follows from them: fewer and fewer messages are tried."""
 
     def __init__(self) -> None:
-        self._in_a_row = 0
-        self._slow = False
-        self._pass_over = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget all: a sweep begins."""
+        #: Whether anything was enqueued in this sweep.
+        self.reached = False
+        self._in_a_row, self._slow, self._pass_over = 0, False, 0
 
     @property
     def too_many(self) -> bool:
@@ -46,5 +50,6 @@ class Failures:
             self._pass_over = 2 ** (self._in_a_row - GIVE_UP_AFTER)
 
     def succeeded(self) -> None:
-        """One was enqueued, so the broker is there; or a new sweep begins."""
-        self._in_a_row, self._slow, self._pass_over = 0, False, 0
+        """One was enqueued: the broker is there."""
+        self.begin()
+        self.reached = True

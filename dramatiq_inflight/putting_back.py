@@ -114,7 +114,7 @@ class PuttingBack(Making):
         Raises:
           redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
         """
-        self._failures.succeeded()
+        self._failures.begin()
         return self._put_back(orphans, dead, swept, reason) == 0
 
     def _put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, reason: str = "") -> int:
@@ -152,15 +152,15 @@ class PuttingBack(Making):
                 self._failures.failed(time.monotonic() - begun, passing)
                 continue
             self._failures.succeeded()
-            refused += away  # the broker is there: it was the message
-            to_do.extend(untried)
-            away.clear()
+            to_do.extendleft(reversed(untried))
             untried.clear()
             copies.append(Enqueued(orphan, str(enqueued.options.get("redis_message_id") or ""), copy.queue_name, delay))
             self._say(orphan, message, dead, why)
         if copies:
             self._away = ""
             self._mark(copies, dead, swept)
+        if self._failures.reached:  # the broker is there: it was the messages
+            refused, away = refused + away, []
         self._let_wait(refused, away, untried)
         swept.refused += len(refused)
         swept.failed = swept.failed or bool(away or untried)

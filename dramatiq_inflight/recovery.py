@@ -91,7 +91,7 @@ class Recovery(Copies):
             holding = _Holding(lock, self.lock_ttl, stop)
             if due.dead and self.queues is not None:
                 holding.brokers.update(self.registry.registered_brokers())
-            self._failures.succeeded()
+            self._failures.begin()
             too_slow = self._finish_leftovers(swept, holding)
             if self.registry.me in due.dead:
                 self.registry.beat()  # late, and evidently alive

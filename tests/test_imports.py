@@ -82,7 +82,7 @@ GRAPH = {
     "orphans": {"outcomes", "records", "scripting"},
     "outcomes": set(),
     "parsing": {"records", "schema", "views"},
-    "passing": {"redis_broker"},
+    "passing": {"replies"},
     "policies": {"errors", "marks", "policy", "settings"},
     "policy": {"errors"},
     "pool": {"ruled"},

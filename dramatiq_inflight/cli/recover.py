@@ -39,6 +39,9 @@ SAID = {
     "reaped": "dead worker processes of which nothing is left",
 }
 
+#: Of these, those that somebody may have to see to.
+TO_LOOK_AT = ("left", "set_aside", "refused")
+
 DEAD = (
     Column("INSTANCE", least=12, middle=True),
     Column("HOST", least=8, middle=True, spare=1),
@@ -121,9 +124,7 @@ def _say_what_was_done(out: Output, swept: Swept, stopped: bool) -> None:
     for name, text in SAID.items():
         number = getattr(swept, name)
         if number and not (name == "returned" and number == swept.handed_back):
-            out.line(
-                Cell(f"{number:6}  ", "bold"), Cell(text, "yellow" if name in ("left", "set_aside", "refused") else "")
-            )
+            out.line(Cell(f"{number:6}  ", "bold"), Cell(text, "yellow" if name in TO_LOOK_AT else ""))
     if swept.locked:
         out.prose("Another worker is recovering just now, and does the same: nothing was done here.")
     elif swept.failed:

@@ -157,9 +157,15 @@ CODES: Final[dict[str, Meaning]] = {
         "They were recovered, their copies have not started, and nobody looks after them.",
         "Start workers that fetch from their queues; see in their logs why recovery fails.",
     ),
+    "refused": Meaning(
+        "They do not run until that works. Each is tried again by itself, after 15 minutes at the longest.",
+        "The workers' logs say why. Make room in the queue, or correct what refuses them; or discard them "
+        "(Operations).",
+    ),
     "set-aside": Meaning(
         "They do not run until somebody decides.",
-        "Mend the encoder, or deploy the version that knows it; then requeue or discard them (Operations).",
+        "Mend the encoder, or deploy the version that knows it; if a payload kills whoever decodes it, give that "
+        "process more memory. Then requeue or discard them (Operations).",
     ),
     "poison": Meaning(
         "They have killed their workers too often, and are in the dead-letter queue.",

@@ -622,7 +622,11 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
     if record is None:
         return "gone", unlist(redis, dead)
     if record.state in CLAIMED:
-        busy, redis = believed(redis, record.owner)
+        busy = False
+        if record.owner != NOBODY:
+            busy = False
+        if record.owner != NOBODY:
+            busy, redis = believed(redis, record.owner)
         return "busy" if busy else "to_claim", redis
     if record.state == "damaged":
         return "to_claim", redis
