@@ -531,6 +531,26 @@ def test_messages_that_wait_are_set_aside_or_have_killed(
     assert "1 of actor 'work'" in seen.of("poison").title
 
 
+def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
+    lab: Lab, a: Registry, b: Registry, inspector: Inspector
+) -> None:
+    """Which, how many, and how often they were tried; what a recoverer has in hand is none of them."""
+    refused, in_hand, away = copy_of(), copy_of(), copy_of()
+    for copy in (refused, in_hand, away):
+        lab.runs(b, copy)
+    lab.kill(b)
+    for copy in (refused, in_hand, away):
+        lab.claim(a, copy, b)
+    a.refused([(away.message_id, 2, "away")])
+    assert "refused" not in look(None, inspector).wrong()
+    a.refused([(refused.message_id, 2, "refused")])
+    seen = look(None, inspector)
+    assert seen.wrong()["refused"] == "warning"
+    title = seen.of("refused").title
+    assert "1 of queue 'default' and actor 'work'" in title
+    assert f"message {refused.message_id} was tried 1 times" in title
+
+
 # The application.
 
 

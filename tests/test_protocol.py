@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -1195,3 +1196,183 @@ def test_what_is_to_be_remembered_for_another_reason_stays(lab: Lab, a: Registry
         lab.runs(b, copy_of(copy.message_id, origin="o2"))
     assert a.acked([(copy.message_id, started.run, 0), ("unknown", 1, 0)]) == 0
     assert lab.state(copy) == ("running" if why == "another run" else "completed")
+
+
+# Copies of one message that wait beside each other.
+
+
+def copy_again(lab: Lab, by: Registry, copy: Copy) -> Copy:
+    """Its deadline passes, and another copy is enqueued; as a broker without ids delivers it."""
+    lab.overdue(copy)
+    (orphan,) = by.claim([copy.message_id], dead="", hold=60)
+    assert isinstance(orphan, Orphan), orphan
+    by.requeued([Enqueued(orphan, "", "default", 0)], dead="")
+    return without_id(copy, orphan)
+
+
+def without_id(copy: Copy, orphan: Orphan) -> Copy:
+    return dataclasses.replace(copy, generation=orphan.generation, broker_copy_id="", tries=orphan.tries)
+
+
+def test_a_copy_that_is_queued_for_long_runs_when_it_comes(lab: Lab, a: Registry, b: Registry) -> None:
+    """Others were made meanwhile: it runs, and they are duplicates of it."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([Enqueued(orphan, "", "default", 0)], dead="a")
+    copies = [without_id(copy, orphan), *(copy_again(lab, b, copy) for _ in range(3))]
+    c = lab.incarnation("c")
+    started = lab.runs(b, copies[0])
+    assert [lab.start(c, other).answer for other in copies[1:]] == [Start.DUPLICATE] * 3
+    assert b.finish(copies[0], started.run, again=False, contended=False) is Finished.FINISHED
+    assert [lab.start(c, other).answer for other in copies] == [Start.COMPLETED] * 4
+
+
+def test_what_is_handed_back_runs_though_it_was_copied(lab: Lab, a: Registry, b: Registry) -> None:
+    """Its worker has enqueued it again, and the queue is longer than the deadline."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy)
+    a.hand_over(copy.message_id, 1, b"", later=True)
+    later = copy_again(lab, b, copy)
+    assert lab.runs(b, copy).run == 2
+    assert lab.start(lab.incarnation("c"), later).answer is Start.DUPLICATE
+
+
+def test_a_copy_whose_message_has_failed_does_not_run(lab: Lab, a: Registry, b: Registry) -> None:
+    """The first copy has failed, and its retry is with the broker; or it was dead-lettered, and this is no replay."""
+    for dead_lettered in (False, True):
+        copy = dataclasses.replace(copy_of(), broker_copy_id="")
+        lab.runs(a, copy)
+        a.hand_over(copy.message_id, 1, b"", later=True)
+        later = copy_again(lab, b, copy)
+        assert lab.runs(b, copy).run == 2
+        b.release(copy.message_id, 2, contended=False, dead_lettered=dead_lettered, copy=copy)
+        assert lab.start(a, later).answer is Start.SUPERSEDED
+        assert lab.start(a, copy).answer is (Start.RUN if dead_lettered else Start.SUPERSEDED)
+
+
+def test_the_second_of_two_verdicts_is_no_replay(lab: Lab, a: Registry, b: Registry) -> None:
+    """The first one was dead-lettered: moved back from there it runs, with a clean count."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    assert b.requeued([Enqueued(orphan, "", "default", 0)], dead="a") == [Requeued.POISONED]
+    first, second = without_id(copy, orphan), copy_again(lab, b, copy)
+    assert lab.start(b, first, limit=0).answer is Start.POISONED
+    b.settle(first, "dead_lettered")
+    assert lab.start(b, second, limit=0).answer is Start.SUPERSEDED
+    assert lab.start(b, dataclasses.replace(second, condemned=True), limit=0).answer is Start.SUPERSEDED
+    assert lab.start(b, dataclasses.replace(first, condemned=True), limit=0).answer is Start.POISONED
+    replayed = lab.start(b, first, limit=0)
+    assert (replayed.answer, replayed.crashes) == (Start.RUN, 0)
+
+
+def test_the_dead_letter_of_an_unrecorded_run_may_be_replayed(lab: Lab, a: Registry, b: Registry) -> None:
+    """The copy ran while Redis was away, and has failed for good: the record learns which one it was."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.requeued([Enqueued(orphan, "", "default", 0)], dead="a")
+    first, second = without_id(copy, orphan), copy_again(lab, b, copy)
+    b.release(copy.message_id, 0, contended=False, dead_lettered=True, copy=first)
+    assert lab.start(b, second).answer is Start.SUPERSEDED
+    assert lab.start(b, first).answer is Start.RUN
+
+
+def test_deadlines_double_up_to_a_day(lab: Lab, a: Registry, b: Registry) -> None:
+    """So few copies are made, however long the queue is."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    requeue_by_copy(lab, a, b, copy)
+    waits = []
+    for _ in range(12):
+        waits.append((lab.deadline(copy) or 0) / 1000 - float(lab.client.time()[0]))
+        copy_again(lab, b, copy)
+    assert all(1.8 < later / earlier < 2.2 for earlier, later in itertools.pairwise(waits[:8]))
+    assert 24 * 3600 - 60 < waits[-1] <= 24 * 3600 + 1
+
+
+def test_a_copy_that_may_still_be_queued_is_waited_for_a_day(lab: Lab, a: Registry, b: Registry) -> None:
+    """The broker has messages in its queue, and does not tell which: another copy is made after a day at the latest."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy)
+    lab.kill(a)
+    b.requeued([Enqueued(lab.claim(b, copy, a), "", "default", 0)], dead="a")
+    answers = []
+    while answers[-1:] != ["due"]:
+        lab.overdue(copy)
+        answers += b.postpone([(copy.message_id, "", "maybe")])
+    assert answers == ["postponed"] * 8 + ["due"]
+    assert lab.payload(copy) == payload_of(copy)
+
+
+# Recoverers that die.
+
+
+def claimed_by(lab: Lab, name: str, ids: list[str], *, draining: bool = False) -> tuple[list[str], list[Claim]]:
+    """Who claims what a dead worker or recoverer has left, and dies: what it claimed, and what else it heard."""
+    registry = lab.incarnation(name)
+    answers = registry.claim(ids, dead="a", hold=60)
+    lab.kill(registry, draining=draining)
+    return (
+        [answer.message_id for answer in answers if isinstance(answer, Orphan)],
+        [answer for answer in answers if isinstance(answer, Claim)],
+    )
+
+
+def test_a_message_that_kills_three_recoverers_is_set_aside(lab: Lab, a: Registry, b: Registry) -> None:
+    """Whole; what was claimed with it is taken one at a time, and is put back by the next one that lives."""
+    copies = [copy_of(f"m{n}") for n in range(3)]
+    for copy in copies:
+        lab.runs(a, copy)
+    lab.kill(a)
+    ids = [copy.message_id for copy in copies]
+    assert claimed_by(lab, "r1", ids) == (ids, [])
+    assert claimed_by(lab, "r2", ids) == (ids[:1], [Claim.LATER] * 2)
+    # What it has not named goes first: the message that kills comes last.
+    for name, id in (("r3", "m1"), ("r4", "m2")):
+        registry = lab.incarnation(name)
+        (orphan,) = [answer for answer in registry.claim(ids, dead="a", hold=60) if isinstance(answer, Orphan)]
+        assert orphan.message_id == id
+        registry.requeued([Enqueued(orphan, "r", "default", 0)], dead="a")
+    assert claimed_by(lab, "r5", ids[:1]) == (ids[:1], []), "the second death alone with it"
+    assert b.claim(ids[:1], dead="a", hold=60) == [Claim.DEADLY]
+    assert lab.client.hget(lab.prefix + "aside", "m0").endswith(payload_of(copies[0]))
+    assert lab.state(copies[0]) is None
+    assert b.running_of("a", 0) == []
+    assert [lab.head(copy).deaths for copy in copies[1:]] == [0, 0]  # type: ignore[union-attr]
+
+
+def test_a_recoverer_that_shuts_down_is_no_death(lab: Lab, a: Registry, b: Registry) -> None:
+    """Nor is one that is only slow, nor a claim that ended in order: none of them was killed by the message."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    for n in range(4):
+        assert claimed_by(lab, f"r{n}", [copy.message_id], draining=True)[0]
+    assert lab.head(copy).deaths == 0  # type: ignore[union-attr]
+    claimed_by(lab, "killed", [copy.message_id])
+    orphan = lab.claim(b, copy, a)
+    assert lab.head(copy).deaths == 1  # type: ignore[union-attr]
+    lab.overdue(copy)
+    slow = lab.claim(lab.incarnation("c"), copy, a)
+    assert (slow.generation, lab.head(copy).deaths) == (orphan.generation, 1)  # type: ignore[union-attr]
+    lab.incarnation("c").refused([(copy.message_id, slow.generation, "refused")])
+    assert lab.head(copy).deaths == 0  # type: ignore[union-attr]
+
+
+def test_a_recoverer_that_was_forgotten_is_a_death(lab: Lab, a: Registry, b: Registry) -> None:
+    """What waited for its copy is on no list of its recoverer: that is reaped before its claim has run out."""
+    copy = copy_of()
+    lab.runs(a, copy)
+    a.hand_over(copy.message_id, 1, b"payload")
+    for n in range(3):
+        dying = lab.incarnation(f"r{n}")
+        assert isinstance(dying.claim([copy.message_id], dead="", hold=60)[0], Orphan)
+        lab.kill(dying)
+        assert b.reap(dying.me)
+        lab.overdue(copy)
+    assert b.claim([copy.message_id], dead="", hold=60) == [Claim.DEADLY]

@@ -7,18 +7,29 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dramatiq
 import pika
 import pytest
 from dramatiq import Message
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.common import dq_name, xq_name
 
+from dramatiq_inflight import InFlightTracker
 from dramatiq_inflight.broker_copies import ACK_TTL
+from dramatiq_inflight.broker_recovery import recovery_of
+from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.policy import Policy
+from dramatiq_inflight.rabbitmq_broker import RabbitmqQueues
+from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.registry import Registry
 
 from .support.brokers import quorum_arguments
 from .support.cluster import Cluster
 from .support.history import History
+from .support.lab import Lab, copy_of
 from .support.rabbitmq import RabbitServer
 from .support.rounds import judge, kill_rounds
 from .support.servers import wait_until
@@ -205,3 +216,77 @@ def test_a_frozen_worker_is_not_waited_for_longer_than_its_heartbeat(
     made.wait(lambda: "another worker" in frozen.output() or "taken over" in frozen.output(), what="it is fenced")
     made.wait(lambda: made.enqueued() == 0, what="all is done")
     assert history.count("start") == 2
+
+
+@pytest.fixture
+def rabbit(rabbitmq_url: str, namespace: str) -> Iterator[RabbitmqBroker]:
+    """A broker of the test's own, with a queue that takes one message and rejects more, and one that takes all."""
+    broker = RabbitmqBroker(url=rabbitmq_url, middleware=[], confirm_delivery=True)
+    full, free = f"{namespace}-full", f"{namespace}-free"
+    arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    build = broker._build_queue_arguments
+    broker._build_queue_arguments = lambda name: {**build(name), **(arguments if name == full else {})}
+    for queue in (full, free):
+        dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(lambda: None)
+    yield broker
+    for name in (full, free):
+        for queue in (name, dq_name(name), xq_name(name)):
+            broker.channel.queue_delete(queue)
+    broker.close()
+
+
+def recover_from(lab: Lab, broker: RabbitmqBroker, name: str, actors: list[str]) -> tuple[Recovery, list[str]]:
+    """A recoverer, and what a worker ran that has died: a message of each of these actors."""
+    dead, me = (
+        Registry(lab.client, lab.namespace, id, heartbeat_ttl=60, fence_ttl=60) for id in (f"dead-{name}", name)
+    )
+    dead.register({"instance": "dead"})
+    me.register({"instance": name})
+    ids = []
+    for actor in actors:
+        message: Message[None] = Message(actor, actor, (), {}, {"inflight": {"origin": f"o{len(ids)}"}})
+        lab.start(dead, Copy.of(message), payload=message.encode())
+        ids.append(message.message_id)
+    lab.kill(dead)
+    settings = InFlightTracker(namespace=lab.namespace, redis_url="redis://unused").settings
+    return recovery_of(me, broker, settings, lambda message: Policy(), shared=False), ids
+
+
+def test_a_queue_that_is_full_holds_up_no_other(lab: Lab, rabbit: RabbitmqBroker) -> None:
+    """It rejects what is published (reject-publish); what waits for it is enqueued once there is room."""
+    full, free = sorted(rabbit.queues, key=lambda name: name.endswith("free"))
+    rabbit.enqueue(Message(full, full, (), {}, {}))
+    recovery, ids = recover_from(lab, rabbit, "r", [full] * 4 + [free] * 2)
+    swept = recovery.sweep()
+    assert (swept.copied, swept.refused, swept.failed) == (2, 4, False)
+    assert rabbit.get_queue_message_counts(free)[0] == 2
+    rabbit.channel.queue_purge(full)
+    lab.overdue(copy_of(ids[0]))
+    assert recovery.sweep().copied == 1
+    assert rabbit.get_queue_message_counts(full)[0] == 1
+
+
+def test_a_copy_is_not_made_again_while_messages_are_ready(lab: Lab, rabbit: RabbitmqBroker) -> None:
+    """RabbitMQ does not tell which: the copy may be among them.  Once none is, another one is made at once."""
+    _, free = sorted(rabbit.queues, key=lambda name: name.endswith("free"))
+    recovery, (id,) = recover_from(lab, rabbit, "r", [free])
+    assert recovery.sweep().copied == 1
+    for _ in range(3):
+        lab.overdue(copy_of(id))
+        assert recovery.sweep().copied == 0
+    assert (lab.deadline(copy_of(id)) or 0) / 1000 > float(lab.client.time()[0]) + 4000
+    rabbit.channel.queue_purge(free)
+    lab.overdue(copy_of(id))
+    assert recovery.sweep().copied == 1
+    assert rabbit.get_queue_message_counts(free)[0] == 1
+    del rabbit.connection  # of this thread: a recoverer's may have been idle for too long
+    lab.overdue(copy_of(id))
+    assert recovery.sweep().copied == 0
+
+
+def test_a_queue_that_does_not_exist_has_no_messages(rabbit: RabbitmqBroker) -> None:
+    """RabbitMQ closes the channel for the question; the next one finds another."""
+    queues = RabbitmqQueues.of(rabbit)
+    assert queues is not None
+    assert not queues.may_have("nobody-has-declared-it")
+    assert not queues.may_have("nobody-has-declared-it")

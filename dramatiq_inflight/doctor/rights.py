@@ -22,6 +22,7 @@ PROBES: tuple[tuple[str, Sequence[Any]], ...] = (
     ("SET", ("string", "x", "PX", 60_000)),
     ("GET", ("string",)),
     ("GETRANGE", ("string", 0, 0)),
+    ("STRLEN", ("string",)),
     ("EXISTS", ("string",)),
     ("PEXPIRE", ("string", 60_000)),
     ("HSET", ("hash", "a", 1)),
