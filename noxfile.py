@@ -159,7 +159,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def rounds(session: nox.Session) -> None:
-    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes|evictions]``."""
+    """Kill workers again and again: ``nox -s rounds -- [rounds|crash_loops|deploys|resumes|signals|failover|...]``."""
     session.install("-e", ".[test]")
     what, *options = session.posargs or ["rounds"]
     if what.startswith("-"):
@@ -169,7 +169,10 @@ def rounds(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Break everything at once: ``nox -s chaos -- --seed 1 --duration 60 --broker redis --report chaos.html``; root."""
+    """Break everything at once: ``nox -s chaos -- --seed 1 --duration 60 --broker redis --report chaos.html``; root.
+
+    ``nox -s chaos -- matrix``: each fault of a network at each moment of a message's life.
+    """
     session.install("-e", ".[test]")
     session.run("python", "-m", "chaos", *session.posargs)
 

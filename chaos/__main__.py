@@ -5,6 +5,8 @@
 Worker pods in namespaces of their own, and a nemesis that breaks them and their servers, as a seed has it.  Everything
 that happens is kept beside the servers, and judged.  Exit code 1: something went wrong that no documented weakness
 excuses.
+
+``python -m chaos matrix``: each fault of a network at each moment of a message's life (see `matrix`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from types import FrameType
 
 from tests.support.networks import no_namespaces
 
+from . import matrix
 from .checker import Judgement
 from .nemesis import FAULTS
 from .run import Options, judge_folder
@@ -60,6 +63,8 @@ def run(options: Options) -> Judgement:
 
 def main() -> int:
     """Run what is asked for, and print a line a run, and a table."""
+    if sys.argv[1:2] == ["matrix"]:
+        return matrix.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seed", "--seeds", dest="seeds", default="1", help="a number, or first-last")
     parser.add_argument("--duration", type=float, default=60, help="for how long things are broken, seconds")

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from dramatiq.logging import get_logger
+from dramatiq.middleware.threading import is_gevent_active
 
 from .bell import Bell
 from .checkpoints import expect_hand_back
@@ -24,6 +25,18 @@ __all__ = ["HandingBack", "ShutdownSignals"]
 
 #: With these Dramatiq's main process stops its worker processes.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+#: How long a signal waits until Redis knows of the shutdown, at the most, seconds.
+HOLD = 2.0
+
+#: Signals that come within so many seconds of the first belong to the same shutdown; a later one insists.
+SAME = 2.0
+
+#: How long a message that was interrupted may take until it is enqueued again, seconds.
+ENDING = 2.0
+
+#: How often to look whether a signal may be passed on, seconds.
+LOOK = 0.01
 
 
 class HandingBack:
@@ -37,6 +50,13 @@ class HandingBack:
         self._mutex = threading.Lock()
         self._bell = Bell()
         self._ended = False
+        #: When the last message that was asked has had its time (``time.monotonic``).
+        self._ends = float("-inf")
+
+    @property
+    def is_under_way(self) -> bool:
+        """True while a message that was asked to stop has time left to do so."""
+        return time.monotonic() < self._ends and any(entry.stopping for entry in self._table.entries())
 
     def begin(self) -> None:
         """Ask all that runs, and what starts just now, in a thread of its own."""
@@ -69,6 +89,7 @@ class HandingBack:
                     continue
                 if not entry.stopping:
                     entry.stop_by = time.monotonic() + entry.policy.hand_back
+                    self._ends = max(self._ends, entry.stop_by + ENDING)
                     self.logger.info("Message %s is asked to stop: this worker shuts down.", entry.copy.message_id)
                 if time.monotonic() >= entry.stop_by:
                     self._interrupt(entry)
@@ -82,21 +103,42 @@ class HandingBack:
 
 
 class ShutdownSignals:
-    """Hears of a shutdown as soon as the signal comes: a Dramatiq worker process looks once a second whether one has.
+    """Hears the signals that stop a Dramatiq worker process, and passes each on to Dramatiq when its time has come.
 
-    It listens to nothing but the handlers of such a process, which it calls as well: elsewhere a signal may mean
-    something else.
+    At the first signal Dramatiq stops taking messages, within a second.  At the second it ends the process at once.
+    But often the second is the first once more: systemd, Heroku, supervisord (``stopasgroup``) and a terminal that is
+    closed signal every process of a service, and Dramatiq's main process passes its own signal on.  So:
+
+    * No signal is passed on before Redis knows of the shutdown, or `HOLD` is over.  This includes the first one:
+      Dramatiq may have had another before `attach`.
+    * A signal that comes soon after the first also waits for the messages that are handed back.
+
+    It replaces nothing but the handlers of such a process: elsewhere a signal may mean something else.
 
     Parameters:
-      then: Called, once, in a thread of its own.
+      begin: Called at the first signal, once, in a thread of its own.
+      is_known: Whether Redis knows of the shutdown.
+      is_handing_back: Whether messages are being handed back.
     """
 
-    def __init__(self, then: Callable[[], None]) -> None:
-        self._then = then
+    def __init__(
+        self, begin: Callable[[], None], is_known: Callable[[], bool], is_handing_back: Callable[[], bool]
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._begin = begin
+        self._is_known = is_known
+        self._is_handing_back = is_handing_back
         # Not an event: a second signal may come in the midst of the first one's handler, and `put` bears that.
-        self._heard: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._ending = False
+        self._heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._first_at: float | None = None
+        #: Whether a later signal insists: nothing is waited for but Redis.
+        self._at_once = False
+        #: Whether the next signal is the one that is passed on.
+        self._passing = False
+        self._detached = False
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        #: A fork inherits the handlers, and not the thread that passes signals on.
+        self._pid = os.getpid()
 
     def attach(self) -> None:
         """Listen from now on, if this is a worker process's main thread."""
@@ -108,33 +150,65 @@ class ShutdownSignals:
                 self._before[number] = handler
                 signal.signal(number, self._hear)
         if self._before:
-            threading.Thread(target=self._wait, name="dramatiq_inflight-signals", daemon=True).start()
+            threading.Thread(target=self._run, name="dramatiq_inflight-signals", daemon=True).start()
 
     def detach(self) -> None:
-        """Listen no more."""
+        """Listen no more, and pass nothing on: the worker has stopped."""
+        self._detached = True
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._hear:
                 signal.signal(number, handler)
-        self._then = _nothing
-        self._heard.put(None)
+        self._heard.put(0)
 
     def send(self) -> None:
         """End this process in order, as Dramatiq's main process does; where it is none of those, do nothing.
 
         Nor where it ends already: a second signal would kill it, with all that it runs.
         """
-        if signal.SIGTERM in self._before and not self._ending:
+        if signal.SIGTERM in self._before and self._first_at is None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._ending = True
-        self._heard.put(None)
-        self._before[number](number, frame)
+        if self._passing or os.getpid() != self._pid:
+            self._passing = False
+            self._before[number](number, frame)
+            return
+        now = time.monotonic()
+        if self._first_at is None:
+            self._first_at = now
+        elif now - self._first_at > SAME:
+            self._at_once = True
+        self._heard.put(number)
 
-    def _wait(self) -> None:
-        self._heard.get()
-        self._then()
+    def _run(self) -> None:
+        number = self._heard.get()
+        if self._detached:
+            return
+        try:
+            self._begin()
+        except Exception:
+            self.logger.exception("The shutdown could not be announced; it goes on.")
+        self._wait_until(self._is_known, HOLD)
+        while not self._detached:
+            self._pass_on(number)
+            number = self._heard.get()
+            self._wait_until(self._is_known, HOLD)
+            self._wait_until(lambda: self._at_once or not self._is_handing_back())
 
+    def _wait_until(self, condition: Callable[[], bool], longest: float = float("inf")) -> None:
+        ends = time.monotonic() + longest
+        while not self._detached and time.monotonic() < ends and not condition():
+            time.sleep(LOOK)
 
-def _nothing() -> None:
-    pass
+    def _pass_on(self, number: int) -> None:
+        """Let Dramatiq's handler have it in the main thread: it may end the process there, and only there."""
+        self._passing = True
+        if is_gevent_active():
+            import gevent  # type: ignore[import-untyped]  # noqa: PLC0415  it is there if it is active, and only then
+
+            # What a handler raises in a thread's greenlet ends that; raised in the hub it gets to the main one.
+            gevent.get_hub().loop.run_callback(os.kill, os.getpid(), number)
+        else:
+            os.kill(os.getpid(), number)
+        # Two that are pending at once are one.
+        self._wait_until(lambda: not self._passing)

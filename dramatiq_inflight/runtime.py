@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +21,6 @@ from .connection import bounded_client
 from .deliveries import Deliveries
 from .errors import SchemaError
 from .evidence import Process
-from .forks import tell_children
 from .gate import Gate
 from .handing_back import HandingBack, ShutdownSignals
 from .heartbeat import Heartbeat
@@ -45,6 +46,9 @@ from .wire import Call
 from .words import ASKED, DIED, JOINED
 
 __all__ = ["Runtime"]
+
+#: How long to wait until Redis is told again that this worker shuts down, seconds.
+ANNOUNCE_AGAIN = 0.1
 
 #: Why a message is dead-lettered that has stalled.
 STALLED = "it has stalled too often: it ran for longer than its stall_timeout without a checkpoint or an end"
@@ -161,8 +165,11 @@ class Runtime:
             health_file=settings.health_file,
         )
         self.handing_back = HandingBack(self.table)
-        self.signals = ShutdownSignals(self.handing_back.begin)
-        tell_children(self)
+        #: Whether Redis knows that this worker shuts down.
+        self.shutdown_is_known = False
+        self.signals = ShutdownSignals(
+            self.begin_shutdown, lambda: self.shutdown_is_known, lambda: self.handing_back.is_under_way
+        )
         self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
         self.stalls = Stalls(
             self.registry, self.table, self.ledger.lose, self._recover_here, settings.recovery_lock_ttl
@@ -174,6 +181,7 @@ class Runtime:
         Raises:
           SchemaError: The namespace is used by another version that this one cannot share it with.
         """
+        self.signals.attach()  # no message runs yet: whatever a signal cuts off from now on is cut off by a shutdown
         self.deliveries.attach(self.broker)
         self.listener.start()  # so that it can be asked whether it lives, however long the boot takes
         try:
@@ -181,6 +189,7 @@ class Runtime:
         except redis.RedisError:
             pass  # said once, by Connectivity
         except SchemaError:
+            self.signals.detach()
             self.listener.stop()
             self.deliveries.detach(self.broker)
             self.close()
@@ -202,7 +211,6 @@ class Runtime:
             self._broker_queues.attach()
         if self.finishes_with_ack and self.queues is not None:
             self.queues.ack_with(self._finish_and_ack)
-        self.signals.attach()  # the heartbeat may have to end this process
         self.heartbeat.start()
         self.bookkeeping.start()
         self.recovery_thread.start()
@@ -213,11 +221,25 @@ class Runtime:
             self.watch.start()
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
+    def begin_shutdown(self) -> None:
+        """Tell Redis that this worker shuts down, and ask what runs to stop.  It goes on until it is drained."""
+        self.registry.drain()
+        threading.Thread(target=self._announce_shutdown, name="dramatiq_inflight-shutdown", daemon=True).start()
+        self.handing_back.begin()
+
+    def _announce_shutdown(self) -> None:
+        # Not left to the heartbeat: that may wait for an answer, and the process may end any moment.
+        while not self.shutdown_is_known and not self.left:
+            try:
+                self.registry.beat()
+                self.shutdown_is_known = True
+            except redis.RedisError:
+                time.sleep(ANNOUNCE_AGAIN)
+
     def drain(self) -> None:
         """The worker is about to stop: take nothing more from the dead, but go on beating, and say so."""
-        self.registry.drain()
+        self.begin_shutdown()
         self.gate.close()
-        self.handing_back.begin()
         self.stalls.stop()
         self.connectivity.wake.ring()
         self.recovery_thread.stop()

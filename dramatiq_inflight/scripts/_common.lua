@@ -152,7 +152,8 @@ local function save_settled(key, record, fence_ttl, unacked)
 end
 
 -- A worker that is shutting down beats with a TTL of half a millisecond more, and so its deadline tells that it was.
--- No key more, and nothing that could be missing, left over, or out of step with the heartbeat it belongs to.
+-- No key more, and nothing that could be missing, left over, or out of step with the heartbeat it belongs to. The half
+-- stays: a start that was begun before the shutdown may come after the first beat that tells of it.
 local function was_draining(heartbeats, incarnation)
     local deadline = redis.call('ZSCORE', heartbeats, incarnation)
     return deadline and tonumber(deadline) % 1 >= 0.5
@@ -224,7 +225,8 @@ local function beat(heartbeats, me, now, ttl)
     if last then
         resume(heartbeats, now, ttl, tonumber(last))
     end
-    redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
+    local draining = math.max(ttl % 1, deadline and tonumber(deadline) % 1 >= 0.5 and 0.5 or 0)
+    redis.call('ZADD', heartbeats, now, LAST, now + math.floor(ttl) + draining, me)
     if deadline and is_trusted(deadline, now) then
         return 1, true
     end

@@ -15,7 +15,7 @@ if not deadline then
     return 0
 end
 beat(KEYS[1], me, now, ttl)
-local draining = tonumber(deadline) % 1 >= 0.5 and 0.5 or 0
-local doubted = is_trusted(deadline, now) and 0 or DOUBTED
-redis.call('ZADD', KEYS[1], now + math.floor(ttl) + draining + doubted, me)
+if not is_trusted(deadline, now) then
+    doubt(KEYS[1], me)
+end
 return 1

@@ -171,9 +171,10 @@ MUTATIONS = (
     Mutation("discard", "the deadline stays", "record, ARGV[4])\nredis.call('ZREM', KEYS[3], id)\n", "record, ARGV[4])\n"),
     Mutation("reap", "what is left is forgotten", " or redis.call('ZCARD', KEYS[3]) > 0", ""),
     Mutation("attest", "the dead are revived", "if not deadline then\n    return 0\nend\n", "deadline = deadline or now\n"),
-    Mutation("attest", "a shutdown is forgotten", "and 0.5 or 0", "and 0 or 0"),
+    Mutation("attest", "a doubt is forgotten", "not is_trusted(deadline, now)", "false"),
     Mutation("prove", "a shutdown is forgotten", "1 + math.max(deadline, 0) % 1", "1"),
     # _common.lua
+    Mutation("_common", "a shutdown is forgotten", "and 0.5 or 0)", "and 0 or 0)"),
     Mutation("_common", "the settled never expire", "redis.call('SET', key, dump(record), 'PX', fence_ttl)", "redis.call('SET', key, dump(record))"),
     Mutation("_common", "what waits never expires", ", 'PX', string.format('%d', deadline - record.now + WAITING_TTL))", ")"),
     Mutation("_common", "what runs still expires", "redis.call('SET', key, dump(record) .. payload)\nend", "redis.call('SET', key, dump(record) .. payload, 'KEEPTTL')\nend"),

@@ -118,6 +118,7 @@ def beat_of(redis: Redis, me: int, mark: float) -> tuple[bool, bool, Redis]:
     """The heartbeat that every own script brings: whether it was trusted, whether it was known at all."""
     kind, had = redis.hearts[me]
     known = kind in ("fresh", "silent") and had % 0.5 == 0
+    mark = max(mark, had - had % DRAINING)
     return known, kind != "none", redis._replace(hearts=put(redis.hearts, me, Heart("fresh", mark)), last=True)
 
 
@@ -588,7 +589,7 @@ def attest(redis: Redis, me: int) -> tuple[Any, Redis]:
     if kind == "none":
         return False, redis
     trusted = kind in ("fresh", "silent") and mark % 0.5 == 0
-    kept = (DRAINING if mark >= DRAINING else 0.0) + (0.0 if trusted else DOUBTED)
+    kept = mark - mark % DRAINING + (0.0 if trusted else DOUBTED)
     return True, redis._replace(hearts=put(redis.hearts, me, Heart("fresh", kept)), last=True)
 
 

@@ -21,6 +21,7 @@ from dramatiq.results import ResultBackend
 from .brokers import side_of
 from .history import History
 from .lab import JOURNAL
+from .network import HostileNetwork
 from .servers import RedisServer, connect, find_server, wait_until
 from .workers import PROGRAM, WorkerProcess
 
@@ -76,6 +77,8 @@ class Cluster:
         if side_of(self.env).apart:
             self.env = {"TEST_QUEUE": f"q{namespace}", "PROCESSING_REDIS_URL": self.env["TEST_BROKER_URL"], **self.env}
         self.workers: list[WorkerProcess] = []
+        kind = os.environ.get("TEST_NETWORK")
+        self.network = HostileNetwork(kind) if kind else None
         self.encoder = dramatiq.get_encoder()
         self.app = self._load_app()
         self.broker: Any = self.app.broker
@@ -98,8 +101,9 @@ class Cluster:
     ) -> WorkerProcess:
         """Start a worker process."""
         log = self.folder / f"worker-{len(self.workers)}.log"
+        whole = {**self.env, **env, **settings}
         worker = WorkerProcess(
-            {**self.env, **env, **settings},
+            self.network.env(whole) if self.network is not None else whole,
             *(self.history, log),
             threads=threads,
             processes=processes,
@@ -137,6 +141,8 @@ class Cluster:
     def close(self) -> None:
         for worker in self.workers:
             worker.resume_and_kill()
+        if self.network is not None:
+            self.network.close()
         self.side.close()
         self.client.close()
         dramatiq.set_encoder(self.encoder)
