@@ -178,6 +178,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Interrupt every boundary of every hook, in every situation: ``nox -s interrupts -- [--late] [--help]``."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.support.interrupts", *session.posargs)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Explore the protocol, and drive the real scripts by it: ``nox -s model -- [--mutations] [--help]``."""
     session.install("-e", ".[test]")

@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Faults that the sweep of interrupts has to find: each takes one mend out of the package again.
+
+``python -m tests.support.taken_out 10 redis://...`` ends with 0 if the sweep finds the fault of that case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from dramatiq.middleware import SkipMessage
+
+from dramatiq_inflight import checkpoints, table
+from dramatiq_inflight.bell import Bell
+from dramatiq_inflight.hooks import Hooks
+from dramatiq_inflight.starting import Starting
+from dramatiq_inflight.table import Phase
+
+from .garbage import COLLECTIONS, Collecting
+from .interrupted import SCENARIOS, SOURCES, Report, Sweep, short
+from .stepped import quick_consumers
+
+__all__ = ["FAULTS", "Fault"]
+
+
+@contextlib.contextmanager
+def interruptible_hooks() -> Iterator[None]:
+    """An interrupt behind the actor keeps the other hooks from being called, and the message counts as ended."""
+
+    def ended(self: Any, hook: str, message: Any, **outcome: Any) -> None:
+        self._emit(hook, [self._tracker], message, **outcome)
+        entry = self._table.get(message)
+        if entry is not None:
+            entry.follow()
+        self._emit(hook, reversed(self._others()), message, **outcome)
+
+    with mock.patch.object(Hooks, "_ended", ended):
+        yield
+
+
+@contextlib.contextmanager
+def interruptible_start() -> Iterator[None]:
+    """The tracker starts a message behind the other middleware, and an interrupt of its start is a failure."""
+
+    def before(self: Any, signal: str, *args: Any, **kwargs: Any) -> None:
+        self._before(signal, *args, **kwargs)
+
+    def begin(self: Any, message: Any) -> None:
+        self.runtime.gate.expel(threading.get_ident())
+        try:
+            self._begin(message)
+        except SkipMessage:
+            raise
+        except BaseException:
+            entry = self.runtime.table.get(message)
+            if entry is not None and entry.phase is Phase.STARTING:
+                self.runtime.table.skip(entry)
+            raise
+
+    with mock.patch.object(Hooks, "before", before), mock.patch.object(Starting, "begin", begin):
+        yield
+
+
+@contextlib.contextmanager
+def bells_with_locks() -> Iterator[None]:
+    """A bell is an event, whose lock is taken by Python code."""
+
+    def init(self: Any) -> None:
+        self.event = threading.Event()
+
+    def wait(self: Any, timeout: float | None = None) -> bool:
+        rang: bool = self.event.wait(timeout)
+        self.event.clear()
+        return rang
+
+    with contextlib.ExitStack() as stack:
+        for name, function in {
+            "__init__": init,
+            "ring": lambda self: self.event.set(),
+            "wait": wait,
+            "clear": lambda self: self.event.clear(),
+        }.items():
+            stack.enter_context(mock.patch.object(Bell, name, function))
+        yield
+
+
+def _own_enqueue() -> Iterator[None]:
+    token = table._own_enqueue.set(True)
+    try:
+        yield
+    finally:
+        table._own_enqueue.reset(token)
+
+
+_own_enqueue.__code__ = _own_enqueue.__code__.replace(co_filename=table.__file__)  # its boundaries count
+
+
+@contextlib.contextmanager
+def context_set_outside() -> Iterator[None]:
+    """A context variable is set before the `try` that resets it."""
+    with contextlib.ExitStack() as stack:
+        for module in [module for name, module in sys.modules.items() if name.startswith("dramatiq_inflight.")]:
+            if not hasattr(module, "own_enqueue") or module is table:
+                continue
+            stack.enter_context(mock.patch.object(module, "own_enqueue", contextlib.contextmanager(_own_enqueue)))
+        yield
+
+
+@contextlib.contextmanager
+def saves_anywhere() -> Iterator[None]:
+    """An iteration saves wherever the garbage collector closes it."""
+    with mock.patch.object(checkpoints, "_is_within_our_code", return_value=False):
+        yield
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, and where the sweep finds it.
+
+    Parameters:
+      take_out: Takes the mend out.
+      scenario: A scenario, or what is under way as the garbage collector comes.
+      source: The interrupt; ``garbage`` for the collector.
+      within: The function whose boundaries are tried.
+      kinds: What is found.
+    """
+
+    take_out: Callable[[], contextlib.AbstractContextManager[None]]
+    scenario: str
+    source: str
+    within: str
+    kinds: tuple[str, ...]
+
+
+#: The faults, by the case that shows each.
+FAULTS = {
+    "10": Fault(interruptible_hooks, "retry", "TimeLimitExceeded", "remove_abortable", ("lost",)),
+    "11": Fault(interruptible_start, "last chance", "TimeLimitExceeded", "_taken_over", ("records left",)),
+    "12": Fault(bells_with_locks, "stall_timeout", "late", "set", ("locks left", "hangs")),
+    "22": Fault(context_set_outside, "duplicate", "late", "_own_enqueue", ("contexts left",)),
+    "26": Fault(saves_anywhere, "a checkpoint", "garbage", "_write", ("hangs",)),
+    "27": Fault(interruptible_start, "duplicate", "TimeLimitExceeded", "_ask", ("doubled",)),
+}
+
+
+def is_found(fault: Fault, url: str) -> bool:
+    """Whether the sweep finds a fault."""
+    with quick_consumers(), fault.take_out():
+        if fault.source == "garbage":
+            report = Report()
+            Collecting(url, report, within=fault.within).sweep(COLLECTIONS[fault.scenario], "redis")
+            found = any(finding.kind in fault.kinds for finding in report.findings)
+        else:
+            sweep = Sweep(url, within=fault.within)
+            report = sweep.report
+            found = sweep.finds(SCENARIOS[fault.scenario], "apart", SOURCES[fault.source], fault.kinds)
+    print(short(report), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    found = is_found(FAULTS[sys.argv[1]], sys.argv[2])
+    os._exit(not found)  # threads that hang must not keep it
