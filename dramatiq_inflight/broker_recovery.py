@@ -26,7 +26,7 @@ def recovery_of(
     settings: Settings,
     policy_of: Callable[[Message[object]], Policy],
     *,
-    queues: RedisQueues | None,
+    queues: RedisQueues | None = None,
     shared: bool,
 ) -> Recovery:
     """The recovery of a broker's messages.

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dramatiq
 import pika
@@ -224,8 +225,9 @@ def rabbit(rabbitmq_url: str, namespace: str) -> Iterator[RabbitmqBroker]:
     broker = RabbitmqBroker(url=rabbitmq_url, middleware=[], confirm_delivery=True)
     full, free = f"{namespace}-full", f"{namespace}-free"
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
-    build = broker._build_queue_arguments
-    broker._build_queue_arguments = lambda name: {**build(name), **(arguments if name == full else {})}
+    build: Any = broker._build_queue_arguments
+    queue_arguments: Any = lambda name: {**build(name), **(arguments if name == full else {})}  # noqa: E731
+    broker._build_queue_arguments = queue_arguments  # type: ignore[method-assign]
     for queue in (full, free):
         dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(lambda: None)
     yield broker
@@ -242,7 +244,7 @@ def recover_from(lab: Lab, broker: RabbitmqBroker, name: str, actors: list[str])
     )
     dead.register({"instance": "dead"})
     me.register({"instance": name})
-    ids = []
+    ids: list[str] = []
     for actor in actors:
         message: Message[None] = Message(actor, actor, (), {}, {"inflight": {"origin": f"o{len(ids)}"}})
         lab.start(dead, Copy.of(message), payload=message.encode())
