@@ -37,6 +37,13 @@ class Following:
                     raise
                 if last:
                     raise redis.ConnectionError(str(error)) from error  # which Dramatiq expects, and tries again
+            except redis.RedisError:
+                raise
+            except BaseException:
+                # An interrupt between the command and its answer: redis-py 8 keeps the connection, and would give the
+                # answer to the next command.
+                _drop_idle(self.plain.registered_client)
+                raise
         raise AssertionError("not reached")
 
 

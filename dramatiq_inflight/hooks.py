@@ -9,7 +9,7 @@ run: an admin page shows *skipped* for a task that completes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dramatiq import Broker, Middleware
@@ -30,12 +30,15 @@ class Hooks:
     Parameters:
       tracker: The middleware that comes first.
       table: The copies in this process.
+      put_off: Called with a copy that was interrupted: puts it off, unless it has begun or was refused.  False: it has
+        begun, or is not tracked.
     """
 
-    def __init__(self, broker: Broker, tracker: Middleware, table: Table) -> None:
+    def __init__(self, broker: Broker, tracker: Middleware, table: Table, put_off: Callable[[Any], bool]) -> None:
         self._broker = broker
         self._tracker = tracker
         self._table = table
+        self._put_off = put_off
         self._before = broker.emit_before
         self._after = broker.emit_after
 
@@ -90,11 +93,16 @@ class Hooks:
 
     def _ended(self, hook: str, message: Any, **outcome: Any) -> None:
         """Call the hooks behind an actor: all of them, so that what follows from the message is enqueued."""
-        entry = self._table.get(message)
         exception = outcome.get("exception")
+        refused = isinstance(exception, Interrupt) and self._put_off(message)
+        entry = self._table.get(message)
+        if refused:  # there is nothing to be retried
+            hook, outcome, exception = "after_skip_message", {}, None
+            if entry is None or entry.phase is not Phase.POISONED:
+                return self._emit(hook, [self._tracker], message)
         if entry is None:
             return self._emit(hook, [self._tracker, *reversed(self._others())], message, **outcome)
-        if entry.phase is Phase.ENDED and isinstance(exception, Interrupt):
+        if isinstance(exception, Interrupt) and entry.has_run and entry.phase is Phase.ENDED:
             return None  # it came when the hooks had been called: the message has succeeded
         uninterrupted(lambda: disarm(self._broker, message))
         whole = True

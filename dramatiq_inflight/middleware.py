@@ -194,7 +194,7 @@ class InFlightTracker(Middleware):
         runtime.register()
         self._runtime = self._enqueues.runtime = runtime
         self._starting, self._ending = Starting(runtime, self.policies), Ending(runtime, self.policies)
-        self._hooks = Hooks(broker, self, runtime.table)
+        self._hooks = Hooks(broker, self, runtime.table, self._starting.put_off)
         self._hooks.attach()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:

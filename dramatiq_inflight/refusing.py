@@ -20,7 +20,7 @@ from .outcomes import Start
 from .runtime import Runtime
 from .table import Entry, Phase, current_entry, own_enqueue
 
-__all__ = ["SKIPS", "Refusals", "patiently"]
+__all__ = ["SKIPS", "TO_ANOTHER", "Refusals", "patiently"]
 
 #: A duplicate is put off for longer and longer, but for no longer than this, seconds.
 LONGEST_DEFERRAL = 900.0

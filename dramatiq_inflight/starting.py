@@ -20,7 +20,7 @@ from .marks import Copy, is_copy, mark_of
 from .outcomes import Claim, Start, Started
 from .policies import Policies
 from .records import DeadIncarnation, Orphan
-from .refusing import SKIPS, Refusals
+from .refusing import SKIPS, TO_ANOTHER, Refusals
 from .runtime import Runtime
 from .table import Entry, Phase, current_entry
 
@@ -63,6 +63,22 @@ class Starting:
             if entry is not None and entry.phase is Phase.STARTING:
                 entry.end(succeeded=False)  # its start may have been recorded, and its end is then as well
             raise
+
+    def put_off(self, message: Any) -> bool:
+        """Put off a copy that was interrupted before it began.
+
+        Returns: False if it has begun, or is not tracked.
+        """
+        if not self._policies.tracks(self.runtime.broker, message):
+            return False
+        entry, _ = self._reserve(message)
+        if entry.phase is Phase.STARTING and not entry.has_run:
+            try:
+                why = "an interrupt came before it had begun"
+                self._refusals.put_off(message, entry, TO_ANOTHER, why, counted=False, recorded=True)
+            except MessageSkipped:
+                pass
+        return not entry.has_run
 
     def _begin(self, message: Any) -> None:
         if not self.runtime.gate.enter() or self.runtime.heartbeat.refused:
