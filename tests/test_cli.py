@@ -152,7 +152,7 @@ def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Registry, 
     message = document(run("list", "--json"))["messages"][0]
     assert set(message) == {
         *("id", "state", "queue", "actor", "worker", "instance", "worker_alive", "started", "first_started", "age"),
-        *("run", "generation", "crashes", "drains", "max_recoveries", "alone", "due"),
+        *("run", "generation", "crashes", "drains", "tries", "max_recoveries", "alone", "due"),
         *("progress", "note", "checkpointed"),
     }
     for wrong in ("tomorrow", "1h30", "-1", "99999d", ""):

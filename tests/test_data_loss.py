@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 import redis
 
+from dramatiq_inflight.outcomes import Finished
+
 from .support.cluster import Cluster
 from .support.history import History
 from .support.inprocess import App
 from .support.lab import Lab
-from .support.servers import RedisServer, another_database
+from .support.servers import RedisServer, another_database, wait_until
 
 MakeCluster = Callable[..., Cluster]
 
@@ -88,11 +91,11 @@ def test_what_runs_survives_a_loss_and_its_worker(
 
 def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) -> None:
     """Its retry cannot be enqueued, and Redis has lost its record: it is written with the retry."""
-    failing: list[bool] = []
-    enqueue = app.broker.do_enqueue
+    refusing, told = threading.Event(), list[Finished]()
+    enqueue = app.broker.do_enqueue  # type: ignore[attr-defined,unused-ignore]
 
     def refused(queue: str, copy_id: str, payload: bytes) -> None:
-        if failing and failing.pop():
+        if refusing.is_set():
             raise ValueError("too long")
         enqueue(queue, copy_id, payload)
 
@@ -102,11 +105,20 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
         app.ran.append("run")
         if len(app.ran) == 1:
             lab.client.delete(*lab.client.keys(lab.prefix + "record:*"))
-            failing.append(True)
+            refusing.set()
             raise RuntimeError("as asked for")
 
     app.start(threads=1)
+    hand_over = app.registry.hand_over
+
+    def telling(*args: Any, **kwargs: Any) -> Finished:
+        refusing.clear()  # from now on recovery can enqueue it
+        told.append(hand_over(*args, **kwargs))
+        return told[-1]
+
+    app.registry.hand_over = telling  # type: ignore[method-assign]
     app.tracker._runtime.heartbeat.stop()  # type: ignore[union-attr]
     app.actor(work, min_backoff=50, max_backoff=60).send()
+    wait_until(lambda: told and told[-1] is Finished.HANDED_OVER, what="its record has the retry")
     app.join()
     assert app.ran == ["run", "run"]

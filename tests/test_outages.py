@@ -270,6 +270,7 @@ def test_nothing_follows_from_what_was_taken_in_a_suspension(app: App, what: str
     assert frozen.runtime.lease.last_contact.age < frozen.runtime.lease.doubt_after + 20
     frozen.go.set()
     wait_until(lambda: not frozen.runtime.table.entries(), what="it has ended")  # type: ignore[union-attr]
+    app.join()  # else what follows may be on its way yet
     assert (app.ran, seen, app.dead_letters()) == (["run"], [], [])
     assert not app.client.hlen(f"{app.broker.namespace}:default.DQ.msgs")
     with pytest.raises(ResultMissing):
