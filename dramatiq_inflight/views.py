@@ -63,7 +63,8 @@ class MessageView:
     """One message that is running, or waits to be recovered."""
 
     id: str
-    #: ``running``, ``recovering`` (a recoverer has it in hand), ``requeued`` (its copy is with the broker),
+    #: ``running``, ``recovering`` (a recoverer has it in hand; or, without a worker, its copy
+    #: could not be enqueued, and is tried again), ``requeued`` (its copy is with the broker),
     #: ``condemned`` or ``poisoned`` (its copy goes to the dead-letter queue); for `Inspector.message` also
     #: ``completed``, ``released`` (its retry is with the broker), ``dead_lettered``, ``aside``.
     state: str

@@ -1301,7 +1301,7 @@ def test_a_copy_that_may_still_be_queued_is_waited_for_a_day(lab: Lab, a: Regist
     lab.runs(a, copy)
     lab.kill(a)
     b.requeued([Enqueued(lab.claim(b, copy, a), "", "default", 0)], dead="a")
-    answers: list[Any] = []
+    answers: list[str] = []
     while answers[-1:] != ["due"]:
         lab.overdue(copy)
         answers += b.postpone([(copy.message_id, "", "maybe")])

@@ -249,6 +249,7 @@ def test_a_claim_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) -> Non
 
 
 def test_a_hand_back_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) -> None:
+    """The copies are the records' own; the broker moves ids alone."""
     ids = fleet.dead("dead", 3, size=700_000)
     registry = fleet.recovery("r").registry
     answers = registry.hand_back("dead", [(id, True) for id in ids])
@@ -258,6 +259,7 @@ def test_a_hand_back_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) ->
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_large_messages_are_all_recovered_in_one_sweep(apart: bool, fleet: Fleet) -> None:
+    """In as many scripts as it takes."""
     ids = fleet.dead("dead", 12, apart=apart, size=600_000)
     swept = fleet.recovery("r", apart=apart).sweep()
     assert (swept.copied if apart else swept.handed_back, swept.reaped) == (12, 1)
@@ -269,7 +271,7 @@ def test_a_claim_whose_answer_was_lost_is_found_at_once(fleet: Fleet) -> None:
     ids = fleet.dead("dead", 3, apart=True)
     recovery = fleet.recovery("r", apart=True)
     call = recovery.registry._wire.call
-    lost: Any = []
+    lost: list[Any] = []
 
     def losing(script: Any, keys: Any, args: Any) -> Any:
         reply = call(script, keys, args)
@@ -352,7 +354,7 @@ def test_recovery_decodes_nothing_beside_a_last_chance(app: App, lab: Lab) -> No
         assert runtime.gate.has_visitor is False, "there is nobody else"
 
 
-def test_a_message_of_a_single_thread_is_not_alone_beside_recovery(app: App, lab: Lab) -> None:
+def test_a_message_is_not_alone_beside_recovery_in_one_thread(app: App, lab: Lab) -> None:
     """Its record says so before anything is decoded, and again of the next one when recovery has left."""
     heads: list[int] = []
 

@@ -226,8 +226,8 @@ def rabbit(rabbitmq_url: str, namespace: str) -> Iterator[RabbitmqBroker]:
     full, free = f"{namespace}-full", f"{namespace}-free"
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
     build: Any = broker._build_queue_arguments
-    queue_arguments: Any = lambda name: {**build(name), **(arguments if name == full else {})}  # noqa: E731
-    broker._build_queue_arguments = queue_arguments  # type: ignore[method-assign]
+    made: Any = broker
+    made._build_queue_arguments = lambda name: {**build(name), **(arguments if name == full else {})}
     for queue in (full, free):
         dramatiq.actor(broker=broker, actor_name=queue, queue_name=queue)(lambda: None)
     yield broker

@@ -67,6 +67,42 @@ def test_a_recoverer_killed_while_copying_loses_and_doubles_nothing(
     _kill_a_recoverer(step, cluster(HEARTBEAT_INTERVAL="0.2", HEARTBEAT_TTL="0.8", **settings), history)
 
 
+@pytest.mark.long
+def test_a_message_that_kills_whoever_decodes_it_is_set_aside(
+    cluster: Callable[..., Cluster], history: History, server_url: str
+) -> None:
+    """Three recoverers die with it in hand; the next worker does not, and runs everything else."""
+    apart = {"PROCESSING_REDIS_URL": re.sub(r"/\d+$", "/1", server_url)}
+    made = cluster(HEARTBEAT_INTERVAL="0.2", HEARTBEAT_TTL="0.8", **apart)
+    victim = made.worker(threads=1)
+    gate = made.folder / "gate"
+    deadly = made.app.gated.send(1, str(gate))
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    victim.kill()
+    for _ in range(3):
+        assert _recoverer_that_dies("before:copy_of", made) == -9
+    assert history.count("recoverer killed") == 3
+    healthy = made.worker()
+    made.app.work.send(2, 0)
+    made.wait(lambda: history.keys("end") == {2}, what="another one runs")
+    with redis.Redis.from_url(apart["PROCESSING_REDIS_URL"]) as client:
+        set_aside = [deadly.message_id.encode()]
+        made.wait(lambda: client.hkeys(made.prefix + "aside") == set_aside, what="it is set aside")
+        client.delete(*client.keys(made.prefix + "*"))
+    healthy.stop()
+    assert "has killed each process that was to recover it" in healthy.output()
+
+
+def _recoverer_that_dies(step: str, cluster: Cluster) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.dying_recoverer", step],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **cluster.env},
+        cwd=ROOT,
+        timeout=30,
+        check=False,
+    ).returncode
+
+
 def _kill_a_recoverer(step: str, cluster: Cluster, history: History) -> None:
     victim = cluster.worker(threads=4)
     cluster.app.work.send(7, 0)
@@ -79,14 +115,7 @@ def _kill_a_recoverer(step: str, cluster: Cluster, history: History) -> None:
     cluster.wait(lambda: history.count("start") == 5 and cluster.client.keys(delayed), what="four run")
     victim.kill()
     gate.touch()
-    recoverer = subprocess.run(
-        [sys.executable, "-m", "tests.support.dying_recoverer", step],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **cluster.env},
-        cwd=ROOT,
-        timeout=30,
-        check=False,
-    )
-    assert recoverer.returncode == -9
+    assert _recoverer_that_dies(step, cluster) == -9
     assert history.count("recoverer killed") == 1
     healthy = cluster.worker()
     cluster.wait(lambda: history.keys("end") == set(range(8)), what="nothing is lost")

@@ -45,7 +45,7 @@ def main() -> None:
     runtime = Runtime(tracker.settings, app.broker, 8, lambda message: tracker.settings.policy)
     runtime.register()
     owner: Any
-    if step == "enqueue":
+    if step in ("copy_of", "enqueue"):
         owner = runtime.recovery
     elif step in ("give_back", "_requeue"):
         owner = runtime.recovery.queues
