@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import traceback
 import uuid
 from collections import Counter
@@ -697,9 +698,11 @@ class Attempt:
             self.note("contexts left", ", ".join(self._left))
         if self.ended_thread:
             return
-        inside = self.world.inside()
-        if inside:
-            self.note("gates left", f"{len(inside)} inside the gate, and nothing runs")
+        ends = time.monotonic() + 1
+        while self.world.inside() and time.monotonic() < ends:
+            time.sleep(0.002)  # recovery, for a moment
+        if self.world.inside():
+            self.note("gates left", "a thread is inside the gate, and nothing runs")
         head = self.world.head(proxy.message_id)
         if head and head.state == "running" and head.alone and head.owner == self.world.runtime.registry.me:
             gate = self.world.runtime.gate

@@ -71,6 +71,13 @@ def interruptible_start() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interruptible_everywhere() -> Iterator[None]:
+    """Both: what has not begun is retried, and its retry is no second delivery any more."""
+    with interruptible_start(), interruptible_hooks():
+        yield
+
+
+@contextlib.contextmanager
 def bells_with_locks() -> Iterator[None]:
     """A bell is an event, whose lock is taken by Python code."""
 
@@ -148,7 +155,7 @@ FAULTS = {
     "12": Fault(bells_with_locks, "stall_timeout", "late", "set", ("locks left", "hangs")),
     "22": Fault(context_set_outside, "duplicate", "late", "_own_enqueue", ("contexts left",)),
     "26": Fault(saves_anywhere, "a checkpoint", "garbage", "_write", ("hangs",)),
-    "27": Fault(interruptible_start, "duplicate", "TimeLimitExceeded", "_ask", ("doubled",)),
+    "27": Fault(interruptible_everywhere, "duplicate", "TimeLimitExceeded", "_ask", ("doubled",)),
 }
 
 
