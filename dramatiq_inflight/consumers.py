@@ -45,6 +45,8 @@ class Held:
         self._mutex = threading.Lock()
         self._holders: dict[str, dict[str, list[object]]] = {}
         self.workers = 0
+        #: The queues whose consumer has compared its ack set, and has lost no connection since.
+        self.compared: set[str] = set()
 
     def of(self, queue: str) -> dict[str, list[object]]:
         """The ids that are held of a queue, with the workers that hold them."""
@@ -63,6 +65,12 @@ class Held:
                 holders.remove(worker)
             if not holders:
                 self.of(queue).pop(copy_id, None)
+
+    def leave(self, worker: object) -> None:
+        """A worker has stopped, and nothing of it runs: it holds nothing any more."""
+        for queue in list(self._holders):
+            self.drop_all(queue, worker)
+        self.compared.clear()
 
     def drop_all(self, queue: str, worker: object) -> None:
         """A worker has forgotten all that it held of a queue."""
@@ -127,14 +135,19 @@ class RedisConsumer(_Consumer):
         super().__init__(consumer, is_for_others)
         self._queues, self._held, self._worker = queues, held, worker
         self._queue: str = consumer.queue_name
-        self._compare_at = 0.0
+        # A consumer that ends by anything else, such as a message that cannot be decoded, would turn its queue over.
+        self._compare_at = time.monotonic() + COMPARE if self._queue in held.compared else 0.0
         if self._queue != q_name(self._queue):
             held.drop_all(self._queue, worker)  # Dramatiq forgets what it has delayed when it makes a new consumer
 
     def __next__(self) -> Any:
-        if time.monotonic() >= self._compare_at and not self._consumer.message_cache:
-            self._compare()
-        message = super().__next__()
+        try:
+            if time.monotonic() >= self._compare_at and not self._consumer.message_cache:
+                self._compare()
+            message = super().__next__()
+        except (ConnectionClosed, redis.RedisError):
+            self._held.compared.discard(self._queue)
+            raise
         if message is not None:
             self._held.add(self._queue, message.options["redis_message_id"], self._worker)
         return message
@@ -150,6 +163,7 @@ class RedisConsumer(_Consumer):
                 self._queues.give_back_unheld(self._queue, self._held.of(self._queue))
             except redis.RedisError as error:
                 raise ConnectionClosed(error) from None
+        self._held.compared.add(self._queue)
         self._compare_at = time.monotonic() + COMPARE
 
     def ack(self, message: Any) -> None:

@@ -53,6 +53,7 @@ class Deliveries:
         self._is_for_others = is_for_others
         self._before: Any = None
         self._held: Held | None = None
+        self._me: object = None
         self._mutex = threading.Lock()
         self._acked: deque[tuple[str, int, float]] = deque()
 
@@ -62,7 +63,7 @@ class Deliveries:
         queues = self._queues
         held = self._held = _held.setdefault(broker, Held())
         held.workers += 1
-        me = object()  # what is held for longer than this worker lives must not keep it in memory
+        me = self._me = object()  # what is held for longer than this worker lives must not keep it in memory
 
         def tagged(*args: Any, **kwargs: Any) -> Consumer:
             consumer = consume(*args, **kwargs)
@@ -75,10 +76,16 @@ class Deliveries:
         self._before = broker.__dict__.get("consume")
         broker.consume = tagged  # type: ignore[method-assign]
 
-    def detach(self, broker: Broker) -> None:
-        """The broker's consumers are its own again."""
+    def detach(self, broker: Broker, *, over: bool = True) -> None:
+        """The broker's consumers are its own again.
+
+        Parameters:
+          over: Whether nothing of the worker runs any more.
+        """
         if self._held is not None:
             self._held.workers -= 1
+            if over:
+                self._held.leave(self._me)
             self._held = None
         if self._before is not None:
             broker.consume = self._before  # type: ignore[method-assign]

@@ -124,7 +124,8 @@ class Enqueues:
         if run := max(run, mark.get("run", 0)):
             kept["run"] = run  # the record of one that has failed may be gone when its retry starts
         has_ids = isinstance(broker, (RedisBroker, StubBroker))
-        if not has_ids and self._policies.settings.enabled and self._policies.tracks(broker, message):
+        tracked = self._policies.settings.enabled and self._policies.tracks(broker, message)
+        if not has_ids and (tracked or mark):  # what had a mark is known to the records, whoever sends it again
             kept["origin"] = secrets.token_hex(8)
         if kept:
             message.options[OPTION] = kept

@@ -50,6 +50,9 @@ class Following:
 def _drop_idle(client: redis.Redis) -> bool:
     """Close a client's idle connections.  False if it has none that are known."""
     pool = getattr(client, "connection_pool", None)
+    only = getattr(client, "connection", None)  # of a single_connection_client
+    if only is not None:
+        only.disconnect()
     if isinstance(pool, redis.BlockingConnectionPool):
         for connection in list(pool.pool.queue):
             if connection is not None:

@@ -9,17 +9,19 @@ run: an admin page shows *skipped* for a task that completes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from dramatiq import Broker, Middleware
 from dramatiq.common import q_name
 from dramatiq.middleware import Interrupt, MiddlewareError
+from dramatiq.worker import ConsumerThread
 
 from .errors import PoisonMessage
 from .interrupt import disarm, uninterrupted
 from .marks import mark_of
-from .table import Phase, Table, entry_here
+from .table import Entry, Phase, Table, entry_here, is_own_enqueue
 
 __all__ = ["Hooks"]
 
@@ -104,9 +106,10 @@ class Hooks:
             return self._emit(hook, [self._tracker, *reversed(self._others())], message, **outcome)
         if isinstance(exception, Interrupt) and entry.has_run and entry.phase is Phase.ENDED:
             return None  # it came when the hooks had been called: the message has succeeded
-        uninterrupted(lambda: disarm(self._broker, message))
+        uninterrupted(lambda: self._disarm(entry, message))
+        uninterrupted(lambda: self._emit(hook, [self._tracker], message, **outcome))
         whole = True
-        for middleware in [self._tracker, *reversed(self._others())]:
+        for middleware in reversed(self._others()):
             try:
                 self._emit(hook, [middleware], message, **outcome)
             except Interrupt:
@@ -118,12 +121,21 @@ class Hooks:
             entry.follow()
         return None
 
+    def _disarm(self, entry: Entry, message: Any) -> None:
+        if entry.strand is not None:
+            entry.strand.end()
+        disarm(self._broker, message)
+
     def _others(self) -> list[Middleware]:
         return [middleware for middleware in self._broker.middleware if middleware is not self._tracker]
 
     def _concerns_others(self, signal: str, args: tuple[Any, ...]) -> bool:
         """False for a copy that does not run: another one of the same message has run, is running, or will."""
-        if signal in ("enqueue", "delay_message"):
+        if signal == "enqueue":
+            # Of ours; a retry is enqueued with the mark of its message as yet.
+            ours = is_own_enqueue() or isinstance(threading.current_thread(), ConsumerThread)
+            return not ours or "deferrals" not in mark_of(args[0])
+        if signal == "delay_message":
             return "deferrals" not in mark_of(args[0])
         if signal in ("ack", "nack") and args[0].queue_name != q_name(args[0].queue_name):
             return "deferrals" not in mark_of(args[0])  # moved from the delay queue to its queue

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dramatiq import Broker, Middleware
+from dramatiq import Broker
 from dramatiq.middleware import ShutdownNotifications, TimeLimit
 from dramatiq.middleware.threading import Interrupt, is_gevent_active, raise_thread_exception
 
@@ -37,16 +37,18 @@ def disarm(broker: Broker, message: Any) -> None:
     A time limit, a shutdown or an abort could otherwise hit the hooks that enqueue what follows, and lose that.
     """
     for middleware in broker.middleware:
-        if isinstance(middleware, (TimeLimit, ShutdownNotifications)) or _is_abortable(middleware):
-            middleware.after_process_message(broker, message)  # idempotent: Dramatiq calls it again
+        for kind in type(middleware).__mro__:  # not what a subclass does beside
+            if kind in (TimeLimit, ShutdownNotifications) or kind.__module__.partition(".")[0] == "dramatiq_abort":
+                hook: Any = kind
+                try:
+                    hook.after_process_message(middleware, broker, message)  # idempotent: Dramatiq calls it again
+                except Exception:
+                    pass  # and logs what is wrong then
+                break
     if is_gevent_active():
         time.sleep(0)  # an exception that was thrown before arrives when this greenlet is resumed
     for _ in range(2):
         pass  # one that was raised before arrives at the next jump
-
-
-def _is_abortable(middleware: Middleware) -> bool:
-    return type(middleware).__module__.partition(".")[0] == "dramatiq_abort"
 
 
 class Strand:

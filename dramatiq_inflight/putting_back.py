@@ -134,7 +134,7 @@ class PuttingBack(Making):
             try:
                 message = Message.decode(orphan.payload)
             except DecodeError as error:
-                if isinstance(error.error, MemoryError):  # of this process: others may have more
+                if isinstance(error.error, MemoryError) or is_passing(error.error):  # of this process, or of a moment
                     refused.append((orphan, error.error))
                 else:
                     self._set_aside(orphan, error, dead, swept)

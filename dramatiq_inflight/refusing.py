@@ -66,9 +66,9 @@ class Refusals:
             # Its sender has no tracker.  It is no second delivery; without an id it would be taken for one next time.
             entry.copy = dataclasses.replace(entry.copy, origin=secrets.token_hex(8))
         deferrals = mark_of(message).get("deferrals", 0)
-        delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait))
         if entry.copy.duplicate:
-            delay += 0.5  # when the owner's heartbeat has expired, not just before
+            wait += 0.5  # when the owner's heartbeat has expired, not just before
+        delay = min(wait * 2 ** min(deferrals, 16), max(LONGEST_DEFERRAL, wait))
         mark: Mark = {
             **mark_of(message),
             "generation": entry.copy.generation,

@@ -47,6 +47,8 @@ class _Ruled:
     opened_at = sent_at = answer_by = 0.0
     #: Whether it took too long to open: it is closed as soon as it is.
     given_up = False
+    #: Whether the next answer may take all its time, without a look at another connection.
+    waits_out = False
     #: Whether it is to show that it is alive, and whether a new connection was answered while this one was not.
     proving = outdone = False
     #: How long a command may take, and until a late answer is looked into; how long it waits now, seconds.
@@ -104,7 +106,8 @@ class _Ruled:
         self.owed, self.outdone = self.expected, self.proving
         self.sent_at = time.monotonic()
         self.answer_by = self.sent_at + self.timeout
-        patience = LATE if self.proving else self.patience
+        patience = LATE if self.proving else self.timeout if self.waits_out else self.patience
+        self.waits_out = False
         if self.waiting != patience:
             self._wait_at_most(patience)
         size = len(command[0]) if len(command) == 1 else sum(map(len, command))

@@ -21,6 +21,7 @@ from .connection import bounded_client
 from .deliveries import Deliveries
 from .errors import SchemaError
 from .evidence import Process
+from .forks import tell_children
 from .gate import Gate
 from .handing_back import HandingBack, ShutdownSignals
 from .heartbeat import Heartbeat
@@ -38,7 +39,7 @@ from .registry import Registry
 from .settings import CHALLENGE_TIMEOUTS, Settings
 from .siblings import Siblings, die_together
 from .stalls import Stalls
-from .table import Entry, Table, current_entry
+from .table import Entry, Phase, Table, current_entry
 from .version import __version__
 from .watch import Watch
 from .whereabouts import tracker_client
@@ -170,9 +171,10 @@ class Runtime:
         self.signals = ShutdownSignals(
             self.begin_shutdown, lambda: self.shutdown_is_known, lambda: self.handing_back.is_under_way
         )
+        tell_children(self)
         self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
         self.stalls = Stalls(
-            self.registry, self.table, self.ledger.lose, self._recover_here, settings.recovery_lock_ttl
+            self.registry, self.table, self._lose_stalled, self._recover_here, settings.recovery_lock_ttl
         )
 
     def register(self) -> None:
@@ -254,7 +256,7 @@ class Runtime:
             self.watch.stop()
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
-        self.deliveries.detach(self.broker)
+        self.deliveries.detach(self.broker, over=not self.table.entries())
         if self._broker_queues is not None:
             self._broker_queues.detach()
         self.heartbeat.stop()
@@ -364,10 +366,16 @@ class Runtime:
             return
         try:
             # Those of a worker with one thread, which are alone without asking for it.
-            alone = [entry for entry in self.table.entries() if entry.alone]
+            # One that starts just now finds the visitor inside.
+            alone = [entry for entry in self.table.entries() if entry.alone and entry.phase is Phase.RUNNING]
             yield all(self.ledger.accompany(entry) for entry in alone)
         finally:
             self.gate.leave()
+
+    def _lose_stalled(self, entry: Entry) -> None:
+        """A stalled run was given up: recovery, which does not decode beside a message that is alone, may begin."""
+        self.ledger.lose(entry)
+        self.gate.admit(entry.thread)
 
     def _recover_here(self, message_id: str) -> None:
         """What this incarnation has claimed itself: its recovery puts it back."""

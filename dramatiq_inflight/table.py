@@ -250,8 +250,8 @@ class Table:
                 self._by_id[entry.copy.message_id] = entry
                 return "no"
             other.contended = True
-            if other.handed_back:
-                return "handed_back"  # this may be the copy that it has enqueued
+            if other.may_run_again:
+                return "handed_back"  # this may be the copy that it has enqueued, or that the broker has taken back
             return "ended" if other.is_over else "running"
 
     def get(self, message: Any) -> Entry | None:

@@ -99,6 +99,7 @@ class Wire:
                     raise
                 self._on_resend()
                 connection = pool.open()
+                connection.waits_out = True  # whatever the other one was: this answer may come late
             except BaseException:
                 # A time-out, or an interrupt of the thread: the replies to come must not be taken for the next ones.
                 connection.disconnect()

@@ -1269,19 +1269,6 @@ def test_the_second_of_two_verdicts_is_no_replay(lab: Lab, a: Registry, b: Regis
     assert (replayed.answer, replayed.crashes) == (Start.RUN, 0)
 
 
-def test_the_dead_letter_of_an_unrecorded_run_may_be_replayed(lab: Lab, a: Registry, b: Registry) -> None:
-    """The copy ran while Redis was away, and has failed for good: the record learns which one it was."""
-    copy = dataclasses.replace(copy_of(), broker_copy_id="")
-    lab.runs(a, copy)
-    lab.kill(a)
-    orphan = lab.claim(b, copy, a)
-    b.requeued([Enqueued(orphan, "", "default", 0)], dead="a")
-    first, second = without_id(copy, orphan), copy_again(lab, b, copy)
-    b.release(copy.message_id, 0, contended=False, dead_lettered=True, copy=first)
-    assert lab.start(b, second).answer is Start.SUPERSEDED
-    assert lab.start(b, first).answer is Start.RUN
-
-
 def test_deadlines_double_up_to_a_day(lab: Lab, a: Registry, b: Registry) -> None:
     """So few copies are made, however long the queue is."""
     copy = copy_of()

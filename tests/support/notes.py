@@ -39,10 +39,10 @@ class Notes(Middleware):
         registry = tracker._runtime.registry  # type: ignore[union-attr]
         checkpoint = registry.checkpoint
 
-        def noting(message_id: str, run: int, fields: dict[str, str]) -> Saved:
+        def noting(message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
             done = json.loads(fields["iterations"])["items"]["done"] if "iterations" in fields else None
             self.history.write("saving", message_id, message_id, [run, done])
-            saved = checkpoint(message_id, run, fields)
+            saved = checkpoint(message_id, run, fields, origin)
             self.history.write(saved.value, message_id, message_id, [run, done])
             return saved
 
