@@ -72,8 +72,8 @@ local PROVEN = 100
 local DOUBTED = 0.25
 
 -- Members of the heartbeat set that are no incarnation: when Redis was last in use, and until when the grace lasts. Of
--- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. They live in this set
--- so that a beat needs one key only.
+-- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. They live in this
+-- set so that a beat needs one key only.
 local LAST, GRACE_END, TTL = '*last', '*grace', '*ttl:'
 
 -- What is kept for a message that waits for its copy expires after a week at the earliest: long enough for a namespace
@@ -293,8 +293,8 @@ local function would_be_convicted(record)
         or (record.alone == 1 and record.limit >= 0 and record.crashes + 1 > record.limit)
 end
 
--- Whether it is this very run. The number alone is not enough: a command may arrive minutes after its answer was given up
--- and it was sent again. By then its record may be gone, and the runs of the next enqueue count from 1.
+-- Whether it is this very run. The number alone is not enough: a command may arrive minutes after its answer was given
+-- up and it was sent again. By then its record may be gone, and the runs of the next enqueue count from 1.
 -- Where the broker has no ids, the number has to do.
 local function is_run(record, me, run, origin)
     return record.state == 'running' and record.owner == me and record.run == run

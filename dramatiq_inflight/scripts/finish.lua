@@ -25,8 +25,8 @@ local lost = KEYS[9] and redis.call('SISMEMBER', KEYS[8], ARGV[9]) == 0
     and redis.call('HEXISTS', KEYS[9], ARGV[9]) == 1
 local known = beat(KEYS[3], me, now, ttl)
 
--- It is complete. Always: an earlier run may have kept one that this one has not looked at. Not where there is no record:
--- a finish that comes late would take it from the next enqueue.
+-- It is complete. Always: an earlier run may have kept one that this one has not looked at. Not where there is no
+-- record: a finish that comes late would take it from the next enqueue.
 local function forget_checkpoint()
     redis.call('DEL', KEYS[7])
 end

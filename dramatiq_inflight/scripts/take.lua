@@ -7,8 +7,8 @@
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 the owner that was read   5 how long the claim holds, ms
 --       6 '1': it is to be dead-lettered   7 '1': although it runs on a living worker   8 fence ttl ms
 -- returns {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue, actor,
---       payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living worker), busy
---       (somebody recovers it just now), moved (its owner is another by now), settled, gone
+--       payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living
+--       worker), busy (somebody recovers it just now), moved (its owner is another by now), settled, gone
 --
 -- I2: the payload stays. I5: the generation grows: all other copies are stale, and a run that goes on is fenced.
 -- An operator's decision starts a clean count.
