@@ -34,6 +34,9 @@ __all__ = ["SETTINGS", "Outcome", "Scenario", "restarts", "scenarios", "sweep"]
 #: Deaths are seen by processes of the same host; a heartbeat that is late on a slow machine is no death.
 SETTINGS = {"PROCESSING_WATCH_PROCESSES": "true", "HEARTBEAT_INTERVAL": "5", "HEARTBEAT_TTL": "15"}
 
+#: How many worker processes a service has.
+PROCESSES = 2
+
 #: How long the service may take to end before it is killed, as by a process manager, seconds.
 GRACE = 3.0
 
@@ -164,6 +167,8 @@ class Sweep:
 
     def _play(self, scenario: Scenario) -> None:
         self._wait(self._runs, what="the long message runs")
+        # A worker may start a message before it notes that it has booted.
+        self._wait(lambda: sum(map(_lives, self._boots())) >= PROCESSES, what="the service has booted")
         service, before = self.services[-1], len(self._starts())
         self._booted = len(self._boots())
         pids = self._targets(scenario.to)
@@ -208,7 +213,7 @@ class Sweep:
 
     def _start(self) -> None:
         env = {"PROCESSING_HEARTBEAT": self.heartbeat}
-        self.services.append(self.cluster.worker(processes=2, threads=2, wait=False, env=env))
+        self.services.append(self.cluster.worker(processes=PROCESSES, threads=2, wait=False, env=env))
 
     def _wait(self, condition: Callable[[], bool], *, what: str) -> None:
         """Wait for something that takes a service: a late signal may end one that has started itself anew."""
