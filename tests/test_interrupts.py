@@ -23,6 +23,9 @@ from .support.interrupted import SCENARIOS, SOURCES, Report, Sweep, short
 from .support.stepped import quick_consumers
 from .support.taken_out import FAULTS
 
+pytestmark = pytest.mark.once
+
+
 #: How many boundaries of each scenario the sample has.
 SAMPLE = 6
 

@@ -299,7 +299,7 @@ class World:
     def fetch(self, timeout: float = HANGS) -> MessageProxy:
         """The next message that the consumers have fetched."""
         item = self.worker.work_queue.get(timeout=timeout)
-        proxy: MessageProxy = item.message
+        proxy: MessageProxy = item[1] if isinstance(item, tuple) else item.message  # a tuple before Dramatiq 2.1
         return proxy
 
     def process(self, proxy: MessageProxy) -> None:
