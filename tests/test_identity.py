@@ -13,7 +13,7 @@ from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq import Message
+from dramatiq import Broker, Message
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_inflight import InFlightTracker, current
@@ -157,6 +157,29 @@ def test_a_copy_is_tracked_whatever_its_actor_says_by_now(
         assert Policies(load_settings({})).tracks(plain.broker, copy) is True
     finally:
         plain.close()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_replay_that_loses_its_mark_is_an_enqueue_of_its_own(server_url: str, namespace: str, enabled: bool) -> None:
+    """Whoever sends it again may not track, or not know its actor: without an id it would be taken for the old copy."""
+    sent: list[Message[Any]] = []
+
+    class Keeps(Broker):
+        def declare_queue(self, queue_name: str) -> None:
+            pass
+
+        def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+            sent.append(message)
+            return message
+
+    broker = Keeps(middleware=[])
+    broker.add_middleware(InFlightTracker(namespace=namespace, redis_url=server_url, enabled=enabled))
+    dramatiq.actor(broker=broker)(print)
+    letter: Message[Any] = Message("default", "print" if enabled else "unknown", (), {}, {})
+    broker.enqueue(letter.copy(options={OPTION: {"generation": 2, "origin": "e1", "tries": 1, "crashes": 1}}))
+    (replay,) = sent
+    assert replay.options[OPTION].keys() == {"generation", "origin"}
+    assert replay.options[OPTION]["origin"] != "e1"
 
 
 @pytest.fixture

@@ -167,6 +167,46 @@ def test_a_lost_message_has_no_result_or_retry(app: App, late: type[Middleware])
     assert not app.client.exists(app.backend.build_message_key(message))
 
 
+def test_a_hook_that_raises_costs_no_thread(app: App) -> None:
+    """A subclass of what interrupts may do more in its hook, and fail: Dramatiq logs that, and goes on."""
+
+    class Measures(TimeLimit):
+        def after_process_message(self, broker: Any, message: Any, **outcome: Any) -> None:
+            super().after_process_message(broker, message, **outcome)  # type: ignore[no-untyped-call]
+            raise ConnectionError("as asked for")
+
+    limit = next(m for m in app.broker.middleware if isinstance(m, TimeLimit))
+    app.broker.middleware[app.broker.middleware.index(limit)] = Measures(interval=50)
+    actor = app.actor(app.ran.append)
+    app.start(threads=1)
+    for number in range(3):
+        actor.send(number)
+    app.join()
+    assert sorted(app.ran) == [0, 1, 2]
+    assert app.worker is not None
+    assert all(thread.is_alive() for thread in app.worker.workers)
+
+
+def test_a_retry_is_heard_in_pairs(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Its message was put off before, and it carries that mark when it is enqueued."""
+    hears = Hears()
+    app.broker.add_middleware(hears)
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise ValueError("as asked for")
+
+    actor = app.actor(work, min_backoff=1, max_backoff=2)
+    message = actor.message().copy(options={"redis_message_id": "r7", "inflight": {"deferrals": 1, "generation": 1}})
+    app.deliver(message)
+    app.start()
+    app.join()
+    assert app.ran == [1, 1]
+    heard = hears.of(message)
+    assert heard.count("before_enqueue") == heard.count("after_enqueue") > 0
+
+
 class Unique(MiddlewareError):
     """Raised where a message of an actor is there already."""
 
