@@ -227,4 +227,4 @@ def test_an_interrupt_leaves_no_own_enqueue_behind() -> None:
     while run(injected + 1):
         injected += 1
         assert not table_module._own_enqueue.get(), injected
-    assert injected >= 2
+    assert injected >= 1
