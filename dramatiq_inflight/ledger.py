@@ -178,8 +178,14 @@ class Ledger:
         """Look up the number of a run whose start was not answered: only the number says what is its own."""
         if entry.run or entry.lost:
             return False
-        self._mend(entry)
-        return bool(entry.run) and not entry.lost
+        if entry.has_run:
+            self._mend(entry)
+            return bool(entry.run) and not entry.lost
+        # Its actor was never begun: to write its record anew would end the copy that waits, unrun.
+        head = self.registry.peek([entry.copy.message_id])[0]
+        if head and (head.state, head.owner, head.origin) == ("running", self.registry.me, entry.copy.origin):
+            entry.run = head.run
+        return entry.run > 0
 
     def _is_written(self, entry: Entry, outcome: Finished) -> bool:
         if outcome is Finished.GONE:
