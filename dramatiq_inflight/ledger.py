@@ -12,7 +12,6 @@ from dramatiq.logging import get_logger
 
 from .errors import MessageLost
 from .lease import Lease
-from .marks import Copy
 from .outcomes import Finished, Mended
 from .registry import Registry
 from .scripting import NotSent
@@ -171,7 +170,7 @@ class Ledger:
             contended=entry.contended or entry.may_run_again,
             consumed=not entry.may_run_again,
             dead_lettered=entry.dead_lettered,
-            copy=copy,
+            origin=copy.origin,
         )
 
     def _finds_run(self, entry: Entry) -> bool:
@@ -332,8 +331,7 @@ class Ledger:
         for message_id, (run, origin) in runs.items():
             if self._strangers.get(message_id) == (run, origin):
                 self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
-                copy = Copy(message_id, 0, origin, "", False, "", "")
-                self.registry.release(message_id, run, contended=True, consumed=False, copy=copy)
+                self.registry.release(message_id, run, contended=True, consumed=False, origin=origin)
         self._strangers = runs
 
     def _see_deliveries(self, running: list[Entry]) -> None:

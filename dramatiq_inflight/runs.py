@@ -209,17 +209,15 @@ class Runs(Scripting):
         contended: bool,
         consumed: bool = True,
         dead_lettered: bool = False,
-        copy: Copy | None = None,
+        origin: str = "",
     ) -> Finished:
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.
 
         Parameters:
           consumed: False: it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
-          copy: What ran.
         """
         its_copy = "2" if dead_lettered else flag(consumed)
-        origin = copy.origin if copy is not None else ""
         reply = self._own(
             "release",
             [self.keys.record(message_id), *self._ends],

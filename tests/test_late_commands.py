@@ -54,7 +54,7 @@ class Scene:
         )
 
     def fails(self) -> None:
-        self.a.release("m", self.run, contended=True, copy=FIRST)
+        self.a.release("m", self.run, contended=True, origin=FIRST.origin)
 
     def succeeds(self) -> None:
         self.a.finish(FIRST, self.run, again=False, contended=False)
@@ -84,11 +84,13 @@ COMMANDS: dict[str, Command] = {
     "stall, recover": lambda scene, run: scene.a.stall("m", run, recover=True, still=9, hold=60, origin="o1"),
     "finish": lambda scene, run: scene.a.finish(FIRST, run, again=False, contended=False),
     "finish, again": lambda scene, run: scene.a.finish(FIRST, run, again=True, contended=False),
-    "release": lambda scene, run: scene.a.release("m", run, contended=False, copy=FIRST),
+    "release": lambda scene, run: scene.a.release("m", run, contended=False, origin=FIRST.origin),
     "release, dead-lettered": lambda scene, run: scene.a.release(
-        "m", run, contended=False, dead_lettered=True, copy=FIRST
+        "m", run, contended=False, dead_lettered=True, origin=FIRST.origin
     ),
-    "release, may run": lambda scene, run: scene.a.release("m", run, contended=True, consumed=False, copy=FIRST),
+    "release, may run": lambda scene, run: scene.a.release(
+        "m", run, contended=True, consumed=False, origin=FIRST.origin
+    ),
     "hand_over": lambda scene, run: scene.a.hand_over("m", run, b"retry", origin="o1"),
     "hand_over, later": lambda scene, run: scene.a.hand_over("m", run, b"", later=True, origin="o1"),
 }
@@ -130,7 +132,7 @@ def new_enqueue_failed(scene: Scene) -> None:
     """Its retry is with the broker, and its checkpoint is to be found by that."""
     new_enqueue_here(scene)
     scene.a.checkpoint("m", 1, {"value": "4"}, "o4")
-    scene.a.release("m", 1, contended=False, copy=dataclasses.replace(FIRST, origin="o4"))
+    scene.a.release("m", 1, contended=False, origin="o4")
 
 
 def recovered_copy_here(scene: Scene) -> None:
@@ -179,7 +181,7 @@ def test_a_command_that_comes_once_more_changes_nothing(
     run = scene.run if known else 0
     COMMANDS[command](scene, scene.run)  # the second send, which arrived first
     if command in GOES_ON and becomes not in (recovered_copy_here, new_enqueue_here, new_enqueue_failed):
-        scene.a.release("m", scene.run, contended=False, dead_lettered=becomes is replay_here, copy=FIRST)
+        scene.a.release("m", scene.run, contended=False, dead_lettered=becomes is replay_here, origin=FIRST.origin)
     becomes(scene)
     before = scene.state()
     COMMANDS[command](scene, run)

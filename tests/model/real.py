@@ -368,7 +368,7 @@ class Real:
             contended=contended,
             consumed=copy > 0,
             dead_lettered=copy == 2,
-            copy=self._copy(1, origin, 0),
+            origin=_id(origin),
         ).value
 
     def _hand_over(self, me: int, mark: float, run: int, origin: int, payload: int, later: bool) -> Any:
