@@ -20,7 +20,7 @@ from .pool import Pool, SentinelPool
 from .schema import OURS, Schema
 from .wire import Call, Wire
 
-__all__ = ["BATCH", "NotSent", "Scripting", "flag", "load_scripts", "ms"]
+__all__ = ["BATCH", "NotSent", "Scripting", "flag", "load_scripts", "ms", "reach"]
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
@@ -131,14 +131,23 @@ class Scripting:
 
     def _ask(self, command: Callable[[], Any]) -> Any:
         try:
-            try:
-                return command()
-            except RedisClusterException as error:  # no RedisError: no node can be reached
-                raise redis.ConnectionError(str(error)) from error
+            return reach(command)
         except redis.RedisError as error:
             self._on_answer_lost()
             self._on_failure(error)
             raise
+
+
+def reach(command: Callable[[], Any]) -> Any:
+    """Run a command of a client.
+
+    Raises:
+      redis.RedisError: It failed.  A cluster of which no node can be reached raises another error by itself.
+    """
+    try:
+        return command()
+    except RedisClusterException as error:
+        raise redis.ConnectionError(str(error)) from error
 
 
 def load_scripts() -> dict[str, str]:

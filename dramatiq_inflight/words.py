@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import RedisClusterException
 
 from .membership import Membership
 from .outcomes import Answer, Challenged
+from .scripting import reach
 
 __all__ = ["ASKED", "DIED", "JOINED", "Words", "listening_times"]
 
@@ -78,10 +78,7 @@ class Words(Membership):
           by_process: Listen to the questions that are put to the heartbeat's process.
         """
         key = self.keys.asked(self.me) if by_process else self.keys.wake(self.me)
-        try:
-            found: Any = client.blpop([key], timeout)
-        except RedisClusterException as error:  # no RedisError: no node can be reached
-            raise redis.ConnectionError(str(error)) from error
+        found: Any = reach(lambda: client.blpop([key], timeout))
         return str(found[1], "utf-8") if found else ""
 
     def _say(self, sayings: Sequence[tuple[str, str]]) -> None:
