@@ -224,7 +224,9 @@ class Runtime:
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
     def begin_shutdown(self) -> None:
-        """Tell Redis that this worker shuts down, and ask what runs to stop.  It goes on until it is drained."""
+        """Tell Redis that this worker shuts down, and ask what runs to stop, once.  It goes on until it is drained."""
+        if self.handing_back.begun:
+            return  # by a signal, before Dramatiq's own hook
         self.registry.drain()
         threading.Thread(target=self._announce_shutdown, name="dramatiq_inflight-shutdown", daemon=True).start()
         self.handing_back.begin()
