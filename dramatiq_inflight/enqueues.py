@@ -18,7 +18,7 @@ from .errors import MessageSkipped
 from .marks import OPTION, Mark, mark_of
 from .policies import Policies
 from .runtime import Runtime
-from .table import entry_here, is_own_enqueue
+from .table import Entry, entry_here, is_own_enqueue
 
 __all__ = ["Enqueues"]
 
@@ -102,8 +102,8 @@ class Enqueues:
             if delivery is not None and self.runtime is not None and self.runtime.is_elsewhere(*delivery):
                 raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
             return
-        self._give_origin(broker, message)
         entry = entry_here(broker)
+        self._give_origin(broker, message, entry)
         if entry is None or not (entry.lost or entry.handed_back):
             return
         if entry.handed_back:
@@ -113,13 +113,12 @@ class Enqueues:
         if str(message.message_id) == entry.copy.message_id:
             message.options[OPTION] = {"void": True}
 
-    def _give_origin(self, broker: Broker, message: Any) -> None:
+    def _give_origin(self, broker: Broker, message: Any, entry: Entry | None) -> None:
         """What is enqueued anew has a mark of its own, with an id where the broker gives none."""
         mark = mark_of(message)
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:
             kept["home"] = mark["home"]
-        entry = entry_here(broker)
         run = entry.run if entry is not None and entry.copy.message_id == str(message.message_id) else 0
         if run := max(run, mark.get("run", 0)):
             kept["run"] = run  # the record of one that has failed may be gone when its retry starts
