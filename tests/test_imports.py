@@ -63,7 +63,7 @@ GRAPH = {
     "interventions": {"looking", "orphans", "records", "scripting", "words"},
     "keys": set(),
     "lease": {"bell", "moment", "table"},
-    "ledger": {"errors", "lease", "marks", "outcomes", "registry", "scripting", "table", "wire"},
+    "ledger": {"errors", "lease", "outcomes", "registry", "scripting", "table", "wire"},
     "listener": {"connection", "registry", "words"},
     "looking": {"records", "scripting"},
     "making": {"incident", "marks", "outcomes", "policy", "records"},
@@ -126,7 +126,7 @@ GRAPH = {
     "watch": {"evidence", "records", "registry", "words"},
     "whereabouts": {"connection", "errors", "settings"},
     "wire": {"pool"},
-    "words": {"membership", "outcomes"},
+    "words": {"membership", "outcomes", "scripting"},
 }  # fmt: skip
 
 #: What `registry.Registry` is made of, a concern in each: nobody else has the tracker's keys.
