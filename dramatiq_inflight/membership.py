@@ -32,6 +32,9 @@ class Membership(Scripting):
     _place: tuple[str, ...] = ()
     _registered = False
 
+    #: The server that this incarnation has booted with, by its run id.
+    _server = ""
+
     def register(self, fields: dict[str, str]) -> Refusal | None:
         """Say who this incarnation is; `incarnation` gives it back.
 
@@ -42,6 +45,7 @@ class Membership(Scripting):
             for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
+        self._server = self._server or self._run_id()
         begun = Moment.now()
         known = self._enter(self.me, {**fields, **self.schema.said()})
         if isinstance(known, Refusal):
@@ -111,9 +115,27 @@ class Membership(Scripting):
         return self._ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
 
     def is_forgotten(self) -> bool:
-        """Whether Redis does not know who this incarnation is, though nobody has recovered it: it has lost its data."""
+        """Whether Redis may have lost what it knew of this incarnation, or a part of it.
+
+        It does not know the incarnation, though nobody has recovered it.  Or it is another server than at boot: its
+        data may be older than what has happened since.
+        """
+        if self._run_id() != self._server:
+            return True
         known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
         return not known and not self.was_handed_back()
+
+    def _run_id(self) -> str:
+        """The id that the server has drawn when it started; the known one if this user may not ask for it."""
+
+        def ask() -> str:
+            try:
+                return str(self.client.info("server").get("run_id", self._server))
+            except redis.ResponseError:  # the ACL does not allow INFO, or a proxy does not know it
+                return self._server
+
+        run_id: str = self._ask(ask)
+        return run_id
 
     # The others.
 

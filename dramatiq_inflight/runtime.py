@@ -335,9 +335,17 @@ class Runtime:
             if always:
                 self.registry.beat()  # says whether Redis has lost its data, if we have not heard of that yet
             own, stored = self.queues.has_delivery(queue, copy_id)
-            return not own and (stored or not self.lease.forgotten or self.registry.was_handed_back())
+            return not own and (stored or not self.may_have_lost_data() or self.registry.was_handed_back())
         except redis.RedisError:
             return False
+
+    def may_have_lost_data(self) -> bool:
+        """Whether Redis may have lost data since this worker has booted.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return self.lease.forgotten or self.registry.is_forgotten()
 
     def keep_books(self) -> None:
         """Mend the records, and tell Redis what it could not be told.

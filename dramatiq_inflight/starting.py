@@ -158,13 +158,13 @@ class Starting:
         """
         broker_keys = self.runtime.broker_keys(entry.copy.queue)
 
-        def start(payload: bytes) -> Started:
+        def start(payload: bytes, *, forgotten: bool = False) -> Started:
             return self.runtime.registry.start(
                 entry.copy,
                 payload,
                 limit=entry.policy.limit,
                 here=here,
-                forgotten=self.runtime.lease.forgotten,
+                forgotten=forgotten or self.runtime.lease.forgotten,
                 alone=entry.alone if seen_to else None,
                 tailored=entry.policy.tailored,
                 broker_keys=broker_keys,
@@ -174,7 +174,11 @@ class Starting:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
                 # Where the script can have the payload from the broker, it need not be encoded, nor sent.
                 started = start(entry.payload if broker_keys else entry.encoded())
-                return start(entry.encoded()) if started.answer is Start.PAYLOAD else started
+                if started.answer is Start.PAYLOAD:
+                    started = start(entry.encoded())
+                if started.answer is Start.ELSEWHERE and self.runtime.may_have_lost_data():
+                    started = start(entry.encoded(), forgotten=True)  # nobody else has it if the loss took it away
+                return started
         except redis.RedisError:
             entry.contended = True  # it may have been recorded, or may yet be: its end is told, and remembered
             return None  # said once, by Connectivity

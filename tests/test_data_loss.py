@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,90 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
     wait_until(lambda: told and told[-1] is Finished.HANDED_OVER, what="its record has the retry")
     app.join()
     assert app.ran == ["run", "run"]
+
+
+class Older:
+    """A server which is killed, and comes back with the snapshot that was saved last."""
+
+    def __init__(self, server: RedisServer, namespace: str) -> None:
+        self.server = server
+        self.client: Any = server.client()
+        self.app = App(server.url, namespace, Lab(self.client, namespace), heartbeat_ttl=2)
+        self.gate = threading.Event()
+        self._believed_until = 0.0
+
+    def save(self) -> None:
+        self.client.save()
+        self._believed_until = max(self._beats().values()) / 1000
+
+    def _beats(self) -> dict[bytes, float]:
+        return dict(self.client.zrange(f"{self.app.lab.prefix}heartbeats", 0, -1, withscores=True))
+
+    def fetched(self, queue: str = "default") -> int:
+        """How many messages of a queue the worker has, as its ack set says."""
+        keys = list(self.client.scan_iter(f"{self.app.broker.namespace}:__acks__*.{queue}"))
+        return sum(self.client.scard(key) for key in keys)
+
+    def come_back(self, *, expired: bool) -> None:
+        self.server.kill()
+        if expired:
+            wait_until(lambda: time.time() > self._believed_until, what="the saved heartbeat is over")
+        self.server.start()
+
+
+@pytest.fixture
+def older(server_binary: str, tmp_path: Path, namespace: str) -> Iterator[Older]:
+    server = RedisServer(server_binary, tmp_path / "redis").start()
+    older = Older(server, namespace)
+    yield older
+    older.gate.set()
+    older.app.close()
+    server.kill()
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["", "heartbeat expired"])
+@pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "untracked"])
+def test_what_was_fetched_runs_after_an_older_snapshot(older: Older, tracked: bool, expired: bool) -> None:
+    """The worker's memory has the last copy of it, though Redis still knows that worker."""
+    app = older.app
+
+    def work(name: str) -> None:
+        app.ran.append(name)
+        if name == "long":
+            older.gate.wait()
+
+    actor = app.actor(work, track_inflight=tracked)
+    app.start(threads=1)
+    older.save()
+    actor.send("long")
+    wait_until(lambda: app.ran == ["long"])
+    actor.send("fetched")
+    wait_until(lambda: older.fetched() == 2, what="it is fetched, and waits")
+    older.come_back(expired=expired)
+    older.gate.set()
+    wait_until(lambda: "fetched" in app.ran)
+    app.join()
+    assert app.ran.count("fetched") == 1
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["", "heartbeat expired"])
+def test_a_retry_runs_after_an_older_snapshot(older: Older, expired: bool) -> None:
+    """It was fetched again, and waits behind another message, when Redis comes back without it."""
+    app = older.app
+    long = app.actor(older.gate.wait, actor_name="long")
+
+    def work() -> None:
+        app.ran.append("run")
+        if len(app.ran) == 1:
+            long.send()  # before its retry
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, min_backoff=50, max_backoff=60)
+    app.start(threads=1)
+    older.save()
+    actor.send()
+    wait_until(lambda: older.fetched() == 2 and not older.fetched("default.DQ"), what="its retry is fetched")
+    older.come_back(expired=expired)
+    older.gate.set()
+    wait_until(lambda: len(app.ran) == 2, what="it is retried")
+    app.join()

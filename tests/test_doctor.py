@@ -370,11 +370,11 @@ def test_a_user_who_may_do_no_more_than_is_needed(serve: Serve, namespace: str) 
     assert "rights" in seen.codes("ok")
     assert "namespace-empty" in seen.wrong()
     unchecked = [finding for finding in seen.findings if finding.code == "unchecked"]
-    assert len(unchecked) > 5
+    assert len(unchecked) > 1
     assert all("may not ask it" in finding.title for finding in unchecked)
     assert server.client().keys("*") == []
     # With what the documentation says that the doctor needs besides.
-    (more,) = re.findall(r"ACL SETUSER app (\+info .*)\n", BROKERS.read_text())
+    (more,) = re.findall(r"ACL SETUSER app (\+config.*)\n", BROKERS.read_text())
     server.client().execute_command("ACL", "SETUSER", "app", *more.split())
     seen = look(None, Inspector(client, namespace))
     assert [finding for finding in seen.findings if finding.code == "unchecked"] == []
