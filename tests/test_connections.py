@@ -29,6 +29,7 @@ from dramatiq_inflight.replies import says_wrong_server
 from dramatiq_inflight.ruled import CONNECT_TIMEOUT
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
+from tests.support.network import FailoverPair
 from tests.support.network_proxy import NetworkProxy
 from tests.support.servers import RedisServer, wait_until
 from tests.support.topologies import Sentinels
@@ -90,33 +91,13 @@ def tracked(proxy: NetworkProxy, namespace: str) -> Iterator[Tracked]:
     tracked.registry.close()
 
 
-class Pair:
-    """A primary and its replica behind one address."""
-
-    def __init__(self, primary: RedisServer, replica: RedisServer, proxy: NetworkProxy) -> None:
-        self.primary, self.replica, self.proxy = primary, replica, proxy
-
-    def fail_over(self) -> None:
-        """Demote the primary, once it has replicated.  What is connected stays connected to it."""
-        primary: Any = self.primary.client()
-        primary.set("a write", "behind all others")
-        assert primary.wait(1, 20_000) == 1
-        self.replica.client().replicaof("NO", "ONE")
-        self.proxy.switch(self.replica.port)
-        self.primary.client().replicaof("127.0.0.1", str(self.replica.port))
-
-
 @pytest.fixture
-def pair(
-    server_binary: str, tmp_path: Path, own_server: RedisServer, proxy_to: Callable[[RedisServer], NetworkProxy]
-) -> Iterator[Pair]:
-    args = ["--replicaof", "127.0.0.1", str(own_server.port)]
-    own_server.client().config_set("repl-diskless-sync-delay", 0)
-    replica = RedisServer(server_binary, tmp_path / "replica", args=args).start()
-    admin: Any = replica.client()
-    wait_until(lambda: admin.info("replication")["master_link_status"] == "up", what="it follows")
-    yield Pair(own_server, replica, proxy_to(own_server))
-    replica.kill()
+def pair(server_binary: str, tmp_path: Path) -> Iterator[FailoverPair]:
+    """A primary and its replica, behind one address."""
+    pair = FailoverPair(server_binary, tmp_path).start()
+    pair.proxy()
+    yield pair
+    pair.kill()
 
 
 # The wrong server.
@@ -142,9 +123,9 @@ def test_an_answer_says_whether_the_server_is_wrong(text: str, wrong: bool) -> N
     assert says_wrong_server(redis.ResponseError(text)) is wrong
 
 
-def test_a_demoted_server_is_left_at_its_first_answer(pair: Pair, namespace: str) -> None:
+def test_a_demoted_server_is_left_at_its_first_answer(pair: FailoverPair, namespace: str) -> None:
     """By scripts, by plain commands, and by idle connections, which are not asked at all."""
-    tracked = Tracked(pair.proxy, namespace)
+    tracked = Tracked(pair.proxies[0], namespace)
     tracked.registry.register({"instance": "me"})
     pool = tracked.client.connection_pool
     held = [pool.get_connection() for _ in range(3)]
@@ -155,23 +136,25 @@ def test_a_demoted_server_is_left_at_its_first_answer(pair: Pair, namespace: str
     assert [type(error) for error in tracked.failures] == [ReadOnlyError], "it is reported once, though it was brief"
     tracked.registry.wake(["me"], "a word")
     assert tracked.registry.heard(tracked.client, 1) == "a word"
-    wait_until(lambda: {link.target for link in pair.proxy.open_links()} == {pair.replica.port}, what="all have moved")
+    wait_until(
+        lambda: {link.target for link in pair.proxies[0].open_links()} == {pair.primary.port}, what="all have moved"
+    )
 
 
-def test_a_pipeline_is_sent_again_after_a_demotion(pair: Pair, namespace: str) -> None:
+def test_a_pipeline_is_sent_again_after_a_demotion(pair: FailoverPair, namespace: str) -> None:
     """Though redis-py takes its errors for answers."""
-    tracked = Tracked(pair.proxy, namespace)
+    tracked = Tracked(pair.proxies[0], namespace)
     tracked.registry.register({"instance": "me"})
     pair.fail_over()
     tracked.registry.wake(["me"], "a word")
-    admin: Any = pair.replica.client()
+    admin: Any = pair.primary.client()
     assert admin.lrange(f"{{{namespace}}}:wake:me", 0, -1) == [b"a word"]
 
 
-def test_a_word_is_heard_after_a_demotion(pair: Pair, namespace: str) -> None:
+def test_a_word_is_heard_after_a_demotion(pair: FailoverPair, namespace: str) -> None:
     """A command that waits at the server is sent away from there by an error of its own."""
-    tracked = Tracked(pair.proxy, namespace)
-    patient = bounded_client(redis.Redis(port=pair.proxy.port), 22, waits=True)
+    tracked = Tracked(pair.proxies[0], namespace)
+    patient = bounded_client(redis.Redis(port=pair.proxies[0].port), 22, waits=True)
     words: list[str] = []
     thread = threading.Thread(target=lambda: words.append(tracked.registry.heard(patient, 20)))
     thread.start()
@@ -227,13 +210,13 @@ def test_a_refused_user_is_replaced_by_the_next(own_server: RedisServer, namespa
 
 @pytest.mark.parametrize("where", ["same", "apart"])
 def test_a_worker_tracks_again_after_a_failover(
-    where: str, pair: Pair, namespace: str, server_url: str, caplog: pytest.LogCaptureFixture
+    where: str, pair: FailoverPair, namespace: str, server_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fetches, acks and enqueues of a RedisBroker too, whose client was told nothing of failovers."""
     caplog.set_level(logging.INFO)
     lab = Lab(pair.primary.client(), namespace)
-    options = {} if where == "same" else {"redis_url": pair.proxy.url}
-    url = pair.proxy.url if where == "same" else server_url
+    options = {} if where == "same" else {"redis_url": pair.proxies[0].url}
+    url = pair.proxies[0].url if where == "same" else server_url
     app = App(server_url, namespace, lab, broker_client=redis.Redis.from_url(url), heartbeat_ttl=6, **options)
     go, began = threading.Event(), threading.Event()
 
@@ -256,12 +239,12 @@ def test_a_worker_tracks_again_after_a_failover(
         for n in (1, 2, 3, -1):
             actor.send(n)
         wait_until(lambda: set(app.ran) == {0, 1, 2, 3, -1}, what="the others run")
-        new = Lab(pair.replica.client(), namespace)
+        new = Lab(pair.primary.client(), namespace)
         wait_until(lambda: new.client.zscore(new.prefix + "heartbeats", app.registry.me), what="it beats")
         go.set()
         wait_until(lambda: not runtime.table.entries(), what="all have ended")
         wait_until(lambda: not runtime.connectivity.away, what="it tracks")
-        left: Any = pair.replica.client()
+        left: Any = pair.primary.client()
         if where == "same":
             wait_until(lambda: left.hlen(f"{namespace}-broker:default.msgs") == 0, what="all are acknowledged")
             assert left.zcard(f"{namespace}-broker:default.XQ") == 1, "and one is rejected"
@@ -275,10 +258,10 @@ def test_a_worker_tracks_again_after_a_failover(
         app.close()
 
 
-def test_a_heartbeat_process_follows_a_failover(pair: Pair, namespace: str, server_url: str) -> None:
+def test_a_heartbeat_process_follows_a_failover(pair: FailoverPair, namespace: str, server_url: str) -> None:
     """By the same rules, in another process."""
     lab = Lab(pair.primary.client(), namespace)
-    app = App(server_url, namespace, lab, redis_url=pair.proxy.url, heartbeat="process", heartbeat_interval=0.2)
+    app = App(server_url, namespace, lab, redis_url=pair.proxies[0].url, heartbeat="process", heartbeat_interval=0.2)
     try:
         app.start()
         runtime = app.tracker._runtime
@@ -287,7 +270,7 @@ def test_a_heartbeat_process_follows_a_failover(pair: Pair, namespace: str, serv
         runtime.heartbeat.stop()
         runtime.recovery_thread.stop()
         pair.fail_over()
-        new: Any = pair.replica.client()
+        new: Any = pair.primary.client()
         me, key = runtime.registry.me, lab.prefix + "heartbeats"
         wait_until(lambda: new.zscore(key, me), what="it is there")
         before = new.zscore(key, me)
@@ -308,9 +291,9 @@ def test_the_broker_is_left_as_it_was(app: App) -> None:
 
 
 @pytest.mark.parametrize("pool", [redis.ConnectionPool, redis.BlockingConnectionPool])
-def test_a_brokers_own_pool_is_led_to_the_right_server(pool: Any, pair: Pair, namespace: str) -> None:
+def test_a_brokers_own_pool_is_led_to_the_right_server(pool: Any, pair: FailoverPair, namespace: str) -> None:
     """Of either kind."""
-    client = redis.Redis(connection_pool=pool.from_url(pair.proxy.url))
+    client = redis.Redis(connection_pool=pool.from_url(pair.proxies[0].url))
     broker = RedisBroker(client=client, namespace=namespace, maintenance_chance=0)
     queues = RedisQueues(broker, client)
     broker.do_enqueue("default", "1", b"a message")
@@ -319,7 +302,7 @@ def test_a_brokers_own_pool_is_led_to_the_right_server(pool: Any, pair: Pair, na
         broker.do_enqueue("default", "2", b"a message")
     queues.attach()
     broker.do_enqueue("default", "2", b"a message")
-    assert pair.replica.client().hexists(f"{namespace}:default.msgs", "2")
+    assert pair.primary.client().hexists(f"{namespace}:default.msgs", "2")
     queues.detach()
 
 
