@@ -625,8 +625,6 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
     if record.state in CLAIMED:
         busy = False
         if record.owner != NOBODY:
-            busy = False
-        if record.owner != NOBODY:
             busy, redis = believed(redis, record.owner)
         return "busy" if busy else "to_claim", redis
     if record.state == "damaged":
