@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dis
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from dramatiq_inflight import table as table_module
 from dramatiq_inflight.marks import OPTION
 from dramatiq_inflight.table import is_own_enqueue, own_enqueue
 
+from .support.boundaries import interruptions
 from .support.inprocess import App
 from .support.servers import wait_until
 
@@ -193,38 +192,14 @@ def test_a_message_that_is_forwarded_leaves_its_own_record_alone(app: App, serve
 
 
 def test_an_interrupt_leaves_no_own_enqueue_behind() -> None:
-    """At each point at which Python can deliver one."""
-    code = own_enqueue.__wrapped__.__code__  # type: ignore[attr-defined]
-    injected = 0
+    """At each boundary at which Python can deliver one."""
 
-    names = {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+    def work() -> None:
+        with own_enqueue():
+            assert is_own_enqueue()
 
-    def run(at: int) -> bool:
-        seen, before = 0, ""
-
-        def trace(frame: Any, event: str, arg: Any) -> Any:
-            nonlocal seen, before
-            if event == "call":
-                frame.f_trace_opcodes = frame.f_code is code
-                return trace if frame.f_code is code else None
-            if event == "opcode":
-                seen += before.startswith(("CALL", "RESUME"))  # where CPython looks whether there is an interrupt
-                before = names[frame.f_lasti]
-                if seen == at:
-                    raise Shutdown
-            return trace
-
-        sys.settrace(trace)
-        try:
-            with own_enqueue():
-                assert is_own_enqueue()
-        except Shutdown:
-            return True
-        finally:
-            sys.settrace(None)
-        return False
-
-    while run(injected + 1):
-        injected += 1
-        assert not table_module._own_enqueue.get(), injected
-    assert injected >= 1
+    places = []
+    for place in interruptions(work, Shutdown):
+        assert not table_module._own_enqueue.get(), str(place)
+        places.append(place)
+    assert places

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from .support import boundaries
-from .support.boundaries import Boundaries
+from .support.boundaries import interruptions
 from .support.garbage import COLLECTIONS, Collecting
 from .support.interrupted import SCENARIOS, SOURCES, Report, Sweep, short
 from .support.stepped import quick_consumers
@@ -58,19 +57,8 @@ def left_locked(work: Any, lock: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     """At how many boundaries of some work an interrupt leaves a lock taken."""
     monkeypatch.setattr(boundaries, "SCOPE", (*boundaries.SCOPE, __file__))
     boundaries._in_scope.cache_clear()
-
-    def interrupt() -> None:
-        raise TimeLimitExceeded
-
     left = 0
-    for number in itertools.count(1):
-        made = Boundaries(lambda: True, interrupt, number)
-        try:
-            made.run(work)
-        except TimeLimitExceeded:
-            pass
-        if made.place is None:
-            break
+    for _ in interruptions(work, TimeLimitExceeded):
         if lock.locked():
             left += 1
             lock.release()

@@ -16,11 +16,12 @@ import contextlib
 import dis
 import functools
 import inspect
+import itertools
 import queue
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -30,7 +31,7 @@ import redis
 
 import dramatiq_inflight
 
-__all__ = ["Boundaries", "Place", "innermost", "is_in_redis", "is_within"]
+__all__ = ["Boundaries", "Place", "innermost", "interruptions", "is_in_redis", "is_within"]
 
 OURS = str(Path(dramatiq_inflight.__file__).parent)
 
@@ -62,11 +63,6 @@ class Place:
             name = getattr(outer.f_code, "co_qualname", outer.f_code.co_name)
             self.frames.append((outer.f_code.co_filename, outer.f_lineno, name))
             outer = outer.f_back
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the package is at work there."""
-        return any(file.startswith(OURS) for file, _, _ in self.frames)
 
     @property
     def ours(self) -> str:
@@ -189,6 +185,21 @@ class Boundaries:
             return _Frame(self, "as it goes on")
         self.reach(frame, "as it begins")
         return _Frame(self)
+
+
+def interruptions(work: Callable[[], object], exception: type[BaseException]) -> Iterator[Place]:
+    """Do some work once for each of its boundaries, and raise an exception there.  Yields the place afterwards."""
+
+    def interrupt() -> None:
+        raise exception
+
+    for number in itertools.count(1):
+        boundaries = Boundaries(lambda: True, interrupt, number)
+        with contextlib.suppress(exception):
+            boundaries.run(work)
+        if boundaries.place is None:
+            return
+        yield boundaries.place
 
 
 class _Frame:
