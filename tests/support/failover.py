@@ -67,8 +67,7 @@ class Figures:
 
     @property
     def is_right(self) -> bool:
-        report = self.report
-        return not (self.errors or self.declared_dead or report.lost or report.doubled or report.repeated)
+        return self.report.is_right and not (self.errors or self.declared_dead)
 
 
 @contextlib.contextmanager

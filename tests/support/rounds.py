@@ -49,6 +49,11 @@ class Report:
     #: Rejected to the dead-letter queue.
     dead_lettered: int = 0
 
+    @property
+    def is_right(self) -> bool:
+        """Whether no message was lost, run twice at once, or run again after its completion."""
+        return not (self.lost or self.doubled or self.repeated)
+
     def __str__(self) -> str:
         return (
             f"{self.rounds} rounds, {self.sent} messages sent, {self.completed} completed, "
@@ -218,7 +223,7 @@ def main() -> int:
                 print(f"{name} {key}:")
                 for event in cluster.history.by_key().get(key, []):
                     print(f"    {event.at:.3f} {event.pid} {event.what} {event.extra or ''}")
-    return 1 if report.lost or report.doubled or report.repeated else 0
+    return 0 if report.is_right else 1
 
 
 if __name__ == "__main__":

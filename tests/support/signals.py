@@ -94,8 +94,7 @@ class Outcome:
 
     @property
     def is_right(self) -> bool:
-        report = self.report
-        return not (self.wrong or self.dead_letters or report.lost or report.doubled or report.repeated)
+        return self.report.is_right and not (self.wrong or self.dead_letters)
 
 
 def scenarios() -> list[Scenario]:
