@@ -182,8 +182,6 @@ def fail_over_under_load(cluster: Cluster, pair: FailoverPair, failovers: int) -
             figures.errors.append(str(error))
     figures.report = excuse_untracked(judge(history, list(load.sent), {}), history)
     figures.declared_dead = declared_dead(cluster)
-    for worker in workers:
-        worker.resume_and_kill()
     return figures
 
 
