@@ -187,7 +187,7 @@ def test_a_hook_that_raises_costs_no_thread(app: App) -> None:
     assert all(thread.is_alive() for thread in app.worker.workers)
 
 
-def test_a_retry_is_heard_in_pairs(app: App, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retry_is_heard_in_pairs(app: App) -> None:
     """Its message was put off before, and it carries that mark when it is enqueued."""
     hears = Hears()
     app.broker.add_middleware(hears)

@@ -81,7 +81,7 @@ def test_each_signal_is_passed_on_once_redis_knows(number: signal.Signals) -> No
     assert signal.getsignal(number) is handler
 
 
-def test_a_shutdown_begins_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shutdown_begins_once() -> None:
     """However many signals come."""
     begun: list[int] = []
     handler = Handler()

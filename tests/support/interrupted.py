@@ -14,7 +14,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -164,7 +164,6 @@ class Scenario:
     when: Callable[[World], bool] = lambda world: True
     brokers: tuple[str, ...] = ("redis", "apart")
     sources: tuple[str, ...] = USUAL
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -653,7 +652,7 @@ class Attempt:
         quiet = reusable and world.pump(5)
         if not quiet:
             world = self._by_another_worker()
-        self._judge(world, message, done, runs)
+        self._judge(world, done, runs)
         if world is not self.world:
             world.close()
         if quiet:
@@ -740,7 +739,7 @@ class Attempt:
         world.pump(8)
         return world
 
-    def _judge(self, world: World, message: Message[Any], done: bool, runs: int) -> None:
+    def _judge(self, world: World, done: bool, runs: int) -> None:
         scenario, what = self.scenario, world.state()
         starts, ends, dead = world.count("start"), world.count("end"), world.stored()[2]
         said = f"{starts} starts, {ends} ends, {dead} dead letters; {what}"

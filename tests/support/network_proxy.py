@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 
 __all__ = ["Link", "NetworkProxy"]
 
@@ -21,17 +20,12 @@ class Link:
 
     Attributes:
       target: The port of the server that the connection reached.
-      passed: How many bytes have passed, both ways.
-      swallowed: How many bytes the proxy has dropped without a word.
+      swallows: Whether the proxy drops without a word what is sent on it.
     """
 
     def __init__(self, proxy: NetworkProxy, near: socket.socket, far: socket.socket, target: int) -> None:
         self.target = target
-        self.passed = 0
-        self.swallowed = 0
         self.swallows = False
-        self.stalled = False
-        self.delay = 0.0
         self.closed = False
         self._proxy = proxy
         self._near = near
@@ -68,16 +62,14 @@ class Link:
             self.swallows = True  # a balancer that has forgotten a connection does not remember it later
         self._last = time.monotonic()
         if self.swallows:
-            self.swallowed += len(data)
             return
-        if self.delay or proxy.latency:
-            time.sleep(self.delay or proxy.latency)
-        while (self.stalled or proxy.stalled) and not self.closed:
+        if proxy.latency:
+            time.sleep(proxy.latency)
+        while proxy.stalled and not self.closed:
             time.sleep(0.005)
         if proxy.bandwidth is not None:
             proxy.take(len(data))
         sink.sendall(data)
-        self.passed += len(data)
 
     def _end(self) -> None:
         self.closed = True
@@ -90,8 +82,6 @@ class Link:
 
 class NetworkProxy:
     """Forwards every connection to a server on loopback.
-
-    Faults apply to all connections, unless a `Link` has its own.
 
     Attributes:
       links: All connections so far.
@@ -138,16 +128,16 @@ class NetworkProxy:
         """Deliver what was held back, and go on."""
         self.stalled = False
 
-    def swallow(self, which: Callable[[Link], bool] = lambda link: True) -> int:
+    def swallow(self) -> int:
         """Drop without a word whatever comes on the open connections from now on.  Returns how many these are."""
-        links = [link for link in self.open_links() if which(link)]
+        links = self.open_links()
         for link in links:
             link.swallows = True
         return len(links)
 
-    def reset(self, which: Callable[[Link], bool] = lambda link: True) -> int:
+    def reset(self) -> int:
         """Reset the open connections.  Returns how many these were."""
-        links = [link for link in self.open_links() if which(link)]
+        links = self.open_links()
         for link in links:
             link.reset()
         return len(links)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import sys
 import threading
@@ -44,7 +43,7 @@ from dramatiq_inflight.outcomes import Start
 from dramatiq_inflight.records import Head
 from dramatiq_inflight.registry import Registry
 
-from .lab import Lab
+from .lab import Lab, copy_of
 from .servers import another_database
 
 __all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "locks_left", "quick_consumers"]
@@ -168,8 +167,8 @@ class World:
       namespace: That of an earlier world, to go on where that has ended.
     """
 
-    def __init__(self, url: str, kind: str, namespace: str = "", **settings: Any) -> None:
-        self.url, self.kind, self.settings = url, kind, settings
+    def __init__(self, url: str, kind: str, namespace: str = "") -> None:
+        self.url, self.kind = url, kind
         self.namespace = namespace or f"i{uuid.uuid4().hex[:12]}"
         self.admin: Any = redis.Redis.from_url(url)
         self.admin.execute_command("ACL", "SETUSER", self.namespace, "on", f">{self.namespace}", "~*", "&*", "+@all")
@@ -178,16 +177,13 @@ class World:
         self.tracked: Any = redis.Redis.from_url(url if kind == "redis" else another_database(url))
         self.lab = Lab(self.tracked, self.namespace)
         self.tracker = InFlightTracker(
-            **{
-                "namespace": self.namespace,
-                "redis_url": None if kind == "redis" else tracked,
-                "heartbeat_interval": 20,
-                "heartbeat_ttl": 60,
-                "recovery_interval": 20,
-                "watch_processes": False,
-                "fence_ttl": 600,
-                **settings,
-            }
+            namespace=self.namespace,
+            redis_url=None if kind == "redis" else tracked,
+            heartbeat_interval=20,
+            heartbeat_ttl=60,
+            recovery_interval=20,
+            watch_processes=False,
+            fence_ttl=600,
         )
         self.broker: Any = self._make_broker(own if kind == "redis" else url)
         self.spy, self.skipper = Spy(), Skipper()
@@ -425,8 +421,7 @@ class World:
         return [name for name in names if self.tracked.ttl(self.lab.prefix + name) == -1]
 
     def head(self, message_id: str) -> Head | None:
-        raw = self.tracked.get(f"{self.lab.prefix}record:{message_id}")
-        return None if raw is None else Head.of(json.loads(raw.partition(b"\n")[0]))
+        return self.lab.head(copy_of(message_id))
 
     @property
     def is_quiet(self) -> bool:
