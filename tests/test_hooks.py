@@ -32,7 +32,7 @@ from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.table import Entry, Phase, Table, own_enqueue
 
 from .support.hooked import beside
-from .support.inprocess import App
+from .support.inprocess import App, put_off_briefly
 from .support.lab import Lab, ago, copy_of
 from .support.servers import RedisServer, wait_until
 
@@ -117,7 +117,7 @@ def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCap
         go.wait(20)
         return "the result"
 
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    put_off_briefly(app.tracker)
     actor = app.actor(work, store_results=True)
     app.start()
     message = actor.send()
@@ -144,7 +144,7 @@ def test_a_message_sent_again_under_its_id_runs_after_the_first(app: App) -> Non
         time.sleep(0.3)
         running.release()
 
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.5)
+    put_off_briefly(app.tracker)
     actor = app.actor(work, max_retries=0)
     app.start()
     message = actor.send()
@@ -735,7 +735,7 @@ def test_a_recovered_copy_waits_while_redis_is_away(
     """It may be one of two: it runs when Redis can be asked."""
     away = threading.Event()
     away.set()
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    put_off_briefly(app.tracker)
     actor = app.actor(lambda: app.ran.append(away.is_set()))
     app.start()
     start, asked = app.registry.start, list[Any]()

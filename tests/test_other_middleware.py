@@ -21,7 +21,7 @@ from dramatiq.results import Results
 import dramatiq_inflight
 from dramatiq_inflight.marks import Copy
 
-from .support.inprocess import App
+from .support.inprocess import App, put_off_briefly
 from .support.servers import wait_until
 
 #: Every hook that Dramatiq calls about a message.
@@ -50,16 +50,11 @@ def armed(broker: Any) -> list[float]:
     return [limit for limit in manager.deadlines.values() if limit]
 
 
-def soon(app: App) -> None:
-    """Put duplicates off for moments only."""
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
-
-
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_a_second_delivery_is_heard_by_nobody(app: App, caplog: pytest.LogCaptureFixture, place: str) -> None:
     """Neither its skip, nor its put-off, nor its acknowledgement: the last word is that of the run."""
     caplog.set_level("INFO")
-    soon(app)
+    put_off_briefly(app.tracker)
     hears, go = Hears(), threading.Event()
     app.broker.add_middleware(hears, **({"before": TimeLimit} if place == "before" else {}))
     actor = app.actor(lambda: go.wait(20), store_results=False)
@@ -230,7 +225,7 @@ class UniqueJobs(Middleware):
 def test_a_second_delivery_releases_no_lock_of_the_first(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """Neither refused by a middleware of unique jobs, nor freeing what the run still holds."""
     caplog.set_level("INFO")
-    soon(app)
+    put_off_briefly(app.tracker)
     go, unique = threading.Event(), UniqueJobs()
     app.broker.add_middleware(unique)
     actor = app.actor(lambda: go.wait(20), actor_name="report")

@@ -26,7 +26,6 @@ from dramatiq_inflight.outcomes import Claim, HandedBack
 from dramatiq_inflight.policy import Policy
 from dramatiq_inflight.records import Orphan
 from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.registry import Registry
 
 from .support.fleet import Fleet
 from .support.inprocess import App
@@ -233,7 +232,7 @@ def test_what_one_dead_worker_says_of_itself_stops_no_other(fleet: Fleet) -> Non
 
 
 def test_a_claim_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) -> None:
-    """What is not looked at stays as it is."""
+    """A message that a claim leaves for later stays as it is."""
     ids = fleet.dead("dead", 5, apart=True, size=400_000)
     ids += fleet.dead("dead", 1, apart=True, size=3_000_000)
     fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": 1000})
@@ -341,11 +340,10 @@ def test_recovery_decodes_nothing_beside_a_last_chance(app: App, lab: Lab) -> No
     runtime.recovery_thread.stop()
     assert runtime.gate.enter()
     assert runtime.gate.enter_alone(600, lambda: True)
-    me = Registry(lab.client, lab.namespace, "dead", heartbeat_ttl=20, fence_ttl=60)
-    me.register({"instance": "dead"})
+    dead = app.other("dead")
     copy = Copy("m", 1, "o", "o", False, "default", "work")
-    lab.start(me, copy, payload=Message("default", "work", (), {}, {}).encode(), tailored=True)
-    lab.kill(me)
+    lab.start(dead, copy, payload=Message("default", "work", (), {}, {}).encode(), tailored=True)
+    lab.kill(dead)
     with runtime.recovery.in_company() as in_company:
         assert not in_company
     runtime.gate.leave()

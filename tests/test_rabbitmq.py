@@ -25,7 +25,6 @@ from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.policy import Policy
 from dramatiq_inflight.rabbitmq_broker import RabbitmqQueues
 from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.registry import Registry
 
 from .support.brokers import quorum_arguments
 from .support.cluster import Cluster
@@ -239,11 +238,7 @@ def rabbit(rabbitmq_url: str, namespace: str) -> Iterator[RabbitmqBroker]:
 
 def recover_from(lab: Lab, broker: RabbitmqBroker, name: str, actors: list[str]) -> tuple[Recovery, list[str]]:
     """A recoverer, and what a worker ran that has died: a message of each of these actors."""
-    dead, me = (
-        Registry(lab.client, lab.namespace, id, heartbeat_ttl=60, fence_ttl=60) for id in (f"dead-{name}", name)
-    )
-    dead.register({"instance": "dead"})
-    me.register({"instance": name})
+    dead, me = (lab.incarnation(id) for id in (f"dead-{name}", name))
     ids: list[str] = []
     for actor in actors:
         message: Message[None] = Message(actor, actor, (), {}, {"inflight": {"origin": f"o{len(ids)}"}})

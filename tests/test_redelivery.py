@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import socket
@@ -31,7 +30,7 @@ from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.scripting import BATCH
 from dramatiq_inflight.table import Entry
 
-from .support.inprocess import App
+from .support.inprocess import App, put_off_briefly
 from .support.lab import Lab
 from .support.rabbitmq import RabbitServer
 from .support.servers import wait_until
@@ -284,7 +283,7 @@ def test_a_failure_for_good_whose_connection_was_lost_while_it_ran_is_dead_lette
     """Its nack is left out, and the copy that RabbitMQ has delivered again was put off: that is all there is of it."""
     caplog.set_level("INFO")
     app = make(rabbitmq_url)
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    put_off_briefly(app.tracker)
     begun, go = threading.Event(), threading.Event()
 
     def work() -> None:

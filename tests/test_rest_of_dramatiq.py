@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ from dramatiq_inflight import current
 
 from .support.cluster import Cluster
 from .support.history import History
-from .support.inprocess import App
+from .support.inprocess import App, put_off_briefly
 from .support.lab import Lab
 from .support.rounds import kill_rounds
 from .support.servers import wait_until
@@ -330,7 +329,7 @@ def test_the_prometheus_middleware_counts_a_duplicate_as_what_it_is(
     registry = prometheus_client.CollectorRegistry()
     monkeypatch.setattr(prometheus_client, "CollectorRegistry", lambda: registry)
     app.broker.add_middleware(Prometheus(), before=type(app.tracker))
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
+    put_off_briefly(app.tracker)
     caplog.set_level("INFO")
     release = threading.Event()
 

@@ -18,7 +18,7 @@ from dramatiq_inflight.outcomes import Finished, Started
 from dramatiq_inflight.table import Entry
 
 from .support.hooked import beside
-from .support.inprocess import App
+from .support.inprocess import App, put_off_briefly
 from .support.lab import copy_of
 from .support.servers import count_stored, wait_until
 
@@ -53,15 +53,10 @@ class Skipped:
             self.acked.set()
 
 
-def short(app: App) -> None:
-    """What is put off comes back soon."""
-    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
-
-
 @pytest.mark.parametrize("when", ["it runs", "it has ended"])
 def test_a_failure_whose_nack_comes_too_late_is_dead_lettered_all_the_same(app: App, when: str) -> None:
     """RedisBroker has given it away, and its second delivery is acknowledged: the nack of the first moves nothing."""
-    short(app)
+    put_off_briefly(app.tracker)
     running, go = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -89,7 +84,7 @@ def test_a_failure_whose_nack_comes_too_late_is_dead_lettered_all_the_same(app: 
 
 def test_a_second_delivery_is_kept_until_what_follows_is_with_the_broker(app: App) -> None:
     """The first would be lost with its process: the broker had neither it nor what follows from it."""
-    short(app)
+    put_off_briefly(app.tracker)
     ended, skipped = Holds("after_process_message"), Skipped(app)
     app.broker.add_middleware(ended, before=type(app.tracker))
     after = app.actor(app.ran.append, actor_name="after", track_inflight=False)

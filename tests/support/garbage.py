@@ -5,18 +5,16 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from dramatiq_inflight import current
 
 from .boundaries import Boundaries, is_within
 from .interrupted import Finding, Report
-from .stepped import HANGS, Hangs, World, in_thread, locks_left
+from .stepped import HANGS, Hangs, World, in_thread, locks_left, where
 
 __all__ = ["COLLECTIONS", "Collecting", "Collection"]
 
@@ -174,8 +172,7 @@ class Collecting:
             runs = threading.Thread(target=world.process, args=[proxy], daemon=True)
             runs.start()
             if not dropped.wait(HANGS):
-                frames = traceback.extract_stack(sys._current_frames()[runs.ident or 0])
-                raise Hangs(" <- ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-6:])))
+                raise Hangs(where(runs))
             if not collection.here:
                 if collection.name == "another message":
                     world.deliver(world.message())

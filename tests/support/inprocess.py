@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,12 @@ from dramatiq_inflight.registry import Registry
 from .lab import Lab
 from .servers import count_stored, wait_until
 
-__all__ = ["App"]
+__all__ = ["App", "put_off_briefly"]
+
+
+def put_off_briefly(tracker: InFlightTracker) -> None:
+    """Put messages off for moments only."""
+    tracker.policies.settings = dataclasses.replace(tracker.settings, heartbeat_interval=0.1, heartbeat_ttl=0.6)
 
 
 class App:

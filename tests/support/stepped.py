@@ -46,7 +46,7 @@ from dramatiq_inflight.registry import Registry
 from .lab import Lab, copy_of
 from .servers import another_database
 
-__all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "locks_left", "quick_consumers"]
+__all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "locks_left", "quick_consumers", "where"]
 
 #: How long a thread may take for what takes milliseconds, before it counts as hanging, seconds.
 HANGS = 15.0
@@ -145,10 +145,14 @@ def in_thread(work: Callable[[], object], timeout: float = HANGS) -> BaseExcepti
     thread.start()
     thread.join(timeout)
     if thread.is_alive():
-        frame = sys._current_frames().get(thread.ident or 0)
-        stack = traceback.extract_stack(frame)
-        raise Hangs(" <- ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(stack[-6:])))
+        raise Hangs(where(thread))
     return raised[0] if raised else None
+
+
+def where(thread: threading.Thread) -> str:
+    """The innermost frames of a thread that runs, for people."""
+    stack = traceback.extract_stack(sys._current_frames()[thread.ident or 0])
+    return " <- ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(stack[-6:]))
 
 
 class Hangs(Exception):
@@ -256,7 +260,7 @@ class World:
     def count(self, what: str) -> int:
         return self.log.count(what)
 
-    # What is private to the package, in one place.
+    # All access to private names of the package.
 
     @property
     def runtime(self) -> Any:
@@ -465,7 +469,7 @@ class World:
             self.tracked.delete(*(self.lab.prefix + name for name in names))
 
     def state(self) -> str:
-        """What is left, for people."""
+        """The messages, keys and records that are left, for people."""
         heads = {name: self.head(name.removeprefix("record:")) for name in self.unsettled()}
         said = [f"{h.state} alone={h.alone} run={h.run}" for h in heads.values() if h]
         return (
@@ -523,7 +527,7 @@ class RabbitWorld(World):
         return sum(len(consumer.known_tags) for consumer in self._consumers())
 
 
-#: What every actor of the sweep has: it can be interrupted in every way.
+#: The options of every actor of the sweep: it can be interrupted in every way.
 OPTIONS: dict[str, Any] = {"track_inflight": True, "notify_shutdown": True, "max_retries": 3, "abortable": True}
 
 
