@@ -53,26 +53,26 @@ PATIENCE = 60.0
 
 
 def stall(network: NetworkProxy, pair: FailoverPair) -> None:
-    """Nothing comes through for a while, and all of it comes later."""
+    """Hold back all bytes for a while, and deliver them later."""
     network.stall()
     time.sleep(LASTS)
     network.resume()
 
 
 def swallow(network: NetworkProxy, pair: FailoverPair) -> None:
-    """What is sent on the connections that are open gets nowhere, and nobody says so."""
+    """Drop without a word whatever is sent on the open connections."""
     network.swallow()
 
 
 def reset(network: NetworkProxy, pair: FailoverPair) -> None:
-    """The connections that are open are reset, again and again for a while."""
+    """Reset the open connections, again and again for a while."""
     for _ in range(5):
         network.reset()
         time.sleep(LASTS / 5)
 
 
 def ignore(network: NetworkProxy, pair: FailoverPair) -> None:
-    """Those that are open are reset, and new ones get no answer for a while."""
+    """Reset the open connections, and leave new ones without an answer for a while."""
     network.ignores = True
     network.reset()
     time.sleep(LASTS)
@@ -80,14 +80,14 @@ def ignore(network: NetworkProxy, pair: FailoverPair) -> None:
 
 
 def narrow(network: NetworkProxy, pair: FailoverPair) -> None:
-    """There is next to no bandwidth for a while."""
+    """Leave next to no bandwidth for a while."""
     network.bandwidth = 20_000
     time.sleep(LASTS)
     network.bandwidth = None
 
 
 def switch(network: NetworkProxy, pair: FailoverPair) -> None:
-    """The address leads to the new primary; the connections that are open may only read."""
+    """Lead the address to the new primary; the open connections stay with the old one, and may only read."""
     pair.fail_over()
 
 
@@ -98,7 +98,7 @@ FAULTS: dict[str, Callable[[NetworkProxy, FailoverPair], None]] = {
 
 @dataclass
 class Cell:
-    """What one fault did at one moment."""
+    """The effects of one fault at one moment."""
 
     broker: str
     fault: str
@@ -148,7 +148,7 @@ class Matrix:
         self._begun = 0.0
 
     def play(self, moments: Sequence[str]) -> Iterator[Cell]:
-        """Each moment, with what came of it."""
+        """Play one moment after the other.  Yields the effects of each."""
         start_behind(self.cluster, self.other)
         with self.load:
             for moment in moments:
@@ -212,7 +212,7 @@ class Matrix:
         fault.start()
 
     def _recovery(self, key: str, gate: Path, fault: threading.Thread) -> None:
-        """Of what a third worker ran, whose network is all right."""
+        """Kill a third worker, whose network is all right; the others recover its messages."""
         third = start_behind(self.cluster, self.other)
         self._run_on(third, key, gate)
         pid = third.booted_pid()
@@ -228,7 +228,7 @@ class Matrix:
         )
 
     def _shutdown(self, key: str, gate: Path, fault: threading.Thread) -> None:
-        """In order: what runs ends by itself."""
+        """Stop the worker in order: its messages end by themselves."""
         assert self._victim is not None
         self._run_on_victim(key, gate)
         fault.start()
@@ -236,7 +236,7 @@ class Matrix:
         gate.touch()
         self._victim.process.wait(timeout=PATIENCE)
 
-    # What they are made of.
+    # The steps of the moments.
 
     def _break(self) -> None:
         self._begun = time.time()
@@ -251,7 +251,7 @@ class Matrix:
         self._run_on(self._victim, key, gate)
 
     def _run_on(self, worker: WorkerProcess, key: str, gate: Path) -> None:
-        """Have a message run on a worker: so many are sent that one of them does."""
+        """Send messages until one of them runs on a worker."""
         pid = worker.booted_pid()
         self._send_long(key, gate)
         self._wait_for("start", key)

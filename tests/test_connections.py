@@ -187,7 +187,7 @@ def test_a_rotated_password_is_used_at_once(own_server: RedisServer, namespace: 
 
 
 def test_a_refused_user_is_replaced_by_the_next(own_server: RedisServer, namespace: str) -> None:
-    """What an old user may not do any more, a new connection's may."""
+    """The old user loses a permission, and a new connection gets another user."""
     users = ["old"]
 
     class Provider(CredentialProvider):
@@ -292,7 +292,7 @@ def test_the_broker_is_left_as_it_was(app: App) -> None:
 
 @pytest.mark.parametrize("pool", [redis.ConnectionPool, redis.BlockingConnectionPool])
 def test_a_brokers_own_pool_is_led_to_the_right_server(pool: Any, pair: FailoverPair, namespace: str) -> None:
-    """Of either kind."""
+    """A pool that blocks is led there, too."""
     client = redis.Redis(connection_pool=pool.from_url(pair.proxies[0].url))
     broker = RedisBroker(client=client, namespace=namespace, maintenance_chance=0)
     queues = RedisQueues(broker, client)
@@ -591,7 +591,7 @@ def test_a_sentinel_that_is_silent_is_passed_over(
 
 
 def test_a_clients_own_retries_are_not_ours(own_server: RedisServer, namespace: str, proxy: NetworkProxy) -> None:
-    """Who waits a minute between two tries may, but no heartbeat."""
+    """A client may wait a minute between two tries; a heartbeat does not."""
     retry = Retry(ConstantBackoff(60), 5)
     errors: list[Any] = [redis.TimeoutError, redis.ConnectionError, ReadOnlyError]
     tracked = Tracked(proxy, namespace, retry=retry, retry_on_error=errors, socket_timeout=None)

@@ -72,7 +72,7 @@ def background(app: App) -> Iterator[Background]:
 
 
 def test_a_task_outlives_its_lost_message(app: App, background: Background) -> None:
-    """What it sends has nothing to do with the message that happened to create it."""
+    """The messages that it sends do not follow from the message that happened to create it."""
     app.actor(background.first, actor_name="first").send()
     app.start()
     wait_until(lambda: background.sent, what="the task sends")
@@ -90,7 +90,7 @@ def test_a_task_outlives_its_lost_message(app: App, background: Background) -> N
 
 
 def test_a_task_sends_once_while_its_message_ends(app: App, background: Background) -> None:
-    """What another thread enqueues meanwhile does not follow from the message."""
+    """Another thread enqueues meanwhile; its messages do not follow from the one that ends."""
     held = threading.Event()
 
     class Slow(Middleware):

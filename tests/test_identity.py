@@ -161,7 +161,7 @@ def test_a_copy_is_tracked_whatever_its_actor_says_by_now(
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_replay_that_loses_its_mark_is_an_enqueue_of_its_own(server_url: str, namespace: str, enabled: bool) -> None:
-    """Whoever sends it again may not track, or not know its actor: without an id it would be taken for the old copy."""
+    """The sender may not track, or not know the actor.  Without an id of its own it would be taken for the old copy."""
     sent: list[Message[Any]] = []
 
     class Keeps(Broker):

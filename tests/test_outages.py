@@ -221,8 +221,7 @@ class Frozen:
         wait_until(lambda: self.app.ran, what="it runs")
         copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
         other = self.app.other()
-        self.app.lab.kill(self.runtime.registry)
-        other.hand_back(self.runtime.registry.me, [(copy.message_id, True)])
+        self.app.lab.hand_back(other, self.runtime.registry, copy)
         self.app.lab.runs(other, copy)
 
     def calls(self) -> list[str]:
@@ -490,7 +489,7 @@ def test_what_was_delayed_comes_back_after_a_lost_connection(either_app: App, er
 @pytest.mark.parametrize("error", LOST, ids=["reset", "timeout"])
 @pytest.mark.usefixtures("quick_restarts")
 def test_a_fetch_whose_answer_was_lost_is_given_back(app: App, error: Exception) -> None:
-    """What was fetched is in no memory; what runs meanwhile, and waits in memory, is not doubled."""
+    """The fetched messages are in no memory.  Messages that run meanwhile, or wait in memory, are not doubled."""
     go = threading.Event()
 
     def work(n: int) -> None:

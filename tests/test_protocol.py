@@ -1352,7 +1352,7 @@ def test_a_recoverer_that_shuts_down_is_no_death(lab: Lab, a: Registry, b: Regis
 
 
 def test_a_recoverer_that_was_forgotten_is_a_death(lab: Lab, a: Registry, b: Registry) -> None:
-    """What waited for its copy is on no list of its recoverer: that is reaped before its claim has run out."""
+    """A message that waited for its copy is on no list of its recoverer, which is reaped before the claim runs out."""
     copy = copy_of()
     lab.runs(a, copy)
     a.hand_over(copy.message_id, 1, b"payload")

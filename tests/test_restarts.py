@@ -34,7 +34,7 @@ SETUPS: dict[str, dict[str, Any]] = {
 
 
 class Left(NamedTuple):
-    """What there is."""
+    """The connections, descriptors and threads that are left."""
 
     connections: int
     descriptors: int
@@ -54,7 +54,7 @@ def app(request: pytest.FixtureRequest, own_server: RedisServer, namespace: str)
 
 
 def left(app: App, admin: Any) -> Left:
-    """What is left of a stopped worker, beside what the application has opened itself."""
+    """Count what a stopped worker leaves; the application's own connections are closed first."""
     for client in (app.broker.client, app.client):
         client.connection_pool.disconnect()
     gc.collect()

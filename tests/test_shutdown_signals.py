@@ -137,7 +137,7 @@ def test_the_second_signal_waits_for_what_is_handed_back() -> None:
 
 
 def test_a_signal_that_insists_waits_for_redis_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sends it a while after the first wants the worker to end at once."""
+    """A sender that repeats it after a while wants the worker to end at once."""
     handler = Handler()
     signal.signal(signal.SIGTERM, handler)
     signals = listening(is_handing_back=lambda: True)
@@ -151,7 +151,7 @@ def test_a_signal_that_insists_waits_for_redis_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_that_has_stopped_gets_no_second_signal() -> None:
-    """What was held back while it stopped would end it in the midst of leaving."""
+    """A signal that was held back during the stop would end the worker in the midst of leaving."""
     handler = Handler()
     signal.signal(signal.SIGTERM, handler)
     before = set(threading.enumerate())
@@ -332,7 +332,7 @@ def test_signals_to_some_processes_are_no_crash(
 def test_a_second_signal_ends_the_worker(
     program: tuple[str, ...], cluster: Callable[..., Cluster], history: History, tmp_path: Path
 ) -> None:
-    """What Dramatiq cuts off at the second signal is recovered, and counted as cut off by a shutdown."""
+    """A message that Dramatiq cuts off at the second signal is recovered, and a shutdown is counted, no crash."""
     made = cluster(**SETTINGS)
     made.app.gated.send("cut off", str(tmp_path / "gate"))
     worker = made.worker(program=program)

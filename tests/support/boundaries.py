@@ -116,7 +116,7 @@ class Boundaries:
 
     Parameters:
       armed: Whether an exception could be raised just now.
-      act: What to do there; it may raise.
+      act: Called there; it may raise.
       at: At which boundary to do it, counted from 1; 0 for none.
       counts: Whether a boundary counts, given its frame.
     """

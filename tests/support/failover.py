@@ -46,7 +46,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Figures:
-    """What the failovers did."""
+    """The effects of the failovers."""
 
     failovers: int = 0
     #: For each failover and worker: until the first tracked start after which none was untracked, seconds.
@@ -130,7 +130,7 @@ def is_tracked(start: Event) -> bool:
 
 
 def excuse_untracked(report: Report, history: History) -> Report:
-    """Take out what ran untracked beside another run: a worker without Redis works on, and knows of no other."""
+    """Excuse messages that ran untracked beside another run: a worker without Redis works on, and knows of no other."""
     untracked = {event.key for event in history.events("start") if not is_tracked(event)}
     report.doubled = [key for key in report.doubled if key not in untracked]
     report.repeated = [key for key in report.repeated if key not in untracked]

@@ -465,7 +465,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a sweep has tried and found."""
+    """The interrupts of a sweep, and its findings."""
 
     boundaries: int = 0
     scenarios: set[tuple[str, str]] = field(default_factory=set)

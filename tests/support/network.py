@@ -17,7 +17,7 @@ from .servers import RedisServer, wait_until
 
 __all__ = ["KINDS", "FailoverPair", "HostileNetwork", "through"]
 
-#: What can be wrong with a network all the time: ``TEST_NETWORK`` names it.
+#: The ways in which a network can be bad all the time: ``TEST_NETWORK`` names one.
 KINDS = ("plain", "delay", "stall", "idle", "reset", "narrow")
 
 #: A Redis on loopback, as the tests name it.
@@ -107,7 +107,7 @@ class FailoverPair:
 
     @property
     def url(self) -> str:
-        """For the test itself, and whoever sends: an address that is never in the way."""
+        """An address for the test itself and for senders, which is never in the way."""
         if self._own is None:
             self._own = self.proxy()
         return self._own.url
@@ -124,13 +124,13 @@ class FailoverPair:
         return self.proxies[-1]
 
     def fail_over(self) -> float:
-        """Promote the replica, and lead new connections there.  Those that are open stay, and may only read.
+        """Promote the replica, and lead new connections there.  Open connections stay, and may only read.
 
         Returns: when (``time.time``) the new primary took over.
         """
         old, new = self.primary, self.replica
         with old.client() as before, new.client() as after:
-            before.execute_command("CLIENT", "PAUSE", "20000", "WRITE")  # what was acknowledged is not lost
+            before.execute_command("CLIENT", "PAUSE", "20000", "WRITE")  # no acknowledged write is lost
             wait_until(lambda: _offset(before) == _offset(after), what="the replica has all")
             after.execute_command("REPLICAOF", "NO", "ONE")
             before.execute_command("REPLICAOF", "127.0.0.1", str(new.port))

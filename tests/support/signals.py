@@ -68,7 +68,7 @@ class Scenario:
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The effects of all scenarios."""
 
     scenarios: int
     #: The long message: its runs, and how they were counted in the end.
@@ -318,7 +318,7 @@ def sweep(
 
     Parameters:
       gate: The file that lets the message end.
-      seed: Of the order in which all of a service get their signals.
+      seed: Determines the order in which the processes of a service get their signals.
     """
     return Sweep(cluster, gate, seed, heartbeat=heartbeat).run(played, hand_back, max_recoveries)
 
@@ -334,7 +334,7 @@ def _settings(env: dict[str, str], url: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run what is asked for, and print what came of it."""
+    """Run the chosen scenarios, and print their effects."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--broker", choices=["redis", "rabbitmq", "both"], default="both")
     parser.add_argument("--hand-back", choices=["yes", "no", "both"], default="both")
