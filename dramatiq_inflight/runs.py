@@ -122,7 +122,7 @@ class Runs(Scripting):
     def mend(
         self,
         copy: Copy,
-        payload: bytes | Callable[[], bytes],
+        encode: Callable[[], bytes],
         *,
         run: int,
         limit: int,
@@ -139,7 +139,7 @@ class Runs(Scripting):
         One round trip where the record says so already; two where it is to be written.
 
         Parameters:
-          payload: The encoded message, or what encodes it; called only if it is to be written.
+          encode: Encodes the message; called only if the record is to be written.
           run: As `start` gave it; 0 if its answer was lost.
           crashes, drains: As they were when this run started: what it was charged with since is taken back.
           acked: Whether the broker was told already that its copy is done with.
@@ -156,8 +156,7 @@ class Runs(Scripting):
         for _ in range(3):  # the second answer may have come too late
             if reply[0] != b"again":
                 break
-            payload = payload if isinstance(payload, bytes) else payload()
-            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked), copy.tries])
+            reply = self._own("mend", keys, [*args, encode(), reply[2], flag(not acked), copy.tries])
         return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
     def finish(

@@ -236,7 +236,7 @@ def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.crashes, head.drains) == (("recovering", 0, 1) if draining else ("condemned", 1, 0))
-    mended = a.mend(copy, payload_of(copy), run=1, limit=0, started_ms=1, crashes=0, drains=0, alone=True)
+    mended = lab.mend(a, copy, limit=0, alone=True)
     assert mended[0] is Mended.RETAKEN
     head = lab.head(copy)
     assert head is not None
@@ -250,7 +250,7 @@ def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Registry, b: Registry)
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    mended = b.mend(copy, payload_of(copy), run=0, limit=3, started_ms=1, crashes=0, drains=0)
+    mended = lab.mend(b, copy, run=0)
     assert (mended[0], mended[3]) == (Mended.RETAKEN, 1)
 
 
@@ -267,7 +267,7 @@ def test_a_charge_is_taken_back_from_a_successor_once_and_only_ours(lab: Lab, a:
         return head.crashes
 
     def come_back() -> Mended:
-        return a.mend(copy, b"not this one", run=1, limit=3, started_ms=1, crashes=0, drains=0)[0]
+        return lab.mend(a, copy, payload=b"not this one")[0]
 
     assert crashes() == 1
     assert come_back() is Mended.LOST
@@ -388,9 +388,7 @@ def test_a_mend_bears_being_sent_twice(lab: Lab, a: Registry, b: Registry) -> No
     a.beat()
 
     def mend() -> tuple[Mended, int, int, int, int]:
-        return a.mend(
-            copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=0, drains=0, alone=False
-        )
+        return lab.mend(a, copy, started_ms=started.started_ms, alone=False)
 
     assert mend()[:2] == (Mended.RETAKEN, 2)
     assert mend()[:2] == (Mended.KEPT, 2)
@@ -400,7 +398,7 @@ def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Registry) -> None:
     """A start that arrived late must not make it a hermit again."""
     copy = copy_of()
     run = lab.runs(a, copy, alone=True).run
-    a.mend(copy, b"", run=run, limit=3, started_ms=1, crashes=0, drains=0, alone=False)
+    lab.mend(a, copy, payload=b"", run=run, alone=False)
     head = lab.head(copy)
     assert head is not None
     assert head.alone == 0

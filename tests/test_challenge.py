@@ -30,7 +30,7 @@ from dramatiq_inflight.words import ASKED
 from .support.cluster import Cluster
 from .support.history import History
 from .support.inprocess import App
-from .support.lab import Lab, ago, copy_of, payload_of
+from .support.lab import Lab, ago, copy_of
 from .support.servers import RedisServer, wait_until
 from .support.workers import WorkerProcess
 
@@ -211,7 +211,7 @@ def test_the_owner_hears_of_it_with_its_next_beat(
     orphan = owner.loses(copy, b, draining=draining)
     assert (orphan.crashes, orphan.drains) == ((0, 1) if draining else (1, 0))
     assert b.incarnation("a").draining is draining
-    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+    mended = lab.mend(a, copy)
     # The copy has not started: it takes its message back, and the charge.
     assert mended == (Mended.RETAKEN, 2, 2, 0, 0)
     assert a.beat() is True
@@ -224,7 +224,7 @@ def test_an_owner_that_is_late_changes_nothing(lab: Lab, a: Registry, b: Registr
     orphan = owner.loses(copy, b)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     lab.start(b, lab.recovered(copy, orphan))
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert lab.mend(a, copy)[0] is Mended.LOST
     assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
     head = lab.head(copy)
     assert head is not None

@@ -178,7 +178,7 @@ def test_one_that_lives_after_all_is_told(lab: Lab, a: Registry, b: Registry, in
     b.notice(b.incarnation("a"))
     a.register({"instance": "pod-a", "host": "h", "pid": "1"})
     assert last(inspector).name == "revived"
-    a.mend(copy, b"x", run=started.run, limit=3, started_ms=started.started_ms, crashes=0, drains=0)
+    lab.mend(a, copy, payload=b"x", run=started.run, started_ms=started.started_ms)
     assert last(inspector).name == "retaken"
     assert {view.id: view.state for view in inspector.workers()}["a"] == "alive"
 

@@ -49,9 +49,7 @@ class Scene:
         }
 
     def mend(self, run: int) -> Any:
-        return self.a.mend(
-            *(FIRST, payload_of(FIRST)), run=run, limit=3, started_ms=self.started_ms, crashes=0, drains=0, alone=True
-        )
+        return self.lab.mend(self.a, FIRST, run=run, started_ms=self.started_ms, alone=True)
 
     def fails(self) -> None:
         self.a.release("m", self.run, contended=True, origin=FIRST.origin)

@@ -21,7 +21,7 @@ from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.outcomes import Finished, Mended, Start
 from dramatiq_inflight.records import Enqueued
 from dramatiq_inflight.registry import Registry
-from tests.support.lab import Lab, copy_of, payload_of
+from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer
 
 
@@ -112,7 +112,7 @@ def test_a_message_taken_by_force_runs_again_and_its_first_run_is_fenced(shop: S
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert not a.beat(), "it hears of it with its next beat"
-    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0]
+    mended = shop.lab.mend(a, copy)[0]
     assert mended is Mended.LOST, "and does not have it back"
     assert a.finish(copy, 1, again=False, contended=False) is Finished.FENCED
     again = shop.fetch()
@@ -128,10 +128,10 @@ def test_who_lost_a_message_by_force_does_not_have_it_back_when_it_is_taken_agai
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert shop.operations.requeue(copy.message_id) is Done.DONE, "its copy waits: that takes no force"
-    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0]
+    mended = shop.lab.mend(a, copy)[0]
     assert mended is Mended.LOST
     assert shop.operations.dead_letter(copy.message_id) is Done.DONE
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert shop.lab.mend(a, copy)[0] is Mended.LOST
 
 
 def test_what_was_set_aside_and_runs_again_at_once_is_neither_kept_nor_given_up(

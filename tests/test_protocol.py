@@ -770,7 +770,7 @@ def test_whoever_has_the_message_writes_a_damaged_record_anew(lab: Lab, a: Regis
     assert b.release(copy.message_id, 1, contended=False) is Finished.FENCED
     b.settle(copy, "completed")
     b.accompany(copy.message_id, 1)
-    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+    mended = lab.mend(a, copy)
     assert mended[0] is Mended.WRITTEN
     assert lab.state(copy) == "running"
 
@@ -783,7 +783,7 @@ def test_a_lost_record_is_written_again(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.client.delete(*(lab.prefix + key for key in lab.names()))
-    mended = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=started.started_ms, crashes=2, drains=0)
+    mended = lab.mend(a, copy, started_ms=started.started_ms, crashes=2)
     assert mended == (Mended.WRITTEN, 1, 1, 2, 0)
     head = lab.head(copy)
     assert head is not None
@@ -797,7 +797,7 @@ def test_a_lost_index_entry_is_written_again(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.delete(lab.prefix + "running:a")
-    assert a.mend(copy, b"", run=1, limit=3, started_ms=0, crashes=0, drains=0)[0] is Mended.KEPT
+    assert lab.mend(a, copy, payload=b"", started_ms=0)[0] is Mended.KEPT
     assert a.running_here() == {copy.message_id}
     assert lab.payload(copy) == payload_of(copy)
 
@@ -807,7 +807,7 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Re
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    mended, run, _, crashes, _ = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+    mended, run, _, crashes, _ = lab.mend(a, copy)
     assert (mended, run, crashes) == (Mended.RETAKEN, 2, 0)
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert a.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
@@ -821,7 +821,7 @@ def test_what_was_claimed_and_taken_back_is_copied_when_its_worker_dies(lab: Lab
     lab.kill(a)
     lab.claim(b, copy, a)
     assert lab.start(b, copy, here="no").answer is Start.STALE, "and is acknowledged"
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.RETAKEN
+    assert lab.mend(a, copy)[0] is Mended.RETAKEN
     lab.kill(a)
     assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
     assert lab.claim(b, copy, a).payload == payload_of(copy)
@@ -833,7 +833,7 @@ def test_a_recoverer_that_marks_too_late_does_not_hide_what_was_taken_back(lab: 
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.RETAKEN
+    assert lab.mend(a, copy)[0] is Mended.RETAKEN
     assert b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
     assert a.running_here() == {copy.message_id}
     lab.kill(a)
@@ -851,7 +851,7 @@ def test_a_late_owner_whose_copy_was_put_off_before_has_it_still(lab: Lab, a: Re
         assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
         assert lab.state(copy) == "released"
         if mends:
-            mended, run, *_ = a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)
+            mended, run, *_ = lab.mend(a, copy)
             assert (mended, run) == (Mended.RETAKEN, 2)
             assert lab.payload(copy) == payload_of(copy)
             assert a.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
@@ -867,7 +867,7 @@ def test_a_success_after_a_mend_whose_answer_was_lost_is_no_stranger(lab: Lab, a
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.RETAKEN
+    assert lab.mend(a, copy)[0] is Mended.RETAKEN
     assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
     # The next beats find it running here, and nobody who runs it.
     assert a.running_here() == {copy.message_id}
@@ -884,14 +884,14 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Regist
     before = lab.head(copy)
     assert before is not None
     assert before.crashes == 1
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert lab.mend(a, copy)[0] is Mended.LOST
     # But the charge for a death that was none is taken back, once.
     assert lab.head(copy) == dataclasses.replace(before, crashes=0)
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert lab.mend(a, copy)[0] is Mended.LOST
     assert lab.head(copy) == dataclasses.replace(before, crashes=0)
     assert a.running_here() == set()
     b.finish(copy, 2, again=False, contended=False)
-    assert a.mend(copy, payload_of(copy), run=1, limit=3, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert lab.mend(a, copy)[0] is Mended.LOST
     assert lab.state(copy) == "completed"
 
 
@@ -903,7 +903,7 @@ def test_a_retry_that_started_unrecorded_is_not_lost_to_the_record_of_its_origin
     retry = dataclasses.replace(original, origin="o2", broker_copy_id="o2")
 
     def mend() -> tuple[Mended, int, int, int, int]:
-        return b.mend(retry, payload_of(retry), run=0, limit=3, started_ms=0, crashes=0, drains=0)
+        return lab.mend(b, retry, run=0, started_ms=0)
 
     lab.runs(a, original)
     before = lab.head(original)
@@ -930,7 +930,7 @@ def test_a_recovered_copy_that_started_unrecorded_and_failed_is_waited_for_no_mo
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     ran = dataclasses.replace(copy, generation=generation, broker_copy_id="r2")
     assert b.release(copy.message_id, 0, contended=False, origin=ran.origin) is Finished.FENCED
-    mended, run, *_ = b.mend(ran, payload_of(ran), run=0, limit=3, started_ms=0, crashes=0, drains=0)
+    mended, run, *_ = lab.mend(b, ran, run=0, started_ms=0)
     assert mended is Mended.RETAKEN
     assert b.release(copy.message_id, run, contended=False, origin=ran.origin) is Finished.RELEASED
     assert lab.state(copy) == "released"
@@ -947,7 +947,7 @@ def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> 
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    assert a.mend(copy, payload_of(copy), run=1, limit=0, started_ms=1, crashes=0, drains=0)[0] is Mended.LOST
+    assert lab.mend(a, copy, limit=0)[0] is Mended.LOST
     assert lab.state(copy) == "poisoned"
 
 
@@ -968,7 +968,7 @@ def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) ->
     lab.kill(c)
     lab.runs(c, copy)
     assert revived()
-    c.mend(copy, b"", run=1, limit=3, started_ms=1, crashes=0, drains=0)
+    lab.mend(c, copy, payload=b"")
     assert revived()
     c.release(copy.message_id, 1, contended=False)
     assert revived()

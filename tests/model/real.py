@@ -405,7 +405,7 @@ class Real:
         delivery = None if held is None else (held, True)
         mended, *numbers = self._me(me, mark).mend(
             self._copy(generation, origin, name, tries=tries),
-            _payload(payload),
+            lambda: _payload(payload),
             run=run,
             limit=limit,
             started_ms=self._time(started),

@@ -15,7 +15,7 @@ from dramatiq import Message
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.moment import Moment
-from dramatiq_inflight.outcomes import Claim, HandedBack, Start, Started
+from dramatiq_inflight.outcomes import Claim, HandedBack, Mended, Start, Started
 from dramatiq_inflight.records import Head, Orphan
 from dramatiq_inflight.registry import Registry
 
@@ -96,6 +96,29 @@ class Lab:
             alone=alone,
             tailored=tailored,
             broker_keys=broker_keys,
+        )
+
+    def mend(
+        self,
+        registry: Registry,
+        copy: Copy,
+        *,
+        payload: bytes | None = None,
+        run: int = 1,
+        limit: int = 3,
+        started_ms: int = 1,
+        crashes: int = 0,
+        alone: bool = False,
+    ) -> tuple[Mended, int, int, int, int]:
+        return registry.mend(
+            copy,
+            lambda: payload_of(copy) if payload is None else payload,
+            run=run,
+            limit=limit,
+            started_ms=started_ms,
+            crashes=crashes,
+            drains=0,
+            alone=alone,
         )
 
     def runs(self, registry: Registry, copy: Copy, *, limit: int = 3, alone: bool | None = True) -> Started:
