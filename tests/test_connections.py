@@ -290,10 +290,17 @@ def test_the_broker_is_left_as_it_was(app: App) -> None:
     assert "do_ack" not in app.broker.__dict__
 
 
-@pytest.mark.parametrize("pool", [redis.ConnectionPool, redis.BlockingConnectionPool])
-def test_a_brokers_own_pool_is_led_to_the_right_server(pool: Any, pair: FailoverPair, namespace: str) -> None:
-    """A pool that blocks is led there, too."""
-    client = redis.Redis(connection_pool=pool.from_url(pair.proxies[0].url))
+CLIENTS: dict[str, Callable[[str], redis.Redis]] = {
+    "pool": lambda url: redis.Redis(connection_pool=redis.ConnectionPool.from_url(url)),
+    "blocking pool": lambda url: redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(url)),
+    "single connection": lambda url: redis.Redis.from_url(url, single_connection_client=True),
+}
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_brokers_own_client_is_led_to_the_right_server(kind: str, pair: FailoverPair, namespace: str) -> None:
+    """A client of each kind is led there."""
+    client = CLIENTS[kind](pair.proxies[0].url)
     broker = RedisBroker(client=client, namespace=namespace, maintenance_chance=0)
     queues = RedisQueues(broker, client)
     broker.do_enqueue("default", "1", b"a message")
@@ -344,6 +351,14 @@ def test_a_slow_server_is_sent_a_script_once(own_server: RedisServer, tracked: T
     tracked.beat()
     assert admin.info("commandstats")["cmdstat_evalsha"]["calls"] == calls + 1
     assert (tracked.failures, tracked.resent) == ([], [])
+
+
+def test_a_server_whose_writes_are_paused_is_waited_for(own_server: RedisServer, tracked: Tracked) -> None:
+    """As a planned failover pauses them: a PING is answered at once, and a script as soon as the pause is over."""
+    tracked.beat()
+    own_server.client().client_pause(1500, all=False)
+    tracked.beat()
+    assert tracked.failures == []
 
 
 def test_a_stopped_server_is_noticed_in_time(own_server: RedisServer, tracked: Tracked) -> None:

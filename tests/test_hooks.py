@@ -26,6 +26,8 @@ from dramatiq.results import ResultFailure
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
 from dramatiq_inflight.connection import bounded_client
+from dramatiq_inflight.outcomes import Start
+from dramatiq_inflight.records import Enqueued
 from dramatiq_inflight.recovery import Recovery
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
@@ -132,6 +134,35 @@ def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCap
     assert app.ran == [1]
     assert "it has completed" in caplog.text
     assert message.get_result(backend=app.backend) == "the result"
+
+
+def test_a_duplicate_is_put_off_for_a_quarter_of_an_hour_at_the_most(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Amazon SQS delays for no longer, and refuses what it is asked for beyond."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+    delays: list[int] = []
+    enqueue = app.broker.enqueue
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(20)
+
+    def delaying(message: Any, *, delay: int | None = None) -> Any:
+        delays.append(delay or 0)
+        return enqueue(message, delay=delay)
+
+    app.broker.enqueue = delaying  # type: ignore[method-assign]
+    actor = app.actor(work)
+    app.start()
+    message = actor.message().copy(options={"redis_message_id": "r1", "inflight": {"generation": 1, "deferrals": 12}})
+    app.deliver(message)
+    wait_until(lambda: app.ran, what="it runs")
+    app.redeliver(message)
+    wait_until(lambda: delays, what="its duplicate is put off")
+    go.set()
+    assert delays == [900_000]
 
 
 def test_a_message_sent_again_under_its_id_runs_after_the_first(app: App) -> None:
@@ -756,6 +787,22 @@ def test_a_recovered_copy_waits_while_redis_is_away(
     app.join()
     assert app.ran == [False]
     wait_until(lambda: not app.unsettled(), what="its record is settled")
+
+
+def test_a_copy_that_never_ran_leaves_the_record_of_the_one_that_waits(app: App) -> None:
+    """Redis was away at its start, so it was put off: to write its record anew would end the copy that waits."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    copy, dead, other = copy_of(), app.other("dead"), app.other()
+    app.lab.runs(dead, copy)
+    app.lab.kill(dead)
+    orphan = app.lab.claim(other, copy, dead)
+    assert other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
+    entry = Entry(app.lab.recovered(copy, orphan), broker=app.broker, payload=b"m", phase=Phase.ENDED, taken_back=True)
+    runtime.ledger.let_go(entry)
+    assert app.lab.state(copy) == "requeued"
+    assert app.lab.start(other, entry.copy).answer is Start.RUN
 
 
 def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:

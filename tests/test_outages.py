@@ -8,6 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -21,6 +22,7 @@ from dramatiq.results import ResultMissing
 from dramatiq_inflight import InFlightTracker, current
 from dramatiq_inflight.lease import JUST_NOW
 from dramatiq_inflight.moment import Moment
+from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.runtime import Runtime
 
@@ -545,3 +547,42 @@ def test_a_requeue_that_fails_does_not_end_the_consumer(app: App) -> None:
     message: Any = Message("default.DQ", "work", (), {}, {"redis_message_id": "x"})
     with pytest.raises(ConnectionClosed):
         tagged.requeue([message])
+
+
+@pytest.mark.usefixtures("quick_restarts")
+def test_a_message_that_cannot_be_decoded_stays_fetched(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends its consumer once; given back by the next one it would end that, too, and turn its queue over."""
+    actor = app.actor(app.ran.append, actor_name="work")
+    app.start()
+    held = Held(app)
+    first = held.consumer()
+    wait_until(lambda: first._compare_at > 0, what="its consumer has begun")
+    app.client.hset(f"{app.broker.namespace}:default.msgs", "bad", b"\x80 no JSON")
+    app.client.rpush(f"{app.broker.namespace}:default", "bad")
+    wait_until(lambda: app.worker and app.worker.consumers["default"].consumer not in (first, None), what="a new one")
+    for sent in ([0], [0, 1], [0, 1, 2]):
+        actor.send(sent[-1])
+        wait_until(partial(app.ran.__eq__, sent), what="it runs")
+    assert caplog.text.count("Consumer encountered an unexpected error") == 1
+    assert app.client.smembers(held.prefix + "default") == {b"bad"}
+
+
+def test_what_a_stopped_worker_held_comes_back_to_the_next_one(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be given back: Redis was away while the worker stopped."""
+    actor = app.actor(app.ran.append, actor_name="work")
+    app.start()
+    held = Held(app)
+    actor.send_with_options(args=(1,), delay=3_000)
+    wait_until(lambda: held.fetched("default.DQ") == 1, what="it is in memory")
+
+    def away(*args: Any) -> None:
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.broker, "do_requeue", away)
+        patch.setattr(RedisQueues, "give_back", away)
+        app.stop()
+    assert held.fetched("default.DQ") == 1
+    app.start()
+    wait_until(lambda: app.ran == [1], what="it runs")
+    app.join()

@@ -328,6 +328,22 @@ def test_a_worker_that_leaves_lets_go_of_what_it_has_claimed(fleet: Fleet) -> No
     assert [message.message_id for message in fleet.enqueued()] == [id]
 
 
+def test_an_encoder_that_fails_for_a_moment_sets_nothing_aside(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys, or its blobs, may be with a service that is away: the messages wait."""
+    ids = fleet.dead("dead", 3, apart=True)
+    recovery = fleet.recovery("r", apart=True)
+
+    def away(data: bytes) -> Any:
+        raise ConnectionError("the keys are away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dramatiq.get_encoder(), "decode", away)
+        swept = recovery.sweep()
+    assert (swept.refused, swept.set_aside, fleet.lab.names() & {"aside"}) == (3, 0, set())
+    fleet.are_due(*ids)
+    assert recovery.sweep().copied == 3
+
+
 # In company.
 
 

@@ -434,6 +434,25 @@ def test_what_hangs_does_not_keep_its_recovered_copy_from_running_beside_it(app:
     assert app.unsettled() == set()
 
 
+def test_a_stalled_last_chance_lets_its_recovery_in(app: App) -> None:
+    """Recovery decodes nothing beside a message that is alone, but this one is another worker's by now."""
+    runs: list[int] = []
+    go = threading.Event()
+
+    def work() -> None:
+        runs.append(1)
+        go.wait(30)  # no interrupt reaches it there
+
+    actor = app.actor(work, stall_timeout=0.1, on_stall="recover", max_recoveries=1)
+    app.send_orphan(actor, limit=1)
+    app.start(threads=2)
+    try:
+        wait_until(lambda: runs, what="it runs alone")
+        wait_until(app.dead_letters, what="it is put back")
+    finally:
+        go.set()
+
+
 def test_a_stall_that_was_fenced_is_tried_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its start had not been recorded: once it is, it stalls like any other."""
     began, go = threading.Event(), threading.Event()
