@@ -183,6 +183,8 @@ class RedisConsumer(_Consumer):
           ConnectionClosed: Redis is away.  Dramatiq's consumer thread would end by any other error.
         """
         messages = list(messages)
+        if messages:
+            self._queues.gives_back()
         try:
             super().requeue(messages)
         except redis.RedisError as error:

@@ -60,7 +60,7 @@ class Enqueues:
 
     def delay(self, message: Any) -> None:
         """Remember under which id the broker knows a copy that waits in our memory for its time."""
-        if self.runtime is not None and self.runtime.queues is not None:
+        if self.runtime is not None and self.runtime.broker_queues is not None:
             message.options[DELIVERY] = message.queue_name, message.options.get("redis_message_id", "")
 
     def begin(self, broker: Broker, message: Any, delay: int | None) -> None:

@@ -10,6 +10,7 @@ never doubles with the broker's own maintenance, or with another recoverer.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
@@ -26,6 +27,9 @@ from .wire import Call
 
 __all__ = ["RedisQueues"]
 
+#: For how long a command that was given up may still arrive, seconds: kernels send again for a quarter of an hour.
+MAY_ARRIVE = 3600.0
+
 
 class RedisQueues:
     """The queues of one RedisBroker.
@@ -41,6 +45,7 @@ class RedisQueues:
         self.namespace: str = broker.namespace
         self._client = client
         self._keys: dict[str, tuple[str, ...]] = {}
+        self._gave_back_at = float("-inf")
 
     @classmethod
     def of(cls, broker: Broker, client: redis.Redis | None = None) -> RedisQueues | None:
@@ -171,8 +176,24 @@ class RedisQueues:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        own = self._client.sismember(self._acks(self.broker.broker_id, queue), copy_id)
-        return bool(own), bool(self._client.hexists(self._messages(queue), copy_id))
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.sismember(self._acks(self.broker.broker_id, queue), copy_id)
+        pipeline.hexists(self._messages(queue), copy_id)
+        own, stored = pipeline.execute()
+        return bool(own), bool(stored)
+
+    def gives_back(self) -> None:
+        """Note that a worker of this broker gives back what it has fetched.
+
+        The command may arrive once more, minutes after it was given up and sent again.  It then takes away what the
+        worker has fetched anew.
+        """
+        self._gave_back_at = time.monotonic()
+
+    @property
+    def has_given_back(self) -> bool:
+        """True while a command that gave something back may still arrive."""
+        return time.monotonic() - self._gave_back_at < MAY_ARRIVE
 
     def ack_call(self, queue: str, copy_id: str) -> Call:
         """The broker's script that acknowledges one of its own copies."""
@@ -243,6 +264,8 @@ class RedisQueues:
     def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str], *, at: int = 0) -> None:
         # As RedisBroker's own do_requeue, but in the other worker's name.  The command also notes a heartbeat for that
         # name: at time 0 for the dead, so that they look no younger than they are.
+        if broker_id == self.broker.broker_id:
+            self.gives_back()
         script, keys, args = self._dispatch("requeue", at, queue, broker_id, ids)
         script(keys=keys, args=args, client=self._client)
 

@@ -97,9 +97,10 @@ class Runtime:
             )
         #: Whether another process beats and answers for this one.
         self._attended = False
-        self._broker_queues = RedisQueues.of(broker, client if shared else None)
+        #: The RedisBroker's queues, on whatever Redis they are.
+        self.broker_queues = RedisQueues.of(broker, client if shared else None)
         #: The RedisBroker's queues, where they are on the tracker's own Redis.
-        self.queues = self._broker_queues if shared else None
+        self.queues = self.broker_queues if shared else None
         #: Whether a success is settled in the same write as its ack; else just before it.
         self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
         self.registry = Registry(
@@ -117,11 +118,11 @@ class Runtime:
         self.left = False
         self.deliveries = Deliveries(
             self.registry,
-            self._broker_queues,
+            self.broker_queues,
             is_for_others=lambda message: self.handing_back.begun and policy_of(message).hand_back is not None,
         )
         self.recovery = recovery_of(
-            self.registry, broker, settings, policy_of, queues=self._broker_queues, shared=shared
+            self.registry, broker, settings, policy_of, queues=self.broker_queues, shared=shared
         )
         self.recovery.in_company = self._in_company
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
@@ -209,8 +210,8 @@ class Runtime:
 
     def start(self) -> None:
         """Start to beat and to recover, and let acknowledgements take the finish along where they can."""
-        if self._broker_queues is not None:
-            self._broker_queues.attach()
+        if self.broker_queues is not None:
+            self.broker_queues.attach()
         if self.finishes_with_ack and self.queues is not None:
             self.queues.ack_with(self._finish_and_ack)
         self.heartbeat.start()
@@ -259,8 +260,8 @@ class Runtime:
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
         self.deliveries.detach(self.broker, over=not self.table.entries())
-        if self._broker_queues is not None:
-            self._broker_queues.detach()
+        if self.broker_queues is not None:
+            self.broker_queues.detach()
         self.heartbeat.stop()
         self.bookkeeping.stop()
         self.heartbeat.beat()
@@ -291,16 +292,16 @@ class Runtime:
             self.watch.stop()  # also one that never began
         self.registry.close()
         self.listener.close()
-        if self._broker_queues is not None:
-            self._broker_queues.close()
+        if self.broker_queues is not None:
+            self.broker_queues.close()
 
     def forked(self) -> None:
         """This process is a child of the worker's: it keeps checkpoints of the message that forked it, and no more."""
         self.left = True  # a worker that starts in the child is another
         self.table.forked()
         self.registry.forked()
-        if self._broker_queues is not None:
-            self._broker_queues.forked()
+        if self.broker_queues is not None:
+            self.broker_queues.forked()
 
     def broker_keys(self, queue: str) -> tuple[str, ...]:
         """The broker's ack set of this worker for a queue, and the queue's messages, if on the tracker's Redis."""
@@ -321,21 +322,26 @@ class Runtime:
         self.recovery_thread.wake()
 
     def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False) -> bool:
-        """Whether a delivery that waited in our memory was given to others while we were taken for dead.
+        """Return True if the broker has given a delivery that waited in our memory to another worker.
 
-        Costs nothing for a worker that never was.  Tracked messages that are about to run need no such question:
-        their start asks it in passing.
+        That happens while this worker is declared dead, and when a command that gave messages back arrives late.
+        Costs nothing for a worker that neither has happened to.  Tracked messages that are about to run need no such
+        question: their start asks it in passing.
 
         Parameters:
-          always: Ask even if we never were: RedisBroker's maintenance may be wrong about us as well.
+          always: Ask in any case: RedisBroker's maintenance may be wrong about us as well.
         """
-        if self.queues is None or not (always or self.lease.revived or self.lease.silent):
+        queues = self.broker_queues
+        judged = self.queues is not None and (always or self.lease.revived or self.lease.silent)
+        if queues is None or not (judged or queues.has_given_back):
             return False
         try:
             if always:
                 self.registry.beat()  # says whether Redis has lost its data, if we have not heard of that yet
-            own, stored = self.queues.has_delivery(queue, copy_id)
-            return not own and (stored or not self.may_have_lost_data() or self.registry.was_handed_back())
+            own, stored = queues.has_delivery(queue, copy_id)
+            if own or stored or self.queues is None:  # a Redis apart may have lost what it does not have
+                return stored and not own
+            return not self.may_have_lost_data() or self.registry.was_handed_back()
         except redis.RedisError:
             return False
 

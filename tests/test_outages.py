@@ -16,6 +16,7 @@ import pytest
 import redis
 from dramatiq import Message
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.common import current_millis
 from dramatiq.errors import ConnectionClosed
 from dramatiq.results import ResultMissing
 
@@ -586,3 +587,50 @@ def test_what_a_stopped_worker_held_comes_back_to_the_next_one(app: App, monkeyp
     app.start()
     wait_until(lambda: app.ran == [1], what="it runs")
     app.join()
+
+
+class Another:
+    """Another worker of the broker, to which the broker gives what the app's worker holds."""
+
+    def __init__(self, held: Held) -> None:
+        self.client: Any = held.app.client
+        self.own = held.prefix
+        self.other = f"{held.app.broker.namespace}:__acks__.another."
+
+    def gets(self, queue: str) -> None:
+        """The command that gave the worker's messages back arrives once more, and the other one is the first to fetch."""
+        (copy_id,) = self.client.smembers(self.own + queue)
+        assert self.client.smove(self.own + queue, self.other + queue, copy_id)
+
+    def gives_back(self, app: App, queue: str) -> None:
+        (copy_id,) = self.client.smembers(self.other + queue)
+        self.client.srem(self.other + queue, copy_id)
+        self.client.rpush(f"{app.broker.namespace}:{queue}", copy_id)
+
+
+@pytest.mark.parametrize("by", ["dramatiq", "the tracker"])
+@pytest.mark.usefixtures("quick_restarts")
+def test_what_was_given_back_twice_runs_once(
+    either_app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The worker holds its delayed message again when the command that gave it back arrives once more."""
+    app = either_app
+    actor = app.actor(app.ran.append, actor_name="work", track_inflight=False)
+    app.start()
+    held = Held(app)
+    actor.send_with_options(args=(1,), delay=3_600_000)
+    wait_until(lambda: held.fetched("default.DQ") == 1, what="it is in memory")
+    consumer = held.consumer("default.DQ")
+    held.fails("default.DQ", redis.ConnectionError("reset") if by == "the tracker" else RuntimeError("as asked for"))
+    wait_until(lambda: held.consumer("default.DQ") not in (None, consumer), what="its consumer is a new one")
+    assert app.worker is not None
+    delayed = app.worker.consumers["default.DQ"]
+    wait_until(lambda: held.fetched("default.DQ") == 1 and delayed.delay_queue.qsize() == 1, what="it is held again")
+    another = Another(held)
+    another.gets("default.DQ")
+    monkeypatch.setattr(dramatiq.worker, "current_millis", lambda: current_millis() + 3_600_000)
+    wait_until(lambda: "was given to another worker" in caplog.text, what="its time comes")
+    another.gives_back(app, "default.DQ")
+    wait_until(lambda: app.ran, what="it runs")
+    app.join()
+    assert app.ran == [1]
