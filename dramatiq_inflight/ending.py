@@ -82,6 +82,8 @@ class Ending:
                 except redis.RedisError:
                     pass  # its copy waits until its release is told
             enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_taken(entry))
+            if entry.handed_back and not entry.retried:
+                entry.told = False  # the copy that it was let go for is refused
             entry.acking_since = time.monotonic()
         if entry is None:
             self._settle_unseen(message, "completed")

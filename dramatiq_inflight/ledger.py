@@ -141,7 +141,7 @@ class Ledger:
         )
 
     def let_go(self, entry: Entry) -> None:
-        """Tell Redis that a message has failed; if it is stranded, that nothing comes next unless recovery sees to it.
+        """Tell Redis that a message has failed; if it is stranded, that recovery has to enqueue what comes next.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -150,13 +150,14 @@ class Ledger:
             if entry.lost:
                 return
             outcome = self._let_go(entry)
-            # What is stranded has no other copy: its record is written where Redis has lost it.
+            # What is stranded has no other copy: its record is written where Redis has lost it, or has let it go.
             if (outcome in OWNED and self._finds_run(entry)) or (entry.stranded and self._is_written(entry, outcome)):
                 outcome = self._let_go(entry)
             entry.told = True
         if outcome is Finished.HANDED_OVER:
             self.logger.warning(
-                "Message %s failed and its retry could not be enqueued; recovery enqueues it.", entry.copy.message_id
+                "Message %s ended here, and its next copy could not be enqueued; recovery enqueues it.",
+                entry.copy.message_id,
             )
             self.on_hand_over()
 
@@ -187,9 +188,10 @@ class Ledger:
         return entry.run > 0
 
     def _is_written(self, entry: Entry, outcome: Finished) -> bool:
-        if outcome is Finished.GONE:
+        missing = outcome is Finished.GONE or (outcome is Finished.FENCED and entry.handed_back)
+        if missing:
             self._mend(entry)
-        return outcome is Finished.GONE and bool(entry.run) and not entry.lost
+        return missing and bool(entry.run) and not entry.lost
 
     def hand_back(self, entry: Entry) -> None:
         """Tell Redis that a message has stopped, and is about to be enqueued again: whichever copy starts, may.

@@ -334,7 +334,7 @@ def test_a_retry_that_could_not_be_enqueued_is_recovered_with_its_count(
     wait_until(lambda: len(retries) == 2, what="recovery has enqueued it")
     app.join()
     assert retries == [0, 1]
-    assert "its retry could not be enqueued; recovery enqueues it" in caplog.text
+    assert "its next copy could not be enqueued; recovery enqueues it" in caplog.text
     assert states[0] in ("requeued", "recovering")
 
 

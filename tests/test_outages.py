@@ -598,7 +598,7 @@ class Another:
         self.other = f"{held.app.broker.namespace}:__acks__.another."
 
     def gets(self, queue: str) -> None:
-        """The command that gave the worker's messages back arrives once more, and the other one is the first to fetch."""
+        """The command that gave the worker's messages back arrives once more, and the other one fetches first."""
         (copy_id,) = self.client.smembers(self.own + queue)
         assert self.client.smove(self.own + queue, self.other + queue, copy_id)
 

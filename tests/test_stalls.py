@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 from dramatiq.broker import MessageProxy
-from dramatiq.middleware import CurrentMessage
+from dramatiq.middleware import CurrentMessage, SkipMessage
 
 from dramatiq_inflight import EventKind, HandBack, Inspector, MessageLost, current
 from dramatiq_inflight.broker_copies import ACK_TTL
@@ -194,6 +194,45 @@ def test_one_that_does_not_stop_is_interrupted(app: App) -> None:
     app.join()
     assert runs == ["run", "interrupted", "run"]
     assert app.dead_letters() == []
+
+
+@pytest.mark.parametrize("error", [SkipMessage("a lock is held"), RuntimeError("the queue is full")])
+def test_one_whose_copy_is_refused_is_recovered(
+    app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """By a sweep, at once: it is not in the queue, and its deadline there is ten TTLs away."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("dramatiq_inflight.continuations.PAUSE", 0.01)
+    stopping, runs = threading.Event(), list[int]()
+
+    def work() -> None:
+        handle = current()
+        assert handle is not None
+        runs.append(handle.crashes)
+        while len(runs) == 1:
+            time.sleep(0.005)
+
+    enqueue = app.broker.enqueue
+
+    def refusing(message: Any, *, delay: int | None = None) -> Any:
+        if stopping.is_set():
+            raise error
+        return enqueue(message, delay=delay)
+
+    actor = app.actor(work, hand_back=0)
+    monkeypatch.setattr(app.broker, "enqueue", refusing)
+    app.start(threads=1)
+    actor.send()
+    wait_until(lambda: runs, what="it runs")
+    stopping.set()
+    app.stop()
+    stopping.clear()
+    assert "its next copy could not be enqueued; recovery enqueues it" in caplog.text
+    app.start(threads=1)
+    wait_until(lambda: len(runs) == 2, what="it runs again")
+    app.join()
+    assert runs == [0, 0]
+    assert app.unsettled() == set()
 
 
 def test_an_actor_may_stop_by_itself_and_nothing_follows_yet(app: App) -> None:
