@@ -4,6 +4,7 @@
 
 - A connection is bounded: its opening (names, sentinels, credentials, TLS), its commands, its answers.
 - An answer that says "wrong server" drops the connection, and all idle ones; a new one reaches the right server.
+- Of a name with several addresses, the one that led to the server before is tried first: others may swallow packets.
 - A connection that was idle for a second proves that it is alive before it is used.  A balancer that has forgotten it
   swallows what is sent, and no error comes.
 - An answer that is late is compared with a new connection's: if that one is answered, this one is dead.
@@ -69,6 +70,8 @@ class _Rules:
         #: When the newest connection was opened that was answered beside another one; since when connections are
         #: believed to lead to the right server (``time.monotonic``).
         self.answered_at = self.trusted_since = float("-inf")
+        #: The address, of those that a name has, that led to the server before; empty: none that is known.
+        self.address = ""
         own: Any = ruled(connection_class)  # type: ignore[arg-type]
         super().__init__(connection_class=own, **arguments)  # type: ignore[call-arg]
 

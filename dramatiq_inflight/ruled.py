@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from functools import cache
@@ -49,6 +50,8 @@ class _Ruled:
     given_up = False
     #: Whether the next answer may take all its time, without a look at another connection.
     waits_out = False
+    #: The address that it was opened to, where it is one of a network.
+    address = ""
     #: Whether it is to show that it is alive, and whether a new connection was answered while this one was not.
     proving = outdone = False
     #: How long a command may take, and until a late answer is looked into; how long it waits now, seconds.
@@ -60,11 +63,15 @@ class _Ruled:
             return
         if self.given_up:
             raise redis.TimeoutError("this connection hangs while it is opened")
-        self.pool.in_time(super().connect, self, within)  # type: ignore[misc]
+        self.pool.in_time(self._open, self, within)
         self.timeout = self.waiting = self.pool.connection_kwargs["socket_timeout"]
         self.patience = min(LATE, self.timeout) if self.pool.looks else self.timeout
         self.ready, self.owed, self.sent_at = True, 0, time.monotonic()
         self.opened_at = self.sent_at
+
+    def _open(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.pool.address = self.address  # also of one that was given up: the next one will be in time
 
     def disconnect(self, *args: Any, **options: Any) -> None:
         """Close it."""
@@ -192,7 +199,29 @@ class _Ruled:
         self.pool.trusted_since = time.monotonic()  # those that are in use are closed when they are given back
         self.pool.distrust()
         if says_wrong_server(error):
+            self.pool.address = ""
             self.pool.on_wrong_server(error)
+
+
+class _Addressed(redis.Connection):
+    """A connection to one address after the other, of those that a name has.  TLS is wrapped around it, by the name."""
+
+    pool: Any
+    address: str
+
+    def _connect(self) -> Any:
+        name, failure = self.host, OSError("the name has no address")
+        found = socket.getaddrinfo(name, self.port, self.socket_type, socket.SOCK_STREAM)
+        addresses = dict.fromkeys(str(info[4][0]) for info in found)
+        for address in sorted(addresses, key=lambda address: address != self.pool.address):
+            self.host = self.address = address
+            try:
+                return super()._connect()  # type: ignore[no-untyped-call]
+            except OSError as error:
+                failure = error
+            finally:
+                self.host = name
+        raise failure
 
 
 @cache
@@ -201,4 +230,7 @@ def ruled(connection_class: Any) -> Any:
     if issubclass(connection_class, _Ruled):
         return connection_class
     plain = {"plain_send": connection_class.send_packed_command, "plain_read": connection_class.read_response}
-    return type(connection_class.__name__, (_Ruled, connection_class), plain)
+    classes: tuple[Any, ...] = (connection_class,)
+    if issubclass(connection_class, redis.Connection):  # not a Unix socket's
+        classes = (_Addressed,) if connection_class is redis.Connection else (connection_class, _Addressed)
+    return type(connection_class.__name__, (_Ruled, *classes), plain)

@@ -540,6 +540,63 @@ def test_a_resolver_that_hangs_is_not_waited_for(
     assert_bounded(registry, hangs)
 
 
+@pytest.fixture
+def swallowing(own_server: RedisServer) -> Iterator[list[str]]:
+    """Addresses that answer nothing to whoever connects to the server's port."""
+    addresses, sockets = ["127.0.0.2", "127.0.0.3"], list[socket.socket]()
+    for address in addresses:
+        listener = socket.create_server((address, own_server.port), backlog=0)
+        sockets.append(listener)
+        for _ in range(3):
+            sockets.append(socket.socket())
+            sockets[-1].setblocking(False)
+            sockets[-1].connect_ex((address, own_server.port))
+    yield addresses
+    for one in sockets:
+        one.close()
+
+
+def test_a_name_whose_first_addresses_swallow_is_reached(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, swallowing: list[str]
+) -> None:
+    """They take longer than a connection may; the address that has answered is tried first from then on."""
+    resolve, asked = socket.getaddrinfo, list[str]()
+
+    def resolving(host: str, *args: Any, **options: Any) -> Any:
+        asked.append(host)
+        addresses = [*swallowing, "127.0.0.1"] if host == "redis.test" else [host]
+        return [info for address in addresses for info in resolve(address, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolving)
+    client: Any = bounded_client(redis.Redis(host="redis.test", port=own_server.port))
+
+    def pings() -> bool:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    wait_until(pings, what="it is reached")
+    client.connection_pool.disconnect()
+    asked.clear()
+    assert client.ping()
+    assert [host for host in asked if host != "redis.test"] == ["127.0.0.1"]
+    client.connection_pool.close()
+
+
+def test_the_address_of_a_wrong_server_is_not_tried_first(pair: FailoverPair) -> None:
+    """A name may have the addresses of a primary and of its replicas."""
+    client: Any = bounded_client(redis.Redis(port=pair.proxies[0].port))
+    pool, first = client.connection_pool, list[str]()
+    pool.on_wrong_server = lambda error: first.append(pool.address)
+    assert client.ping()
+    assert pool.address in ("127.0.0.1", "::1")
+    pair.fail_over()
+    assert client.set("a", "write")
+    assert first == [""]
+    pool.close()
+
+
 def test_credentials_that_hang_are_not_waited_for(own_server: RedisServer, namespace: str) -> None:
     """A provider asks somebody else over a network of its own."""
     hangs = Hangs(lambda: ("default", ""))
