@@ -182,9 +182,9 @@ def test_a_zombie_that_succeeds_before_the_copy_starts_settles_it(
     cluster_.app.gated.send("m", str(tmp_path / "{}"))
     cluster_.wait(lambda: starts(history, "m") == 1)
     owner = cluster_.worker(threads=1, TEST_GATE_SUFFIX="b")
+    zombie.pause()  # or it may be the one that fetches what is to keep the owner busy
     cluster_.app.gated.send("keeps the owner busy", str(tmp_path / "{}"))
     cluster_.wait(lambda: starts(history, "keeps the owner busy") == 1)
-    zombie.pause()
     cluster_.wait(lambda: "left behind was recovered" in owner.output(), what="recovered, not started")
     (tmp_path / "a").touch()
     zombie.resume()
