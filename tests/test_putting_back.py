@@ -344,6 +344,30 @@ def test_an_encoder_that_fails_for_a_moment_sets_nothing_aside(fleet: Fleet, mon
     assert recovery.sweep().copied == 3
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the recoverer goes on."""
+
+
+def kill(*args: Any, **options: Any) -> Any:
+    raise Killed
+
+
+@pytest.mark.parametrize("step", ["decode", "encode", "enqueue"])
+def test_a_message_that_kills_whoever_copies_it_is_set_aside(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Each step may take more memory than there is."""
+    fleet.dead("dead", 1, apart=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.broker if step == "enqueue" else dramatiq.get_encoder(), step, kill)
+        for n in range(3):
+            recovery = fleet.recovery(f"r{n}", apart=True)
+            with pytest.raises(Killed):
+                recovery.sweep()
+            fleet.lab.kill(recovery.registry)
+    assert fleet.recovery("last", apart=True).sweep().set_aside == 1
+
+
 # In company.
 
 
