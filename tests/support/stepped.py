@@ -49,7 +49,7 @@ from .servers import another_database
 __all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "locks_left", "quick_consumers", "where"]
 
 #: How long a thread may take for what takes milliseconds, before it counts as hanging, seconds.
-HANGS = 15.0
+HANGS = 60.0
 
 #: By how much the consumers are ahead of time once delays are over, milliseconds.
 AHEAD = 10 * 365 * 24 * 3600 * 1000
@@ -185,7 +185,7 @@ class World:
             redis_url=None if kind == "redis" else tracked,
             heartbeat_interval=20,
             heartbeat_ttl=60,
-            recovery_interval=20,
+            recovery_interval=3600,  # the scenarios sweep
             watch_processes=False,
             fence_ttl=600,
         )
