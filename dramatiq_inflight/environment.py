@@ -40,7 +40,6 @@ VARIABLES: Final[Mapping[str, str]] = {
     "interrupt_on_loss": "PROCESSING_INTERRUPT_ON_LOSS",
     "hand_back": "PROCESSING_HAND_BACK",
     "stall_timeout": "PROCESSING_STALL_TIMEOUT",
-    "on_stall": "PROCESSING_ON_STALL",
     "remember_completed": "PROCESSING_REMEMBER_COMPLETED",
     "alone_timeout": "PROCESSING_ALONE_TIMEOUT",
     "alone_in": "PROCESSING_ALONE_IN",
@@ -61,7 +60,7 @@ _PARSERS: Final[Mapping[str, str]] = {
 }
 
 #: Those that cannot be ``None``.
-_NEVER_NONE: Final = frozenset({"on_orphan", "recovery_delay", "interrupt_on_loss", "on_stall", "remember_completed"})
+_NEVER_NONE: Final = frozenset({"on_orphan", "recovery_delay", "interrupt_on_loss", "remember_completed"})
 
 
 class Source:

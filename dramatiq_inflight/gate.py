@@ -141,13 +141,6 @@ class Gate:
             self._alone.thread, self._alone.until = NOBODY, 0.0
             self._tell_all()
 
-    def admit(self, thread: int) -> None:
-        """The message of that thread is another worker's, and cannot be convicted any more: others may come in."""
-        with self._lock:
-            if self._alone is not None and self._alone.thread == thread:
-                self._let_in()
-                self._tell_all()
-
     def expel(self, thread: int) -> None:
         """The message of that thread has ended, and Dramatiq has not said so."""
         with self._lock:

@@ -142,7 +142,7 @@ class Event:
         if self.kind is EventKind.CLEARED and self.after_ms is not None:
             said += f", {self.after_ms / 1000:.1f} s after its death"
         if self.kind is EventKind.STALLED and self.after_ms is not None:
-            said += f": {self.after_ms / 1000:.0f} s without a checkpoint{STALL.get(self.how, '')}"
+            said += f": {self.after_ms / 1000:.0f} s without a checkpoint"
         if self.kind is EventKind.RECOVERED and self.how:
             said += f" ({HOW.get(self.how, self.how)})"
         if self.kind is EventKind.FENCED:
@@ -178,8 +178,6 @@ SAID = {
     EventKind.CONDEMNED: "sent to the dead-letter queue by an operator",
     EventKind.DISCARDED: "discarded by an operator",
 }
-
-STALL = {"recovering": ", recovered", "condemned": ", dead-lettered"}
 
 HOW = {"silent": "its worker did not answer"}
 

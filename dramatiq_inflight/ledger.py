@@ -267,8 +267,9 @@ class Ledger:
     def lose(self, entry: Entry) -> None:
         """Another worker has the message, or is to have it."""
         entry.lost = True
-        wanted = entry.policy.interrupt_on_loss or entry.policy.on_stall == "recover"
-        interrupted = wanted and entry.strand is not None and entry.strand.interrupt(MessageLost)
+        interrupted = (
+            entry.policy.interrupt_on_loss and entry.strand is not None and entry.strand.interrupt(MessageLost)
+        )
         self.logger.warning(
             "Message %s was taken over while this worker was silent, or by force. It %s here, and changes nothing.",
             *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),

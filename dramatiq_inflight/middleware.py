@@ -73,8 +73,6 @@ class InFlightTracker(Middleware):
         ``None``: to its end (``PROCESSING_HAND_BACK``; ``None``).
       stall_timeout: How long a message may run without a checkpoint until that is reported; ``None``: for ever
         (``PROCESSING_STALL_TIMEOUT``; ``None``).
-      on_stall: ``"report"``, or ``"recover"``: it is interrupted, counted as a crash, and runs again
-        (``PROCESSING_ON_STALL``; ``report``).
       remember_completed: How long a completion is remembered at the least, so that what is delivered again does not run
         (``PROCESSING_REMEMBER_COMPLETED``; 0).
       alone_timeout: How long a message on its last chance waits for the others in its process to end, and how long they

@@ -16,7 +16,6 @@ __all__ = [
     "Mended",
     "Requeued",
     "Saved",
-    "Stalled",
     "Start",
     "Started",
 ]
@@ -169,15 +168,4 @@ class Saved(enum.Enum):
 
     SAVED = "saved"
     #: Another run has the message: nothing was changed.
-    FENCED = "fenced"
-
-
-class Stalled(enum.Enum):
-    """What became of a message that does not move."""
-
-    NOTED = "noted"
-    RECOVERING = "recovering"
-    #: It has stalled too often.
-    CONDEMNED = "condemned"
-    #: Another run has it, or its start is not recorded.
     FENCED = "fenced"

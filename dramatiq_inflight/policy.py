@@ -45,10 +45,8 @@ class Policy:
     #: How long it may go on when its worker shuts down, seconds; then it is interrupted and enqueued again, as it is
     #: when it stops by itself.  ``None``: it is not.
     hand_back: float | None = None
-    #: How long it may run without a checkpoint, seconds; ``None``: for ever.
+    #: How long it may run without a checkpoint until that is reported, seconds; ``None``: for ever.
     stall_timeout: float | None = None
-    #: What comes of it then: ``report``, or ``recover`` (it is interrupted, counted as a crash, and runs again).
-    on_stall: str = "report"
     #: How long its completion is remembered at the least, seconds: what is delivered again within that does not run.
     remember_completed: float = 0.0
 
@@ -62,7 +60,7 @@ class Policy:
     @property
     def may_interrupt(self) -> bool:
         """Whether a run may have to be interrupted."""
-        return self.interrupt_on_loss or self.hand_back is not None or self.on_stall == "recover"
+        return self.interrupt_on_loss or self.hand_back is not None
 
     @property
     def tailored(self) -> bool:
@@ -112,13 +110,6 @@ def check_recovery_delay(value: object, name: str) -> float:
     return float(value)
 
 
-def check_on_stall(value: object, name: str) -> str:
-    """``report`` or ``recover``."""
-    if value not in ("report", "recover"):
-        raise ConfigurationError(f"{name} is {value!r}; it must be 'report' or 'recover'.")
-    return str(value)
-
-
 def check_optional_time(value: object, name: str) -> float | None:
     """Seconds from 0, or ``None``."""
     if value is None:
@@ -164,7 +155,6 @@ CHECKS: Final[Mapping[str, Callable[[object, str], Any]]] = {
     "interrupt_on_loss": check_flag,
     "hand_back": check_optional_time,
     "stall_timeout": check_timeout,
-    "on_stall": check_on_stall,
     "remember_completed": check_recovery_delay,
 }
 

@@ -65,25 +65,19 @@ class PuttingBack(Making):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._reasons: dict[str, str] = {}
         self._mutex = threading.Lock()  # worker threads add to `leftovers`
         #: What was logged: why messages cannot be enqueued, by id, and why the broker cannot be reached.
         self._refusals: dict[str, str] = {}
         self._away = ""
         self._failures = Failures()
 
-    def leave_over(self, message_id: str, dead: str, reason: str = "") -> None:
+    def leave_over(self, message_id: str, dead: str) -> None:
         """What was claimed elsewhere in this process: the next sweep puts it back.
 
         The record has the payload until then.
-
-        Parameters:
-          reason: Why it is dead-lettered, if it is, and not by the blame rule.
         """
         with self._mutex:
             self.leftovers[message_id] = dead
-            if reason:
-                self._reasons[message_id] = reason
 
     def let_go(self) -> None:
         """Let go of what was claimed here and not brought to an end: this worker shuts down, and others can do it.
@@ -141,9 +135,7 @@ class PuttingBack(Making):
                 continue
             begun = time.monotonic()
             try:
-                copy, delay, why = self.copy_of(
-                    message, orphan, dead, reason or self._reasons.get(orphan.message_id, "")
-                )
+                copy, delay, why = self.copy_of(message, orphan, dead, reason)
                 with own_enqueue():
                     enqueued = self.enqueue(copy, delay=round(delay * 1000) or None)
             except Exception as error:
@@ -234,7 +226,7 @@ class PuttingBack(Making):
                 )
 
     def _is_over(self, message_id: str) -> None:
-        for kept in (self.leftovers, self._reasons, self._refusals):
+        for kept in (self.leftovers, self._refusals):
             kept.pop(message_id, None)
 
     def _tell(self, incident: Incident, message: Message[object] | None) -> None:

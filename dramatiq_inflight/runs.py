@@ -12,7 +12,7 @@ import redis
 
 from .marks import Copy
 from .moment import Moment
-from .outcomes import Finished, Mended, Saved, Stalled, Start, Started
+from .outcomes import Finished, Mended, Saved, Start, Started
 from .scripting import Scripting, flag, ms
 from .wire import Call
 
@@ -104,20 +104,17 @@ class Runs(Scripting):
         raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
 
-    def stall(
-        self, message_id: str, run: int, *, recover: bool, still: float, hold: float, origin: str = ""
-    ) -> Stalled:
-        """A message that runs here has not moved for `still` seconds.  One round trip.
+    def stall(self, message_id: str, run: int, *, still: float, origin: str = "") -> bool:
+        """Note that a message that runs here has not moved for `still` seconds.  One round trip.
 
-        Parameters:
-          recover: Its run is given up, and this incarnation claims it, for `hold` seconds.
+        Returns: False if another run has it, or its start is not recorded.
         """
         reply = self._own(
             "stall",
-            [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, flag(recover), round(still * 1000), ms(hold), origin],
+            [self.keys.record(message_id), self.keys.heartbeats, *self.keys.journal],
+            [self.me, self.ttl_ms, message_id, run, round(still * 1000), origin],
         )
-        return Stalled(reply[0].decode())
+        return bool(reply[0] == b"noted")
 
     def mend(
         self,

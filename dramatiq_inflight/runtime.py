@@ -51,9 +51,6 @@ __all__ = ["Runtime"]
 #: How long to wait until Redis is told again that this worker shuts down, seconds.
 ANNOUNCE_AGAIN = 0.1
 
-#: Why a message is dead-lettered that has stalled.
-STALLED = "it has stalled too often: it ran for longer than its stall_timeout without a checkpoint or an end"
-
 
 class Runtime:
     """One incarnation, from the boot of its worker to the end of its shutdown.
@@ -174,9 +171,7 @@ class Runtime:
         )
         tell_children(self)
         self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
-        self.stalls = Stalls(
-            self.registry, self.table, self._lose_stalled, self._recover_here, settings.recovery_lock_ttl
-        )
+        self.stalls = Stalls(self.registry, self.table)
 
     def register(self) -> None:
         """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later.
@@ -387,16 +382,6 @@ class Runtime:
             yield all(self.ledger.accompany(entry) for entry in alone)
         finally:
             self.gate.leave()
-
-    def _lose_stalled(self, entry: Entry) -> None:
-        """A stalled run was given up: recovery, which does not decode beside a message that is alone, may begin."""
-        self.ledger.lose(entry)
-        self.gate.admit(entry.thread)
-
-    def _recover_here(self, message_id: str) -> None:
-        """What this incarnation has claimed itself: its recovery puts it back."""
-        self.recovery.leave_over(message_id, "", STALLED)
-        self.recovery_thread.wake()
 
     def _told(self, word: str) -> None:
         """Another incarnation says something to this one."""

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import redis
 from dramatiq.logging import get_logger
 
 from .bell import Bell
-from .outcomes import Stalled
 from .registry import Registry
-from .table import NEVER, Entry, Phase, Table
+from .table import Entry, Phase, Table
 
 __all__ = ["Stalls"]
 
@@ -23,29 +21,13 @@ SHORTEST, LONGEST = 0.05, 5.0
 
 
 class Stalls(threading.Thread):
-    """Looks after messages with a ``stall_timeout``.
+    """Reports messages with a ``stall_timeout`` that do not move."""
 
-    Parameters:
-      lose: Called with an entry whose run was given up.
-      leave_over: Called with the id of a message that is to be recovered here.
-      hold: How long it is held for that, seconds.
-    """
-
-    def __init__(
-        self,
-        registry: Registry,
-        table: Table,
-        lose: Callable[[Entry], None],
-        leave_over: Callable[[str], None],
-        hold: float,
-    ) -> None:
+    def __init__(self, registry: Registry, table: Table) -> None:
         super().__init__(name="dramatiq_inflight-stalls", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self._registry = registry
         self._table = table
-        self._lose = lose
-        self._leave_over = leave_over
-        self._hold = hold
         self._ended = False
         self._wake = Bell()
         self._told: dict[int, float] = {}
@@ -75,7 +57,7 @@ class Stalls(threading.Thread):
             self._wake.wait(pause)
 
     def _look(self) -> float | None:
-        """Deal with what has stalled.  Returns how long to pause, seconds; ``None``: until a message starts."""
+        """Report what has stalled.  Returns how long to pause, seconds; ``None``: until a message starts."""
         due: list[float] = []
         entries = [entry for entry in self._table.entries() if entry.policy.stall_timeout is not None]
         self._told = {id(entry): self._told[id(entry)] for entry in entries if id(entry) in self._told}
@@ -92,37 +74,13 @@ class Stalls(threading.Thread):
 
     def _stalled(self, entry: Entry, still: float) -> None:
         message_id, actor = entry.copy.message_id, entry.copy.actor
-        recover = entry.policy.on_stall == "recover"
         with entry.mutex:
             if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.moved_at < still:
                 return  # it has moved meanwhile, or ended
-            try:
-                became = self._registry.stall(
-                    *(message_id, entry.run),
-                    recover=recover,
-                    still=still,
-                    hold=self._hold,
-                    origin=entry.copy.origin,
-                )
-            except redis.RedisError:
-                entry.epoch = NEVER  # it may have been given up: looked up before anything is done in its name
-                raise
-            if became in (Stalled.RECOVERING, Stalled.CONDEMNED):
-                entry.lost = True  # before the mutex is given up: its end must not be told any more
-        if became is Stalled.FENCED:
-            return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
+            if not self._registry.stall(message_id, entry.run, still=still, origin=entry.copy.origin):
+                return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
         self._told[id(entry)] = entry.moved_at
         self.logger.warning(
-            "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end%s.",
-            *(message_id, actor, still, SAID[became]),
+            "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end.",
+            *(message_id, actor, still),
         )
-        if became is not Stalled.NOTED:
-            self._leave_over(message_id)
-            self._lose(entry)
-
-
-SAID = {
-    Stalled.NOTED: "",
-    Stalled.RECOVERING: ": it is interrupted, and runs again",
-    Stalled.CONDEMNED: ", once too often: it goes to the dead-letter queue",
-}

@@ -17,7 +17,6 @@ from .marks import Copy
 from .policy import Policy
 
 __all__ = [
-    "NEVER",
     "Entry",
     "Phase",
     "Table",
@@ -56,9 +55,6 @@ def is_own_enqueue() -> bool:
 
 
 _DEFAULT_POLICY = Policy()
-
-#: In the place of an entry's epoch: its ownership is in doubt in any.
-NEVER = -1
 
 
 class Phase(enum.Enum):

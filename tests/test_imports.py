@@ -114,7 +114,7 @@ GRAPH = {
     "scripting": {"connection", "keys", "moment", "pool", "schema", "wire"},
     "settings": {"environment", "errors", "incident", "policy"},
     "siblings": set(),
-    "stalls": {"bell", "outcomes", "registry", "table"},
+    "stalls": {"bell", "registry", "table"},
     "starting": {
         "errors", "incident", "interrupt", "marks", "outcomes", "policies", "records", "refusing", "runtime", "table",
     },

@@ -78,8 +78,7 @@ COMMANDS: dict[str, Command] = {
     "accompany": lambda scene, run: scene.a.accompany("m", run, "o1"),
     "checkpoint": lambda scene, run: scene.a.checkpoint("m", run, {"value": "1"}, "o1"),
     "mend": lambda scene, run: scene.a._call(*mend_of(scene, run)),
-    "stall": lambda scene, run: scene.a.stall("m", run, recover=False, still=9, hold=60, origin="o1"),
-    "stall, recover": lambda scene, run: scene.a.stall("m", run, recover=True, still=9, hold=60, origin="o1"),
+    "stall": lambda scene, run: scene.a.stall("m", run, still=9, origin="o1"),
     "finish": lambda scene, run: scene.a.finish(FIRST, run, again=False, contended=False),
     "finish, again": lambda scene, run: scene.a.finish(FIRST, run, again=True, contended=False),
     "release": lambda scene, run: scene.a.release("m", run, contended=False, origin=FIRST.origin),
@@ -156,7 +155,7 @@ STATES: dict[Callable[[Scene], None], tuple[str, ...]] = {
     replay_here: ("release, dead-lettered",),
     new_enqueue_here: tuple(COMMANDS),
     new_enqueue_failed: tuple(COMMANDS),
-    recovered_copy_here: ("accompany", "checkpoint", "mend", "stall", "stall, recover", "hand_over"),
+    recovered_copy_here: ("accompany", "checkpoint", "mend", "stall", "hand_over"),
 }
 ROWS = [
     pytest.param(command, state, id=f"{command}-{state.__name__}") for state, by in STATES.items() for command in by

@@ -42,7 +42,6 @@ WRONG = {
     "interrupt_on_loss": "yes",
     "hand_back": -1,
     "stall_timeout": 0,
-    "on_stall": "ignore",
     "remember_completed": None,
 }
 

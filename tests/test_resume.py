@@ -190,35 +190,6 @@ def test_what_is_handed_back_is_not_older_than_a_claim_that_came_to_nothing(app:
     assert app.ran == ["run", "run"]
 
 
-def test_what_was_given_up_is_not_taken_back_by_its_end(app: App) -> None:
-    """It has stalled, and waits for recovery to enqueue its copy; nobody would, if its record were the run's again."""
-
-    def work() -> None:
-        if app.ran:
-            app.ran.append("again")
-            return
-        try:
-            while True:
-                threading.Event().wait(0.01)
-        finally:
-            assert runtime is not None
-            runtime.lease.answer_lost()
-            runtime.registry.beat()  # all that started before is in doubt
-            app.ran.append("run")
-
-    actor = app.actor(work, stall_timeout=0.05, on_stall="recover")
-    app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
-    runtime.recovery_thread.stop()  # it is a little late
-    copy = copy_of(actor.send().message_id)
-    wait_until(lambda: app.ran, what="the run has ended")
-    wait_until(lambda: not runtime.table.entries(), what="it is acknowledged")
-    assert app.lab.state(copy) == "recovering"
-    runtime.recovery.sweep()
-    wait_until(lambda: app.ran == ["run", "again"], what="its copy runs")
-
-
 def test_what_was_complete_all_the_same_is_not_handed_back(lab: Lab, a: Registry, b: Registry) -> None:
     """It was taken over from a worker that was only slow, and that has completed it since."""
     copy = copy_of()

@@ -47,7 +47,6 @@ ENVIRONMENT = {
     "interrupt_on_loss": ("yes", True),
     "hand_back": ("2.5", 2.5),
     "stall_timeout": ("600", 600.0),
-    "on_stall": ("recover", "recover"),
     "remember_completed": ("3600", 3600.0),
     "instance_exclusive": ("true", True),
     "health_file": ("/tmp/healthy", Path("/tmp/healthy")),
