@@ -64,7 +64,6 @@ class Copies(PuttingBack):
                 answers = self._try_to_claim(ids, dead, swept, leftovers=leftovers)
                 orphans = [answer for answer in answers if isinstance(answer, Orphan)]
                 kept += sum(answer in STAYS for answer in answers)
-                swept.settled += answers.count(Claim.SETTLED)
                 if orphans:
                     kept += self._put_back(orphans, dead, swept)
             later = [id for id, answer in zip(ids, answers, strict=True) if answer is Claim.LATER]

@@ -35,7 +35,7 @@ class Interventions(Looking, Words):
         """
         owner = self._owner(message_id)
         keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
-        args = [self.me, self.ttl_ms, message_id, owner, ms(hold), flag(condemn), flag(force), self.fence_ms]
+        args = [self.me, self.ttl_ms, message_id, owner, ms(hold), flag(condemn), flag(force)]
         row = self._call("take", [*keys, *self.keys.journal], args)
         if force and owner:
             self.ask([owner])  # with its answer it hears that it has lost a message

@@ -28,10 +28,6 @@ ACK_PATIENCE = 60.0
 ACK_PAUSE = 2.0
 
 
-#: What a message may be told whose record is its own, if the number of its run is not known.
-OWNED = (Finished.LATE, Finished.FENCED)
-
-
 class Ledger:
     """What Redis knows of the messages in this process.
 
@@ -115,12 +111,12 @@ class Ledger:
                     self.registry.run(then)
                 return
             outcome = self._finish(entry, broker_keys, then, unacked=unacked)
-            if outcome in OWNED and self._finds_run(entry):
+            if outcome is Finished.FENCED and self._finds_run(entry):
                 outcome = self._finish(entry, broker_keys, None, unacked=unacked)
             entry.told = True
         if outcome is Finished.LATE:
             self.logger.warning(
-                "Message %s was completed here after it had been taken over; its new owner's death will not repeat it.",
+                "Message %s was completed here after it had been taken over. Its copy will not run.",
                 entry.copy.message_id,
             )
         elif outcome is Finished.FENCED:
@@ -132,6 +128,7 @@ class Ledger:
         return self.registry.finish(
             entry.copy,
             entry.run,
+            started_ms=entry.started_ms,
             again=entry.enqueued_again or entry.cut_short,
             contended=entry.contended,
             unacked=unacked,
@@ -150,8 +147,9 @@ class Ledger:
             if entry.lost:
                 return
             outcome = self._let_go(entry)
+            found = outcome is Finished.FENCED and self._finds_run(entry)
             # What is stranded has no other copy: its record is written where Redis has lost it, or has let it go.
-            if (outcome in OWNED and self._finds_run(entry)) or (entry.stranded and self._is_written(entry, outcome)):
+            if found or (entry.stranded and self._is_written(entry, outcome)):
                 outcome = self._let_go(entry)
             entry.told = True
         if outcome is Finished.HANDED_OVER:

@@ -71,7 +71,7 @@ class Orphans(Scripting):
                 *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
                 *(self.keys.incarnation(dead), *self.keys.journal, *(self.keys.record(id) for id in ids)),
             ],
-            [self.me, self.ttl_ms, dead, ms(hold), self.fence_ms, flag(leftovers), DEADLY_AFTER, *ids],
+            [self.me, self.ttl_ms, dead, ms(hold), flag(leftovers), DEADLY_AFTER, *ids],
         )
         return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
 

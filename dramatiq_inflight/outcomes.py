@@ -96,7 +96,7 @@ class Finished(enum.Enum):
     FINISHED = "finished"
     RELEASED = "released"
     HANDED_OVER = "handed_over"
-    #: Another worker had taken the message; it learns that it is complete.
+    #: The message had been given up, and its copy has not started: that is skipped.
     LATE = "late"
     #: Another worker owns the message: nothing was changed.
     FENCED = "fenced"
@@ -137,7 +137,6 @@ class Claim(enum.Enum):
 
     CLAIMED = "claimed"
     POISONED = "poisoned"
-    SETTLED = "settled"
     #: Another recoverer has it in hand.
     BUSY = "busy"
     #: This one has, by a claim whose answer was lost; or another thread of it.

@@ -68,7 +68,7 @@ class Runs(Scripting):
             [self.keys.record(copy.message_id), *self._starts, *broker_keys],
             [
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, flag(copy.redelivered), here),
-                *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload, self.fence_ms),
+                *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload),
                 *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
                 *(flag(copy.condemned), copy.run, copy.tries),
             ],
@@ -163,6 +163,7 @@ class Runs(Scripting):
         *,
         again: bool,
         contended: bool,
+        started_ms: int = 0,
         unacked: bool = False,
         remember: float = 0.0,
         broker_keys: Sequence[str] = (),
@@ -173,6 +174,7 @@ class Runs(Scripting):
         Parameters:
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
+          started_ms: As `start` gave it; 0: not known.
           unacked: Whether it is to be remembered until `acked` says that the broker was told.
           remember: How long it is to be remembered at the least, seconds.
           broker_keys: As for `start`.
@@ -183,7 +185,7 @@ class Runs(Scripting):
         args = [
             *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, flag(again), flag(contended)),
             *(self.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
-            round(remember * 1000),
+            *(round(remember * 1000), started_ms),
         ]
         begun = Moment.now()
         if then is None:
@@ -233,6 +235,6 @@ class Runs(Scripting):
         reply = self._own(
             "hand_over",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, self.fence_ms, origin],
+            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, origin],
         )
         return FINISHED[reply[0]]

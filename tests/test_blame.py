@@ -405,18 +405,6 @@ def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Registry) -> None:
     assert lab.payload(copy) == payload_of(copy)
 
 
-def test_a_message_that_was_completed_late_does_not_run_again_here(lab: Lab, a: Registry, b: Registry) -> None:
-    """Another worker's late success is noted in our record, and our own run is unknown here."""
-    copy = copy_of()
-    lab.runs(b, copy)
-    lab.kill(b)
-    assert a.hand_back("b", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
-    lab.runs(a, copy)
-    assert b.finish(copy, 1, again=False, contended=False) is Finished.LATE
-    assert lab.start(a, copy, here="no").answer is Start.COMPLETED
-    assert a.running_here() == set()
-
-
 def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Registry, b: Registry) -> None:
     """And is not asked about by an id that it will not keep; its queue is the one it was sent to."""
     copy = copy_of()

@@ -131,8 +131,9 @@ def test_a_take_over_and_its_late_loser_are_told(lab: Lab, a: Registry, b: Regis
     lab.kill(a)
     second = lab.runs(b, copy)
     assert (last(inspector).name, last(inspector).how, last(inspector).worker) == ("recovered", "taken over", "a")
-    assert a.finish(copy, first.run, again=False, contended=False) is Finished.LATE
-    assert (last(inspector).name, last(inspector).worker, last(inspector).instance) == ("late", "a", "pod-a")
+    assert a.finish(copy, first.run, again=False, contended=False) is Finished.FENCED
+    assert (last(inspector).name, last(inspector).worker, last(inspector).instance) == ("fenced", "a", "pod-a")
+    assert last(inspector).outcome == "completed"
     assert b.finish(copy, second.run, again=False, contended=False) is Finished.FINISHED
     assert a.release(copy.message_id, first.run, contended=False) is Finished.FENCED
     assert (last(inspector).name, last(inspector).outcome) == ("fenced", "failed")

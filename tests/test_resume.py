@@ -190,18 +190,6 @@ def test_what_is_handed_back_is_not_older_than_a_claim_that_came_to_nothing(app:
     assert app.ran == ["run", "run"]
 
 
-def test_what_was_complete_all_the_same_is_not_handed_back(lab: Lab, a: Registry, b: Registry) -> None:
-    """It was taken over from a worker that was only slow, and that has completed it since."""
-    copy = copy_of()
-    lab.runs(a, copy)
-    lab.kill(a)
-    run = lab.runs(b, copy).run
-    assert a.finish(copy, 1, again=False, contended=False) is Finished.LATE
-    assert b.hand_over(copy.message_id, run, b"", later=True) is Finished.FENCED
-    assert lab.state(copy) == "completed"
-    assert lab.start(b, copy).answer is Start.COMPLETED
-
-
 def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None:
     """RedisBroker puts what is given back at the end: fetching on, it would give back whatever is there."""
     gate, begun = threading.Event(), threading.Event()

@@ -16,8 +16,7 @@
 --   crashes      how often it was running when its incarnation died
 --   limit        max_recoveries of this message; -1: no limit; -2: dead-lettered by any death, never run again
 --   contended    1: another copy of it may still be under way
---   done         1: running: an earlier owner finished it after the present owner had started;
---                   released: its origin was consumed, and what comes next is with the broker;
+--   done         1: released: its origin was consumed, and what comes next is with the broker;
 --                2: waiting: whoever ran it is not to have it back. An operator has taken it by force, or it has
 --                   failed, and recovery is to enqueue its retry
 --   started      when the present run started, ms
@@ -299,6 +298,11 @@ end
 local function is_run(record, me, run, origin)
     return record.state == 'running' and record.owner == me and record.run == run
         and (origin == '' or origin == record.origin)
+end
+
+-- Whether a mend has retaken it for this run, which has not heard of that. A new start would have another time.
+local function is_retaken(record, me, run, origin, started)
+    return is_run(record, me, run + 1, origin) and record.started == started
 end
 
 -- Whether its copy is still to start: enqueued by recovery, or put off before its owner died.

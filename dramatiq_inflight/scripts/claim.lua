@@ -7,10 +7,10 @@
 -- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 incarnation:<dead>
 --       6 history   7 counts   8... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
---       4 how long the claim holds, ms   5 fence ttl ms   6 '1': also what I have claimed, and did not bring to an end
---       7 after how many deaths of recoverers a payload is set aside   8... message ids
+--       4 how long the claim holds, ms   5 '1': also what I have claimed, and did not bring to an end
+--       6 after how many deaths of recoverers a payload is set aside   7... message ids
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue,
---       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, settled, alive, gone,
+--       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, alive, gone,
 --       busy (another recoverer has it), mine (I have claimed it, and may be at it), waits (it could not be enqueued;
 --       its deadline comes), later (not looked at), aside (the record cannot be read), deadly (its payload was set
 --       aside: whoever had it in hand has died)
@@ -46,7 +46,7 @@ local function claimable(record, id)
     elseif record.owner == '' then
         return due and 'claimed' or 'waits'
     elseif record.owner == me then
-        return (due or ARGV[6] == '1') and 'claimed' or 'mine'
+        return (due or ARGV[5] == '1') and 'claimed' or 'mine'
     end
     local reaped = not redis.call('ZSCORE', KEYS[1], record.owner)
     local lives = believed_for(KEYS[1], record.owner, now, ttl) > 0
@@ -58,20 +58,20 @@ end
 
 -- It is kept whole where people look for it.
 local function set_aside(i)
-    redis.call('HSET', KEYS[4], ARGV[i], redis.call('GET', KEYS[i]))
+    redis.call('HSET', KEYS[4], ARGV[i - 1], redis.call('GET', KEYS[i]))
     redis.call('DEL', KEYS[i])
-    redis.call('ZREM', KEYS[2], ARGV[i])
-    redis.call('ZREM', KEYS[3], ARGV[i])
+    redis.call('ZREM', KEYS[2], ARGV[i - 1])
+    redis.call('ZREM', KEYS[3], ARGV[i - 1])
 end
 
 local function claim(i, record, died)
-    local key, id, again = KEYS[i], ARGV[i], CLAIMED[record.state]
+    local key, id, again = KEYS[i], ARGV[i - 1], CLAIMED[record.state]
     if died then
         record.deaths = record.deaths + 1
     elseif not again then
         record.deaths = 0
     end
-    if record.deaths >= tonumber(ARGV[7]) then
+    if record.deaths >= tonumber(ARGV[6]) then
         set_aside(i)
         note_message(KEYS[6], KEYS[7], 'set_aside', id, record, '')
         return {'deadly'}
@@ -99,7 +99,7 @@ local function claim(i, record, died)
 end
 
 for i = 8, #KEYS do
-    local key, id = KEYS[i], ARGV[i]
+    local key, id = KEYS[i], ARGV[i - 1]
     local record = load(key)
     local answer, died = 'gone', false
     if record and record.state == 'damaged' then
@@ -111,10 +111,6 @@ for i = 8, #KEYS do
     if answer == 'aside' then
         set_aside(i)
         note(KEYS[6], KEYS[7], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
-    elseif answer == 'claimed' and record.state == 'running' and record.done == 1 then
-        record.state, record.contended = 'completed', 1
-        save_settled(key, record, ARGV[5])
-        answer = 'settled'
     elseif answer == 'claimed' and CLAIMED[record.state]
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
@@ -124,9 +120,9 @@ for i = 8, #KEYS do
     elseif answer == 'claimed' then
         result = claim(i, record, died)
     end
-    if answer == 'gone' or answer == 'settled' then
+    if answer == 'gone' then
         redis.call('ZREM', KEYS[3], id)
-        if answer == 'settled' or not record or not WAITING[record.state] then
+        if not record or not WAITING[record.state] then
             redis.call('ZREM', KEYS[2], id)
         end
     end

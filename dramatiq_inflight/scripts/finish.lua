@@ -10,11 +10,10 @@
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
 --       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
---       12 how long to remember it at the least, ms
--- returns {answer, known}; answers: finished, late (somebody else had it, and learns that it is done), fenced, gone
+--       12 how long to remember it at the least, ms   13 started ms (0: not known)
+-- returns {answer, known}; answers: finished, late (it was given up, and its copy has not started), fenced, gone
 --
--- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started, and
--- marks one whose copy has: should that worker die, the message is complete.
+-- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started.
 
 local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local origin, again = ARGV[5], ARGV[6] == '1'
@@ -44,7 +43,7 @@ if not record then
     return {'gone', known}
 end
 
-if is_run(record, me, run, origin) then
+if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, tonumber(ARGV[13])) then
     if lost or ARGV[7] == '1' then
         record.contended = 1
     end
@@ -74,12 +73,6 @@ if is_let_go(record) then
     save_settled(KEYS[1], record, math.max(tonumber(ARGV[8]), tonumber(ARGV[12])))
     redis.call('ZREM', KEYS[4], id)
     forget_checkpoint()
-    note_message(KEYS[5], KEYS[6], 'late', id, record, me)
-    return {'late', known}
-elseif record.state == 'running' then
-    local payload = payload_of(KEYS[1], record)
-    record.done, record.contended = 1, 1
-    save_running(KEYS[1], record, payload)
     note_message(KEYS[5], KEYS[6], 'late', id, record, me)
     return {'late', known}
 end

@@ -40,10 +40,6 @@ for i = 7, #KEYS do
         result = 'to_claim'
     elseif record.state ~= 'running' or record.owner ~= dead then
         result = 'gone'
-    elseif record.done == 1 then
-        record.state, record.contended = 'completed', 1
-        save_settled(KEYS[i], record, ARGV[4])
-        result = 'settled'
     else
         local put_off = record.copy == '-'
         local convicted = charge(record, drained)

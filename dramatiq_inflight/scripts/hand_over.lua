@@ -8,7 +8,7 @@
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 payload (with its count of retries;
 --       '': as the record has it)   6 when a sweep is to put it back, ms from now; 0: its worker does not
---       7 fence ttl ms   8 origin
+--       7 origin
 -- returns {answer, known}; answers: handed_over, fenced, gone
 --
 -- I2: the only copy of a payload stays until its successor exists. I3: only the owner, by its run. I4: a second
@@ -23,14 +23,7 @@ if not record then
     redis.call('ZREM', KEYS[2], id)
     return {'gone', known}
 end
-if is_run(record, me, run, ARGV[8]) then
-    if record.done == 1 then
-        -- An earlier owner, that was only slow, has completed it since: there is nothing to put back.
-        record.state, record.contended = 'completed', 1
-        save_settled(KEYS[1], record, ARGV[7])
-        redis.call('ZREM', KEYS[2], id)
-        return {'fenced', known}
-    end
+if is_run(record, me, run, ARGV[7]) then
     local payload = ARGV[5] ~= '' and ARGV[5] or payload_of(KEYS[1], record)
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
     if ARGV[6] == '0' then

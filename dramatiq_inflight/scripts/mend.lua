@@ -81,10 +81,8 @@ if not record or record.state == 'damaged' then
     end
     save_running(KEYS[1], record, ARGV[16])
     answer = 'written'
-elseif record.state == 'running' and record.owner == me
-    -- One more: this script has retaken it before, and its answer was lost. A new start would have another time.
-    and (run == 0 or run == record.run or (run + 1 == record.run and record.started == tonumber(ARGV[11])))
-    and record.origin == ARGV[6] then
+elseif record.origin == ARGV[6] and (is_run(record, me, run == 0 and record.run or run, ARGV[6])
+    or is_retaken(record, me, run, ARGV[6], tonumber(ARGV[11]))) then
     local admits, lost = record.alone == 1 and ARGV[14] == '0', is_all and KEYS[7] and record.copy ~= '-'
     if admits or lost then
         local payload = payload_of(KEYS[1], record)

@@ -25,13 +25,8 @@ if is_run(record, me, run, ARGV[8]) then
     if ARGV[5] == '1' then
         record.contended = 1
     end
-    if record.done == 1 and ARGV[7] == '0' then
-        -- It ended well: its finish came after a mend whose answer was lost, and did not know that run.
-        record.state, record.contended = 'completed', 1
-    else
-        record.state = ARGV[7] == '2' and 'dead_lettered' or 'released'
-        record.done = math.min(tonumber(ARGV[7]), 1)
-    end
+    record.state = ARGV[7] == '2' and 'dead_lettered' or 'released'
+    record.done = math.min(tonumber(ARGV[7]), 1)
     save_settled(KEYS[1], record, ARGV[6])
     redis.call('ZREM', KEYS[2], id)
     return {'released', known}

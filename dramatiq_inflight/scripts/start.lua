@@ -11,20 +11,19 @@
 --       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written), or
 --       'handed_back' (it stopped and was enqueued again, and its record is still to be let go)
 --       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload ('': as the broker has it)
---       13 fence ttl ms
---       14 '1': the copy was put off as a duplicate of its origin before
---       15 '1': Redis has lost what it knew of this incarnation before, or may have
---       16 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
---       17 '1': its recovery takes a copy
---       18 '1': it carries a verdict, and the broker has delivered it before
---       19 the number of the run that has enqueued it: a retry's record may be gone
---       20 the number of recovery's try that made the copy; 0: none did
+--       13 '1': the copy was put off as a duplicate of its origin before
+--       14 '1': Redis has lost what it knew of this incarnation before, or may have
+--       15 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
+--       16 '1': its recovery takes a copy
+--       17 '1': it carries a verdict, and the broker has delivered it before
+--       18 the number of the run that has enqueued it: a retry's record may be gone
+--       19 the number of recovery's try that made the copy; 0: none did
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
---       last_chance (to be asked again when 16 is known), claimed (its owner is dead: a copy is to be enqueued),
+--       last_chance (to be asked again when 15 is known), claimed (its owner is dead: a copy is to be enqueued),
 --       convicted (a copy is to be dead-lettered)
 --
 -- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
@@ -32,7 +31,7 @@
 
 local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
-local limit, owner, tries = tonumber(ARGV[10]), '', tonumber(ARGV[20])
+local limit, owner, tries = tonumber(ARGV[10]), '', tonumber(ARGV[19])
 local now = clock()
 local record = load(KEYS[1])
 if record and record.state == 'damaged' then
@@ -67,7 +66,7 @@ local function run(crashes, drains, contended)
         return answer('waiting', 250)
     end
     local before = record
-    if ARGV[16] == '' and is_last_chance(crashes, limit) then
+    if ARGV[15] == '' and is_last_chance(crashes, limit) then
         if before and before.state == 'running' and before.alone == 1 then
             -- An earlier try of ours to start it did not come about, and others may be inside by now.
             before.alone = 0
@@ -81,11 +80,11 @@ local function run(crashes, drains, contended)
         kept_generation = math.max(generation, before.generation)
     end
     record = {
-        state = 'running', owner = me, run = math.max(before and before.run or 0, tonumber(ARGV[19])) + 1,
+        state = 'running', owner = me, run = math.max(before and before.run or 0, tonumber(ARGV[18])) + 1,
         generation = kept_generation, crashes = crashes, limit = limit,
         contended = contended or 0, done = 0, started = now, first = 0,
         origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
-        drains = drains, alone = ARGV[16] == '1' and 1 or 0, tailored = tonumber(ARGV[17]), tries = tries,
+        drains = drains, alone = ARGV[15] == '1' and 1 or 0, tailored = tonumber(ARGV[16]), tries = tries,
     }
     if stored == 0 then
         -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
@@ -103,19 +102,11 @@ local function run(crashes, drains, contended)
     return answer('run')
 end
 
--- It was complete all the same: an earlier owner was late.
-local function complete()
-    record.state = 'completed'
-    save_settled(KEYS[1], record, ARGV[13])
-    redis.call('ZREM', KEYS[2], id)
-    return answer('completed')
-end
-
 -- The broker took this delivery back while it waited in our memory (we were frozen, or Dramatiq's maintenance was
 -- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
 -- done elsewhere; unless Redis has lost its data, and with them all that it knew of us: then our copy is the last.
 local over = not record or SETTLED[record.state]
-if held == 0 and (stored == 1 or handed or (over and remembered and ARGV[15] == '0')) then
+if held == 0 and (stored == 1 or handed or (over and remembered and ARGV[14] == '0')) then
     return answer('elsewhere')
 end
 
@@ -132,7 +123,7 @@ local named = copy ~= '' and copy == (record.copy == '' and record.origin or rec
 if same and generation < record.generation and not named then
     return answer('stale')
 end
-if ARGV[14] == '1' and origin ~= '' and origin ~= record.origin then
+if ARGV[13] == '1' and origin ~= '' and origin ~= record.origin then
     return answer('superseded') -- what it was a duplicate of is over, and the message has been enqueued again since
 end
 
@@ -144,9 +135,9 @@ if record.state == 'completed' then
 elseif record.state == 'dead_lettered' then
     if same and tries ~= record.tries then
         return answer('superseded') -- another copy of it was dead-lettered, not this one: it is no replay
-    elseif ARGV[18] == '1' then
+    elseif ARGV[17] == '1' then
         return answer('poisoned')
-    elseif ARGV[14] == '1' and same then
+    elseif ARGV[13] == '1' and same then
         return answer('superseded') -- put off while the one ran that was dead-lettered since
     end
     return run(0, 0, record.contended) -- a replay, with a clean count
@@ -167,9 +158,7 @@ end
 -- running
 local wait
 if record.owner == me then
-    if here == 'no' and record.done == 1 then
-        return complete()
-    elseif here == 'no' then
+    if here == 'no' then
         return run(record.crashes, record.drains, record.contended)
     elseif here == 'ended' and same then
         return answer('ending')
@@ -191,10 +180,7 @@ if wait > 0 or not same then
     return answer('waiting', 250)
 end
 
--- Its owner is dead: take over, unless it was complete all the same, is convicted, or is to be recovered by a copy.
-if record.done == 1 then
-    return complete()
-end
+-- Its owner is dead: take over, unless it is convicted, or is to be recovered by a copy.
 owner = record.owner
 local convicted = charge(record, was_draining(KEYS[3], owner))
 if not convicted and record.tailored == 0 then

@@ -5,7 +5,7 @@
 --
 -- KEYS  1 record   2 heartbeats   3 waiting   4 running:<owner>   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 the owner that was read   5 how long the claim holds, ms
---       6 '1': it is to be dead-lettered   7 '1': although it runs on a living worker   8 fence ttl ms
+--       6 '1': it is to be dead-lettered   7 '1': although it runs on a living worker
 -- returns {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue, actor,
 --       payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living
 --       worker), busy (somebody recovers it just now), moved (its owner is another by now), settled, gone
@@ -26,13 +26,6 @@ end
 local alive = record.owner ~= '' and believed_for(KEYS[2], record.owner, now, ttl) > 0
 if alive and CLAIMED[record.state] then
     return {'busy'}
-elseif record.state == 'running' and record.done == 1 then
-    if not alive then -- as a claim would
-        record.state, record.contended = 'completed', 1
-        redis.call('ZREM', KEYS[4], id)
-        save_settled(KEYS[1], record, ARGV[8])
-    end
-    return {'settled'}
 elseif alive and ARGV[7] ~= '1' then
     return {'alive'}
 elseif alive then

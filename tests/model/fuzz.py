@@ -42,7 +42,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
         *(rarely, alone, rarely, rarely, tries, delivery),
     ),
     "accompany": (me, mark, run, origin),
-    "finish": (me, mark, generation, origin, name, run, rarely, rarely, flag, delivery),
+    "finish": (me, mark, generation, origin, name, run, run, rarely, rarely, flag, delivery),
     "acked": (run,),
     "release": (me, mark, run, rarely, attempt, origin),
     "hand_over": (me, mark, run, origin, attempt, flag),

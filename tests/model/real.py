@@ -347,6 +347,7 @@ class Real:
         origin: int,
         name: int,
         run: int,
+        started: int,
         again: bool,
         contended: bool,
         unacked: bool,
@@ -355,7 +356,14 @@ class Real:
         copy = self._copy(generation, origin, name)
         keys = self._delivered(name, delivery, b"x")
         registry = self._me(me, mark)
-        return registry.finish(copy, run, again=again, contended=contended, unacked=unacked, broker_keys=keys).value
+        return registry.finish(
+            *(copy, run),
+            started_ms=self._time(started),
+            again=again,
+            contended=contended,
+            unacked=unacked,
+            broker_keys=keys,
+        ).value
 
     def _acked(self, run: int) -> Any:
         return self.members[0].acked([(MESSAGE, run, 0)])

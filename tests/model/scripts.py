@@ -175,6 +175,11 @@ def is_run(record: Record, me: int, run: int, origin: int) -> bool:
     return record.state == "running" and record.owner == me and record.run == run and origin in (0, record.origin)
 
 
+def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> bool:
+    """Whether a mend has retaken it for this run, which has not heard of that."""
+    return is_run(record, me, run + 1, origin) and record.started == started != 0
+
+
 # A message's life.
 
 
@@ -258,11 +263,6 @@ def start(
             after = after._replace(waiting="")
         return answer("run", new), after
 
-    def complete() -> tuple[Any, Redis]:
-        assert record is not None
-        done = record._replace(state="completed")
-        return answer("completed", done), unlist(save_settled(redis, done), me)
-
     over = record is None or record.state in SETTLED
     if not held and (stored or handed or (over and remembered and not forgotten)):
         return answer("elsewhere"), redis
@@ -298,7 +298,7 @@ def start(
     alive = True
     if record.owner == me:
         if here == "no":
-            return complete() if record.done else run(record.crashes, record.drains, record.contended)
+            return run(record.crashes, record.drains, record.contended)
         if here == "ended" and same:
             return answer("ending"), redis
     else:
@@ -309,8 +309,6 @@ def start(
             owner = record.owner if record.owner != me else NOBODY
             return answer("duplicate"), redis
         return answer("waiting"), redis
-    if record.done:
-        return complete()
     owner = record.owner
     convicted, record = charge(record, redis.hearts[owner].mark >= DRAINING)
     if not convicted and not record.tailored:
@@ -344,6 +342,7 @@ def finish(
     origin: int,
     name: int,
     run: int,
+    started: int,
     again: bool,
     contended: bool,
     unacked: bool,
@@ -359,7 +358,7 @@ def finish(
                 redis, Record("completed", run=run, generation=generation, contended=1, done=1, origin=origin)
             )
         return "gone", redis
-    if is_run(record, me, run, origin):
+    if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, started):
         record = record._replace(
             state="released" if again else "completed",
             crashes=0,
@@ -375,8 +374,6 @@ def finish(
     if is_let_go(record):
         record = record._replace(state="completed", contended=1)
         return "late", save_settled(redis, record)._replace(waiting="")
-    if record.state == "running":
-        return "late", save(redis, record._replace(done=1, contended=1))
     return "fenced", redis
 
 
@@ -404,11 +401,7 @@ def release(redis: Redis, me: int, mark: float, run: int, contended: bool, copy:
     if answer:
         return answer, redis
     assert redis.record is not None
-    record = redis.record
-    if record.done and copy == 0:
-        record = record._replace(state="completed", contended=1)
-    else:
-        record = record._replace(state="dead_lettered" if copy == 2 else "released", done=min(copy, 1))
+    record = redis.record._replace(state="dead_lettered" if copy == 2 else "released", done=min(copy, 1))
     if contended:
         record = record._replace(contended=1)
     return "released", unlist(save_settled(redis, record), me)
@@ -421,9 +414,6 @@ def hand_over(
     if answer:
         return answer, redis
     assert redis.record is not None
-    if redis.record.done:
-        record = redis.record._replace(state="completed", contended=1)
-        return "fenced", unlist(save_settled(redis, record), me)
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
     if later:
         record = record._replace(tries=record.tries + 1)
@@ -464,11 +454,6 @@ def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state:
         return None, redis
     record = record._replace(state=state, crashes=0, drains=0, contended=1, tries=tries)
     return None, save_settled(redis, record)._replace(waiting="")
-
-
-def is_its(record: Record, run: int, started: int) -> bool:
-    """Whether it is the record of a run that may have been retaken without a word."""
-    return run in (0, record.run) or (record.run == run + 1 and record.started == started != 0)
 
 
 def mend(
@@ -545,7 +530,9 @@ def mend(
         if name and not held:
             record = record._replace(copy=NO_COPY, tailored=1)
         what = "written"
-    elif record.state == "running" and record.owner == me and record.origin == origin and is_its(record, run, started):
+    elif record.origin == origin and (
+        is_run(record, me, run or record.run, origin) or is_retaken(record, me, run, origin, started)
+    ):
         record = record._replace(alone=int(record.alone and alone))
         if name and held is False and record.copy != NO_COPY:
             record = record._replace(copy=NO_COPY, tailored=1)
@@ -631,9 +618,6 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
         return "to_claim", redis
     if record.state != "running" or record.owner != dead:
         return "gone", unlist(redis, dead)
-    if record.done:
-        record = record._replace(state="completed", contended=1)
-        return "settled", unlist(save_settled(redis, record), dead)
     convicted, record = charge(record, redis.hearts[dead].mark >= DRAINING)
     was_put_off = record.copy == NO_COPY
     if (convicted or record.tailored) and (held or was_put_off):
@@ -673,11 +657,8 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
             owner_lives, redis = believed(redis, record.owner)
             answer = "busy" if owner_lives and not due else "claimed"
             died = (reaped or not owner_lives) and redis.hearts[record.owner].mark < DRAINING
-    if answer == "claimed" and record is not None and record.state == "running" and record.done:
-        record = record._replace(state="completed", contended=1)
-        redis, answer = save_settled(redis, record), "settled"
     if answer != "claimed" or record is None:
-        if answer in ("gone", "settled", "aside"):
+        if answer in ("gone", "aside"):
             redis = unlist(redis, dead)
             if record is None or record.state not in WAITING:
                 redis = redis._replace(waiting="")
@@ -772,10 +753,6 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         alive, redis = believed(redis, record.owner)
     if alive and record.state in CLAIMED:
         return "busy", redis
-    if record.state == "running" and record.done:
-        if alive:
-            return "settled", redis
-        return "settled", unlist(save_settled(redis, record._replace(state="completed", contended=1)), record.owner)
     if alive and not force:
         return "alive", redis
     redis = _doubted(redis, record.owner) if alive else redis

@@ -467,14 +467,12 @@ class _Steps:
         call = Call(
             "finish",
             (
-                *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), delivery.run, again, contended),
-                *(not self.with_redis, self.delivered(me, copy)),
+                *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), delivery.run, delivery.started),
+                *(again, contended, not self.with_redis, self.delivered(me, copy)),
             ),
         )
-        before = self.world.redis.record
-        was_waiting = before is not None and before.state != "running"
         answer, world = self.execute(me, call)
-        if (not again and answer == "finished") or (answer == "late" and was_waiting):
+        if not again and answer in ("finished", "late"):
             world = world._replace(completed=copy.origin)
         if self.with_redis and not self.bounds.hasty:
             after = self.gone(self.acknowledge(me, at, world), me, at)
