@@ -68,7 +68,7 @@ class Incident:
             queue_name=orphan.queue,
             crashes=orphan.crashes,
             drains=orphan.drains,
-            max_recoveries=orphan.limit if orphan.limit >= 0 else None,
+            max_recoveries=orphan.limit if isinstance(orphan.limit, int) else None,
             run=orphan.run,
             generation=orphan.generation,
             instance=dead.instance,
@@ -109,7 +109,7 @@ def _reason(kind: Kind, orphan: Orphan, dead: DeadIncarnation) -> str:
         return f"{said}; its payload cannot be decoded"
     if kind is Kind.RECOVERED:
         return said
-    if orphan.limit == -2:
+    if orphan.limit == "once":
         return f"{said}; on_orphan is 'dead_letter': it may have run, and does not run again"
     return f"{said}; max_recoveries is {orphan.limit}, and the last time it had its process to itself"
 

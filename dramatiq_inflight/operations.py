@@ -216,7 +216,7 @@ class Operations:
         head = self._registry.peek([message_id])[0]
         if self._queues is None or head is None:
             return Done.ELSEWHERE
-        queues, copy_id = self._queues, head.copy or head.origin
+        queues, copy_id = self._queues, head.copy
         message = _decoded(queues.dead_letter(queue, copy_id))
         if message is None:
             return Done.SETTLED  # it has been replayed or purged since

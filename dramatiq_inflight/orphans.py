@@ -140,7 +140,7 @@ def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
     answer = Claim(row[0].decode())
     if len(row) == 1:
         return answer
-    run, generation, crashes, limit, started, first, drains, tries = (int(number) for number in row[1:9])
+    run, generation, crashes, limit, started, first, drains, tries = row[1:9]
     origin, queue, actor = (text.decode(errors="replace") for text in row[9:12])
     return Orphan(
         message_id=message_id,
@@ -148,7 +148,7 @@ def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
         run=run,
         generation=generation,
         crashes=crashes,
-        limit=limit,
+        limit=limit.decode() if isinstance(limit, bytes) else limit,
         started_ms=started,
         first_ms=first or started,
         drains=drains,

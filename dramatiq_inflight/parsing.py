@@ -83,7 +83,7 @@ def message_view(
         generation=head.generation,
         crashes=head.crashes,
         drains=head.drains,
-        max_recoveries=head.limit if head.limit >= 0 else None,
+        max_recoveries=head.limit if isinstance(head.limit, int) else None,
         alone=head.alone == 1,
         tries=head.tries,
         due=moment(int(deadline)) if deadline is not None else None,

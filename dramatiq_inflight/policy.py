@@ -51,11 +51,11 @@ class Policy:
     remember_completed: float = 0.0
 
     @property
-    def limit(self) -> int:
-        """As the record has it: how many crashes it may have; -1: any number; -2: none, and no shutdown either."""
+    def limit(self) -> int | str:
+        """How many crashes the message may have, ``unlimited``, or ``once``: none, and no shutdown either."""
         if self.on_orphan == "dead_letter":
-            return -2
-        return -1 if self.max_recoveries is None else self.max_recoveries
+            return "once"
+        return "unlimited" if self.max_recoveries is None else self.max_recoveries
 
     @property
     def may_interrupt(self) -> bool:

@@ -37,9 +37,9 @@ class Head:
     run: int
     generation: int
     crashes: int
-    limit: int
+    limit: int | str
     contended: int
-    done: int
+    forced: int
     started: int
     first: int
     origin: str
@@ -76,7 +76,7 @@ class Orphan:
     generation: int
     crashes: int
     #: As the record has it; see `Policy.limit`.
-    limit: int
+    limit: int | str
     started_ms: int
     first_ms: int
     drains: int

@@ -194,7 +194,7 @@ class Recovery(Copies):
                 break
             heads = dict(zip(ids, self.registry.peek(ids), strict=True))
             names |= {name for head in heads.values() if head for name in (head.queue, dq_name(head.queue))}
-            copies = [(head.queue, head.copy or head.origin) if head else ("", "") for head in heads.values()]
+            copies = [(head.queue, head.copy) if head else ("", "") for head in heads.values()]
             results = self._let_go_of(dead, dict(zip(ids, queues.held(copies), strict=True)))
             if results is None:
                 return False
@@ -205,7 +205,7 @@ class Recovery(Copies):
                     swept.handed_back += 1
                     self._tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
                     if shared:
-                        swept.returned += queues.take_back(head.queue, head.copy or head.origin, [dead.broker_id])
+                        swept.returned += queues.take_back(head.queue, head.copy, [dead.broker_id])
             to_claim = [id for id, result in results.items() if result is HandedBack.TO_CLAIM]
             # Only those whose actor, and so whose policy, is known here.
             ours = self._ours(to_claim)
@@ -282,7 +282,7 @@ class Recovery(Copies):
 
     def _ask_redis(self, asks: RedisQueues, heads: dict[str, Head], swept: Swept) -> dict[str, str]:
         """Whether the broker has each copy; of those that it can be asked about."""
-        named = {id: head for id, head in heads.items() if head.copy not in ("", "-")}
+        named = {id: head for id, head in heads.items() if head.copy}
         if not named:
             return {}
         held = dict(zip(named, asks.held([(head.queue, head.copy) for head in named.values()]), strict=True))

@@ -44,7 +44,7 @@ class Runs(Scripting):
         copy: Copy,
         payload: bytes,
         *,
-        limit: int,
+        limit: int | str,
         here: str,
         forgotten: bool = False,
         alone: bool | None = None,
@@ -122,7 +122,7 @@ class Runs(Scripting):
         encode: Callable[[], bytes],
         *,
         run: int,
-        limit: int,
+        limit: int | str,
         started_ms: int,
         crashes: int,
         drains: int,
@@ -215,11 +215,11 @@ class Runs(Scripting):
           consumed: False: it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
         """
-        its_copy = "2" if dead_lettered else flag(consumed)
+        state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
         reply = self._own(
             "release",
             [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, its_copy, origin],
+            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, state, origin],
         )
         return FINISHED[reply[0]]
 

@@ -185,7 +185,7 @@ class Starting:
 
     def _be_alone(self, message: Any, entry: Entry, started: Started) -> None:
         """Wait until the message has the process to itself; not for ever."""
-        allowed = max(entry.policy.limit, 1)
+        allowed = max(int(entry.policy.limit), 1)
         # Longer with every crash that did not convict it, so that a crash loop ends whatever its rhythm is.
         timeout = self.runtime.settings.alone_timeout * 2.0 ** min(started.crashes - allowed, 16)
         self.logger.warning(

@@ -66,7 +66,8 @@ class MessageView:
     #: ``running``, ``recovering`` (a recoverer has it in hand; or, without a worker, its copy
     #: could not be enqueued, and is tried again), ``requeued`` (its copy is with the broker),
     #: ``condemned`` or ``poisoned`` (its copy goes to the dead-letter queue); for `Inspector.message` also
-    #: ``completed``, ``released`` (its retry is with the broker), ``dead_lettered``, ``aside``.
+    #: ``completed``, ``released`` (its retry is with the broker), ``let_go`` (a copy may run),
+    #: ``dead_lettered``, ``aside``.
     state: str
     queue: str
     actor: str

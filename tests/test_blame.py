@@ -24,7 +24,7 @@ WAYS = ("hand_back", "claim", "take_over")
 class Court:
     """One message that dies again and again; `die` is one death and its verdict."""
 
-    def __init__(self, lab: Lab, way: str, limit: int = 3) -> None:
+    def __init__(self, lab: Lab, way: str, limit: int | str = 3) -> None:
         self.lab = lab
         self.way = way
         self.limit = limit
@@ -94,7 +94,7 @@ def test_it_takes_more_deaths_than_the_limit_and_the_last_one_alone(lab: Lab, wa
 
 def test_without_a_limit_nothing_is_convicted(lab: Lab, way: str) -> None:
     """max_recoveries=None."""
-    court = Court(lab, way, limit=-1)
+    court = Court(lab, way, limit="unlimited")
     assert not any(court.die(alone=True) for _ in range(6))
     assert court.start(alone=None).answer is Start.RUN
 
@@ -111,8 +111,8 @@ def test_a_shutdown_is_counted_apart_and_convicts_nobody(lab: Lab, way: str) -> 
 
 def test_what_must_not_run_again_is_convicted_by_any_death(lab: Lab, way: str) -> None:
     """on_orphan="dead_letter": in company, and by a shutdown."""
-    assert Court(lab, way, limit=-2).die(alone=False)
-    assert Court(lab, way, limit=-2).die(alone=False, draining=True)
+    assert Court(lab, way, limit="once").die(alone=False)
+    assert Court(lab, way, limit="once").die(alone=False, draining=True)
 
 
 def test_the_last_chance_is_asked_for_and_changes_nothing_before_it_is_known(lab: Lab, way: str) -> None:
@@ -240,7 +240,7 @@ def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b
     assert mended[0] is Mended.RETAKEN
     head = lab.head(copy)
     assert head is not None
-    assert (head.crashes, head.drains, head.copy, head.tailored, head.alone) == (0, 0, "-", 1, 1)
+    assert (head.crashes, head.drains, head.copy, head.tailored, head.alone) == (0, 0, "", 1, 1)
     lab.kill(a)
     assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
 
@@ -312,7 +312,7 @@ def test_what_was_acknowledged_is_not_recovered_whatever_its_policy(lab: Lab, a:
 
 def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Registry, b: Registry) -> None:
     """The broker redelivered it before its owner was judged: it holds the copy that was put off, and not this one."""
-    for limit, tailored, verdict in ((0, False, Claim.POISONED), (-2, False, Claim.POISONED), (3, True, Claim.CLAIMED)):
+    for limit, tailored, verdict in ((0, False, Claim.POISONED), ("once", False, Claim.POISONED), (3, True, Claim.CLAIMED)):
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         assert lab.start(b, copy, limit=limit, tailored=tailored).answer is Start.DUPLICATE
@@ -369,8 +369,8 @@ def test_a_copy_that_waits_at_the_gate_is_not_taken_back_meanwhile(lab: Lab, a: 
     assert lab.expiry(copy) > 7 * 24 * 3600 + 3600
 
 
-@pytest.mark.parametrize("limit", [3, -2])
-def test_what_never_ran_here_is_released_for_whatever_copy_there_is(lab: Lab, a: Registry, limit: int) -> None:
+@pytest.mark.parametrize("limit", [3, "once"])
+def test_what_never_ran_here_is_let_go_for_whatever_copy_there_is(lab: Lab, a: Registry, limit: int | str) -> None:
     """Its start was executed, the answer lost, and the copy put off: it has not run."""
     copy = copy_of()
     run = lab.start(a, copy, limit=limit).run
@@ -416,7 +416,7 @@ def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Registr
     head, deadline = lab.head(copy), lab.deadline(copy)
     assert head is not None
     assert deadline is not None
-    assert (head.copy, head.queue) == ("-", "big-memory")
+    assert (head.copy, head.queue) == ("", "big-memory")
     assert deadline >= before + 3_600_000 + b.deadline_ms
 
 

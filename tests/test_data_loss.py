@@ -77,7 +77,7 @@ def test_what_runs_survives_a_loss_and_its_worker(
     def is_mended() -> bool:
         raw = tracker.get(key)
         head = json.loads(raw.partition(b"\n")[0]) if raw else []
-        copy_is_counted_on = head and head[11] != "-"
+        copy_is_counted_on = head and head[11]
         return bool(head) and (apart or what == ("tracker",) or not copy_is_counted_on)
 
     cluster_.wait(is_mended, what="the heartbeat has mended its record")

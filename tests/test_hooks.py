@@ -623,8 +623,8 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
     assert app.ran == ["first"]
     head = app.lab.head(copy)
     assert head is not None
-    # Not done: should the other worker die, somebody has to enqueue the next stage.
-    assert (head.state, head.owner, head.done) == ("running", "other", 0)
+    # Not complete: should the other worker die, somebody has to enqueue the next stage.
+    assert (head.state, head.owner) == ("running", "other")
 
 
 def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -> None:
@@ -810,7 +810,7 @@ def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
     app.start()
     copy = copy_of()
     app.lab.runs(app.registry, copy)
-    wait_until(lambda: app.lab.state(copy) == "released", what="it is released")
+    wait_until(lambda: app.lab.state(copy) == "let_go", what="it is let go")
     assert app.registry.running_here() == set()
 
 
@@ -1067,4 +1067,4 @@ def test_a_stranger_is_let_go_by_its_run(app: App) -> None:
     runtime.keep_books()
     assert app.lab.state(copy) == "running"
     runtime.keep_books()
-    assert app.lab.state(copy) == "released"
+    assert app.lab.state(copy) == "let_go"

@@ -189,7 +189,7 @@ def test_messages_are_shown_and_chosen(lab: Lab, a: Registry, b: Registry, inspe
     two.queue, two.actor = "slow", "charge"
     lab.runs(a, one)
     time.sleep(0.01)  # it is older
-    lab.runs(b, two, limit=-1)
+    lab.runs(b, two, limit="unlimited")
     lab.runs(b, gone)
     lab.hand_back(a, b, gone)
     lab.incarnation("b")

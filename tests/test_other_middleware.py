@@ -90,7 +90,7 @@ def test_a_dead_letter_is_heard_by_everybody(app: App) -> None:
     hears = Hears()
     app.broker.add_middleware(hears)
     actor = app.actor(lambda: app.ran.append(1))
-    message = app.send_orphan(actor, limit=-2)
+    message = app.send_orphan(actor, limit="once")
     app.start()
     wait_until(app.dead_letters, what="it is dead-lettered")
     app.join()

@@ -507,7 +507,7 @@ def test_what_may_have_run_is_dead_lettered_and_does_not_run_again(app: App, dra
         lambda: app.ran.append(1), actor_name="pay", on_orphan="dead_letter", store_results=True, max_retries=0
     )
     message = actor.send()
-    app.orphan(message, limit=-2, draining=draining)
+    app.orphan(message, limit="once", draining=draining)
     app.start()
     app.join()
     (letter,) = app.dead_letters()

@@ -7,22 +7,22 @@
 -- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
 -- the head alone, however large the payload is. The fields:
 --
---   state        running, recovering (condemned: and to be dead-lettered), requeued, poisoned, released, completed,
---                   dead_lettered
+--   state        running, recovering (condemned: and to be dead-lettered), requeued, poisoned;
+--                   and of what is settled: released (its enqueue is over, and what comes next is with the broker),
+--                   let_go (whatever copy there is may run), completed, dead_lettered
 --   owner        the incarnation that runs it, or the recoverer that has claimed it; '' while recovering: nobody has,
 --                   for its copy could not be enqueued, and is tried again past the deadline
 --   run          grows at every start; fences finishers
 --   generation   grows whenever a run is given up and recovery is to enqueue a copy; fences copies
 --   crashes      how often it was running when its incarnation died
---   limit        max_recoveries of this message; -1: no limit; -2: dead-lettered by any death, never run again
+--   limit        max_recoveries of this message; 'unlimited'; 'once': dead-lettered by any death, never run again
 --   contended    1: another copy of it may still be under way
---   done         1: released: its origin was consumed, and what comes next is with the broker;
---                2: waiting: whoever ran it is not to have it back. An operator has taken it by force, or it has
+--   forced       1: waiting: whoever ran it is not to have it back. An operator has taken it by force, or it has
 --                   failed, and recovery is to enqueue its retry
 --   started      when the present run started, ms
 --   first        when its first run started, ms; 0: the present run is the first
 --   origin       the broker's id of the enqueue that it goes back to; '' where the broker has none
---   copy         the broker's id of its present copy; '': the same as the origin; '-': there is none
+--   copy         the broker's id of its present copy; '': there is none that is known by an id
 --   queue, actor
 --   drains       how often it was running when its incarnation ended, or died, while it was shutting down
 --   alone        1: running, and its process runs nothing else
@@ -33,7 +33,7 @@
 --
 -- What a later version has added behind them is kept, unless the message is started anew (see docs/upgrading.rst).
 
-local SETTLED = {released = true, completed = true, dead_lettered = true}
+local SETTLED = {released = true, let_go = true, completed = true, dead_lettered = true}
 local WAITING = {recovering = true, condemned = true, requeued = true, poisoned = true}
 local CLAIMED = {recovering = true, condemned = true}
 local STATES = {running = true}
@@ -42,7 +42,7 @@ for _, states in ipairs({SETTLED, WAITING}) do
         STATES[state] = true
     end
 end
-local NEVER_AGAIN = -2
+local LIMITS = {unlimited = true, once = true}
 
 -- A script copies no more bytes of payloads than this, but always one: the server does nothing else meanwhile.
 local MOST_BYTES = 1024 * 1024
@@ -86,9 +86,9 @@ end
 
 -- Fails if a field is missing, or not of its type: nobody could make anything of the record.
 local function check(v)
-    return v[3] + v[4] + v[5] + v[6] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19]
+    return v[3] + v[4] + v[5] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19]
         + string.len(v[2]) + string.len(v[11]) + string.len(v[12]) + string.len(v[13]) + string.len(v[14])
-        + (STATES[v[1]] and 0 or nil)
+        + (STATES[v[1]] and (LIMITS[v[6]] and 0 or v[6]))
 end
 
 local function load(key)
@@ -107,7 +107,7 @@ local function load(key)
     end
     return {
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
-        done = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
+        forced = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
         drains = v[15], alone = v[16], tailored = v[17], tries = v[18], deaths = v[19],
         more = #v > 19 and v or nil, payload_at = cut,
     }
@@ -120,7 +120,7 @@ end
 local function dump(r)
     local v = {
         r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
-        r.done, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
+        r.forced, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
         r.tries or 0, r.deaths or 0,
     }
     for i = 20, r.more and #r.more or 0 do
@@ -288,8 +288,8 @@ end
 
 -- Whether one more crash convicts it.
 local function would_be_convicted(record)
-    return record.limit == NEVER_AGAIN
-        or (record.alone == 1 and record.limit >= 0 and record.crashes + 1 > record.limit)
+    return record.limit == 'once'
+        or (record.alone == 1 and record.limit ~= 'unlimited' and record.crashes + 1 > record.limit)
 end
 
 -- Whether it is this very run. The number alone is not enough: a command may arrive minutes after its answer was given
@@ -306,14 +306,14 @@ local function is_retaken(record, me, run, origin, started)
 end
 
 -- Whether its copy is still to start: enqueued by recovery, or put off before its owner died.
-local function is_let_go(record)
-    return (WAITING[record.state] and record.done ~= 2) or (record.state == 'released' and record.done == 0)
+local function is_to_start(record)
+    return (WAITING[record.state] and record.forced == 0) or record.state == 'let_go'
 end
 
 -- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its
 -- process to itself can be convicted, and a shutdown convicts nobody. Says whether it is.
 local function charge(record, drained)
-    local convicted = would_be_convicted(record) and (not drained or record.limit == NEVER_AGAIN)
+    local convicted = would_be_convicted(record) and (not drained or record.limit == 'once')
     record.alone = 0
     if drained then
         record.drains = record.drains + 1
@@ -350,7 +350,7 @@ end
 
 -- One more death may convict it: it has to run alone. What has never crashed needs not.
 local function is_last_chance(crashes, limit)
-    return limit >= 0 and crashes >= math.max(limit, 1)
+    return not LIMITS[limit] and crashes >= math.max(limit, 1)
 end
 
 -- Something happened that people may ask about: what, and the fields that say more. How often it ever did is counted,

@@ -89,7 +89,7 @@ local function claim(i, record, died)
         record.tries = record.tries + 1 -- its last try may have made a copy
     end
     record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
-    record.copy = '-'
+    record.copy = ''
     save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
     if not again then
         local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'

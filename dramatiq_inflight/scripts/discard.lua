@@ -35,7 +35,7 @@ if record.state == 'running' and believed_for(KEYS[2], record.owner, now, tonumb
 end
 redis.call('DEL', KEYS[8])
 local owner = record.owner
-record.state, record.contended, record.done = 'completed', 1, 1
+record.state, record.contended = 'completed', 1
 save_settled(KEYS[1], record, ARGV[4])
 redis.call('ZREM', KEYS[3], id)
 redis.call('ZREM', KEYS[4], id)

@@ -34,8 +34,8 @@ if not record then
     redis.call('ZREM', KEYS[2], id)
     if (lost or ARGV[7] == '1' or tonumber(ARGV[12]) > 0) and not again then
         record = {
-            state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = -1,
-            contended = 1, done = 1, started = now, first = 0, origin = origin, copy = '', queue = '', actor = '',
+            state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0, limit = 'unlimited',
+            contended = 1, forced = 0, started = now, first = 0, origin = origin, copy = '', queue = '', actor = '',
             drains = 0, alone = 0, tailored = 0,
         }
         save_settled(KEYS[1], record, math.max(tonumber(ARGV[8]), tonumber(ARGV[12])))
@@ -47,7 +47,7 @@ if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, tonumb
     if lost or ARGV[7] == '1' then
         record.contended = 1
     end
-    record.state, record.crashes, record.drains, record.done = again and 'released' or 'completed', 0, 0, 1
+    record.state, record.crashes, record.drains = again and 'released' or 'completed', 0, 0
     local unacked, remember = ARGV[11] == '1', again and 0 or tonumber(ARGV[12])
     local fenced = unacked or record.generation > 1 or record.contended == 1
     local for_how_long = fenced and math.max(tonumber(ARGV[8]), remember) or remember
@@ -68,7 +68,7 @@ if again or origin ~= record.origin then
     end
     return {'fenced', known}
 end
-if is_let_go(record) then
+if is_to_start(record) then
     record.state, record.contended = 'completed', 1
     save_settled(KEYS[1], record, math.max(tonumber(ARGV[8]), tonumber(ARGV[12])))
     redis.call('ZREM', KEYS[4], id)

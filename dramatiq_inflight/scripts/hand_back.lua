@@ -41,22 +41,19 @@ for i = 7, #KEYS do
     elseif record.state ~= 'running' or record.owner ~= dead then
         result = 'gone'
     else
-        local put_off = record.copy == '-'
+        local put_off = record.copy == ''
         local convicted = charge(record, drained)
         if (convicted or record.tailored == 1) and (held or put_off) then
             result = 'to_claim' -- the claim charges it; a copy of it that was put off is stale then
         elseif not held then
             -- Put off under another copy, which runs; or acknowledged: the broker has what comes next, if anything.
-            record.state = 'released'
+            record.state = 'let_go'
             save_settled(KEYS[i], record, ARGV[4])
             result = put_off and 'handed_back' or 'settled'
         elseif is_too_much(KEYS[i]) then
             result = 'later'
         else
             local payload = payload_of(KEYS[i], record)
-            if record.copy == '' then
-                record.copy = record.origin
-            end
             record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
             save_waiting(KEYS[i], KEYS[2], id, record, payload, now + tonumber(ARGV[3]))
             result = 'handed_back'

@@ -25,9 +25,9 @@ if not record then
 end
 if is_run(record, me, run, ARGV[7]) then
     local payload = ARGV[5] ~= '' and ARGV[5] or payload_of(KEYS[1], record)
-    record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '-', 1, now
+    record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '', 1, now
     if ARGV[6] == '0' then
-        record.generation, record.done, record.tries = record.generation + 1, 2, 0
+        record.generation, record.forced, record.tries = record.generation + 1, 1, 0
     else
         record.tries = record.tries + 1 -- the copy that its worker enqueues
     end

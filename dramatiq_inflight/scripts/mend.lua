@@ -23,12 +23,12 @@ local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local now = clock()
 local record = load(KEYS[1])
 local known = beat(KEYS[3], me, now, ttl)
-local copy = ARGV[10] == ARGV[6] and '' or ARGV[10]
+local copy = ARGV[10]
 local answer
 
 -- Where the broker does not hold our copy, or cannot be asked here, the record is all there may be of the message.
-local held = KEYS[7] and redis.call('SISMEMBER', KEYS[7], ARGV[10]) + redis.call('HEXISTS', KEYS[8], ARGV[10]) == 2
-local is_all = ARGV[18] == '1' and ARGV[10] ~= '' and not held
+local held = KEYS[7] and redis.call('SISMEMBER', KEYS[7], copy) + redis.call('HEXISTS', KEYS[8], copy) == 2
+local is_all = ARGV[18] == '1' and copy ~= '' and not held
 
 local since = now - tonumber(ARGV[17])
 if since < 0 or since > 10000 then
@@ -63,7 +63,7 @@ if not record or record.state == 'damaged' then
     end
     record = {
         state = 'running', owner = me, run = math.max(run, 1), generation = tonumber(ARGV[5]),
-        crashes = tonumber(ARGV[12]), limit = tonumber(ARGV[9]), contended = 0, done = 0,
+        crashes = tonumber(ARGV[12]), limit = tonumber(ARGV[9]) or ARGV[9], contended = 0, forced = 0,
         started = tonumber(ARGV[11]) > 0 and tonumber(ARGV[11]) or now, first = 0,
         origin = ARGV[6], copy = copy, queue = ARGV[7], actor = ARGV[8],
         drains = tonumber(ARGV[13]), alone = tonumber(ARGV[14]), tailored = tonumber(ARGV[15]),
@@ -72,38 +72,38 @@ if not record or record.state == 'damaged' then
     if before then -- as start.lua has it
         record.run, record.generation = before.run + 1, math.max(record.generation, before.generation)
         record.contended = before.state == 'completed' and 0 or before.contended
-        if before.state == 'released' then
+        if before.state == 'released' or before.state == 'let_go' then
             record.crashes, record.drains = before.crashes, before.drains
         end
     end
     if is_all then
-        record.copy, record.tailored = '-', 1
+        record.copy, record.tailored = '', 1
     end
     save_running(KEYS[1], record, ARGV[16])
     answer = 'written'
 elseif record.origin == ARGV[6] and (is_run(record, me, run == 0 and record.run or run, ARGV[6])
     or is_retaken(record, me, run, ARGV[6], tonumber(ARGV[11]))) then
-    local admits, lost = record.alone == 1 and ARGV[14] == '0', is_all and KEYS[7] and record.copy ~= '-'
+    local admits, lost = record.alone == 1 and ARGV[14] == '0', is_all and KEYS[7] and record.copy ~= ''
     if admits or lost then
         local payload = payload_of(KEYS[1], record)
         if admits then
             record.alone = 0
         end
         if lost then
-            record.copy, record.tailored = '-', 1
+            record.copy, record.tailored = '', 1
         end
         save_running(KEYS[1], record, payload)
     end
     answer = 'kept'
-elseif is_let_go(record) and record.state ~= 'poisoned' and record.origin == ARGV[6] then
+elseif is_to_start(record) and record.state ~= 'poisoned' and record.origin == ARGV[6] then
     -- Its copy has not started: ours goes on, and the copy will find it running.
     if not since then
         return again
     end
     take_back()
-    if ARGV[10] ~= '' and ARGV[10] ~= (record.copy == '' and record.origin or record.copy) then
+    if copy ~= record.copy and copy ~= '' then
         -- It was claimed, or put off, meanwhile: our copy was stale, and may be gone. Should we die, another is made.
-        copy, record.tailored = '-', 1
+        copy, record.tailored = '', 1
     end
     record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy
     record.alone, record.tries = tonumber(ARGV[14]), tonumber(ARGV[19])

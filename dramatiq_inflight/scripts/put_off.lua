@@ -15,11 +15,11 @@ local record = load(KEYS[1])
 if record and record.state ~= 'damaged' then
     note_message(KEYS[3], KEYS[4], 'deferred', ARGV[1], record, ARGV[4])
 end
-if not record or ARGV[2] == '' or (record.copy == '' and record.origin or record.copy) ~= ARGV[2] then
+if not record or ARGV[2] == '' or record.copy ~= ARGV[2] then
     return 0
 end
 local payload = payload_of(KEYS[1], record)
-record.copy, record.contended = '-', 1
+record.copy, record.contended = '', 1
 if record.state == 'running' then
     save_running(KEYS[1], record, payload)
 elseif WAITING[record.state] then

@@ -5,8 +5,8 @@
 --
 -- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 '1': another copy was met   6 fence ttl ms
---       7 '1': its copy is consumed; '0': it never ran here, and whatever copy there is may run;
---       '2': its copy was dead-lettered, and runs if it is met again: somebody has replayed it
+--       7 the state it ends in: released (its copy is consumed), let_go (it never ran here, and whatever copy there is
+--       may run) or dead_lettered (if its copy is met again, somebody has replayed it, and it runs)
 --       8 origin of the copy ('': not known)
 -- returns {answer, known}; answers: released, fenced, gone
 --
@@ -25,8 +25,7 @@ if is_run(record, me, run, ARGV[8]) then
     if ARGV[5] == '1' then
         record.contended = 1
     end
-    record.state = ARGV[7] == '2' and 'dead_lettered' or 'released'
-    record.done = math.min(tonumber(ARGV[7]), 1)
+    record.state = ARGV[7]
     save_settled(KEYS[1], record, ARGV[6])
     redis.call('ZREM', KEYS[2], id)
     return {'released', known}

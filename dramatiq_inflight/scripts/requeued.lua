@@ -25,7 +25,7 @@ for i = 3, #KEYS do
         result = record.state == 'condemned' and 'poisoned' or 'requeued'
         record.state, record.owner, record.queue, record.now = result, '', ARGV[at + 3], now
         -- A delayed copy gets another id when its time has come: the broker cannot be asked about it.
-        record.copy, record.deaths = delay > 0 and '-' or copy, 0
+        record.copy, record.deaths = delay > 0 and '' or copy, 0
         save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait_of(record, first_deadline, LONGEST_WAIT))
     end
     -- Not if the dead worker lives, and has it again; nor if it is still to be seen to.

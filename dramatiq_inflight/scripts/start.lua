@@ -31,7 +31,7 @@
 
 local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
-local limit, owner, tries = tonumber(ARGV[10]), '', tonumber(ARGV[19])
+local limit, owner, tries = tonumber(ARGV[10]) or ARGV[10], '', tonumber(ARGV[19])
 local now = clock()
 local record = load(KEYS[1])
 if record and record.state == 'damaged' then
@@ -82,14 +82,14 @@ local function run(crashes, drains, contended)
     record = {
         state = 'running', owner = me, run = math.max(before and before.run or 0, tonumber(ARGV[18])) + 1,
         generation = kept_generation, crashes = crashes, limit = limit,
-        contended = contended or 0, done = 0, started = now, first = 0,
-        origin = origin, copy = copy == origin and '' or copy, queue = ARGV[8], actor = ARGV[9],
+        contended = contended or 0, forced = 0, started = now, first = 0,
+        origin = origin, copy = copy, queue = ARGV[8], actor = ARGV[9],
         drains = drains, alone = ARGV[15] == '1' and 1 or 0, tailored = tonumber(ARGV[16]), tries = tries,
     }
     if stored == 0 then
         -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
         -- die, a copy is made.
-        record.copy, record.tailored = '-', 1
+        record.copy, record.tailored = '', 1
     end
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
@@ -119,7 +119,7 @@ local same = ARGV[6] == '1' or (origin ~= '' and origin == record.origin)
 
 -- The copy that the record names is its own, whatever its generation: one that was sent again under its old id, or
 -- replayed, starts at the generation of the record that it found.
-local named = copy ~= '' and copy == (record.copy == '' and record.origin or record.copy)
+local named = copy ~= '' and copy == record.copy
 if same and generation < record.generation and not named then
     return answer('stale')
 end
@@ -142,9 +142,11 @@ elseif record.state == 'dead_lettered' then
     end
     return run(0, 0, record.contended) -- a replay, with a clean count
 elseif record.state == 'released' then
-    if record.done == 1 and origin ~= '' and origin == record.origin then
+    if origin ~= '' and origin == record.origin then
         return answer('superseded') -- this enqueue failed: its retry, or its dead letter, is with the broker
     end
+    return run(record.crashes, record.drains, record.contended)
+elseif record.state == 'let_go' then
     return run(record.crashes, record.drains, record.contended)
 elseif WAITING[record.state] then
     if not same then
@@ -191,7 +193,7 @@ if not convicted and record.tailored == 0 then
     return reply
 end
 record.state, record.owner, record.contended, record.now = convicted and 'condemned' or 'recovering', me, 1, now
-record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '-', 0, 0
+record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '', 0, 0
 save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
 note_message(KEYS[6], KEYS[7], convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')
 return answer(convicted and 'convicted' or 'claimed')

@@ -36,8 +36,8 @@ if not condemned then
     record.crashes, record.drains = 0, 0
 end
 record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
-record.generation, record.copy, record.alone, record.tries, record.deaths = record.generation + 1, '-', 0, 1, 0
-record.done = (alive or record.done == 2) and 2 or 0 -- whom it was taken from by force before is not to have it either
+record.generation, record.copy, record.alone, record.tries, record.deaths = record.generation + 1, '', 0, 1, 0
+record.forced = alive and 1 or record.forced -- whom it was taken from by force before is not to have it either
 save_waiting(KEYS[1], KEYS[3], id, record, payload, now + tonumber(ARGV[5]))
 redis.call('ZREM', KEYS[4], id)
 note_message(KEYS[5], KEYS[6], condemned and 'condemned' or 'requeued', id, record, owner)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .scripts import MODEL, WAITING, Redis, save_settled
+from .scripts import MODEL, NO_COPY, UNLIMITED, WAITING, Redis, save_settled
 from .world import Bounds, Scripts
 
 __all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "in_words"]
@@ -85,7 +85,7 @@ def _bumping_start(redis: Redis, *args: Any) -> tuple[Any, Redis]:
     answer, after = MODEL["start"](redis, *args)
     before, record = redis.record, after.record
     if answer[0] == "run" and before and record and before.state == "running" and before.owner != record.owner:
-        after = after._replace(record=record._replace(generation=record.generation + 1, copy=-1))
+        after = after._replace(record=record._replace(generation=record.generation + 1, copy=NO_COPY))
     return answer, after
 
 
@@ -107,7 +107,7 @@ def _any_copy_is_a_replay(redis: Redis, *args: Any) -> tuple[Any, Redis]:
 
 VARIANTS = {
     "I5: a take-over bumps the generation": Variant(
-        Bounds(workers=3, crashes=2, limit=-1), {**MODEL, "start": _bumping_start}
+        Bounds(workers=3, crashes=2, limit=UNLIMITED), {**MODEL, "start": _bumping_start}
     ),
     "I6: a success is settled before what follows was enqueued": Variant(Bounds("other", hasty=True), MODEL),
     "I7: a poison verdict is a completion": Variant(

@@ -37,7 +37,7 @@ def merge(explored: list[Explored]) -> Executed:
                 aside = Call("set_aside", (record.owner, NOBODY, record.generation))
                 steps.setdefault((key[0], aside), depth)
             elif record and record.state == "running":  # and its starts are all known to who made them
-                stranger = Call("release", (record.owner, 0.0, record.run, True, 0, record.origin))
+                stranger = Call("release", (record.owner, 0.0, record.run, True, "let_go", record.origin))
                 steps.setdefault((key[0], stranger), depth)
     return sorted(steps, key=steps.__getitem__)
 

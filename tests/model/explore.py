@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .scripts import MODEL, NEVER_AGAIN, SETTLED, Call, Redis
+from .scripts import MODEL, ONCE, SETTLED, Call, Redis
 from .world import BUDGETS, Bounds, Delivery, Scripts, Step, World, first_world, steps
 
 __all__ = ["Explored", "Violation", "explore"]
@@ -127,9 +127,9 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
         return ""
     convicted = after.state == "condemned" and (before is None or before.state not in ("condemned", "poisoned"))
     by_an_operator = step.call is not None and step.call.script == "take"
-    if convicted and bounds.limit != NEVER_AGAIN and not by_an_operator:
+    if convicted and bounds.limit != ONCE and not by_an_operator:
         assert before is not None
-        if not (before.alone and after.crashes > bounds.limit):
+        if not (before.alone and not isinstance(bounds.limit, str) and after.crashes > bounds.limit):
             return "It was convicted by a death that does not convict."
         if _spent(world, bounds, "alarms") == 0 and _spent(world, bounds, "crashes") <= bounds.limit:
             return "It was convicted by fewer deaths than that takes."

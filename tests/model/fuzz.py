@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from .real import Real
-from .scripts import MODEL, NO_COPY, NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis, fresh_redis, put
+from .scripts import MODEL, NOBODY, ONCE, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis, fresh_redis, put
 
 __all__ = ["INCARNATIONS", "any_calls", "compare"]
 
@@ -25,7 +25,7 @@ run = st.sampled_from([0, 1, 1, 1, 2, 2, 3])
 origin = st.sampled_from([0, 1, 1, 1, 2])
 name = st.sampled_from([0, 1, 1, 2, 3])
 crashes = st.integers(0, 2)
-limit = st.sampled_from([1, 1, 1, -1, -2, 0, 2])
+limit = st.sampled_from([1, 1, 1, UNLIMITED, ONCE, 0, 2])
 flag = st.booleans()
 rarely = st.sampled_from([False, False, False, True])
 here = st.sampled_from(["no", "no", "running", "ended", "handed_back"])
@@ -44,7 +44,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "accompany": (me, mark, run, origin),
     "finish": (me, mark, generation, origin, name, run, run, rarely, rarely, flag, delivery),
     "acked": (run,),
-    "release": (me, mark, run, rarely, attempt, origin),
+    "release": (me, mark, run, rarely, st.sampled_from(["released", "let_go", "dead_lettered"]), origin),
     "hand_over": (me, mark, run, origin, attempt, flag),
     "put_off": (name,),
     "hold": (generation,),
@@ -59,7 +59,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "reap": (me,),
     "hand_back": (me, st.sampled_from([None, True, True, False])),
     "claim": (me, dead, flag),
-    "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3, NO_COPY])),
+    "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3])),
     "refused": (me, generation, st.sampled_from(["refused", "away", "untried"])),
     "postpone": (name, st.sampled_from(["held", "consumed", "maybe"])),
     "set_aside": (me, dead, generation),

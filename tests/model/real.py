@@ -19,7 +19,7 @@ from dramatiq_inflight.records import DeadIncarnation, Enqueued, Head, Orphan
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.scripting import load_scripts
 
-from .scripts import NO_COPY, NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis
+from .scripts import NOBODY, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis
 
 __all__ = ["Real", "texts"]
 
@@ -39,11 +39,11 @@ def texts() -> dict[str, str]:
 
 
 def _id(number: int) -> str:
-    return {0: "", NO_COPY: "-"}.get(number, f"c{number}")
+    return f"c{number}" if number else ""
 
 
 def _number(id: str) -> int:
-    return 0 if not id else NO_COPY if id == "-" else int(id.removeprefix("c"))
+    return int(id.removeprefix("c")) if id else 0
 
 
 def _payload(attempt: int | None) -> bytes:
@@ -135,7 +135,7 @@ class Real:
             crashes=record.crashes,
             limit=record.limit,
             contended=record.contended,
-            done=record.done,
+            forced=record.forced,
             started=self._time(record.started),
             first=record.first and self._time(record.first),
             origin=_id(record.origin),
@@ -201,7 +201,7 @@ class Real:
             crashes=head.crashes,
             limit=head.limit,
             contended=head.contended,
-            done=head.done,
+            forced=head.forced,
             started=0 if settled or not head.started else self._start_of(head.started, head.run),
             first=0 if settled or not head.first else self._start_of(head.first, 0),
             origin=_number(head.origin),
@@ -291,7 +291,7 @@ class Real:
         redelivered: bool,
         duplicate: bool,
         here: str,
-        limit: int,
+        limit: int | str,
         payload: int,
         forgotten: bool,
         alone: bool | None,
@@ -368,14 +368,14 @@ class Real:
     def _acked(self, run: int) -> Any:
         return self.members[0].acked([(MESSAGE, run, 0)])
 
-    def _release(self, me: int, mark: float, run: int, contended: bool, copy: int, origin: int) -> Any:
+    def _release(self, me: int, mark: float, run: int, contended: bool, state: str, origin: int) -> Any:
         registry = self._me(me, mark)
         return registry.release(
             MESSAGE,
             run,
             contended=contended,
-            consumed=copy > 0,
-            dead_lettered=copy == 2,
+            consumed=state != "let_go",
+            dead_lettered=state == "dead_lettered",
             origin=_id(origin),
         ).value
 
@@ -400,7 +400,7 @@ class Real:
         generation: int,
         origin: int,
         name: int,
-        limit: int,
+        limit: int | str,
         started: int,
         crashes: int,
         drains: int,
@@ -465,7 +465,7 @@ class Real:
         )
 
     def _orphan(self, generation: int) -> Orphan:
-        return Orphan(MESSAGE, Claim.CLAIMED, 0, generation, 0, -1, 0, 0, 0, 0, "", "", "", b"")
+        return Orphan(MESSAGE, Claim.CLAIMED, 0, generation, 0, UNLIMITED, 0, 0, 0, 0, "", "", "", b"")
 
     def _requeued(self, me: int, dead: int, generation: int, name: int) -> Any:
         copies = [Enqueued(self._orphan(generation), _id(name), "default", 0)]

@@ -28,14 +28,12 @@ __all__ = [
 
 WAITING = frozenset({"recovering", "condemned", "requeued", "poisoned"})
 CLAIMED = frozenset({"recovering", "condemned"})
-SETTLED = frozenset({"released", "completed", "dead_lettered"})
+SETTLED = frozenset({"released", "let_go", "completed", "dead_lettered"})
 
 NOBODY = -1
-#: In the place of the present copy's id: there is none.  0: it is the origin's.
-NO_COPY = -1
-NEVER_AGAIN = -2
-#: In the place of `Record.done`: whoever ran it is not to have it back.
-FORCED = 2
+#: In the place of the present copy's id: there is none that is known by one.
+NO_COPY = 0
+UNLIMITED, ONCE = "unlimited", "once"
 #: After how many deaths of those that had it in hand it is set aside.
 DEADLY_AFTER = 3
 #: The tries after which a deadline is a day away: the first one of a TTL of a minute, ten minutes, doubles.
@@ -51,9 +49,9 @@ class Record(NamedTuple):
     run: int = 0
     generation: int = 1
     crashes: int = 0
-    limit: int = -1
+    limit: int | str = UNLIMITED
     contended: int = 0
-    done: int = 0
+    forced: int = 0
     #: The run whose start is meant; 0: not known.
     started: int = 0
     first: int = 0
@@ -154,21 +152,23 @@ def unlist(redis: Redis, who: int) -> Redis:
 
 
 def would_be_convicted(record: Record) -> bool:
-    return record.limit == NEVER_AGAIN or (bool(record.alone) and 0 <= record.limit < record.crashes + 1)
+    if isinstance(record.limit, str):
+        return record.limit == ONCE
+    return bool(record.alone) and record.crashes + 1 > record.limit
 
 
 def charge(record: Record, drained: bool) -> tuple[bool, Record]:
     """One death more; whether it convicts."""
-    convicted = would_be_convicted(record) and (not drained or record.limit == NEVER_AGAIN)
+    convicted = would_be_convicted(record) and (not drained or record.limit == ONCE)
     return convicted, record._replace(alone=0, drains=record.drains + drained, crashes=record.crashes + (not drained))
 
 
-def is_last_chance(crashes: int, limit: int) -> bool:
-    return limit >= 0 and crashes >= max(limit, 1)
+def is_last_chance(crashes: int, limit: int | str) -> bool:
+    return isinstance(limit, int) and crashes >= max(limit, 1)
 
 
-def is_let_go(record: Record) -> bool:
-    return (record.state in WAITING and record.done != FORCED) or (record.state == "released" and not record.done)
+def is_to_start(record: Record) -> bool:
+    return (record.state in WAITING and not record.forced) or record.state == "let_go"
 
 
 def is_run(record: Record, me: int, run: int, origin: int) -> bool:
@@ -193,7 +193,7 @@ def start(
     redelivered: bool,
     duplicate: bool,
     here: str,
-    limit: int,
+    limit: int | str,
     payload: int,
     forgotten: bool,
     alone: bool | None,
@@ -250,7 +250,7 @@ def start(
             number,
             first,
             origin,
-            NO_COPY if gone else 0 if name == origin else name,
+            NO_COPY if gone else name,
             drains,
             int(alone is True),
             int(tailored or gone),
@@ -269,7 +269,7 @@ def start(
     if record is None:
         return run(0, 0)
     same = redelivered or (origin != 0 and origin == record.origin)
-    named = name != 0 and name == (record.copy or record.origin)
+    named = name != 0 and name == record.copy
     if same and generation < record.generation and not named:
         return answer("stale"), redis
     if duplicate and origin not in (0, record.origin):
@@ -285,8 +285,10 @@ def start(
             return answer("superseded"), redis
         return run(0, 0, record.contended)
     if record.state == "released":
-        if record.done and origin not in (0, NO_COPY) and origin == record.origin:
+        if origin != 0 and origin == record.origin:
             return answer("superseded"), redis
+        return run(record.crashes, record.drains, record.contended)
+    if record.state == "let_go":
         return run(record.crashes, record.drains, record.contended)
     if record.state in WAITING:
         if not same:
@@ -354,16 +356,13 @@ def finish(
     if record is None:
         redis = unlist(redis, me)
         if (lost or contended) and not again:
-            redis = save_settled(
-                redis, Record("completed", run=run, generation=generation, contended=1, done=1, origin=origin)
-            )
+            redis = save_settled(redis, Record("completed", run=run, generation=generation, contended=1, origin=origin))
         return "gone", redis
     if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, started):
         record = record._replace(
             state="released" if again else "completed",
             crashes=0,
             drains=0,
-            done=1,
             contended=int(record.contended or lost or contended),
         )
         return "finished", unlist(save_settled(redis, record, unacked=unacked), me)
@@ -371,7 +370,7 @@ def finish(
         redis = unlist(redis, me)
     if again or origin != record.origin:
         return "fenced", redis
-    if is_let_go(record):
+    if is_to_start(record):
         record = record._replace(state="completed", contended=1)
         return "late", save_settled(redis, record)._replace(waiting="")
     return "fenced", redis
@@ -395,13 +394,14 @@ def _end(redis: Redis, me: int, mark: float, run: int, origin: int) -> tuple[str
     return "fenced", redis if record.owner == me else unlist(redis, me)
 
 
-def release(redis: Redis, me: int, mark: float, run: int, contended: bool, copy: int, origin: int) -> tuple[Any, Redis]:
-    """`copy`: 1: it is consumed; 0: it never ran, and may; 2: it was dead-lettered."""
+def release(
+    redis: Redis, me: int, mark: float, run: int, contended: bool, state: str, origin: int
+) -> tuple[Any, Redis]:
     answer, redis = _end(redis, me, mark, run, origin)
     if answer:
         return answer, redis
     assert redis.record is not None
-    record = redis.record._replace(state="dead_lettered" if copy == 2 else "released", done=min(copy, 1))
+    record = redis.record._replace(state=state)
     if contended:
         record = record._replace(contended=1)
     return "released", unlist(save_settled(redis, record), me)
@@ -418,13 +418,13 @@ def hand_over(
     if later:
         record = record._replace(tries=record.tries + 1)
     else:
-        record = record._replace(generation=record.generation + 1, done=FORCED, tries=0)
+        record = record._replace(generation=record.generation + 1, forced=1, tries=0)
     return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 
 
 def put_off(redis: Redis, name: int) -> tuple[Any, Redis]:
     record = redis.record
-    if record is None or name == 0 or name != (record.copy or record.origin):
+    if record is None or name == 0 or name != record.copy:
         return None, redis
     record = record._replace(copy=NO_COPY, contended=1)
     if record.state == "running":
@@ -464,7 +464,7 @@ def mend(
     generation: int,
     origin: int,
     name: int,
-    limit: int,
+    limit: int | str,
     started: int,
     crashes: int,
     drains: int,
@@ -481,7 +481,6 @@ def mend(
     """
     record = redis.record
     _, _, redis = beat_of(redis, me, mark)
-    copy = 0 if name == origin else name
 
     def taken_back(charged: Record) -> Record:
         if run > 0 and charged.crashes > crashes:
@@ -511,7 +510,7 @@ def mend(
             started,
             0,
             origin,
-            copy,
+            name,
             drains,
             int(alone),
             int(tailored),
@@ -525,7 +524,7 @@ def mend(
                 generation=max(generation, before.generation),
                 contended=0 if before.state == "completed" else before.contended,
             )
-            if before.state == "released":
+            if before.state in ("released", "let_go"):
                 record = record._replace(crashes=before.crashes, drains=before.drains)
         if name and not held:
             record = record._replace(copy=NO_COPY, tailored=1)
@@ -537,14 +536,14 @@ def mend(
         if name and held is False and record.copy != NO_COPY:
             record = record._replace(copy=NO_COPY, tailored=1)
         what = "kept"
-    elif is_let_go(record) and record.state != "poisoned" and record.origin == origin:
-        kept = name in (0, record.copy or record.origin)
+    elif is_to_start(record) and record.state != "poisoned" and record.origin == origin:
+        kept = name in (0, record.copy)
         record = taken_back(record)._replace(
             state="running",
             owner=me,
             run=record.run + 1,
             contended=1,
-            copy=copy if kept else NO_COPY,
+            copy=name if kept else NO_COPY,
             tailored=record.tailored if kept else 1,
             alone=int(alone),
             tries=tries,
@@ -624,8 +623,8 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
         return "to_claim", redis
     if not held:
         answer = "handed_back" if was_put_off else "settled"
-        return answer, unlist(save_settled(redis, record._replace(state="released")), dead)
-    record = record._replace(state="requeued", owner=NOBODY, contended=1, copy=record.copy or record.origin)
+        return answer, unlist(save_settled(redis, record._replace(state="let_go")), dead)
+    record = record._replace(state="requeued", owner=NOBODY, contended=1)
     return "handed_back", unlist(save_waiting(redis, record, "later"), dead)
 
 
@@ -765,7 +764,7 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         contended=1,
         generation=record.generation + 1,
         copy=NO_COPY,
-        done=FORCED if alive or record.done == FORCED else 0,
+        forced=1 if alive else record.forced,
         alone=0,
         tries=1,
         deaths=0,
@@ -786,7 +785,7 @@ def discard(redis: Redis, force: bool) -> tuple[Any, Redis]:
         if alive and not force:
             return "alive", redis
         redis = _doubted(redis, record.owner) if alive else redis
-    after = save_settled(redis, record._replace(state="completed", contended=1, done=1))
+    after = save_settled(redis, record._replace(state="completed", contended=1))
     return "discarded", unlist(after._replace(waiting=""), record.owner)
 
 

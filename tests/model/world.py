@@ -49,7 +49,7 @@ class Bounds(NamedTuple):
     handbacks: int = 0
     #: How often an operator puts it back, dead-letters it or discards it, by force if need be.
     operators: int = 0
-    limit: int = 1
+    limit: int | str = 1
     retries: int = 1
     tailored: bool = False
     #: Whether a message may have company in its process.
@@ -392,7 +392,7 @@ class _Steps:
         yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="to_release")))
 
     def in_to_release(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, True, 0, delivery.copy.origin))
+        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, True, "let_go", delivery.copy.origin))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
@@ -507,10 +507,10 @@ class _Steps:
         return self.in_to_release(me, at, delivery)
 
     def in_given_up(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        return self.in_let_go(me, at, delivery, copy=2)
+        return self.in_let_go(me, at, delivery, state="dead_lettered")
 
-    def in_let_go(self, me: int, at: int, delivery: Delivery, copy: int = 1) -> Iterator[Step]:
-        its = (delivery.run, delivery.contended, copy, delivery.copy.origin)
+    def in_let_go(self, me: int, at: int, delivery: Delivery, state: str = "released") -> Iterator[Step]:
+        its = (delivery.run, delivery.contended, state, delivery.copy.origin)
         call = Call("release", (me, _mark(self.world.workers[me]), *its))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
@@ -574,7 +574,7 @@ class _Steps:
             yield Step(f"{_w(me)} beats", call, after)
         record = world.redis.record
         if world.redis.running[me] and record and not any(d.phase in HERE for d in worker.deliveries):
-            call = Call("release", (me, _mark(worker), record.run, True, 0, record.origin))
+            call = Call("release", (me, _mark(worker), record.run, True, "let_go", record.origin))
             answer, after = self.execute(me, call)
             yield Step(f"{_w(me)} does not know what it is said to run: {answer}", call, after)
         if self.can("drains") and not worker.draining:
@@ -666,7 +666,7 @@ class _Steps:
         redis = self.world.redis
         if not redis.running[job.dead]:
             return Step(f"{_w(me)} finds no record", None, self.at(self.world, me, job._replace(at="give")))
-        name = redis.record.copy or redis.record.origin if redis.record else 0
+        name = redis.record.copy if redis.record else 0
         return Step(f"{_w(me)} looks", None, self.at(self.world, me, job._replace(at="ask", copy=name)))
 
     def job_ask(self, me: int, job: Job) -> Step:
@@ -748,7 +748,7 @@ class _Steps:
 
     def overdue(self, me: int) -> Iterator[Step]:
         record = self.world.redis.record
-        can_ask = record and record.state in ("requeued", "poisoned") and record.copy not in (0, NO_COPY)
+        can_ask = record and record.state in ("requeued", "poisoned") and record.copy != NO_COPY
         if self.with_redis and can_ask and record:
             held = self.holds(record.copy)
             job = Job("postpone", NOBODY, copy=record.copy, held=held)

@@ -37,7 +37,7 @@ class Fleet:
         messages: int,
         *,
         apart: bool = False,
-        limit: int = 3,
+        limit: int | str = 3,
         tailored: bool = False,
         size: int = 0,
     ) -> list[str]:

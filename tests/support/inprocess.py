@@ -109,7 +109,13 @@ class App:
         return registry
 
     def orphan(
-        self, message: Message[Any], *, limit: int = 3, crashes: int = 0, tailored: bool = False, draining: bool = False
+        self,
+        message: Message[Any],
+        *,
+        limit: int | str = 3,
+        crashes: int = 0,
+        tailored: bool = False,
+        draining: bool = False,
     ) -> Registry:
         """A message is running on a worker that is dead, and has crashed so often before."""
         rid = message.options["redis_message_id"]

@@ -79,7 +79,7 @@ class Lab:
         registry: Registry,
         copy: Copy,
         *,
-        limit: int = 3,
+        limit: int | str = 3,
         alone: bool | None = True,
         tailored: bool = False,
         here: str = "no",
@@ -105,7 +105,7 @@ class Lab:
         *,
         payload: bytes | None = None,
         run: int = 1,
-        limit: int = 3,
+        limit: int | str = 3,
         started_ms: int = 1,
         crashes: int = 0,
         alone: bool = False,
@@ -121,7 +121,7 @@ class Lab:
             alone=alone,
         )
 
-    def runs(self, registry: Registry, copy: Copy, *, limit: int = 3, alone: bool | None = True) -> Started:
+    def runs(self, registry: Registry, copy: Copy, *, limit: int | str = 3, alone: bool | None = True) -> Started:
         """Start it, and see that it runs."""
         started = self.start(registry, copy, limit=limit, alone=alone)
         assert started.answer is Start.RUN

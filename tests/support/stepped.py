@@ -387,7 +387,7 @@ class World:
         made: Message[Any] = self.work.message_with_options(**options)
         return made.copy(options={"redis_message_id": uuid.uuid4().hex})
 
-    def elsewhere(self, message: Message[Any], *, alone: bool = True, limit: int = 3) -> Registry:
+    def elsewhere(self, message: Message[Any], *, alone: bool = True, limit: int | str = 3) -> Registry:
         """Another worker runs the message."""
         copy = Copy.of(message)
         other = self.lab.incarnation(f"other-{uuid.uuid4().hex[:8]}", fence_ttl=600)
