@@ -78,8 +78,8 @@ class InFlightTracker(Middleware):
       alone_timeout: How long a message on its last chance waits for the others in its process to end, and how long they
         then wait for it, at the most; doubles with every crash beyond ``max_recoveries``
         (``PROCESSING_ALONE_TIMEOUT``; 600).
-      alone_in: What it has to itself: its ``"process"``, or all worker processes of its ``"container"``; ``"auto"``: of
-        the container, where the kernel kills that as a whole when it is out of memory (``PROCESSING_ALONE_IN``; auto).
+      alone_in: ``"container"`` gives it all worker processes of its container; ``"auto"`` does so where the kernel
+        kills these as a whole when the container is out of memory (``PROCESSING_ALONE_IN``; auto).
       callback: Called with an `Incident` for every message whose worker died, in the process that recovers it.
       fence_ttl: How long settled records are remembered (``PROCESSING_FENCE_TTL``; 7 days).
       track_by_default: Whether to track actors that do not say (``PROCESSING_TRACK_BY_DEFAULT``; false).

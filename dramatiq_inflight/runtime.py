@@ -76,7 +76,7 @@ class Runtime:
         self.broker = broker
         self.incarnation = Incarnation(settings.instance_id)
         self.table = Table()
-        together = settings.alone_in == "container" or (settings.alone_in == "auto" and die_together())
+        together = settings.alone_in == "container" or die_together()
         siblings = Siblings.of(settings.namespace, settings.instance_id) if together else None
         self.gate = Gate(siblings)
         self._one_thread = threads == 1 and siblings is None

@@ -56,8 +56,8 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     #: How long a message that has to run alone waits for the others in its process, and how long they then wait for it.
     alone_timeout: float = 600.0
-    #: What such a message has to itself: its ``process``, or its ``container`` with all worker processes; ``auto``: the
-    #: container, where the kernel kills that as a whole when it is out of memory.
+    #: ``container``: such a message has all worker processes of its container to itself; ``auto``: so where the kernel
+    #: kills the container as a whole when it is out of memory, else its process.
     alone_in: str = "auto"
     #: Called with what happened to each message whose worker died.
     callback: Callable[[Incident], object] | None = field(default=None, repr=False)
@@ -119,7 +119,7 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "watch_processes": source.flag("watch_processes", Settings.watch_processes),
         "enabled": source.flag("enabled", Settings.enabled),
         "redis_url": source.redis_url("redis_url"),
-        "alone_in": source.choice("alone_in", Settings.alone_in, ("auto", "process", "container")),
+        "alone_in": source.choice("alone_in", Settings.alone_in, ("auto", "container")),
         "client": arguments.get("client"),
         "callback": arguments.get("callback"),
     }

@@ -148,7 +148,7 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("on_recovery", 7, "an actor or the name of one"),
         ("on_poison", "", "an actor or the name of one"),
         ("alone_timeout", -1, "a number of seconds from 0"),
-        ("alone_in", "pod", "'auto' or 'process' or 'container'"),
+        ("alone_in", "pod", "'auto' or 'container'"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(

@@ -180,7 +180,7 @@ def settings_of(plan: Plan, url: str) -> dict[str, str]:
         "HEARTBEAT_TTL": "2.5",
         # Whoever waits, waits as long as the longest innocent message takes, and for a slow machine.
         "PROCESSING_ALONE_TIMEOUT": "60",
-        "PROCESSING_ALONE_IN": "container" if plan.processes > 1 else "process",
+        "PROCESSING_ALONE_IN": "container" if plan.processes > 1 else "auto",
     }
     if plan.apart:
         settings["PROCESSING_REDIS_URL"] = another_database(url)
@@ -194,7 +194,7 @@ def main() -> int:
     """Run the seeds one after another, and print the verdicts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="1-50", help="a number, or first-last")
-    parser.add_argument("--alone-in", help="the setting of the workers: process, to see what happens without the gate")
+    parser.add_argument("--alone-in", help="the setting of the workers: auto, to see what happens without the gate")
     parser.add_argument("--keep", help="a folder for the logs")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
