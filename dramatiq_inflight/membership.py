@@ -13,7 +13,7 @@ import redis
 from .moment import Moment
 from .records import DRAINING, DeadIncarnation
 from .schema import FIELDS, Held, Refusal
-from .scripting import Scripting, flag, ms
+from .scripting import Scripting, ms
 from .version import __version__
 
 __all__ = ["GRACE", "Membership"]
@@ -30,7 +30,6 @@ class Membership(Scripting):
 
     #: The set of those in its place, once it has said where that is.
     _place: tuple[str, ...] = ()
-    _registered = False
 
     #: The server that this incarnation has booted with, by its run id.
     _server = ""
@@ -47,11 +46,10 @@ class Membership(Scripting):
             self._ask(pipeline.execute)
         self._server = self._server or self._run_id()
         begun = Moment.now()
-        known = self._enter(self.me, {**fields, **self.schema.said()})
+        known = self._enter(self.me, {**fields, "schema": str(self.schema)})
         if isinstance(known, Refusal):
             return known
         self._place = self.keys.places(fields.get("place", ""))
-        self._registered = True
         self._in_contact(known, begun)
         return None
 
@@ -63,27 +61,17 @@ class Membership(Scripting):
     def explain(self, refusal: Refusal) -> str:
         """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
         raw: Any = self._ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
-        holders = []
-        everybody = self.everybody()
-        for id, (said, _) in zip(everybody, self._said(everybody), strict=True):
-            schema, version, instance = (said.get(name, b"").decode() for name in (b"schema", b"version", b"instance"))
-            if id == refusal.blocker or schema == str(refusal.in_use):
-                holders.append(f"{instance} ({f'dramatiq_inflight {version}, ' if version else ''}incarnation {id})")
-        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw), holders)
+        blocker = str(self.incarnation(refusal.blocker)) if refusal.blocker else ""
+        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw).version, blocker)
 
     def _enter(self, me: str, fields: dict[str, str]) -> int | Refusal:
-        places = self.keys.places(fields.get("place", ""))
-        others: list[str] = []
-        while True:
-            keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
-            keys += [*map(self.keys.incarnation, others), *places]
-            args = [me, self.ttl_ms, *self.schema, flag(self._registered), len(others), *others]
-            reply = self._call("register", keys, [*args, *(text for pair in fields.items() for text in pair)])
-            if not isinstance(reply, list):
-                return int(reply)
-            if reply[0] == b"refused":
-                return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
-            others = [id for id in self.everybody() if id != me]
+        keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
+        keys += self.keys.places(fields.get("place", ""))
+        args = [me, self.ttl_ms, self.schema, *(text for pair in fields.items() for text in pair)]
+        reply = self._call("register", keys, args)
+        if isinstance(reply, list):
+            return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
+        return int(reply)
 
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""

@@ -17,7 +17,7 @@ from .history import Event
 from .keys import Keys
 from .parsing import head_of, progressed, text, worker_view
 from .records import Head
-from .schema import FIELDS, OURS, Held, Refusal
+from .schema import FIELDS, SCHEMA, Held, Refusal
 from .settings import Settings
 from .version import __version__
 from .views import MessageView, WorkerView
@@ -44,8 +44,8 @@ class Reader:
         pipeline.hmget(self._keys.schema, FIELDS)
         *found, raw = pipeline.execute()
         held = Held.of(raw)
-        if not OURS.reads(held.schema):
-            raise SchemaError(Refusal(held.schema, "").text(self.namespace, __version__, OURS, held, None))
+        if held.schema > SCHEMA:
+            raise SchemaError(Refusal(held.schema).text(self.namespace, __version__, SCHEMA, held.version))
         return list(found)
 
     def _look(self, *, messages: bool = True) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]]]:

@@ -5,8 +5,8 @@
 A schema is all that one version of the package writes there and another one reads: the fields of a record and what
 they mean, the sets beside it, what incarnations say of themselves and to each other, the history, and the message
 option.  Whatever can be left out, and whatever readers that do not know it can pass over, is added without another
-schema.  Each incarnation says which schema it writes and which ones it can read; the namespace says which one is in
-use: the newest that anybody may have written there.  What follows from that is register.lua's; see docs/upgrading.rst.
+schema.  The namespace says which schema is in use.  Workers of one schema share a namespace; a newer version takes over
+from an older one that is gone: see register.lua and docs/upgrading.rst.
 
 This module imports nothing of the package: the heartbeat's own process has it, too.
 """
@@ -15,38 +15,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["OURS", "SCHEMA", "Held", "Refusal", "Schema", "number"]
+__all__ = ["SCHEMA", "Held", "Refusal", "number"]
 
-#: What this version writes.
+#: What this version writes.  It reads that and every older one.
 SCHEMA = 1
-
-
-class Schema(NamedTuple):
-    """What one version writes, and the oldest and the newest that it can read."""
-
-    writes: int
-    oldest: int
-    newest: int
-
-    def said(self) -> dict[str, str]:
-        """What an incarnation says of itself."""
-        return {
-            "schema": str(self.writes),
-            "schema_oldest": str(self.oldest),
-            "schema_newest": str(self.newest),
-        }
-
-    def reads(self, schema: int) -> bool:
-        """Whether it can read that one; 0: nothing was written yet."""
-        return schema == 0 or self.oldest <= schema <= self.newest
-
-    def __str__(self) -> str:
-        read = f"schema {self.oldest}" if self.oldest == self.newest else f"schemas {self.oldest} to {self.newest}"
-        return f"writes schema {self.writes} and reads {read}"
-
-
-#: What this version can do.
-OURS = Schema(SCHEMA, oldest=1, newest=1)
 
 
 class Held(NamedTuple):
@@ -70,46 +42,30 @@ FIELDS = ("schema", "version")
 class Refusal(NamedTuple):
     """Why a namespace cannot be shared."""
 
-    #: The newest schema that may have been written there.
+    #: The schema that is in use.
     in_use: int
-    #: A living incarnation that could not read what we write; empty: it is we who cannot read what is there.
-    blocker: str
+    #: An incarnation that may write it still; empty: it is newer than ours, or nobody is there who raises it.
+    blocker: str = ""
     #: That may be dead: it is worth asking again, every second or so; 0: it lives.  Seconds.
     wait: float = 0.0
 
-    def text(self, namespace: str, version: str, ours: Schema, held: Held, holders: list[str] | None) -> str:
-        """What is said of it: both versions, the namespace, who holds it, and what to do.
+    def text(self, namespace: str, version: str, schema: int, first: str, blocker: str = "") -> str:
+        """Both versions, the namespace, who holds it, and what to do.
 
         Parameters:
-          version: Of this package.
-          holders: The workers that write what is in use, or that stand in the way, in words; ``None``: it is not known.
+          version: Of this package, which writes `schema`.
+          first: The version of the package that was the first to write what is in use; empty: it is not known.
+          blocker: Who stands in the way, in words.
         """
-        by = f", first by dramatiq_inflight {held.version}" if held.version else ""
-        who = ", ".join((holders or [])[:NAMED])
-        if holders and len(holders) > NAMED:
-            who += f" and {len(holders) - NAMED} more"
-        me = f"dramatiq_inflight {version} {ours}"
-        where = f"namespace {namespace!r}"
-        if self.blocker:
-            return (
-                f"{me}, and {where} has workers that cannot read that: {who or self.blocker}. Nothing was changed. "
-                "Let those workers end first, or finish the rollback: workers of both versions cannot share a "
-                "namespace (docs/upgrading.rst)."
-            )
-        held_by = f"; it is written by {who}" if who else ""
-        if holders == []:
-            held_by = "; no worker that writes it is registered there now"
-        if self.in_use > ours.newest:
+        by = f", first by dramatiq_inflight {first}" if first else ""
+        if self.in_use > schema:
             todo = "Finish the rollout: start workers of the newer version only. To go back, see docs/upgrading.rst."
-        elif self.in_use < ours.oldest:
-            todo = "Start workers of a version in between first, which recover what older ones have left."
+        elif self.blocker:
+            todo = f"Let the workers of the older version end first: {blocker or self.blocker} is there."
         else:
             todo = "Start workers of this version first, or use the version that the workers have."
-        return f"{me}, and {where} has schema {self.in_use}{by}{held_by}. Nothing was changed. {todo}"
-
-
-#: How many workers are named.
-NAMED = 3
+        me = f"dramatiq_inflight {version} writes schema {schema}"
+        return f"{me}, and namespace {namespace!r} has schema {self.in_use}{by}. Nothing was changed. {todo}"
 
 
 def number(text: str) -> int:

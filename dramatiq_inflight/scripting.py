@@ -17,7 +17,7 @@ from .connection import close_client
 from .keys import Keys
 from .moment import Moment
 from .pool import Pool, SentinelPool
-from .schema import OURS, Schema
+from .schema import SCHEMA
 from .wire import Call, Wire
 
 __all__ = ["BATCH", "NotSent", "Scripting", "flag", "load_scripts", "ms", "reach"]
@@ -50,7 +50,7 @@ class Scripting:
       on_answer_lost: Called when a script may have run, and what it said is not known.
       on_failure: Called after every command that did not reach Redis, or was refused.
       is_away: Whether what can be told later is not to be tried now.
-      schema: What this version writes and can read.
+      schema: What this version writes.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Scripting:
         on_answer_lost: Callable[[], None] = lambda: None,
         on_failure: Callable[[redis.RedisError], None] = lambda error: None,
         is_away: Callable[[], bool] = lambda: False,
-        schema: Schema | None = None,
+        schema: int | None = None,
     ) -> None:
         self.client = client
-        self.schema = schema or OURS
+        self.schema = schema or SCHEMA
         self.namespace = namespace
         self.keys = Keys(namespace)
         self.me = me

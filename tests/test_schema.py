@@ -27,15 +27,12 @@ from dramatiq_inflight.metrics import InFlightCollector
 from dramatiq_inflight.outcomes import Claim, Start
 from dramatiq_inflight.records import FIELDS, Enqueued
 from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.schema import OURS, Refusal, Schema
+from dramatiq_inflight.schema import SCHEMA, Refusal
 
 from .support.cluster import Cluster
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
 from .support.servers import RedisServer, wait_until
-
-#: Versions of the package: the first, one that can read what the next writes, that, one that has dropped the first.
-FIRST, BRIDGE, SECOND, LATER = Schema(1, 1, 1), Schema(1, 1, 2), Schema(2, 1, 2), Schema(3, 2, 3)
 
 
 class Namespace:
@@ -45,12 +42,12 @@ class Namespace:
         self.lab = lab
         self._numbers = itertools.count()
 
-    def of(self, schema: Schema, name: str = "") -> Registry:
+    def of(self, schema: int, name: str = "") -> Registry:
         """One that has not said yet who it is."""
-        name = name or f"{schema.writes}{schema.newest}-{next(self._numbers)}"
+        name = name or f"{schema}-{next(self._numbers)}"
         return Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60, schema=schema)
 
-    def enters(self, schema: Schema, name: str = "") -> Registry:
+    def enters(self, schema: int, name: str = "") -> Registry:
         registry = self.of(schema, name)
         assert enter(registry) is None
         return registry
@@ -66,7 +63,7 @@ class Namespace:
 
 
 def enter(registry: Registry) -> Refusal | None:
-    said = {"instance": f"pod-{registry.me}", "version": f"0.{registry.schema.writes}"}
+    said = {"instance": f"pod-{registry.me}", "version": f"0.{registry.schema}"}
     return registry.register(said)
 
 
@@ -80,157 +77,114 @@ def lead_on(lab: Lab, schema: int) -> None:
     lab.client.hset(lab.prefix + "schema", mapping={"schema": schema, "version": "9.8.7", "since": 1_700_000_000_000})
 
 
-def test_what_this_version_writes_it_can_read() -> None:
-    assert OURS.oldest <= OURS.writes <= OURS.newest
-
-
 def test_the_first_to_come_says_what_is_in_use_and_that_expires(there: Namespace) -> None:
-    there.enters(FIRST)
+    there.enters(1)
     assert there.in_use == 1
     assert there.lab.client.hget(there.lab.prefix + "schema", "version") == b"0.1"
     assert 29 * 24 * 3600 < there.lab.client.ttl(there.lab.prefix + "schema") <= 30 * 24 * 3600
 
 
-def test_a_newer_version_waits_until_nobody_lives_that_cannot_read_it(there: Namespace) -> None:
-    old = there.enters(FIRST)
+def test_a_newer_version_waits_until_nobody_lives_of_the_older(there: Namespace) -> None:
+    old = there.enters(1)
     before = there.state()
-    new = there.of(SECOND)
+    new = there.of(2)
     assert enter(new) == Refusal(1, old.me)
     assert there.state() == before, "a refusal changes nothing"
     assert f"pod-{old.me}" in new.explain(Refusal(1, old.me))
     old.leave()
     assert enter(new) is None
     assert there.in_use == 2
+    assert there.lab.client.hget(there.lab.prefix + "schema", "version") == b"0.2"
 
 
 def test_an_older_version_does_not_come_in_once_a_newer_one_has_written(there: Namespace) -> None:
-    there.enters(SECOND)
+    there.enters(2)
     before = there.state()
-    assert enter(there.of(FIRST)) == Refusal(2, "")
+    assert enter(there.of(1)) == Refusal(2)
     assert there.state() == before
 
 
 def test_that_is_so_when_all_of_the_newer_version_are_gone_too(there: Namespace) -> None:
     """What they have left there is theirs."""
-    there.enters(SECOND).leave()
-    assert enter(there.of(FIRST)) == Refusal(2, "")
-    assert enter(there.of(BRIDGE)) is None
-    assert there.in_use == 2, "it does not fall"
-
-
-def test_one_that_reads_both_shares_with_either(there: Namespace) -> None:
-    first, bridge = there.enters(FIRST), there.enters(BRIDGE)
-    assert enter(there.of(SECOND)) == Refusal(1, first.me)
-    first.leave()
-    there.enters(SECOND)
-    assert there.in_use == 2
-    assert enter(bridge) is None, "it says again who it is"
-    assert there.in_use == 2
-    there.enters(BRIDGE)
-    assert enter(there.of(FIRST)) == Refusal(2, "")
-
-
-def test_nor_does_one_come_in_whose_writing_has_been_dropped(there: Namespace) -> None:
-    """It could read what is there; but the other could not read it."""
-    new = there.enters(Schema(2, 2, 3))
-    assert enter(there.of(BRIDGE)) == Refusal(2, new.me)
-    there.enters(SECOND)
-
-
-def test_one_that_has_dropped_what_is_in_use_is_told_to_go_by_one_in_between(there: Namespace) -> None:
-    there.enters(FIRST).leave()
-    later = there.of(LATER)
-    assert enter(later) == Refusal(1, "")
-    assert "a version in between" in later.explain(Refusal(1, ""))
-    there.enters(SECOND).leave()
-    assert enter(later) is None
+    there.enters(2).leave()
+    assert enter(there.of(1)) == Refusal(2)
+    there.enters(3)
     assert there.in_use == 3
 
 
 def test_the_dead_do_not_stand_in_the_way_of_who_recovers_them(there: Namespace) -> None:
     lab, copy = there.lab, copy_of()
-    old = there.enters(FIRST)
+    old = there.enters(1)
     lab.runs(old, copy)
     lab.kill(old)
     lab.client.zadd(lab.prefix + "heartbeats", {"*last": 4e12})  # and this is no outage
-    new = there.enters(SECOND)
+    new = there.enters(2)
     assert there.in_use == 2
     assert lab.claim_answer(new, copy, old.me) is Claim.CLAIMED
     assert old.beat() is False, "it was only frozen"
-    assert enter(old) == Refusal(2, "")
+    assert enter(old) == Refusal(2)
 
 
 def test_of_those_in_the_way_one_that_lives_is_named(there: Namespace) -> None:
-    frozen, living, also_frozen = there.enters(FIRST), there.enters(FIRST), there.enters(FIRST)
+    frozen, living, also_frozen = there.enters(1), there.enters(1), there.enters(1)
     for one in (frozen, also_frozen):
         there.lab.kill(one)
     there.lab.client.zadd(there.lab.prefix + "heartbeats", {"*last": 1})
-    assert enter(there.of(SECOND)) == Refusal(1, living.me)
+    assert enter(there.of(2)) == Refusal(1, living.me)
 
 
 def test_nobody_is_judged_dead_after_an_outage_here_either(there: Namespace) -> None:
-    old = there.enters(FIRST)
+    old = there.enters(1)
     there.lab.kill(old)
     there.lab.client.zadd(there.lab.prefix + "heartbeats", {"*last": 1})
-    new = there.of(SECOND)
-    assert there.of(SECOND).refusal() == Refusal(1, old.me, 30)
+    new = there.of(2)
     for _ in range(2):
         refusal = enter(new)
         assert refusal is not None
         assert 25 < refusal.wait <= 30, "the grace has begun"
     there.lab.client.zadd(there.lab.prefix + "heartbeats", {"*grace": 1})
     assert enter(new) is None, "it is heard of: all others had their time to report back"
-    assert enter(old) == Refusal(2, "")
+    assert enter(old) == Refusal(2)
 
 
 def test_who_was_in_comes_back_in_when_redis_has_lost_its_data(there: Namespace) -> None:
-    registries = [there.enters(SECOND) for _ in range(3)]
+    registries = [there.enters(2) for _ in range(3)]
     there.lab.client.delete(*there.lab.client.keys(there.lab.prefix + "*"))
     for registry in registries:
         registry.beat()  # they are there, and nothing is known of them
-    assert enter(there.of(SECOND)) == Refusal(0, registries[-1].me), "nobody knows what they can read"
     for registry in registries:
         assert enter(registry) is None
-    there.enters(SECOND)
     assert there.in_use == 2
 
 
-def test_what_the_workers_say_counts_where_the_namespace_has_lost_its_word(there: Namespace) -> None:
-    there.enters(SECOND)
-    there.lab.client.delete(there.lab.prefix + "schema")
-    assert enter(there.of(FIRST)) == Refusal(2, "")
-    assert enter(there.of(BRIDGE)) is None
-    assert there.in_use == 2
-
-
-def test_an_operator_changes_nothing_where_workers_could_not_read_it(there: Namespace) -> None:
-    assert there.of(FIRST).refusal() is None
+def test_an_operator_changes_nothing_where_workers_write_something_else(there: Namespace) -> None:
+    assert there.of(1).refusal() is None
     assert there.state() == {}, "it has only asked"
-    first = there.enters(FIRST)
-    assert there.of(FIRST).refusal() is None
-    assert there.of(SECOND).refusal() == Refusal(1, first.me)
+    first = there.enters(1)
+    assert there.of(1).refusal() is None
+    assert there.of(2).refusal() == Refusal(1)
     first.leave()
-    assert there.of(SECOND).refusal() == Refusal(1, ""), "whoever is no worker does not raise it"
-    there.enters(SECOND)
-    assert there.of(FIRST).refusal() == Refusal(2, "")
-    assert there.of(BRIDGE).refusal() is None
+    assert there.of(2).refusal() == Refusal(1), "whoever is no worker does not raise it"
+    there.enters(2)
+    assert there.of(1).refusal() == Refusal(2)
+    assert there.of(2).refusal() is None
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whoever_lives_can_read_all_that_is_written(there: Namespace, seed: int) -> None:
+def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> None:
     """Comings, goings, deaths and returns, in any order."""
     rng = random.Random(seed)
     living: list[Registry] = []
     frozen: list[Registry] = []
     recovered: list[Registry] = []
     refused = 0
-    there.enters(FIRST).leave()
+    there.enters(1).leave()
     for _ in range(120):
         there.lab.client.zadd(there.lab.prefix + "heartbeats", {"*last": 4e12}, xx=True)
         before = there.in_use
-        step = rng.choice(["enter", "enter", "leave", "freeze", "return", "recover"])
+        step = rng.choice(["enter", "leave", "leave", "freeze", "return", "recover"])
         if step == "enter":
-            one = there.of(rng.choice([FIRST, BRIDGE, SECOND, Schema(2, 1, 3), Schema(3, 2, 3)]))
+            one = there.of(rng.randint(1, 3))
             if enter(one) is None:
                 living.append(one)
             else:
@@ -249,18 +203,16 @@ def test_whoever_lives_can_read_all_that_is_written(there: Namespace, seed: int)
                 refused += 1
         elif step == "recover" and frozen:
             recovered.append(frozen.pop())
-            assert there.of(FIRST).reap(recovered[-1].me)
+            assert there.of(1).reap(recovered[-1].me)
         assert there.in_use >= before
-        for one in living:
-            assert one.schema.reads(there.in_use)
-            assert all(one.schema.reads(other.schema.writes) for other in living)
+        assert all(one.schema == there.in_use for one in living)
     assert refused > 5
     assert there.in_use > 1
 
 
 def test_of_two_that_cannot_share_and_come_at_once_one_comes_in(there: Namespace) -> None:
     for _ in range(25):
-        both = [there.of(schema, name) for name, schema in (("old", FIRST), ("new", SECOND))]
+        both = [there.of(schema, name) for name, schema in (("old", 1), ("new", 2))]
         barrier = threading.Barrier(2)
         answers: dict[str, Refusal | None] = {}
 
@@ -312,7 +264,7 @@ def test_a_worker_does_not_boot_into_a_namespace_that_it_cannot_share(app: App) 
     with pytest.raises(SchemaError) as refusal:
         app.start()
     text = str(refusal.value)
-    for said in (f"dramatiq_inflight {__version__} writes schema 1 and reads schema 1", "has schema 2", "9.8.7"):
+    for said in (f"dramatiq_inflight {__version__} writes schema 1", "has schema 2", "9.8.7"):
         assert said in text
     assert repr(app.namespace) in text
     assert "Finish the rollout" in text
@@ -399,7 +351,7 @@ def test_the_word_of_a_namespace_outlasts_the_longest_lives(app: App, monkeypatc
     key = app.lab.prefix + "schema"
     app.client.delete(key)
     wait_until(lambda: app.client.ttl(key) > 0, what="it is said again")
-    assert Namespace(app.lab).in_use == OURS.writes
+    assert Namespace(app.lab).in_use == SCHEMA
 
 
 def own_server_client(server: RedisServer) -> redis.Redis:
@@ -463,7 +415,7 @@ CALLS: dict[str, Callable[[Inspector], object]] = {
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_the_inspector_says_that_it_cannot_read_this(foreign: Any, name: str) -> None:
     inspector = Inspector.of(foreign)
-    with pytest.raises(SchemaError, match=r"reads schema 1, and namespace .* has schema 2, first by .* 9\.8\.7"):
+    with pytest.raises(SchemaError, match=r"writes schema 1, and namespace .* has schema 2, first by .* 9\.8\.7"):
         CALLS[name](inspector)
     assert inspector.schema() == 2
 

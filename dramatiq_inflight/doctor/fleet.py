@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ..inspector import WorkerView
-from ..schema import OURS
+from ..schema import SCHEMA
 from ..settings import LONGEST_INTERVAL_PER_TTL
 from ..version import __version__
 from .case import Case, Check
@@ -73,8 +73,10 @@ def _versions(case: Case) -> Iterator[Finding]:
 
 def _schema(case: Case) -> Iterator[Finding]:
     in_use = case.inspector.schema()
-    if not OURS.reads(in_use):
-        yield error("schema", f"The namespace has schema {in_use}; dramatiq_inflight {__version__} {OURS}.")
+    if in_use > SCHEMA:
+        yield error(
+            "schema", f"The namespace has schema {in_use}; dramatiq_inflight {__version__} reads up to {SCHEMA}."
+        )
 
 
 def _instances(case: Case) -> Iterator[Finding]:

@@ -28,10 +28,9 @@ from tests.support.history import History
 tracker = importlib.import_module("dramatiq_inflight")
 assert tracker.__file__ is not None
 assert not PACKAGE or tracker.__file__.startswith(PACKAGE), tracker.__file__
-if os.environ.get("TEST_SCHEMA"):  # what a later version writes, the oldest and the newest that it reads
-    schema = importlib.import_module("dramatiq_inflight.schema")
+if os.environ.get("TEST_SCHEMA"):  # what a later version writes
     scripting = importlib.import_module("dramatiq_inflight.scripting")
-    scripting.OURS = schema.Schema(*map(int, os.environ["TEST_SCHEMA"].split()))  # type: ignore[attr-defined]
+    scripting.SCHEMA = int(os.environ["TEST_SCHEMA"])  # type: ignore[attr-defined]
 
 history = History(Path(os.environ["TEST_HISTORY"]))
 broker = RedisBroker(
