@@ -181,7 +181,8 @@ class Inspector(Reader):
         if head is None:
             if aside is None:
                 return None
-            head = head_of(aside) or Head("aside", "", 0, 0, 0, -1, 0, 0, 0, 0, "", "", "", "", 0, 0, 0, 0, 0)
+            unreadable = Head("aside", "", 0, 0, 0, "unlimited", 0, 0, 0, 0, "", "", "", "", 0, 0, 0, 0, 0, 0)
+            head = head_of(aside) or unreadable
             return message_view(id, head, now, None, None, state="aside")
         owner = self._workers([head.owner], now)[0] if head.owner else None
         view = message_view(id, head, now, owner if owner and owner.instance else None, deadline)

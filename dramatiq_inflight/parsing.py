@@ -85,6 +85,7 @@ def message_view(
         drains=head.drains,
         max_recoveries=head.limit if isinstance(head.limit, int) else None,
         alone=head.alone == 1,
+        dead_letter=head.dead_letter == 1,
         tries=head.tries,
         due=moment(int(deadline)) if deadline is not None else None,
     )

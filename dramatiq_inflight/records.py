@@ -51,6 +51,7 @@ class Head:
     tailored: int
     tries: int
     deaths: int
+    dead_letter: int
 
     @classmethod
     def of(cls, fields: list[Any]) -> Head:

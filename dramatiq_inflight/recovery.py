@@ -268,9 +268,7 @@ class Recovery(Copies):
         if not ids or (self.asks is None and self.counts is None):
             return ids
         heads = {
-            id: head
-            for id, head in zip(ids, self.registry.peek(ids), strict=True)
-            if head and head.state in ("requeued", "poisoned")
+            id: head for id, head in zip(ids, self.registry.peek(ids), strict=True) if head and head.state == "requeued"
         }
         said = self._ask_rabbitmq(heads) if self.asks is None else self._ask_redis(self.asks, heads, swept)
         found: dict[str, str] = {}

@@ -10,7 +10,7 @@ from datetime import datetime
 __all__ = ["IN_FLIGHT", "WAITING_SHOWN", "Aside", "MessageView", "Overview", "Tally", "WorkerView"]
 
 #: The states of a message that is in flight.
-IN_FLIGHT = frozenset({"running", "recovering", "condemned", "requeued", "poisoned"})
+IN_FLIGHT = frozenset({"running", "recovering", "requeued"})
 
 #: How many of the messages that wait are looked into for an `Overview`: there may be very many.
 WAITING_SHOWN = 1000
@@ -64,8 +64,8 @@ class MessageView:
 
     id: str
     #: ``running``, ``recovering`` (a recoverer has it in hand; or, without a worker, its copy
-    #: could not be enqueued, and is tried again), ``requeued`` (its copy is with the broker),
-    #: ``condemned`` or ``poisoned`` (its copy goes to the dead-letter queue); for `Inspector.message` also
+    #: could not be enqueued, and is tried again), ``requeued`` (its copy is with the broker);
+    #: for `Inspector.message` also
     #: ``completed``, ``released`` (its retry is with the broker), ``let_go`` (a copy may run),
     #: ``dead_lettered``, ``aside``.
     state: str
@@ -91,6 +91,8 @@ class MessageView:
     max_recoveries: int | None
     #: It has its process to itself: one more death convicts it.
     alone: bool
+    #: Its copy goes to the dead-letter queue.
+    dead_letter: bool = False
     #: How often recovery has tried to put it back since it last ran.
     tries: int = 0
     #: When recovery looks after its copy, should that not have started by then.

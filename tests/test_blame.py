@@ -201,7 +201,7 @@ def test_a_verdict_is_not_lost_with_the_recoverer(lab: Lab, a: Registry, b: Regi
         lab.runs(dead, copy, limit=0)
         lab.kill(dead)
         lab.claim(dying, copy, dead)
-        assert lab.state(copy) == "condemned"
+        assert lab.state(copy) == "recovering, dead_letter"
         assert lab.claim_answer(b, copy, dead.me) is Claim.BUSY
         lab.kill(dying)
         if by_hand_back:
@@ -235,7 +235,8 @@ def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b
     lab.claim(b, copy, a)
     head = lab.head(copy)
     assert head is not None
-    assert (head.state, head.crashes, head.drains) == (("recovering", 0, 1) if draining else ("condemned", 1, 0))
+    assert (head.state, head.dead_letter) == ("recovering", int(not draining))
+    assert (head.crashes, head.drains) == ((0, 1) if draining else (1, 0))
     mended = lab.mend(a, copy, limit=0, alone=True)
     assert mended[0] is Mended.RETAKEN
     head = lab.head(copy)
@@ -303,7 +304,7 @@ def test_a_tailored_recovery_takes_a_copy_in_every_way(lab: Lab, b: Registry) ->
 
 def test_what_was_acknowledged_is_not_recovered_whatever_its_policy(lab: Lab, a: Registry, b: Registry) -> None:
     """Killed between the ack of a failure and its release: the retry is with the broker."""
-    for limit, tailored in ((0, False), (-2, False), (3, True)):
+    for limit, tailored in ((0, False), ("once", False), (3, True)):
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         lab.kill(dead)
@@ -312,7 +313,11 @@ def test_what_was_acknowledged_is_not_recovered_whatever_its_policy(lab: Lab, a:
 
 def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Registry, b: Registry) -> None:
     """The broker redelivered it before its owner was judged: it holds the copy that was put off, and not this one."""
-    for limit, tailored, verdict in ((0, False, Claim.POISONED), ("once", False, Claim.POISONED), (3, True, Claim.CLAIMED)):
+    for limit, tailored, verdict in (
+        (0, False, Claim.POISONED),
+        ("once", False, Claim.POISONED),
+        (3, True, Claim.CLAIMED),
+    ):
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         assert lab.start(b, copy, limit=limit, tailored=tailored).answer is Start.DUPLICATE

@@ -152,8 +152,8 @@ def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Registry, 
     message = document(run("list", "--json"))["messages"][0]
     assert set(message) == {
         *("id", "state", "queue", "actor", "worker", "instance", "worker_alive", "started", "first_started", "age"),
-        *("run", "generation", "crashes", "drains", "tries", "max_recoveries", "alone", "due"),
-        *("progress", "note", "checkpointed"),
+        *("run", "generation", "crashes", "drains", "tries", "max_recoveries", "alone", "dead_letter"),
+        *("due", "progress", "note", "checkpointed"),
     }
     for wrong in ("tomorrow", "1h30", "-1", "99999d", ""):
         result = run("list", "--older-than", wrong)
@@ -408,7 +408,7 @@ def test_each_message_has_its_result(act_on: Run, shop: Shop, a: Registry, b: Re
     assert result.exit_code == 1
     done = {one["id"]: one["done"] for one in document(result)["results"]}
     assert done == {copy.message_id: "done", "no such": "unknown", other.message_id: "done"}
-    assert shop.lab.state(copy) == "poisoned"
+    assert shop.lab.state(copy) == "requeued, dead_letter"
     result = act_on("discard", "--yes", copy.message_id)
     assert (result.exit_code, "no copy of it runs any more" in result.stdout) == (0, True)
     assert shop.lab.state(copy) == "completed"

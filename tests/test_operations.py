@@ -174,7 +174,7 @@ def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Regis
     copy = shop.runs(a)
     shop.lab.hand_back(b, a, copy)
     assert shop.operations.dead_letter(copy.message_id) is Done.DONE
-    assert shop.lab.state(copy) == "poisoned"
+    assert shop.lab.state(copy) == "requeued, dead_letter"
     consumer = shop.broker.consume("default", timeout=50)
     message: Any = next(consumer)
     assert message.options["inflight"]["reason"] == "an operator has sent it to the dead-letter queue"

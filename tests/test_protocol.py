@@ -937,7 +937,7 @@ def test_mending_does_not_lift_a_verdict(lab: Lab, a: Registry, b: Registry) -> 
     orphan = lab.claim(b, copy, a)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     assert lab.mend(a, copy, limit=0)[0] is Mended.LOST
-    assert lab.state(copy) == "poisoned"
+    assert lab.state(copy) == "requeued, dead_letter"
 
 
 # Life and death.

@@ -542,7 +542,7 @@ def test_orphans_convicted_at_the_start_of_a_copy_are_put_back_with_the_reason(f
     (again,) = recovery.registry.claim([id], dead="dead", hold=60, leftovers=True)
     assert isinstance(again, Orphan)
     assert recovery.put_back([again], recovery.registry.incarnation("dead"), Swept())
-    assert fleet.lab.state(copy) == "poisoned"
+    assert fleet.lab.state(copy) == "requeued, dead_letter"
 
 
 def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namespace: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ..views import IN_FLIGHT
 from . import documents
 from .failures import not_done
 from .output import Output, json_option
-from .shapes import EVENTS, MESSAGES, STYLES, event_rows, message_rows
+from .shapes import EVENTS, MESSAGES, event_rows, message_rows, state_of
 from .source import Source
 from .table import Cell
 from .text import age, duration, when
@@ -124,7 +124,7 @@ def _fields(view: MessageView) -> list[tuple[str, Cell]]:
     limit = "no limit" if view.max_recoveries is None else str(view.max_recoveries)
     fields = [
         ("id", Cell(view.id)),
-        ("state", Cell(view.state, STYLES.get(view.state, ""))),
+        ("state", state_of(view)),
         ("queue", Cell(view.queue or "?")),
         ("actor", Cell(view.actor or "?")),
         ("instance", Cell(view.instance or "-")),

@@ -32,8 +32,6 @@ STYLES = {
     "dead": "red",
     "recovering": "yellow",
     "requeued": "yellow",
-    "condemned": "red",
-    "poisoned": "red",
     "dead_lettered": "red",
     "aside": "red",
     "error": "bold red",
@@ -93,11 +91,18 @@ MESSAGES = (
 )
 
 
+def state_of(view: MessageView) -> Cell:
+    """The state, and whether it ends in the dead-letter queue."""
+    if view.dead_letter:
+        return Cell(f"{view.state} (dead letter)", STYLES["dead_lettered"])
+    return Cell(view.state, STYLES.get(view.state, ""))
+
+
 def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
     return [
         [
             Cell(view.id),
-            Cell(view.state, STYLES.get(view.state, "")),
+            state_of(view),
             Cell(age(view.age) if view.started else ""),
             Cell("" if view.progress is None else f"{view.progress:.0%}"),
             Cell(view.actor),

@@ -23,7 +23,7 @@ __all__ = ["GROUPS", "PER_PAGE", "SORTS", "STATES", "EventChoice", "MessageChoic
 PER_PAGE = 100
 
 #: The states of messages in flight.
-STATES = ("running", "recovering", "requeued", "condemned", "poisoned")
+STATES = ("running", "recovering", "requeued")
 
 #: What messages can be sorted by, and the name of it.
 SORTS = {

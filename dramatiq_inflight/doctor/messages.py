@@ -34,8 +34,7 @@ def _overdue(case: Case) -> Iterator[Finding]:
 
 
 def _refused(case: Case) -> Iterator[Finding]:
-    states = ("recovering", "condemned")
-    found = [view for state in states for view in case.inspector.messages(state=state, limit=MOST)]
+    found = case.inspector.messages(state="recovering", limit=MOST)
     refused = [view for view in found if not view.worker and view.tries > 1]
     if refused:
         queues = Counter((view.queue, view.actor) for view in refused)

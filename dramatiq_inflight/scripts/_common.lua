@@ -7,7 +7,7 @@
 -- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
 -- the head alone, however large the payload is. The fields:
 --
---   state        running, recovering (condemned: and to be dead-lettered), requeued, poisoned;
+--   state        running, recovering (claimed, to be copied), requeued (its copy is with the broker);
 --                   and of what is settled: released (its enqueue is over, and what comes next is with the broker),
 --                   let_go (whatever copy there is may run), completed, dead_lettered
 --   owner        the incarnation that runs it, or the recoverer that has claimed it; '' while recovering: nobody has,
@@ -30,12 +30,12 @@
 --   tries        how often recovery has tried to put it back since it last ran; of what runs or has ended, the number
 --                   of the try that made its copy. Deadlines grow with it; with the generation it names a copy
 --   deaths       how many recoverers in a row have died with it in hand
+--   dead_letter  1: recovering or requeued: its copy is to be dead-lettered
 --
 -- What a later version has added behind them is kept, unless the message is started anew (see docs/upgrading.rst).
 
 local SETTLED = {released = true, let_go = true, completed = true, dead_lettered = true}
-local WAITING = {recovering = true, condemned = true, requeued = true, poisoned = true}
-local CLAIMED = {recovering = true, condemned = true}
+local WAITING = {recovering = true, requeued = true}
 local STATES = {running = true}
 for _, states in ipairs({SETTLED, WAITING}) do
     for state in pairs(states) do
@@ -86,7 +86,7 @@ end
 
 -- Fails if a field is missing, or not of its type: nobody could make anything of the record.
 local function check(v)
-    return v[3] + v[4] + v[5] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19]
+    return v[3] + v[4] + v[5] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19] + v[20]
         + string.len(v[2]) + string.len(v[11]) + string.len(v[12]) + string.len(v[13]) + string.len(v[14])
         + (STATES[v[1]] and (LIMITS[v[6]] and 0 or v[6]))
 end
@@ -109,7 +109,7 @@ local function load(key)
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         forced = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
         drains = v[15], alone = v[16], tailored = v[17], tries = v[18], deaths = v[19],
-        more = #v > 19 and v or nil, payload_at = cut,
+        dead_letter = v[20], more = #v > 20 and v or nil, payload_at = cut,
     }
 end
 
@@ -121,9 +121,9 @@ local function dump(r)
     local v = {
         r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
         r.forced, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
-        r.tries or 0, r.deaths or 0,
+        r.tries or 0, r.deaths or 0, r.dead_letter or 0,
     }
-    for i = 20, r.more and #r.more or 0 do
+    for i = 21, r.more and #r.more or 0 do
         v[i] = r.more[i]
     end
     return cjson.encode(v) .. '\n'
@@ -143,7 +143,7 @@ end
 -- A settled record has no payload, and is kept only where a copy of the message may still be under way.
 local function save_settled(key, record, fence_ttl, unacked)
     if unacked or record.generation > 1 or record.contended == 1 then
-        record.owner = ''
+        record.owner, record.dead_letter = '', 0
         redis.call('SET', key, dump(record), 'PX', fence_ttl)
     else
         redis.call('DEL', key)
@@ -342,7 +342,7 @@ end
 -- What whoever has claimed a record is told, to make the copy of.
 local function orphan_of(record, payload)
     return {
-        record.state == 'condemned' and 'poisoned' or 'claimed', record.run, record.generation, record.crashes,
+        record.dead_letter == 1 and 'poisoned' or 'claimed', record.run, record.generation, record.crashes,
         record.limit, record.started, record.first, record.drains, record.tries, record.origin, record.queue,
         record.actor, payload,
     }

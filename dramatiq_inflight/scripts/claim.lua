@@ -41,8 +41,8 @@ local function claimable(record, id)
             return 'gone'
         end
         return alive and (not silent or would_be_convicted(record)) and 'alive' or 'claimed'
-    elseif not CLAIMED[record.state] then
-        return WAITING[record.state] and due and 'claimed' or 'gone'
+    elseif record.state ~= 'recovering' then
+        return record.state == 'requeued' and due and 'claimed' or 'gone'
     elseif record.owner == '' then
         return due and 'claimed' or 'waits'
     elseif record.owner == me then
@@ -65,7 +65,7 @@ local function set_aside(i)
 end
 
 local function claim(i, record, died)
-    local key, id, again = KEYS[i], ARGV[i - 1], CLAIMED[record.state]
+    local key, id, again = KEYS[i], ARGV[i - 1], record.state == 'recovering'
     if died then
         record.deaths = record.deaths + 1
     elseif not again then
@@ -77,9 +77,8 @@ local function claim(i, record, died)
         return {'deadly'}
     end
     local payload = payload_of(key, record)
-    local condemned = record.state == 'condemned' or record.state == 'poisoned'
     if record.state == 'running' then
-        condemned = charge(record, was_draining(KEYS[1], dead))
+        record.dead_letter = charge(record, was_draining(KEYS[1], dead)) and 1 or 0
         record.generation, record.tries = record.generation + 1, 0
         if silent then
             doubt(KEYS[1], dead)
@@ -88,11 +87,11 @@ local function claim(i, record, died)
     if record.owner ~= '' or not again then
         record.tries = record.tries + 1 -- its last try may have made a copy
     end
-    record.state, record.owner, record.contended, record.now = condemned and 'condemned' or 'recovering', me, 1, now
+    record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
     record.copy = ''
     save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
     if not again then
-        local event = dead == '' and 'copied_again' or condemned and 'poison' or 'recovered'
+        local event = dead == '' and 'copied_again' or record.dead_letter == 1 and 'poison' or 'recovered'
         note_message(KEYS[6], KEYS[7], event, id, record, dead, 'by', me, 'how', silent and 'silent' or 'copied')
     end
     return orphan_of(record, payload)
@@ -111,7 +110,7 @@ for i = 8, #KEYS do
     if answer == 'aside' then
         set_aside(i)
         note(KEYS[6], KEYS[7], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
-    elseif answer == 'claimed' and CLAIMED[record.state]
+    elseif answer == 'claimed' and record.state == 'recovering'
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
         answer = 'later'

@@ -35,8 +35,8 @@ if not record then
     if (lost or ARGV[7] == '1' or tonumber(ARGV[12]) > 0) and not again then
         record = {
             state = 'completed', owner = '', run = run, generation = tonumber(ARGV[10]), crashes = 0,
-            limit = 'unlimited', contended = 1, forced = 0, started = now, first = 0, origin = origin, copy = '', queue = '', actor = '',
-            drains = 0, alone = 0, tailored = 0,
+            limit = 'unlimited', contended = 1, forced = 0, started = now, first = 0, origin = origin, copy = '',
+            queue = '', actor = '', drains = 0, alone = 0, tailored = 0,
         }
         save_settled(KEYS[1], record, math.max(tonumber(ARGV[8]), tonumber(ARGV[12])))
     end

@@ -31,10 +31,10 @@ for i = 7, #KEYS do
     local result
     if not record then
         result = 'gone'
-    elseif CLAIMED[record.state] and record.owner ~= ''
+    elseif record.state == 'recovering' and record.owner ~= ''
         and believed_for(KEYS[1], record.owner, now, ttl) > 0 then
         result = 'busy'
-    elseif CLAIMED[record.state] then
+    elseif record.state == 'recovering' then
         result = 'to_claim' -- a recoverer died in the middle of a claim
     elseif record.state == 'damaged' then
         result = 'to_claim'

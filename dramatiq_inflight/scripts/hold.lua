@@ -8,7 +8,7 @@
 -- returns 1, or 0 if the record does not wait for this copy
 
 local record = load(KEYS[1])
-if not record or record.state ~= 'requeued' or record.generation ~= tonumber(ARGV[2]) then
+if not record or record.state ~= 'requeued' or record.dead_letter == 1 or record.generation ~= tonumber(ARGV[2]) then
     return 0
 end
 redis.call('ZADD', KEYS[2], clock() + tonumber(ARGV[3]), ARGV[1])

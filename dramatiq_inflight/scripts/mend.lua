@@ -95,7 +95,8 @@ elseif record.origin == ARGV[6] and (is_run(record, me, run == 0 and record.run 
         save_running(KEYS[1], record, payload)
     end
     answer = 'kept'
-elseif is_to_start(record) and record.state ~= 'poisoned' and record.origin == ARGV[6] then
+elseif is_to_start(record) and record.origin == ARGV[6]
+    and (record.dead_letter == 0 or record.state == 'recovering') then
     -- Its copy has not started: ours goes on, and the copy will find it running.
     if not since then
         return again
@@ -106,7 +107,7 @@ elseif is_to_start(record) and record.state ~= 'poisoned' and record.origin == A
         copy, record.tailored = '', 1
     end
     record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy
-    record.alone, record.tries = tonumber(ARGV[14]), tonumber(ARGV[19])
+    record.alone, record.tries, record.dead_letter = tonumber(ARGV[14]), tonumber(ARGV[19]), 0
     save_running(KEYS[1], record, ARGV[16])
     redis.call('ZREM', KEYS[4], id)
     note_message(KEYS[5], KEYS[6], 'retaken', id, record, me)

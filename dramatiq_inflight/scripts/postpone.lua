@@ -21,7 +21,7 @@ for i = 2, #KEYS do
     local result = 'gone'
     if not record then
         redis.call('ZREM', KEYS[1], id)
-    elseif (record.state == 'requeued' or record.state == 'poisoned') and record.copy == copy then
+    elseif record.state == 'requeued' and record.copy == copy then
         if what == 'maybe' then
             if wait_of(record, tonumber(ARGV[1]), LONGEST_WAIT) >= LONGEST_WAIT then
                 result = 'due'
@@ -40,7 +40,7 @@ for i = 2, #KEYS do
             result = 'postponed'
         else
             -- What was to be rejected was: its worker could not say so.
-            record.state = record.state == 'poisoned' and 'dead_lettered' or 'completed'
+            record.state = record.dead_letter == 1 and 'dead_lettered' or 'completed'
             save_settled(KEYS[i], record, ARGV[2])
             redis.call('ZREM', KEYS[1], id)
             result = 'settled'

@@ -20,7 +20,7 @@ for i = 2, #KEYS do
     local id, generation = ARGV[at], tonumber(ARGV[at + 1])
     local record = load(KEYS[i])
     results[i - 1] = 'fenced'
-    if record and CLAIMED[record.state] and record.owner == ARGV[1] and record.generation == generation then
+    if record and record.state == 'recovering' and record.owner == ARGV[1] and record.generation == generation then
         local payload, wait = payload_of(KEYS[i], record), 0
         if ARGV[at + 2] == 'refused' then
             wait = wait_of(record, tonumber(ARGV[2]), tonumber(ARGV[3]))

@@ -20,10 +20,10 @@ for i = 3, #KEYS do
     local id, generation, copy, delay = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 4])
     local record = load(KEYS[i])
     local result = 'fenced'
-    if record and CLAIMED[record.state] and record.owner == me and record.generation == generation then
+    if record and record.state == 'recovering' and record.owner == me and record.generation == generation then
         local payload = payload_of(KEYS[i], record)
-        result = record.state == 'condemned' and 'poisoned' or 'requeued'
-        record.state, record.owner, record.queue, record.now = result, '', ARGV[at + 3], now
+        result = record.dead_letter == 1 and 'poisoned' or 'requeued'
+        record.state, record.owner, record.queue, record.now = 'requeued', '', ARGV[at + 3], now
         -- A delayed copy gets another id when its time has come: the broker cannot be asked about it.
         record.copy, record.deaths = delay > 0 and '' or copy, 0
         save_waiting(KEYS[i], KEYS[1], id, record, payload, now + delay + wait_of(record, first_deadline, LONGEST_WAIT))

@@ -10,7 +10,7 @@
 -- I2: the payload moves; it is never dropped.
 
 local record = load(KEYS[1])
-if not record or not CLAIMED[record.state] or record.owner ~= ARGV[1]
+if not record or record.state ~= 'recovering' or record.owner ~= ARGV[1]
     or record.generation ~= tonumber(ARGV[3]) then
     return 'fenced'
 end

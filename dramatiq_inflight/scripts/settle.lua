@@ -13,7 +13,7 @@
 -- The broker may have delivered it before recovery came to its dead owner's record: no copy is to follow then.
 -- If the broker still has the copy after a nack, it had taken that back before, and will deliver it again. (Before an
 -- ack it always has it.)
--- I7: a poisoned record becomes dead_lettered only now, after the nack; a replay then starts with a clean count.
+-- I7: what is to be dead-lettered becomes dead_lettered only now, after the nack; a replay starts with a clean count.
 
 local id, generation, origin = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local record = load(KEYS[1])

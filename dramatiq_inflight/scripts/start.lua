@@ -151,7 +151,7 @@ elseif record.state == 'let_go' then
 elseif WAITING[record.state] then
     if not same then
         return answer('waiting', 250)
-    elseif record.state == 'poisoned' or record.state == 'condemned' then
+    elseif record.dead_letter == 1 then
         return answer('poisoned')
     end
     return run(record.crashes, record.drains, record.contended)
@@ -192,7 +192,8 @@ if not convicted and record.tailored == 0 then
     end
     return reply
 end
-record.state, record.owner, record.contended, record.now = convicted and 'condemned' or 'recovering', me, 1, now
+record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
+record.dead_letter = convicted and 1 or 0
 record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '', 0, 0
 save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
 note_message(KEYS[6], KEYS[7], convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')

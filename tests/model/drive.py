@@ -14,7 +14,7 @@ from .explore import Explored
 from .fuzz import any_calls, compare
 from .mutations import Mutation, mutated
 from .real import Real, texts
-from .scripts import CLAIMED, MODEL, NOBODY, Call, Heart, Redis
+from .scripts import MODEL, NOBODY, Call, Heart, Redis
 
 __all__ = ["Executed", "caught", "drive_any", "drive_steps", "merge"]
 
@@ -33,7 +33,7 @@ def merge(explored: list[Explored]) -> Executed:
             key = (_widened(state), call)
             steps[key] = min(depth, steps.get(key, depth))
             record = state.record
-            if record and record.state in CLAIMED and record.owner != NOBODY:  # the world's payloads can all be decoded
+            if record and record.state == "recovering" and record.owner != NOBODY:
                 aside = Call("set_aside", (record.owner, NOBODY, record.generation))
                 steps.setdefault((key[0], aside), depth)
             elif record and record.state == "running":  # and its starts are all known to who made them

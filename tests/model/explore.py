@@ -125,7 +125,7 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
         return "What follows from it was enqueued twice."
     if after is None:
         return ""
-    convicted = after.state == "condemned" and (before is None or before.state not in ("condemned", "poisoned"))
+    convicted = after.dead_letter and not (before and before.dead_letter)
     by_an_operator = step.call is not None and step.call.script == "take"
     if convicted and bounds.limit != ONCE and not by_an_operator:
         assert before is not None

@@ -147,6 +147,7 @@ class Real:
             tailored=record.tailored,
             tries=record.tries,
             deaths=record.deaths,
+            dead_letter=record.dead_letter,
         )
         return json.dumps(list(vars(head).values())).encode() + b"\n" + _payload(record.payload)
 
@@ -211,6 +212,7 @@ class Real:
             tailored=head.tailored,
             tries=head.tries,
             deaths=head.deaths,
+            dead_letter=head.dead_letter,
             payload=int(payload.rpartition(b"\n")[2]) if payload else None,
         )
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 __all__ = [
-    "CLAIMED",
     "MODEL",
     "NOBODY",
     "NO_COPY",
@@ -26,8 +25,7 @@ __all__ = [
     "fresh_redis",
 ]
 
-WAITING = frozenset({"recovering", "condemned", "requeued", "poisoned"})
-CLAIMED = frozenset({"recovering", "condemned"})
+WAITING = frozenset({"recovering", "requeued"})
 SETTLED = frozenset({"released", "let_go", "completed", "dead_lettered"})
 
 NOBODY = -1
@@ -62,6 +60,7 @@ class Record(NamedTuple):
     tailored: int = 0
     tries: int = 0
     deaths: int = 0
+    dead_letter: int = 0
     #: Which of the message's attempts the payload is of; ``None``: there is no payload.
     payload: int | None = None
 
@@ -140,7 +139,7 @@ def save_waiting(redis: Redis, record: Record, deadline: str) -> Redis:
 def save_settled(redis: Redis, record: Record, *, unacked: bool = False) -> Redis:
     """Without its payload; and only where a copy may be under way.  Nobody asks when it had started."""
     if unacked or record.generation > 1 or record.contended:
-        return redis._replace(record=record._replace(owner=NOBODY, payload=None, started=0, first=0))
+        return redis._replace(record=record._replace(owner=NOBODY, dead_letter=0, payload=None, started=0, first=0))
     return redis._replace(record=None)
 
 
@@ -255,8 +254,7 @@ def start(
             int(alone is True),
             int(tailored or gone),
             tries,
-            0,
-            payload,
+            payload=payload,
         )
         after = redis._replace(record=new, running=put(redis.running, me, True))
         if record and record.state in WAITING:
@@ -293,7 +291,7 @@ def start(
     if record.state in WAITING:
         if not same:
             return answer("waiting"), redis
-        if record.state in ("poisoned", "condemned"):
+        if record.dead_letter:
             return answer("poisoned"), redis
         return run(record.crashes, record.drains, record.contended)
     # It is running.
@@ -316,7 +314,8 @@ def start(
     if not convicted and not record.tailored:
         return run(record.crashes, record.drains, 1)
     record = record._replace(
-        state="condemned" if convicted else "recovering",
+        state="recovering",
+        dead_letter=int(convicted),
         owner=me,
         contended=1,
         generation=record.generation + 1,
@@ -436,7 +435,7 @@ def put_off(redis: Redis, name: int) -> tuple[Any, Redis]:
 
 def hold(redis: Redis, generation: int) -> tuple[Any, Redis]:
     record = redis.record
-    if record is None or record.state != "requeued" or record.generation != generation:
+    if record is None or record.state != "requeued" or record.dead_letter or record.generation != generation:
         return None, redis
     return None, redis._replace(waiting="later")
 
@@ -515,8 +514,7 @@ def mend(
             int(alone),
             int(tailored),
             tries,
-            0,
-            payload,
+            payload=payload,
         )
         if before:
             record = record._replace(
@@ -536,7 +534,7 @@ def mend(
         if name and held is False and record.copy != NO_COPY:
             record = record._replace(copy=NO_COPY, tailored=1)
         what = "kept"
-    elif is_to_start(record) and record.state != "poisoned" and record.origin == origin:
+    elif is_to_start(record) and not (record.dead_letter and record.state == "requeued") and record.origin == origin:
         kept = name in (0, record.copy)
         record = taken_back(record)._replace(
             state="running",
@@ -547,6 +545,7 @@ def mend(
             tailored=record.tailored if kept else 1,
             alone=int(alone),
             tries=tries,
+            dead_letter=0,
             payload=payload,
         )
         redis = redis._replace(waiting="")
@@ -608,7 +607,7 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return "gone", unlist(redis, dead)
-    if record.state in CLAIMED:
+    if record.state == "recovering":
         busy = False
         if record.owner != NOBODY:
             busy, redis = believed(redis, record.owner)
@@ -645,7 +644,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
             answer = "alive" if alive and (not silent or would_be_convicted(record)) else "claimed"
     elif record.state in WAITING:
         due = redis.waiting != "later"
-        if record.state not in CLAIMED:
+        if record.state != "recovering":
             answer = "claimed" if due else "gone"
         elif record.owner == NOBODY:
             answer = "claimed" if due else "waits"
@@ -662,20 +661,20 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
             if record is None or record.state not in WAITING:
                 redis = redis._replace(waiting="")
         return answer, redis
-    again = record.state in CLAIMED
+    again = record.state == "recovering"
     record = record._replace(deaths=record.deaths + died if again else 0)
     if record.deaths >= DEADLY_AFTER:
         return "deadly", unlist(redis._replace(record=None, aside=True, waiting=""), dead)
-    condemned = record.state in ("condemned", "poisoned")
     if record.state == "running":
         record = record._replace(generation=record.generation + 1, tries=0)
         heart = redis.hearts[dead]
         condemned, record = charge(record, heart.mark >= DRAINING)
+        record = record._replace(dead_letter=int(condemned))
         if silent:
             doubted = heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED)
             redis = redis._replace(hearts=put(redis.hearts, dead, doubted))
     record = record._replace(
-        state="condemned" if condemned else "recovering",
+        state="recovering",
         owner=me,
         contended=1,
         copy=NO_COPY,
@@ -687,7 +686,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
 def _orphan(record: Record) -> tuple[Any, ...]:
     """What whoever has claimed a record is told."""
     return (
-        "poisoned" if record.state == "condemned" else "claimed",
+        "poisoned" if record.dead_letter else "claimed",
         *(record.run, record.generation, record.crashes, record.limit, record.drains, record.tries, record.origin),
         record.payload,
     )
@@ -696,9 +695,9 @@ def _orphan(record: Record) -> tuple[Any, ...]:
 def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tuple[Any, Redis]:
     record = redis.record
     answer = "fenced"
-    if record and record.state in CLAIMED and record.owner == me and record.generation == generation:
-        answer = "poisoned" if record.state == "condemned" else "requeued"
-        record = record._replace(state=answer, owner=NOBODY, copy=name, deaths=0)
+    if record and record.state == "recovering" and record.owner == me and record.generation == generation:
+        answer = "poisoned" if record.dead_letter else "requeued"
+        record = record._replace(state="requeued", owner=NOBODY, copy=name, deaths=0)
         redis = save_waiting(redis, record, "later")
     listed = record is not None and (record.state in WAITING or record.owner == dead or record.state == "damaged")
     if answer != "fenced" or not listed:
@@ -708,7 +707,7 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tu
 
 def refused(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redis]:
     record = redis.record
-    if record and record.state in CLAIMED and record.owner == me and record.generation == generation:
+    if record and record.state == "recovering" and record.owner == me and record.generation == generation:
         record = record._replace(owner=NOBODY, deaths=0, tries=record.tries + (why == "refused"))
         redis = save_waiting(redis, record, "due" if why == "untried" else "later")
     return None, redis
@@ -718,7 +717,7 @@ def postpone(redis: Redis, name: int, said: str) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return "gone", redis._replace(waiting="")
-    if record.state not in ("requeued", "poisoned") or record.copy != name:
+    if record.state != "requeued" or record.copy != name:
         return "gone", redis
     if said == "maybe":
         if record.tries > DAYS_LATER:
@@ -726,13 +725,13 @@ def postpone(redis: Redis, name: int, said: str) -> tuple[Any, Redis]:
         return "postponed", save_waiting(redis, record._replace(tries=record.tries + 1), "later")
     if said == "held":
         return "postponed", redis._replace(waiting="later")
-    over = "dead_lettered" if record.state == "poisoned" else "completed"
+    over = "dead_lettered" if record.dead_letter else "completed"
     return "settled", save_settled(redis, record._replace(state=over))._replace(waiting="")
 
 
 def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, Redis]:
     record = redis.record
-    if not record or record.state not in CLAIMED or record.owner != me or record.generation != generation:
+    if not record or record.state != "recovering" or record.owner != me or record.generation != generation:
         return False, redis
     return True, unlist(redis, dead)._replace(record=None, waiting="", aside=True)
 
@@ -750,7 +749,7 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
     alive = False
     if record.owner != NOBODY:
         alive, redis = believed(redis, record.owner)
-    if alive and record.state in CLAIMED:
+    if alive and record.state == "recovering":
         return "busy", redis
     if alive and not force:
         return "alive", redis
@@ -759,7 +758,8 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
     if not condemn:
         record = record._replace(crashes=0, drains=0)
     record = record._replace(
-        state="condemned" if condemn else "recovering",
+        state="recovering",
+        dead_letter=int(condemn),
         owner=me,
         contended=1,
         generation=record.generation + 1,

@@ -748,13 +748,13 @@ class _Steps:
 
     def overdue(self, me: int) -> Iterator[Step]:
         record = self.world.redis.record
-        can_ask = record and record.state in ("requeued", "poisoned") and record.copy != NO_COPY
+        can_ask = record and record.state == "requeued" and record.copy != NO_COPY
         if self.with_redis and can_ask and record:
             held = self.holds(record.copy)
             job = Job("postpone", NOBODY, copy=record.copy, held=held)
             yield Step(f"{_w(me)} asks about copy {record.copy}: {held}", None, self.at(self.world, me, job))
         else:
-            may_have = record and record.state in ("requeued", "poisoned") and record.tries and self.world.queue
+            may_have = record and record.state == "requeued" and record.tries and self.world.queue
             if may_have and record:
                 call = Call("postpone", (record.copy, "maybe"))
                 answer, world = self.execute(me, call, own=False)

@@ -19,9 +19,6 @@ from .lab import Lab, copy_of
 
 __all__ = ["Fleet"]
 
-#: The states of what is still to be enqueued.
-CLAIMED = ("recovering", "condemned")
-
 
 class Fleet:
     """Dead incarnations with orphans, made by what a worker does."""
@@ -84,7 +81,7 @@ class Fleet:
     def are_due(self, *ids: str) -> None:
         """The deadlines of those of them that could not be enqueued have passed."""
         for id in ids:
-            if self.lab.state(copy_of(id)) in CLAIMED:
+            if (self.lab.state(copy_of(id)) or "").startswith("recovering"):
                 self.lab.overdue(copy_of(id))
 
     def enqueued(self) -> list[Message[Any]]:

@@ -153,8 +153,9 @@ class Lab:
         return raw.partition(b"\n")[2]
 
     def state(self, copy: Copy) -> str | None:
+        """The state of the record, and whether it is to be dead-lettered."""
         head = self.head(copy)
-        return head.state if head is not None else None
+        return head.state + ", dead_letter" * head.dead_letter if head is not None else None
 
     def expiry(self, copy: Copy) -> float:
         """Seconds until the record expires; -1: never."""

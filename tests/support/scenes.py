@@ -65,7 +65,7 @@ class Scene:
         """A message that a worker runs, or that waits."""
         id = self.id()
         started = int(self.now - seconds * 1000)
-        head = Head(state, worker, 1, 1, 0, 3, 0, 0, started, started, "", "", queue, actor, 0, 0, 0, 0, 0)
+        head = Head(state, worker, 1, 1, 0, 3, 0, 0, started, started, "", "", queue, actor, 0, 0, 0, 0, 0, 0)
         head = dataclasses.replace(head, **more)
         kwargs = {"customer": f"c-{self.random.randrange(10_000)}", "attempt": 1}
         payload = Message(queue, actor, (self.random.randrange(100_000),), kwargs, {}, id, started).encode()
