@@ -204,8 +204,10 @@ def test_a_retry_runs_after_an_older_snapshot(older: Older, expired: bool) -> No
     actor = app.actor(work, min_backoff=50, max_backoff=60)
     app.start(threads=1)
     older.save()
-    actor.send()
-    wait_until(lambda: older.fetched() == 2 and not older.fetched("default.DQ"), what="its retry is fetched")
+    rid = actor.send().options["redis_message_id"]
+    stored = f"{app.broker.namespace}:default.msgs"
+    wait_until(lambda: app.ran and not older.client.hexists(stored, rid), what="its first run is acknowledged")
+    wait_until(lambda: older.fetched() == 2, what="its retry is fetched")
     older.come_back(expired=expired)
     older.gate.set()
     wait_until(lambda: len(app.ran) == 2, what="it is retried")

@@ -135,7 +135,7 @@ def test_a_clock_that_goes_back_leaves_each_its_own_ttl(fleet: Fleet, by: str) -
 
 def test_slow_beaters_judge_one_that_beat_more_often(fleet: Fleet) -> None:
     """Their own rhythm is no outage: their looks count as use of Redis, and come often enough."""
-    slow, quick = fleet.joins(3600), fleet.joins(0.3)
+    slow, quick = fleet.joins(3600), fleet.joins(3)
     began = time.monotonic()
     dead: list[str] = []
     while not dead and time.monotonic() - began < 60:
