@@ -105,7 +105,12 @@ def noted(key: str, seconds: float, outcome: str = "ok") -> None:
     assert message is not None
     assert current is not None
     token = secrets.token_hex(4)
-    said = {"run": current.run, "generation": current.generation, "crashes": current.crashes, "drains": current.drains}
+    said = {
+        "run": current.fence,
+        "generation": current.generation,
+        "crashes": current.crashes,
+        "drains": current.drains,
+    }
     history.write("start", key, message.message_id, {"token": token, **said})
     try:
         deadline = time.monotonic() + seconds

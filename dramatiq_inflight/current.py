@@ -22,9 +22,10 @@ class Current:
     """What the tracker knows of the message that is running."""
 
     message_id: str
-    #: Grows at every start of the message: a fencing token for side effects that must not repeat.  0 while Redis is
-    #: away and the start could not be recorded.
-    run: int
+    #: Grows at every start of the message, through retries, replays and a loss of Redis's data: a fencing token for a
+    #: database of your own, as `dramatiq_inflight.effects` uses it.  It is the time of the start, milliseconds of
+    #: Redis's clock.  0 if the start could not be recorded, because Redis was away.
+    fence: int
     #: 1, and one more with every copy that recovery has enqueued.
     generation: int
     #: How often the message was running when its worker died.
@@ -127,7 +128,7 @@ def current() -> Current | None:
         return None
     return Current(
         message_id=entry.copy.message_id,
-        run=entry.run,
+        fence=entry.started_ms,
         generation=entry.generation,
         crashes=entry.crashes,
         drains=entry.drains,

@@ -119,9 +119,9 @@ class Enqueues:
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:
             kept["home"] = mark["home"]
-        run = entry.run if entry is not None and entry.copy.message_id == str(message.message_id) else 0
-        if run := max(run, mark.get("run", 0)):
-            kept["run"] = run  # the record of one that has failed may be gone when its retry starts
+        fence = entry.started_ms if entry is not None and entry.copy.message_id == str(message.message_id) else 0
+        if fence := max(fence, mark.get("fence", 0)):
+            kept["fence"] = fence  # the record of one that has failed may be gone when its retry starts
         has_ids = isinstance(broker, (RedisBroker, StubBroker))
         tracked = self._policies.settings.enabled and self._policies.tracks(broker, message)
         if not has_ids and (tracked or mark):  # what had a mark is known to the records, whoever sends it again

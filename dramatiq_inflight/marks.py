@@ -35,13 +35,13 @@ class Mark(TypedDict, total=False):
     home: str
     #: The copy was made by a worker that had lost the message: it must not run.
     void: bool
-    #: The number of the run that has enqueued it, itself or as its retry: the next one's is higher, though the record
+    #: The fence of the run that has enqueued it, itself or as its retry: the next one's is higher, though the record
     #: may be gone by then.
-    run: int
+    fence: int
 
 
 #: What only a copy carries that this package has made.  Whatever else there is, a later version has added it.
-OF_COPIES: Final = frozenset(Mark.__annotations__) - {"origin", "run"}
+OF_COPIES: Final = frozenset(Mark.__annotations__) - {"origin", "fence"}
 
 
 @dataclass(slots=True)
@@ -65,8 +65,8 @@ class Copy:
     duplicate: bool = False
     #: Whether it is to be dead-lettered, and the broker has delivered it before: that did not happen then.
     condemned: bool = False
-    #: The number of the run that has enqueued it; 0: none has.
-    run: int = 0
+    #: The fence of the run that has enqueued it; 0: none has.
+    fence: int = 0
     #: Which of recovery's tries has made it; 0: none has.
     tries: int = 0
 
@@ -94,7 +94,7 @@ class Copy:
             actor=message.actor_name,
             duplicate=bool(mark.get("duplicate")),
             condemned=bool(mark.get("reason") and getattr(message, "redelivered", False)),
-            run=int(mark.get("run", 0)),
+            fence=int(mark.get("fence", 0)),
             tries=int(mark.get("tries", 0)),
         )
 

@@ -70,7 +70,7 @@ class Runs(Scripting):
                 *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, flag(copy.redelivered), here),
                 *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload),
                 *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
-                *(flag(copy.condemned), copy.run, copy.tries),
+                *(flag(copy.condemned), copy.fence, copy.tries),
             ],
         )
         if len(reply) == 1:

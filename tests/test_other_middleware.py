@@ -100,18 +100,18 @@ def test_a_dead_letter_is_heard_by_everybody(app: App) -> None:
 
 def test_a_start_is_recorded_before_others_prepare(app: App) -> None:
     """No time limit is armed while Redis is asked, and other hooks know the run."""
-    runs: list[tuple[int, list[float]]] = []
+    runs: list[tuple[bool, list[float]]] = []
 
     class Prepares(Middleware):
         def before_process_message(self, broker: Any, message: Any) -> None:
             current = dramatiq_inflight.current()
-            runs.append((current.run if current else 0, armed(broker)))
+            runs.append((current is not None and current.fence > 0, armed(broker)))
 
     app.broker.add_middleware(Prepares(), before=app.broker.middleware[0].__class__)
     app.actor(lambda: None).send()
     app.start()
     app.join()
-    assert runs == [(1, [])]
+    assert runs == [(True, [])]
 
 
 def test_time_limits_end_before_what_follows_is_enqueued(app: App) -> None:

@@ -15,14 +15,14 @@ from dramatiq import Middleware
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import HandBack, current
-from dramatiq_inflight.outcomes import Finished, Start
+from dramatiq_inflight.outcomes import Finished, Mended, Start
 from dramatiq_inflight.registry import Registry
 
 from .support.cluster import Cluster
 from .support.history import History
 from .support.hooked import beside
 from .support.inprocess import App
-from .support.lab import Lab, copy_of
+from .support.lab import Lab, copy_of, payload_of
 from .support.resumes import (
     BOTH,
     NOTED,
@@ -231,18 +231,18 @@ def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None
     assert app.ran == []
 
 
-# The number of a run.
+# The fence of a run.
 
 
 @pytest.mark.parametrize("how", ["fails", "is handed back"])
-def test_the_numbers_of_runs_grow_through_retries(app: App, how: str) -> None:
+def test_fences_grow_through_retries(app: App, how: str) -> None:
     """Though the record of a run that has failed is gone when its retry starts."""
     runs: list[int] = []
 
     def work() -> None:
         handle = current()
         assert handle is not None
-        runs.append(handle.run)
+        runs.append(handle.fence)
         if len(runs) < 4:
             raise RuntimeError("as asked for") if how == "fails" else HandBack("as asked for")
 
@@ -250,16 +250,17 @@ def test_the_numbers_of_runs_grow_through_retries(app: App, how: str) -> None:
     app.start()
     actor.send()
     app.join()
-    assert runs == [1, 2, 3, 4]
+    assert len(runs) == 4
+    assert runs == sorted(set(runs))
 
 
-def test_a_message_that_is_sent_again_by_its_run_has_a_higher_number(app: App) -> None:
+def test_a_message_that_is_sent_again_by_its_run_has_a_higher_fence(app: App) -> None:
     runs: list[int] = []
 
     def work() -> None:
         handle = current()
         assert handle is not None
-        runs.append(handle.run)
+        runs.append(handle.fence)
         if len(runs) < 3:
             app.broker.enqueue(sent[0].copy(options={"redis_message_id": None}))
 
@@ -268,15 +269,47 @@ def test_a_message_that_is_sent_again_by_its_run_has_a_higher_number(app: App) -
     app.start()
     app.broker.enqueue(sent[0])
     app.join()
-    assert runs == [1, 2, 3]
+    assert len(runs) == 3
+    assert runs == sorted(set(runs))
     assert isinstance(app.broker, RedisBroker)
 
 
-def test_a_record_that_knows_of_a_later_run_counts(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_fence_is_the_time_of_the_start(lab: Lab, a: Registry) -> None:
+    started = lab.runs(a, copy_of()).started_ms
+    seconds, micro = lab.client.time()
+    assert 0 <= seconds * 1000 + micro // 1000 - started < 20_000
+
+
+def test_a_fence_grows_though_the_clock_goes_back(lab: Lab, a: Registry, b: Registry) -> None:
+    """By the fence of the run that has enqueued it, where the record is gone, and by the record."""
     copy = copy_of()
-    copy.run = 5
-    assert lab.runs(a, copy).run == 6
+    ahead = lab.runs(a, copy_of("other")).started_ms + 3_600_000
+    copy.fence = ahead
+    assert lab.runs(a, copy).started_ms == ahead + 1
     lab.kill(a)
     again = lab.runs(b, copy)
-    assert (again.answer, again.run) == (Start.RUN, 7)
-    assert b.finish(copy, 7, again=False, contended=False) is Finished.FINISHED
+    assert (again.answer, again.run, again.started_ms) == (Start.RUN, 2, ahead + 2)
+    assert b.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+
+
+def test_a_mend_keeps_the_fence(lab: Lab, a: Registry, b: Registry) -> None:
+    """Also where it takes the message back from recovery; the next run has a higher one."""
+    copy = copy_of()
+    fence = lab.runs(a, copy).started_ms + 3_600_000  # of a server whose clock was ahead
+
+    def mend() -> Mended:
+        return a.mend(copy, lambda: payload_of(copy), run=1, limit=3, started_ms=fence, crashes=0, drains=0)[0]
+
+    def kept() -> int:
+        head = lab.head(copy)
+        return head.started if head is not None else 0
+
+    lab.client.delete(f"{lab.prefix}record:{copy.message_id}")
+    assert mend() is Mended.WRITTEN
+    assert kept() == fence
+    lab.kill(a)
+    lab.claim(b, copy, a)
+    assert mend() is Mended.RETAKEN
+    assert kept() == fence
+    lab.kill(a)
+    assert lab.runs(b, lab.recovered(copy, lab.claim(b, copy, a))).started_ms == fence + 1

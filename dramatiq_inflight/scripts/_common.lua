@@ -19,7 +19,8 @@
 --   contended    1: another copy of it may still be under way
 --   forced       1: waiting: whoever ran it is not to have it back. An operator has taken it by force, or it has
 --                   failed, and recovery is to enqueue its retry
---   started      when the present run started, ms
+--   started      when the present run started, ms; later than any start of the message before it, whatever the clock
+--                   says: users fence their databases with it
 --   first        when its first run started, ms; 0: the present run is the first
 --   origin       the broker's id of the enqueue that it goes back to; '' where the broker has none
 --   copy         the broker's id of its present copy; '': there is none that is known by an id
@@ -284,6 +285,11 @@ local function forget(heartbeats, incarnation)
         end
         redis.call('DEL', heartbeats)
     end
+end
+
+-- When a run starts, ms. The clock may go back between two runs, and both may start within a millisecond.
+local function next_start(before, now, enqueued_by)
+    return math.max(now, (before and before.started or 0) + 1, enqueued_by + 1)
 end
 
 -- Whether one more crash convicts it.

@@ -16,7 +16,7 @@
 --       15 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
 --       16 '1': its recovery takes a copy
 --       17 '1': it carries a verdict, and the broker has delivered it before
---       18 the number of the run that has enqueued it: a retry's record may be gone
+--       18 when the run that has enqueued it started, ms; 0: none has. The record of a retry may be gone
 --       19 the number of recovery's try that made the copy; 0: none did
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''.
@@ -80,9 +80,9 @@ local function run(crashes, drains, contended)
         kept_generation = math.max(generation, before.generation)
     end
     record = {
-        state = 'running', owner = me, run = math.max(before and before.run or 0, tonumber(ARGV[18])) + 1,
+        state = 'running', owner = me, run = (before and before.run or 0) + 1,
         generation = kept_generation, crashes = crashes, limit = limit,
-        contended = contended or 0, forced = 0, started = now, first = 0,
+        contended = contended or 0, forced = 0, started = next_start(before, now, tonumber(ARGV[18])), first = 0,
         origin = origin, copy = copy, queue = ARGV[8], actor = ARGV[9],
         drains = drains, alone = ARGV[15] == '1' and 1 or 0, tailored = tonumber(ARGV[16]), tries = tries,
     }
@@ -95,7 +95,7 @@ local function run(crashes, drains, contended)
         record.first = before.first == 0 and before.started or before.first
     end
     save_running(KEYS[1], record, payload)
-    redis.call('ZADD', KEYS[2], now, id)
+    redis.call('ZADD', KEYS[2], record.started, id)
     if before and WAITING[before.state] then
         redis.call('ZREM', KEYS[4], id)
     end

@@ -26,7 +26,7 @@ MUTATIONS = (
     Mutation("start", "no copy is stale", "same and generation < record.generation and not named", "false"),
     Mutation("start", "a take-over bumps the generation", "math.max(generation, before.generation)", "before.generation + 1"),
     Mutation("start", "the generation falls with an old copy", "math.max(generation, before.generation)", "generation"),
-    Mutation("start", "the run does not grow", "math.max(before and before.run or 0, tonumber(ARGV[18])) + 1", "(before and before.run or 1)"),
+    Mutation("start", "the run does not grow", "(before and before.run or 0) + 1", "(before and before.run or 1)"),
     Mutation("start", "a duplicate leaves no mark", "record.contended = 1\n        save_running(", "save_running("),
     Mutation("start", "what runs here runs twice", "if here ~= 'no' then", "if false then"),
     Mutation("start", "what the broker has forgotten is not copied", "record.copy, record.tailored = '', 1", ""),
@@ -44,7 +44,7 @@ MUTATIONS = (
     Mutation("start", "a given-away delivery runs", "held == 0 and (stored == 1 or handed or", "false and (stored == 1 or handed or"),
     Mutation("start", "a verdict that was delivered again runs", "ARGV[17] == '1'", "false"),
     Mutation("start", "the deadline stays when the copy runs", "if before and WAITING[before.state] then", "if false then"),
-    Mutation("start", "it is not listed as running", "redis.call('ZADD', KEYS[2], now, id)\n", ""),
+    Mutation("start", "it is not listed as running", "redis.call('ZADD', KEYS[2], record.started, id)\n", ""),
     Mutation("start", "another copy of a dead letter is a replay", "same and tries ~= record.tries", "false"),
     Mutation("start", "the copy that runs is not known", "tailored = tonumber(ARGV[16]), tries = tries", "tailored = tonumber(ARGV[16])"),
     # finish.lua

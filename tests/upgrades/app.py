@@ -82,6 +82,6 @@ def cut_off(key: Any) -> None:
     current = tracker.current()
     assert message is not None
     history.write("start", key, message.message_id)
-    while current is None or current.run == 1:
+    while current is None or not current.recovered:
         time.sleep(0.02)
     history.write("end", key, message.message_id)
