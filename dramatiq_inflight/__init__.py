@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from .current import Current, current
 from .errors import (
+    AlreadyDone,
+    Busy,
     CheckpointError,
     ConfigurationError,
     HandBack,
     InFlightError,
     MessageLost,
     MessageSkipped,
+    Overtaken,
     PoisonMessage,
     SchemaError,
+    TryAgain,
+    Unfenced,
 )
 from .history import Count, Event, EventKind
 from .incident import Incident, Kind
@@ -28,7 +33,9 @@ from .swept import Swept
 from .version import __version__
 
 __all__ = [
+    "AlreadyDone",
     "Aside",
+    "Busy",
     "CheckpointError",
     "ConfigurationError",
     "Count",
@@ -46,11 +53,14 @@ __all__ = [
     "MessageSkipped",
     "MessageView",
     "Operations",
+    "Overtaken",
     "Overview",
     "PoisonMessage",
     "SchemaError",
     "Swept",
     "Tally",
+    "TryAgain",
+    "Unfenced",
     "WorkerView",
     "__version__",
     "current",

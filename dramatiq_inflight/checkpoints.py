@@ -127,6 +127,19 @@ class Checkpoints:
             if done > saved and entry.phase is Phase.RUNNING and not entry.lost and not _is_within_our_code():
                 save()
 
+    @property
+    def ttl(self) -> float:
+        """The heartbeat's TTL of this worker, seconds."""
+        return self._registry.ttl_ms / 1000
+
+    def is_lost(self, entry: Entry) -> bool:
+        """Look whether another run has the message, as far as Redis can be asked."""
+        try:
+            self._look_up(entry)
+        except redis.RedisError:
+            pass  # said once, by Connectivity
+        return entry.lost
+
     @staticmethod
     def hand_back(entry: Entry) -> NoReturn:
         """Stop, and be enqueued again.

@@ -16,7 +16,7 @@ from dramatiq.middleware import Shutdown
 
 from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
-from .errors import HandBack
+from .errors import HandBack, TryAgain
 from .home import store_at_home
 from .interrupt import uninterrupted
 from .marks import OPTION, Copy, mark_of_copy
@@ -48,7 +48,7 @@ class Ending:
             entry.cut_short = has_more_to_do(self.runtime.broker, message)
             _let_nothing_follow(message)  # its new owner answers for it
         elif _is_to_go_on(entry, exception):
-            self._hand_back(message, entry)
+            self._hand_back(message, entry, exception.delay if isinstance(exception, TryAgain) else None)
         elif exception is None:
             store_at_home(self.runtime.broker, message, "after_process_message", result=result)
 
@@ -145,12 +145,17 @@ class Ending:
         with entry.mutex:
             pass
 
-    def _hand_back(self, message: Any, entry: Entry) -> None:
-        """The message has stopped because its worker shuts down: it is enqueued again before it is acknowledged."""
+    def _hand_back(self, message: Any, entry: Entry, delay: int | None) -> None:
+        """The message has stopped, and is enqueued again before it is acknowledged: its worker shuts down, or its
+        database asks for it.
+
+        Parameters:
+          delay: How long it waits, milliseconds.
+        """
         # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
         mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
         copy = message.copy(options={OPTION: mark})
-        entry.to_follow, entry.handed_back = {entry.copy.message_id: (copy, None)}, True
+        entry.to_follow, entry.handed_back = {entry.copy.message_id: (copy, delay)}, True
         entry.retry_begun = True  # should that not be possible, recovery does it
         _let_nothing_follow(message)  # it has not failed, and has not succeeded either
         self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
@@ -246,9 +251,11 @@ def _let_nothing_follow(message: Any) -> None:
 
 
 def _is_to_go_on(entry: Entry, exception: BaseException | None) -> bool:
-    """Whether a run has stopped because its worker shuts down, and is to be enqueued again for that."""
+    """Whether a run has stopped for a reason that is no failure, and is to be enqueued again for that."""
     # Of an async actor that takes more than a second to clean up Dramatiq says so by an error of its own.
     for raised in (exception, exception.__cause__ if exception is not None else None):
-        if isinstance(raised, HandBack) or (isinstance(raised, Shutdown) and entry.policy.hand_back is not None):
+        if isinstance(raised, HandBack | TryAgain) or (
+            isinstance(raised, Shutdown) and entry.policy.hand_back is not None
+        ):
             return True
     return False

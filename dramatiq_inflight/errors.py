@@ -4,18 +4,26 @@
 
 from __future__ import annotations
 
-from dramatiq.errors import DramatiqError
+import random
+from typing import Any
+
+from dramatiq.errors import DramatiqError, Retry
 from dramatiq.middleware import Interrupt, MiddlewareError, SkipMessage
 
 __all__ = [
+    "AlreadyDone",
+    "Busy",
     "CheckpointError",
     "ConfigurationError",
     "HandBack",
     "InFlightError",
     "MessageLost",
     "MessageSkipped",
+    "Overtaken",
     "PoisonMessage",
     "SchemaError",
+    "TryAgain",
+    "Unfenced",
 ]
 
 
@@ -68,3 +76,49 @@ class MessageLost(Interrupt):
 
     Like Dramatiq's ``TimeLimitExceeded`` it is no ``Exception``; it reaches the thread when that next runs Python code.
     """
+
+
+# A Retry is what Dramatiq does not log as a failure.
+
+
+class AlreadyDone(InFlightError, Retry):
+    """What `dramatiq_inflight.effects.once` was to do is done: an earlier run has committed it.
+
+    Let it through.  The message is acknowledged as a success with the stored result, and what follows is enqueued.
+    """
+
+    def __init__(self, key: str, result: Any = None) -> None:
+        super().__init__(f"{key!r} is done already.")
+        #: The key.
+        self.key = key
+        #: What the block that did it has kept as its result; None: nothing.
+        self.result = result
+        self.delay = None
+
+
+class TryAgain(InFlightError, Retry):
+    """A block of `dramatiq_inflight.effects` has written nothing, and can be tried again.
+
+    Let it through.  The message is enqueued again with a short delay, neither as a failure nor as a retry.
+    """
+
+    #: How long a message waits at the least, milliseconds.
+    pause = 1000
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.delay = round(self.pause * random.uniform(1, 2))
+
+
+class Busy(TryAgain):
+    """The database has refused a transaction for another one: a deadlock, a serialization failure, a lock timeout."""
+
+    pause = 200
+
+
+class Unfenced(TryAgain):
+    """The run has no fence: Redis was away when it started."""
+
+
+class Overtaken(TryAgain):
+    """A run with a higher fence has claimed the key, though Redis does not say that this run is lost."""

@@ -18,7 +18,7 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Interrupt, MiddlewareError
 from dramatiq.worker import ConsumerThread
 
-from .errors import PoisonMessage
+from .errors import AlreadyDone, PoisonMessage
 from .interrupt import disarm, uninterrupted
 from .marks import mark_of
 from .table import Entry, Phase, Table, entry_here, is_own_enqueue
@@ -96,6 +96,11 @@ class Hooks:
     def _ended(self, hook: str, message: Any, **outcome: Any) -> None:
         """Call the hooks behind an actor: all of them, so that what follows from the message is enqueued."""
         exception = outcome.get("exception")
+        failed = exception is not None
+        if isinstance(exception, AlreadyDone):
+            self._broker.logger.info("Message %s has done its work in an earlier run.", message.message_id)
+            outcome, exception = {"result": exception.result}, None
+            message.stuff_exception(None)
         refused = isinstance(exception, Interrupt) and self._put_off(message)
         entry = self._table.get(message)
         if refused:  # there is nothing to be retried
@@ -113,7 +118,7 @@ class Hooks:
             try:
                 self._emit(hook, [middleware], message, **outcome)
             except Interrupt:
-                if exception is None:
+                if not failed:
                     raise  # Dramatiq makes a failure of it, and calls the hooks again
                 self._broker.logger.critical("%s of %r was interrupted.", hook, middleware, exc_info=True)
                 whole = False

@@ -15,14 +15,19 @@ from pathlib import Path
 import pytest
 import redis
 
+from dramatiq_inflight import effects
 from dramatiq_inflight.registry import Registry
+from tests.support import rabbitmq
 from tests.support.cluster import Cluster
+from tests.support.databases import KINDS, Database
 from tests.support.history import History
 from tests.support.inprocess import App
 from tests.support.lab import Lab
+from tests.support.mariadb import MariaDBServer, find_mariadb
 from tests.support.postgres import PostgresServer, find_postgres
-from tests.support.rabbitmq import RabbitServer, find_rabbitmq, shared
+from tests.support.rabbitmq import RabbitServer, find_rabbitmq
 from tests.support.servers import RedisServer, find_server
+from tests.support.sharing import shared
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # it reports every server that a test has stopped, at length
 
@@ -73,9 +78,14 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield named
         return
     rabbitmq_binary()
-    folder = tmp_path_factory.getbasetemp()
-    with shared(folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) as url:
+    with rabbitmq.shared(common(tmp_path_factory)) as url:
         yield url
+
+
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes have."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
 
 
 def rabbitmq_binary() -> str:
@@ -94,16 +104,58 @@ def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL with the tables of dramatiq-postgres."""
-    pytest.importorskip("dramatiq_postgres", exc_type=ImportError, reason="dramatiq-postgres needs a newer Dramatiq")
+    reason = "dramatiq-postgres needs a newer Dramatiq"
+    module = pytest.importorskip("dramatiq_postgres", exc_type=ImportError, reason=reason)
+    server = make_postgres()
+    try:
+        yield server.start(module.generate_init_sql()).url
+    finally:
+        server.kill()
+
+
+def make_postgres() -> PostgresServer:
     programs = find_postgres()
     if programs is None:
         missing("PostgreSQL", "install Debian's postgresql")
     assert programs is not None
-    server = PostgresServer(programs)
-    try:
-        yield server.start().url
-    finally:
-        server.kill()
+    return PostgresServer(programs)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL for all tests of all processes, each of which has a database of its own there."""
+    server = make_postgres()
+    with shared(common(tmp_path_factory), "postgresql", server.start, number=signal.SIGQUIT) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A MariaDB, likewise."""
+    server = MariaDBServer(find_mariadb() or missing("MariaDB", "install Debian's mariadb-server"))
+    with shared(common(tmp_path_factory), "mariadb", server.start) as url:
+        yield url
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """An empty database of each kind, with the table of effects."""
+    return make_database(request, request.param, tmp_path)
+
+
+@pytest.fixture
+def postgres(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """An empty database of PostgreSQL, with the table of effects."""
+    return make_database(request, "postgresql", tmp_path)
+
+
+def make_database(request: pytest.FixtureRequest, kind: str, folder: Path) -> Database:
+    servers = {"postgresql": "postgres_server", "mariadb": "mariadb_server"}
+    url = request.getfixturevalue(servers[kind]) if kind in servers else f"sqlite:///{folder}/effects.sqlite"
+    database = Database(kind, url).create()
+    with database.connected() as connection:
+        effects.create(connection)
+    return database
 
 
 @pytest.fixture

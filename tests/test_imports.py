@@ -139,6 +139,7 @@ REGISTRY = {
 PARTS = {
     "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version", "views"},
     "dashboard": {"errors", "history", "inspector", "operations"},
+    "effects": {"errors", "table"},
     "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},
 }
 
@@ -159,11 +160,13 @@ OPTIONAL = {"metrics"}
 #: What is there with an extra only: the core does without, and the parts may use what is theirs.
 EXTRAS = {
     "click": {"cli"},
+    "django": {"effects"},
     "flask": {"dashboard"},
     "itsdangerous": {"dashboard"},
     "jinja2": {"dashboard"},
     "prometheus_client": {"metrics", "process_metrics"},
     "rich": {"cli"},
+    "sqlalchemy": {"effects"},
     "waitress": {"dashboard"},
     "werkzeug": {"dashboard"},
 }

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""A PostgreSQL of the tests' own, with the tables of dramatiq-postgres."""
+"""A PostgreSQL of the tests' own."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ class PostgresServer:
     def url(self) -> str:
         return f"postgresql://test@127.0.0.1:{self.port}/postgres"
 
-    def start(self) -> PostgresServer:
-        """Make it, start it, and make the tables."""
+    def start(self, init: str = "") -> PostgresServer:
+        """Make it, start it, and run some SQL there."""
         import psycopg  # noqa: PLC0415  it is there where PostgreSQL is tried
-        from dramatiq_postgres import generate_init_sql  # noqa: PLC0415
 
         data = self.folder = tempfile.mkdtemp(prefix="postgres-")  # the user could not enter a folder of the tests
         if self.user:
@@ -66,8 +65,9 @@ class PostgresServer:
             return True
 
         wait_until(answers, what="PostgreSQL answers")
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(generate_init_sql())
+        if init:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute(init)
         return self
 
     def kill(self) -> None:

@@ -5,19 +5,18 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pika
 
+from . import sharing
 from .servers import free_port, wait_until
 
 __all__ = ["RabbitServer", "find_rabbitmq", "shared"]
@@ -145,33 +144,6 @@ class RabbitServer:
         return True
 
 
-@contextmanager
-def shared(folder: Path) -> Iterator[str]:
-    """The address of one server for all test processes: the first one starts it, the last one ends it.
-
-    Parameters:
-      folder: One that all of them have.
-    """
-    state = folder / "rabbitmq.json"
-    with _alone(folder):
-        users, url, group = json.loads(state.read_text()) if state.exists() else (0, "", 0)
-        if not users:
-            server = RabbitServer(folder / f"rabbitmq-{os.getpid()}").start()
-            assert server.process is not None
-            url, group = server.url, server.process.pid
-        state.write_text(json.dumps((users + 1, url, group)))
-    try:
-        yield url
-    finally:
-        with _alone(folder):
-            users, url, group = json.loads(state.read_text())
-            state.write_text(json.dumps((users - 1, url, group)))
-            if users == 1:
-                os.killpg(group, signal.SIGKILL)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / "rabbitmq.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def shared(folder: Path) -> AbstractContextManager[str]:
+    """The address of one server for all test processes that have this folder."""
+    return sharing.shared(folder, "rabbitmq", lambda: RabbitServer(folder / f"rabbitmq-{os.getpid()}").start())
