@@ -137,7 +137,19 @@ REGISTRY = {
 #: The parts that are folders of their own: what their modules may import of the package outside of their folder.  The
 #: core imports none of them.
 PARTS = {
-    "cli": {"errors", "history", "inspector", "operations", "records", "settings", "swept", "version", "views"},
+    "cli": {
+        "effects",
+        "effects.connecting",
+        "errors",
+        "history",
+        "inspector",
+        "operations",
+        "records",
+        "settings",
+        "swept",
+        "version",
+        "views",
+    },
     "dashboard": {"errors", "history", "inspector", "operations"},
     "effects": {"errors", "table"},
     "doctor": {"errors", "history", "inspector", "middleware", "policy", "schema", "settings", "version"},

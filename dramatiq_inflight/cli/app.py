@@ -11,6 +11,7 @@ import click
 from ..version import __version__
 from .act import dead_letter, discard, requeue
 from .doctor import doctor
+from .effects import effects
 from .failures import Group
 from .history import history
 from .messages import list_messages, show
@@ -71,6 +72,6 @@ def cli(
 for command in (
     status, list_messages, show, watch, history, workers,
     recover, requeue, dead_letter, discard,
-    doctor, dashboard, exporter,
+    doctor, dashboard, exporter, effects,
 ):  # fmt: skip
     cli.add_command(command)

@@ -1,0 +1,213 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Rounds of effects: messages add rows and move money, while their workers are frozen, killed and cut off.
+
+``python -m tests.support.effects --messages 2000 --database postgresql`` runs them at length; with ``--control``
+without the fence, which doubles some.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dramatiq import Message
+
+from dramatiq_inflight import effects
+
+from .cluster import Cluster, standalone
+from .databases import KINDS, Database
+from .mariadb import MariaDBServer, find_mariadb
+from .network_proxy import NetworkProxy
+from .postgres import PostgresServer, find_postgres
+from .workers import WorkerProcess
+
+__all__ = ["Report", "shake"]
+
+APP = "tests.support.effects_app"
+
+ACCOUNTS = 10
+
+#: How long a worker stays frozen, in TTLs.
+FROZEN = (1.2, 2.5)
+
+
+@dataclass
+class Report:
+    """What became of the messages."""
+
+    sent: int = 0
+    runs: int = 0
+    frozen: Counter[str] = field(default_factory=Counter)
+    killed: Counter[str] = field(default_factory=Counter)
+    #: Connections that were cut, to the database and to Redis.
+    cut: int = 0
+    lost: list[int] = field(default_factory=list)
+    doubled: list[int] = field(default_factory=list)
+    #: By how much the accounts differ from what the messages say, in all.
+    wrong: int = 0
+    dead_lettered: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sent} messages, {self.runs} runs in {self.seconds:.0f} s; "
+            f"frozen {dict(sorted(self.frozen.items()))}, killed {dict(sorted(self.killed.items()))}, "
+            f"{self.cut} connections cut; lost {len(self.lost)}, doubled {len(self.doubled)}, "
+            f"accounts wrong by {self.wrong}, dead-lettered {self.dead_lettered}"
+        )
+
+
+def shake(
+    cluster: Cluster,
+    database: Database,
+    messages: int,
+    seed: int,
+    *,
+    fenced: bool = True,
+    freezes: int = 12,
+    kills: int = 12,
+    workers: int = 3,
+) -> Report:
+    """Send messages, and let their workers freeze and die; wake these, and replace those.
+
+    Parameters:
+      seed: Of the moments and the victims.
+      fenced: False: without the effects.
+      freezes, kills: How often in a thousand runs.
+    """
+    chance = random.Random(seed)
+    report = Report(sent=messages)
+    began = time.monotonic()
+    database.write(
+        "CREATE TABLE ledger (entry int)",
+        "CREATE TABLE account (id int PRIMARY KEY, balance int)",
+        *(f"INSERT INTO account VALUES ({number}, 0)" for number in range(ACCOUNTS)),
+    )
+    proxies = [NetworkProxy(urlsplit(cluster.env["TEST_BROKER_URL"]).port or 6379)]
+    env = {"TEST_BROKER_URL": proxies[0].url, "TEST_DATABASE": database.url, "TEST_SEED": str(seed)}
+    env |= {"TEST_FREEZES": str(freezes), "TEST_KILLS": str(kills)}
+    if database.port:
+        proxies.append(NetworkProxy(database.port))
+        env["TEST_DATABASE"] = database.behind(proxies[1].port)
+    ttl = float(cluster.env["HEARTBEAT_TTL"])
+    owed: Counter[int] = Counter()
+    try:
+        living = [cluster.worker(app=APP, threads=4, env=env, wait=False) for _ in range(workers)]
+        for key in range(messages):
+            giver, taker = chance.sample(range(ACCOUNTS), 2)
+            owed[giver] -= 1
+            owed[taker] += 1
+            args = (key, giver, taker, fenced)
+            cluster.broker.enqueue(Message(cluster.app.QUEUE, "transfer", args, {}, {}))
+        wakes: dict[int, float] = {}
+        next_cut = time.monotonic() + 2
+
+        def tend() -> bool:
+            nonlocal next_cut
+            for at, worker in enumerate(living):
+                if worker.process.poll() is not None:
+                    worker.kill()
+                    living[at] = cluster.worker(app=APP, threads=4, env=env, wait=False)
+            for pid in _frozen(living):
+                wakes.setdefault(pid, time.monotonic() + ttl * chance.uniform(*FROZEN))
+            for pid, due in list(wakes.items()):
+                if time.monotonic() >= due:
+                    del wakes[pid]
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGCONT)
+            if time.monotonic() >= next_cut:
+                next_cut = time.monotonic() + chance.uniform(1, 4)
+                links = [link for link in chance.choice(proxies).open_links() if chance.random() < 0.3]
+                for link in links:
+                    link.reset()
+                report.cut += len(links)
+            return not wakes and cluster.enqueued() == 0
+
+        cluster.wait(tend, timeout=60 + messages * 0.5, what="all messages are done")
+        report.seconds = time.monotonic() - began
+        _judge(cluster, database, messages, owed, report)
+    finally:
+        for proxy in proxies:
+            proxy.close()
+    return report
+
+
+def _frozen(workers: list[WorkerProcess]) -> set[int]:
+    """The processes of these that are stopped."""
+    stopped = set()
+    for worker in workers:
+        pid = worker.booted_pid()
+        with contextlib.suppress(OSError):
+            if pid is not None and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                stopped.add(pid)
+    return stopped
+
+
+def _judge(cluster: Cluster, database: Database, messages: int, owed: Counter[int], report: Report) -> None:
+    entries = Counter(entry for (entry,) in database.read("SELECT entry FROM ledger"))
+    report.lost = [key for key in range(messages) if not entries[key]]
+    report.doubled = [key for key in range(messages) if entries[key] > 1]
+    balances = dict(database.read("SELECT id, balance FROM account"))
+    report.wrong = sum(abs(balances[number] - owed[number]) for number in range(ACCOUNTS))
+    report.runs = len(cluster.history.events("start"))
+    report.frozen = Counter(event.extra for event in cluster.history.events("frozen"))
+    report.killed = Counter(event.extra for event in cluster.history.events("killed"))
+    report.dead_lettered = len(cluster.dead_letters())
+
+
+@contextlib.contextmanager
+def _database(kind: str, folder: Path) -> Iterator[Database]:
+    """A database with a server of its own."""
+    if kind == "sqlite":
+        yield Database(kind, f"sqlite:///{folder}/effects.sqlite")
+        return
+    if kind == "postgresql":
+        programs = find_postgres()
+        assert programs is not None, "no PostgreSQL here"
+        server: PostgresServer | MariaDBServer = PostgresServer(programs)
+    else:
+        binary = find_mariadb()
+        assert binary is not None, "no MariaDB here"
+        server = MariaDBServer(binary)
+    try:
+        yield Database(kind, server.start().url).create()
+    finally:
+        server.kill()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--database", choices=KINDS, default="postgresql")
+    parser.add_argument("--control", action="store_true", help="without the fence")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database = stack.enter_context(_database(options.database, folder))
+        with database.connected() as connection:
+            effects.create(connection)
+        cluster = stack.enter_context(standalone(lambda url: {}))
+        report = shake(cluster, database, options.messages, options.seed, fenced=not options.control)
+    print(f"{options.database}, seed {options.seed}{', without the fence' if options.control else ''}: {report}")
+    for name in ("lost", "doubled"):
+        if found := getattr(report, name):
+            print(f"{name}: {found[:10]}")
+    wrong = bool(report.lost or report.doubled or report.wrong or report.dead_lettered)
+    return 1 if wrong is not options.control else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
