@@ -74,4 +74,4 @@ READERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 #: Texts, and what only its own program can read.
-UNCHECKED = ("text", "none", "pycon", "default", "docker", "lua", "nginx", "html", "promql")
+UNCHECKED = ("text", "none", "pycon", "default", "docker", "lua", "nginx", "html", "promql", "sql")

@@ -23,7 +23,7 @@ class Current:
 
     message_id: str
     #: Grows at every start of the message, through retries, replays and a loss of Redis's data: a fencing token for a
-    #: database of your own, as `dramatiq_inflight.effects` uses it.  It is the time of the start, milliseconds of
+    #: database of your own, as ``effects.fence`` uses it.  It is the time of the start, milliseconds of
     #: Redis's clock.  0 if the start could not be recorded, because Redis was away.
     fence: int
     #: 1, and one more with every copy that recovery has enqueued.

@@ -97,7 +97,7 @@ class AlreadyDone(InFlightError, Retry):
 
 
 class TryAgain(InFlightError, Retry):
-    """A block of `dramatiq_inflight.effects` has written nothing, and can be tried again.
+    """A block of ``once`` or ``fence`` has written nothing, and can be tried again.
 
     Let it through.  The message is enqueued again with a short delay, neither as a failure nor as a retry.
     """

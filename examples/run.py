@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The examples, for real: each sends a job in its own way, its worker is killed in the middle, another completes it.
 
-    python -m examples.run flask    # or django, fastapi, rabbitmq, resume; all of them at once without a name
+    python -m examples.run flask    # or django, fastapi, rabbitmq, resume, effects; all of them at once without a name
 
 The exit status is 0 only if the job was completed once, as a recovered one.
 """
@@ -31,9 +31,11 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import pika
+import psycopg
 import redis
 
 from dramatiq_inflight import EventKind, Inspector
+from tests.support.postgres import PostgresServer, find_postgres
 from tests.support.rabbitmq import RabbitServer, find_rabbitmq
 from tests.support.servers import free_port
 
@@ -350,12 +352,44 @@ def resume(stage: Stage) -> None:
     stage.check_the_end(recovered=1)
 
 
+def effects(stage: Stage) -> None:
+    """A worker that is frozen and wakes up is refused by PostgreSQL."""
+    programs = find_postgres()
+    if programs is None:
+        raise DemoError("There is no PostgreSQL: install Debian's postgresql.", status=2)
+    server = PostgresServer(programs)
+    try:
+        stage.env |= {"DATABASE_URL": server.start().url, "HEARTBEAT_INTERVAL": "1", "HEARTBEAT_TTL": "5"}
+        sender = [sys.executable, "-m", "examples.effects.tasks"]
+        subprocess.run(sender, env={**os.environ, **stage.env}, cwd=ROOT, check=True)
+        worker = ["-m", "dramatiq", "examples.effects.tasks", "-p", "1", "-t", "1"]
+        zombie = stage.start_pod("pod-a", worker)
+        stage.happens("Transfer: asking", "pod-a")
+        os.killpg(zombie.process.pid, signal.SIGSTOP)
+        stage.teller.tell("pod-a", "is FROZEN (SIGSTOP) in the middle.", colour=RED)
+        stage.start_pod("pod-b", worker)
+        stage.happens("Transfer: done.", "pod-b")
+        os.killpg(zombie.process.pid, signal.SIGCONT)
+        stage.teller.tell("pod-a", "wakes up (SIGCONT), and goes on.")
+        refused = ("has done its work in an earlier run", "MessageLost")
+        stage.wait(lambda: any(stage.logged(text, "pod-a") for text in refused), "pod-a is refused")
+        stage.stop(zombie)
+        with psycopg.connect(server.url) as database:
+            balances: dict[str, int] = dict(database.execute("SELECT name, balance FROM account").fetchall())
+        stage.check(f"the money was moved once: {balances}", balances == {"ann": 90, "bob": 10})
+        stage.check("pod-a has not done it", not stage.logged("Transfer: done.", "pod-a"))
+        stage.check_the_end(recovered=1)
+    finally:
+        server.kill()
+
+
 EXAMPLES: dict[str, Callable[[Stage], None]] = {
     "django": django,
     "flask": flask,
     "fastapi": fastapi,
     "rabbitmq": rabbitmq,
     "resume": resume,
+    "effects": effects,
 }
 
 

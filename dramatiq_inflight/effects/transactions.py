@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Final, Protocol
 
@@ -102,6 +103,7 @@ def is_open(driver: Any) -> bool | None:
     return None
 
 
+@functools.cache
 def pyformat(sql: str) -> str:
     """``:name`` as most drivers take it."""
     return re.sub(r":([a-z]+)", r"%(\1)s", sql)

@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "django_dramatiq",  # makes the broker, before the apps with actors
+    "dramatiq_inflight.effects.django",  # the table of effects
     "orders",
 ]
 

@@ -5,9 +5,11 @@
 import time
 
 import dramatiq
+from django.db import connection
 from django.utils import timezone
 
 from dramatiq_inflight import current
+from dramatiq_inflight.effects import once
 
 from .models import Order
 
@@ -21,5 +23,6 @@ def charge(order_id: int) -> None:
         return  # it was sent twice
     charge.logger.info("Order %d: charging.", order_id)
     time.sleep(2)  # the payment provider; its idempotency key is the order, for an earlier run may have got this far
-    Order.objects.filter(pk=order_id).update(charged_at=timezone.now(), recovered=recovered)
+    with once(connection):  # a transaction: a run that was frozen meanwhile, and wakes up, is refused here
+        Order.objects.filter(pk=order_id).update(charged_at=timezone.now(), recovered=recovered)
     charge.logger.info("Order %d: charged.", order_id)
