@@ -193,7 +193,7 @@ class Real:
             return Record("damaged")
         line, _, payload = raw.partition(b"\n")
         head = Head.of(json.loads(line))
-        settled = head.state in SETTLED
+        over = head.state in SETTLED and head.state != "let_go"
         return Record(
             state=head.state,
             owner=self.names.index(head.owner) if head.owner else NOBODY,
@@ -203,8 +203,8 @@ class Real:
             limit=head.limit,
             contended=head.contended,
             forced=head.forced,
-            started=0 if settled or not head.started else self._start_of(head.started, head.run),
-            first=0 if settled or not head.first else self._start_of(head.first, 0),
+            started=0 if over or not head.started else self._start_of(head.started, head.run),
+            first=0 if over or not head.first else self._start_of(head.first, 0),
             origin=_number(head.origin),
             copy=_number(head.copy),
             drains=head.drains,

@@ -137,10 +137,13 @@ def save_waiting(redis: Redis, record: Record, deadline: str) -> Redis:
 
 
 def save_settled(redis: Redis, record: Record, *, unacked: bool = False) -> Redis:
-    """Without its payload; and only where a copy may be under way.  Nobody asks when it had started."""
-    if unacked or record.generation > 1 or record.contended:
-        return redis._replace(record=record._replace(owner=NOBODY, dead_letter=0, payload=None, started=0, first=0))
-    return redis._replace(record=None)
+    """Without its payload; and only where a copy may be under way."""
+    if not (unacked or record.generation > 1 or record.contended):
+        return redis._replace(record=None)
+    record = record._replace(owner=NOBODY, dead_letter=0, payload=None)
+    if not is_to_start(record):  # a mend cannot retake it: nobody asks when it had started
+        record = record._replace(started=0, first=0)
+    return redis._replace(record=record)
 
 
 def unlist(redis: Redis, who: int) -> Redis:
