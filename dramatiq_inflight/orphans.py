@@ -99,7 +99,8 @@ class Orphans(Scripting):
         """Claimed orphans could not be enqueued: each waits by itself.
 
         Parameters:
-          claims: At most `BATCH` triples of message id, generation, and ``refused``, ``away`` or ``untried``.
+          claims: At most `BATCH` triples of message id, generation, and ``refused``, ``away``, ``left_over`` or
+            ``untried``.
         """
         self._call(
             "refused",

@@ -89,7 +89,7 @@ class PuttingBack(Making):
             ids = list(self.leftovers)
         heads = self.registry.peek(ids) if ids else []
         mine = [
-            (id, head.generation, "untried")
+            (id, head.generation, "left_over")
             for id, head in zip(ids, heads, strict=True)
             if head is not None and head.owner == self.registry.me
         ]

@@ -534,14 +534,14 @@ def test_messages_that_wait_are_set_aside_or_have_killed(
 def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
     lab: Lab, a: Registry, b: Registry, inspector: Inspector
 ) -> None:
-    """Which, how many, and how often they were tried; what a recoverer has in hand is none of them."""
-    refused, in_hand, away = copy_of(), copy_of(), copy_of()
-    for copy in (refused, in_hand, away):
+    """Which, how many, and how often they were tried; not what a recoverer has in hand, or has passed over."""
+    refused, in_hand, untried = copy_of(), copy_of(), copy_of()
+    for copy in (refused, in_hand, untried):
         lab.runs(b, copy)
     lab.kill(b)
-    for copy in (refused, in_hand, away):
+    for copy in (refused, in_hand, untried):
         lab.claim(a, copy, b)
-    a.refused([(away.message_id, 2, "away")])
+    a.refused([(untried.message_id, 2, "untried")])
     assert "refused" not in look(None, inspector).wrong()
     a.refused([(refused.message_id, 2, "refused")])
     seen = look(None, inspector)
@@ -549,6 +549,10 @@ def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
     title = seen.of("refused").title
     assert "1 of queue 'default' and actor 'work'" in title
     assert f"message {refused.message_id} was tried 1 times" in title
+    lab.overdue(untried)
+    lab.claim(a, untried, b)
+    a.refused([(untried.message_id, 2, "away")])
+    assert "2 of queue 'default' and actor 'work'" in look(None, inspector).of("refused").title
 
 
 # The application.

@@ -1258,6 +1258,30 @@ def test_the_second_of_two_verdicts_is_no_replay(lab: Lab, a: Registry, b: Regis
     assert (replayed.answer, replayed.crashes) == (Start.RUN, 0)
 
 
+@pytest.mark.parametrize("why", ["refused", "away", "left_over"])
+def test_a_copy_that_arrived_unheard_is_told_from_the_next(why: str, lab: Lab, a: Registry, b: Registry) -> None:
+    """Its recoverer saw the enqueue fail, and makes another copy. One is dead-lettered; the other is no replay."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy, limit=0)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.refused([(copy.message_id, orphan.generation, why)])
+    first, second = without_id(copy, orphan), copy_again(lab, b, copy)
+    assert lab.start(b, first, limit=0).answer is Start.POISONED
+    b.settle(first, "dead_lettered")
+    assert lab.start(b, second, limit=0).answer is Start.SUPERSEDED
+
+
+def test_a_message_that_was_passed_over_counts_no_try(lab: Lab, a: Registry, b: Registry) -> None:
+    """No copy of it was made, so its deadline does not double."""
+    copy = dataclasses.replace(copy_of(), broker_copy_id="")
+    lab.runs(a, copy)
+    lab.kill(a)
+    orphan = lab.claim(b, copy, a)
+    b.refused([(copy.message_id, orphan.generation, "untried")])
+    assert copy_again(lab, b, copy).tries == orphan.tries == 1
+
+
 def test_deadlines_double_up_to_a_day(lab: Lab, a: Registry, b: Registry) -> None:
     """So few copies are made, however long the queue is."""
     copy = copy_of()

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import dramatiq
 import pika
@@ -326,6 +327,40 @@ def test_a_worker_that_leaves_lets_go_of_what_it_has_claimed(fleet: Fleet) -> No
     leaving.registry.leave()
     assert fleet.recovery("r", apart=True).sweep().copied == 1
     assert [message.message_id for message in fleet.enqueued()] == [id]
+
+
+def test_a_worker_that_leaves_after_an_enqueue_counts_the_try(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is away when the copy is to be marked, and the worker shuts down: the next copy has another number."""
+    (id,) = fleet.dead("dead", 1, apart=True, limit=0)
+    leaving = fleet.recovery("leaving", apart=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(leaving.registry, "requeued", Mock(side_effect=redis.ConnectionError("away")))
+        with pytest.raises(redis.ConnectionError):
+            leaving.sweep()
+    leaving.let_go()
+    leaving.registry.leave()
+    assert fleet.recovery("r", apart=True).sweep().poisoned == 1
+    copies = [Copy.of(message) for message in fleet.enqueued()]
+    assert [(copy.message_id, copy.generation, copy.tries) for copy in copies] == [(id, 2, 1), (id, 2, 2)]
+
+
+def test_an_enqueue_that_arrives_though_it_failed_counts_as_a_try(fleet: Fleet) -> None:
+    """The connection breaks before the broker's answer: the next copy has another number."""
+    (id,) = fleet.dead("dead", 1, apart=True, limit=0)
+    recovery = fleet.recovery("r", apart=True)
+    enqueue = recovery.enqueue
+
+    def without_an_answer(message: Message[object], *, delay: int | None = None) -> Message[object]:
+        enqueue(message, delay=delay)
+        raise ConnectionError("reset by peer")
+
+    recovery.enqueue = without_an_answer
+    assert recovery.sweep().failed
+    recovery.enqueue = enqueue
+    fleet.are_due(id)
+    assert recovery.sweep().poisoned == 1
+    copies = [Copy.of(message) for message in fleet.enqueued()]
+    assert [(copy.message_id, copy.generation, copy.tries) for copy in copies] == [(id, 2, 1), (id, 2, 2)]
 
 
 def test_an_encoder_that_fails_for_a_moment_sets_nothing_aside(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

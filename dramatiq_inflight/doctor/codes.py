@@ -159,8 +159,8 @@ CODES: Final[dict[str, Meaning]] = {
     ),
     "refused": Meaning(
         "They do not run until that works. Each is tried again by itself, after 15 minutes at the longest.",
-        "The workers' logs say why. Make room in the queue, or correct what refuses them; or discard them "
-        "(Operations).",
+        "The workers' logs say why. Make room in the queue, correct what refuses them, or bring the broker back; or "
+        "discard them (Operations).",
     ),
     "set-aside": Meaning(
         "They do not run until somebody decides.",

@@ -5,11 +5,15 @@
 --
 -- KEYS  1 waiting   2... records
 -- ARGV  1 me   2 first wait ms (doubles with every try)   3 longest wait ms
---       4... message id, generation, and why: refused (this very message), away (the broker is), or untried (it is due
---       at once, for anybody), ...
+--       4... message id, generation, and why: refused (this very message), away (the broker is), left_over (its recoverer
+--       shuts down in the middle), or untried, ...; the last two are due at once, for anybody
 -- returns for each record: refused, or fenced (it is not ours any more: the copy was started, or claimed)
 --
 -- It stays on the list of what the dead worker ran: that worker is not forgotten before all that it ran is put back.
+--
+-- An enqueue that failed may have arrived: the broker took the copy, then the connection broke before its answer. So
+-- whatever was tried counts as a try, and the next copy has another number. Else the next copy would be taken for a
+-- replay once the first was dead-lettered.
 --
 -- I2: the payload stays, with a deadline.
 
@@ -24,9 +28,11 @@ for i = 2, #KEYS do
         local payload, wait = payload_of(KEYS[i], record), 0
         if ARGV[at + 2] == 'refused' then
             wait = wait_of(record, tonumber(ARGV[2]), tonumber(ARGV[3]))
-            record.tries = record.tries + 1
         elseif ARGV[at + 2] == 'away' then
             wait = tonumber(ARGV[2]) -- should it be the message after all, others are tried before it
+        end
+        if ARGV[at + 2] ~= 'untried' then
+            record.tries = record.tries + 1
         end
         record.owner, record.deaths, record.now = '', 0, now
         save_waiting(KEYS[i], KEYS[1], id, record, payload, now + wait)

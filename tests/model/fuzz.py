@@ -60,7 +60,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "hand_back": (me, st.sampled_from([None, True, True, False])),
     "claim": (me, dead, flag),
     "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3])),
-    "refused": (me, generation, st.sampled_from(["refused", "away", "untried"])),
+    "refused": (me, generation, st.sampled_from(["refused", "away", "left_over", "untried"])),
     "postpone": (name, st.sampled_from(["held", "consumed", "maybe"])),
     "set_aside": (me, dead, generation),
     "take": (me, flag, flag),

@@ -107,6 +107,7 @@ MUTATIONS = (
     Mutation("refused", "the payload is forgotten", "payload_of(KEYS[i], record), 0", "'', 0"),
     Mutation("refused", "it keeps the claim", "record.owner, record.deaths, record.now = '', 0, now", "record.deaths, record.now = 0, now"),
     Mutation("refused", "its try does not count", "record.tries = record.tries + 1", ""),
+    Mutation("refused", "what may have arrived is no try", "ARGV[at + 2] ~= 'untried'", "ARGV[at + 2] == 'refused'"),
     Mutation("refused", "what was not tried waits", "payload_of(KEYS[i], record), 0", "payload_of(KEYS[i], record), 60000"),
     # hand_back.lua
     Mutation("hand_back", "the living are robbed", "if believed_for(KEYS[1], dead, now, ttl) > 0 then\n    return {0}\nend\n", ""),

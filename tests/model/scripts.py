@@ -711,8 +711,8 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tu
 def refused(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redis]:
     record = redis.record
     if record and record.state == "recovering" and record.owner == me and record.generation == generation:
-        record = record._replace(owner=NOBODY, deaths=0, tries=record.tries + (why == "refused"))
-        redis = save_waiting(redis, record, "due" if why == "untried" else "later")
+        record = record._replace(owner=NOBODY, deaths=0, tries=record.tries + (why != "untried"))
+        redis = save_waiting(redis, record, "later" if why in ("refused", "away") else "due")
     return None, redis
 
 

@@ -621,13 +621,14 @@ class _Steps:
 
     def refusal(self, me: int, job: Job) -> Iterator[Step]:
         """It cannot be enqueued; or that is what it seems."""
-        for why in ("refused", "untried"):
+        for why in ("refused", "left_over", "untried"):
             call = Call("refused", (me, job.generation, why))
             _, world = self.execute(me, call, own=False)
             after = self.spent("refusals", self.at(world, me, self.then(job._replace(kept=True))))
             yield Step(f"{_w(me)} does not enqueue it: {why}", call, after, progress=False)
-            enqueued = _enqueue(after, self.copy_of(job))
-            yield Step(f"{_w(me)} enqueues it, and does not hear of it", call, enqueued, progress=False)
+            if why != "untried":
+                enqueued = _enqueue(after, self.copy_of(job))
+                yield Step(f"{_w(me)} enqueues it, and does not hear of it: {why}", call, enqueued, progress=False)
 
     def operator(self, me: int) -> Iterator[Step]:
         """A worker's process stands for the operator's, which may be killed as well."""
