@@ -67,6 +67,9 @@ class Done(enum.Enum):
 class Operations:
     """Acts on the messages of one application.
 
+    It acts on what runs, or waits to be recovered.  A retry that is with the broker already is an enqueue of its own,
+    and runs: also where a failed message is taken by force before it is acknowledged.
+
     Every method raises ``redis.RedisError`` when Redis cannot be reached; what was done by then is done, and what was
     begun is brought to its end by the workers' recovery.  It raises `SchemaError`, and does nothing, where the workers
     have a version of this package that this one must not interfere with.

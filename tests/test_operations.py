@@ -49,6 +49,10 @@ class Shop:
         assert self.start(by, copy) is Start.RUN
         return copy
 
+    def retry(self, copy: Copy) -> None:
+        """What a failure enqueues, before its message is acknowledged."""
+        self.broker.enqueue(dramatiq.Message(copy.queue, copy.actor, (), {}, {"retries": 1}, copy.message_id))
+
     def start(self, by: Registry, copy: Copy) -> Start:
         return by.start(copy, b"", limit=3, here="no", alone=True, broker_keys=self._keys()).answer
 
@@ -223,6 +227,33 @@ def test_a_message_discarded_by_force_changes_nothing_when_its_run_ends(shop: Sh
     assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.lab.state(copy) == "completed"
     assert a.count_running() == 0
+
+
+def test_a_retry_runs_though_its_failed_message_is_dead_lettered(shop: Shop, a: Registry, b: Registry) -> None:
+    """It was with the broker before the operator came: it is an enqueue of its own, and no copy of the failed one."""
+    copy = shop.runs(a)
+    shop.retry(copy)
+    assert shop.operations.dead_letter(copy.message_id, force=True) is Done.DONE
+    retry, condemned = shop.fetch(), shop.fetch()
+    assert retry is not None
+    assert condemned is not None
+    assert shop.start(b, retry) is Start.WAITING, "until the verdict is done"
+    assert shop.start(b, condemned) is Start.POISONED
+    shop.broker.client.hdel(f"{shop.broker.namespace}:default.msgs", condemned.broker_copy_id)  # as a nack does
+    b.settle(condemned, "dead_lettered")
+    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    assert shop.start(b, condemned) is not Start.RUN
+    assert shop.start(b, retry) is Start.RUN
+
+
+def test_a_retry_runs_though_its_failed_message_is_discarded(shop: Shop, a: Registry, b: Registry) -> None:
+    copy = shop.runs(a)
+    shop.retry(copy)
+    assert shop.operations.discard(copy.message_id, force=True) is Done.DONE
+    retry = shop.fetch()
+    assert retry is not None
+    assert shop.start(b, copy) is not Start.RUN
+    assert shop.start(b, retry) is Start.RUN
 
 
 def test_what_was_set_aside_is_put_back_once_it_can_be_decoded(shop: Shop, a: Registry, b: Registry) -> None:

@@ -49,6 +49,8 @@ SMALL = [
     Bounds("other", crashes=0, redeliveries=1, failures=1, retries=0, prefetch=2, workers=1),
     Bounds(operators=1),
     Bounds("other", operators=1),
+    Bounds(failures=1, limit=0),
+    Bounds("other", failures=1, limit=0),
 ]
 
 #: In the session of nox besides.

@@ -118,6 +118,7 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
         if again and not _has_two_enqueues(world, bounds):
             return "It runs again after it was complete."
         is_dead_letter = before is not None and before.state == "dead_lettered" and bool(world.dead_letters)
+        is_dead_letter = is_dead_letter and not _is_retry_of_what_was_dead_lettered(world, delivery, bounds)
         # A second delivery of the very copy that was dead-lettered is like a replay of it.
         if is_dead_letter and _spent(world, bounds, "redeliveries") + _spent(world, bounds, "alarms") == 0:
             return "It runs again after it was dead-lettered, and nobody has replayed it."
@@ -161,6 +162,17 @@ def _has_two_enqueues(world: World, bounds: Bounds) -> bool:
     """
     others = _spent(world, bounds, "failures") + _spent(world, bounds, "replays")
     return others > 0 and _spent(world, bounds, "alarms") + _spent(world, bounds, "redeliveries") > 0
+
+
+def _is_retry_of_what_was_dead_lettered(world: World, delivery: Delivery, bounds: Bounds) -> bool:
+    """Return True if a failure had enqueued this retry, and then lost its own enqueue before it was released.
+
+    Its worker was killed in that moment, or an operator took the message.  The retry is another enqueue, with an origin
+    and an attempt of its own, and was with the broker before the verdict.
+    """
+    (dead,) = world.dead_letters
+    is_retry = delivery.copy.origin != dead.origin and delivery.copy.attempt == dead.attempt + 1
+    return is_retry and _spent(world, bounds, "crashes") + _spent(world, bounds, "operators") > 0
 
 
 def _may_follow_twice(world: World, bounds: Bounds) -> bool:
