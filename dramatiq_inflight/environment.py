@@ -28,7 +28,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "heartbeat_interval": "HEARTBEAT_INTERVAL",
     "heartbeat_ttl": "HEARTBEAT_TTL",
     "heartbeat": "PROCESSING_HEARTBEAT",
-    "challenge_timeout": "PROCESSING_CHALLENGE_TIMEOUT",
+    "connection_timeout": "PROCESSING_CONNECTION_TIMEOUT",
     "recovery_lock_ttl": "RECOVERY_LOCK_TTL",
     "recovery_interval": "PROCESSING_RECOVERY_INTERVAL",
     "max_recoveries": "PROCESSING_MAX_RECOVERIES",

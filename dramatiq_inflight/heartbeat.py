@@ -13,12 +13,12 @@ import redis
 from dramatiq.logging import get_logger
 
 from .errors import SchemaError
-from .lease import Connectivity, Lease
+from .lease import Connectivity, Contact, Lease
 from .registry import Registry
 
 __all__ = ["Heartbeat"]
 
-#: How long to wait before a beat that failed is tried again, seconds.
+#: How long to wait before a beat that failed is tried again, or while there is no subscription, seconds.
 RETRY = 1.0
 
 
@@ -70,7 +70,9 @@ class Heartbeat(Thread):
         while not self._stopping.is_set():
             wake.clear()
             begun = time.monotonic()
-            again = begun + self.interval if self.beat() else time.monotonic() + RETRY
+            # Without a subscription the beats alone show that it lives.
+            pause = min(self.interval, RETRY) if self.lease.known_by is Contact.LOST else self.interval
+            again = begun + pause if self.beat() else time.monotonic() + RETRY
             if wake.wait(max(again - time.monotonic(), 0.01)) and self.connectivity.away:
                 self._stopping.wait(0.05)  # woken by a failure: try at once, but not in a hot loop
 
@@ -137,12 +139,12 @@ class Heartbeat(Thread):
     def _why_silent(self) -> str:
         silence = self.lease.silence
         if not silence:
-            return "It was heard of all the time."
+            return "Its heartbeat has not expired."
         said = f"It had not been heard of for {silence:.1f} seconds"
         if self.connectivity.failed_within(silence):
             return said + ": it could not reach Redis."
         return (
             f"{said}. If it was not frozen, and Redis has lost nothing, then its heartbeat thread had no turn, because "
             'code that it runs holds the GIL for long (C extensions may): set heartbeat="process" '
-            "(PROCESSING_HEARTBEAT=process), or longer times (heartbeat_ttl, challenge_timeout)."
+            "(PROCESSING_HEARTBEAT=process), or longer times (heartbeat_ttl, connection_timeout)."
         )

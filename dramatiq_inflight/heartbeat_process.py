@@ -10,7 +10,6 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -48,17 +47,12 @@ main()
 
 
 class HeartbeatProcess(threading.Thread):
-    """Starts it, and starts it again should it end before the worker does.
+    """Starts it, and starts it again should it end before the worker does."""
 
-    Parameters:
-      on_change: Called with whether it beats and answers: true once it does, false when it has ended.
-    """
-
-    def __init__(self, task: Task, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__(name="dramatiq_inflight-heartbeat-process", daemon=True)
         self.logger = get_logger(__name__, type(self))
         self.task = task
-        self.on_change = on_change
         self._mutex = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
@@ -66,12 +60,7 @@ class HeartbeatProcess(threading.Thread):
 
     @classmethod
     def of(
-        cls,
-        client: redis.Redis,
-        settings: Settings,
-        incarnation: str,
-        process: Process | None,
-        on_change: Callable[[bool], None],
+        cls, client: redis.Redis, settings: Settings, incarnation: str, process: Process | None
     ) -> HeartbeatProcess | None:
         """That of an incarnation; ``None``: it is not possible here, which is said.
 
@@ -104,10 +93,10 @@ class HeartbeatProcess(threading.Thread):
             parent=os.getpid(),
             interval=settings.beat_interval,
             ttl=settings.heartbeat_ttl,
-            patience=settings.patience("process"),
+            connection_timeout=settings.connection_timeout,
             health_file=settings.health_file,
         )
-        return cls(task, on_change)
+        return cls(task)
 
     def run(self) -> None:
         """Keep it at work until `stop` is called; survive everything."""
@@ -145,14 +134,10 @@ class HeartbeatProcess(threading.Thread):
                 return
             self._process = process = _start(self.task)
         assert process.stdout is not None
-        ready = READY in process.stdout  # up to that line; whatever else a site's own start-up may say
-        if ready:
+        if READY in process.stdout:  # up to that line; whatever else a site's own start-up may say
             self._pause = RESTART
-            self.on_change(True)
         process.stdout.read()  # until it ends
         code = process.wait()
-        if ready:
-            self.on_change(False)
         if not self._stopping.is_set():
             self.logger.warning(
                 "The heartbeat's process has ended (%s). It is started again; until then the thread goes on alone.",

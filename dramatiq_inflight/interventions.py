@@ -15,7 +15,7 @@ from .looking import Looking
 from .orphans import orphan_of
 from .records import Orphan
 from .scripting import flag, ms
-from .words import Words
+from .words import BEAT, Words
 
 __all__ = ["Interventions"]
 
@@ -38,7 +38,7 @@ class Interventions(Looking, Words):
         args = [self.me, self.ttl_ms, message_id, owner, ms(hold), flag(condemn), flag(force)]
         row = self._call("take", [*keys, *self.keys.journal], args)
         if force and owner:
-            self.ask([owner])  # with its answer it hears that it has lost a message
+            self.wake([owner], BEAT)  # it hears of that with its beat
         return row[0].decode() if len(row) == 1 else cast("Orphan", orphan_of(message_id, row))
 
     def discard(self, message_id: str, *, force: bool = False) -> str:
@@ -52,7 +52,7 @@ class Interventions(Looking, Words):
         keys += [self.keys.aside, *self.keys.journal, self.keys.checkpoint(message_id)]
         answer = self._call("discard", keys, [self.ttl_ms, message_id, owner, self.fence_ms, flag(force)])
         if force and owner:
-            self.ask([owner])
+            self.wake([owner], BEAT)
         return str(answer, "utf-8")
 
     def one_at_a_time(self, replay: Callable[[], T], ttl: float) -> T | None:

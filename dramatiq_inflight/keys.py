@@ -13,11 +13,13 @@
     {namespace}:lock                       string   the recovery lock
     {namespace}:replay                     string   the lock of an operator who replays a dead letter
     {namespace}:place:<hash>               set      incarnations in one place, which can see each other's processes
-    {namespace}:wake:<incarnation>         list     what others say to it
-    {namespace}:asked:<incarnation>        list     that others ask whether it lives, for its heartbeat's process
+    {namespace}:suspects                   hash     incarnations of which no connection is seen, and since when
     {namespace}:schema                     hash     which version of all this is in use (see schema.py)
     {namespace}:history                    stream   what happened, for people (see history.py)
     {namespace}:counts                     hash     how often it ever did
+
+Two channels are no keys: ``{namespace}:in:<incarnation>``, which it is subscribed to as long as it lives, and
+``{namespace}:probe:<incarnation>``, for a moment.
 
 Times are milliseconds of Redis's own clock.  The record is the truth; the sets beside it are indexes, and an entry too
 many in them does no harm.
@@ -42,6 +44,7 @@ class Keys:
         self.lock = prefix + "lock"
         self.replay = prefix + "replay"
         self.schema = prefix + "schema"
+        self.suspects = prefix + "suspects"
         #: The history and its counts, which go together.
         self.journal = (prefix + "history", prefix + "counts")
 
@@ -61,17 +64,13 @@ class Keys:
         """What an incarnation said of itself."""
         return f"{self.prefix}incarnation:{incarnation}"
 
-    def wake(self, incarnation: str) -> str:
-        """What others say to an incarnation."""
-        return f"{self.prefix}wake:{incarnation}"
+    def channel(self, incarnation: str) -> str:
+        """What an incarnation is subscribed to as long as it lives."""
+        return f"{self.prefix}in:{incarnation}"
 
-    def asked(self, incarnation: str) -> str:
-        """What others ask its heartbeat's process."""
-        return f"{self.prefix}asked:{incarnation}"
-
-    def heard_by(self, incarnation: str) -> tuple[str, str]:
-        """All that others say to an incarnation."""
-        return self.wake(incarnation), self.asked(incarnation)
+    def probe(self, incarnation: str) -> str:
+        """What an incarnation subscribes to, by a connection from scratch, before it declares another one dead."""
+        return f"{self.prefix}probe:{incarnation}"
 
     def places(self, place: str) -> tuple[str, ...]:
         """Of those in a place; none where processes cannot be told."""

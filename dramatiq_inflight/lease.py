@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import enum
 import threading
 import time
 
@@ -14,11 +15,22 @@ from .bell import Bell
 from .moment import Moment
 from .table import Entry
 
-__all__ = ["Connectivity", "Lease"]
+__all__ = ["Connectivity", "Contact", "Lease"]
 
 #: How recent the last contact must be for what follows from a message to need no look-up, seconds.  The clocks of a
 #: virtual machine that is paused may all stand still, so no worker can tell that it was away for longer.
 JUST_NOW = 0.5
+
+
+class Contact(enum.Enum):
+    """How an incarnation's death is known."""
+
+    #: Redis sees its subscription: by the end of that.
+    ENTERED = "entered"
+    #: It is not subscribed, and is about to be: by the end of the last subscription, unless it beats meanwhile.
+    LOST = "lost"
+    #: It cannot be seen there: by its heartbeat alone.
+    WITHOUT = "without"
 
 
 class Connectivity:
@@ -76,24 +88,26 @@ class Connectivity:
 class Lease:
     """How surely this incarnation is believed to live.
 
-    Others may have taken its messages when it was silent for a TTL (frozen, starved, or cut off), and single ones when
-    it left two challenges unanswered.  From half a TTL of silence on, or when Redis says that it did not know the
-    incarnation, or an answer of Redis was lost, a new epoch begins: every message that started in an earlier one is
-    looked up before anything is done in its name.  So is one that ends when a challenge may have gone unanswered, and
-    one from which anything follows, unless Redis has answered just now.
+    Others may have taken its messages when it was silent for a TTL (frozen, starved, or cut off), or when it had no
+    connection for its patience.  From half a TTL of silence on, or when its subscription is lost, or Redis says that it
+    did not know the incarnation, or an answer of Redis was lost, a new epoch begins: every message that started in an
+    earlier one is looked up before anything is done in its name.  So is one that ends when nothing has shown for
+    `connection_timeout` that this incarnation is connected, and one from which anything follows, unless Redis has
+    answered just now.
 
     Parameters:
       ttl: How long a heartbeat is believed, seconds.
-      patience: How long this incarnation may take to answer a challenge, seconds.
-      wake: Rung when the heartbeat thread has to say again who this is.
+      connection_timeout: How long this incarnation may have no connection, seconds; 0: that says nothing.
+      wake: Rung when the heartbeat thread has to beat, or to say again who this is.
     """
 
-    def __init__(self, ttl: float, patience: float, wake: Bell) -> None:
+    def __init__(self, ttl: float, connection_timeout: float, wake: Bell) -> None:
         self._wake = wake
         self._silent_after = ttl / 2
-        #: After how long a silence others may have taken single messages, seconds.
-        self.doubt_after = min(ttl / 2, patience)
-        self._last_contact = Moment.now()
+        self._absent_after = min(ttl / 2, connection_timeout)
+        #: How this incarnation's death is known.
+        self.known_by = Contact.LOST if connection_timeout else Contact.WITHOUT
+        self._last_contact = self._last_seen = Moment.now()
         self._answer_lost = False
         self._last_silence = 0.0
         self._silence_ended = float("-inf")
@@ -134,12 +148,37 @@ class Lease:
                 self._losses = self._losses[0] + 1, self._losses[1] + absent
             self._unknown = True
             self._wake.ring()
-        if silence > self.doubt_after:
+        if silence > self._silent_after:
             self._last_silence, self._silence_ended = silence, time.monotonic()
         if doubt or (not known and self._registered):
             self.revived = self.revived or not known
             self.forgotten = self.forgotten or (absent and self._registered)
             self.epoch += 1
+
+    def entered(self, begun: Moment) -> None:
+        """Redis sees this incarnation's subscription; `begun` is when that was asked."""
+        self.known_by = Contact.ENTERED
+        self.seen(begun)
+
+    def seen(self, begun: Moment) -> None:
+        """A look has counted this incarnation's own subscription; `begun` is when it was sent."""
+        self._last_seen = max(begun, self._last_seen)
+
+    def lost(self) -> None:
+        """The subscription is lost: beat until there is another one."""
+        if self.known_by is Contact.ENTERED:
+            self.known_by = Contact.LOST
+            self.epoch += 1
+            self._wake.ring()
+
+    def without(self) -> None:
+        """There can be no subscription here."""
+        self.known_by = Contact.WITHOUT
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether this incarnation has ever said who it is."""
+        return self._registered
 
     @property
     def last_contact(self) -> Moment:
@@ -149,7 +188,7 @@ class Lease:
     @property
     def silence(self) -> float:
         """How long the silence was that has just ended, seconds; 0: there was none that anybody could mind."""
-        return self._last_silence if time.monotonic() - self._silence_ended < self.doubt_after else 0.0
+        return self._last_silence if time.monotonic() - self._silence_ended < self._silent_after else 0.0
 
     def answer_lost(self) -> None:
         """A script of ours may have reached Redis, and what it said is not known."""
@@ -194,5 +233,7 @@ class Lease:
         Parameters:
           something_follows: Whether it is about to have consequences that no script of ours fences: a retry, say.
         """
-        enough = min(JUST_NOW, self.doubt_after) if something_follows else self.doubt_after
-        return entry.epoch != self.epoch or self._last_contact.age > enough
+        silence = self._last_contact.age
+        if entry.epoch != self.epoch or silence > self._silent_after or (something_follows and silence > JUST_NOW):
+            return True
+        return self.known_by is not Contact.WITHOUT and min(silence, self._last_seen.age) > self._absent_after

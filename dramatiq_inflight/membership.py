@@ -74,12 +74,12 @@ class Membership(Scripting):
         return int(reply)
 
     def beat(self) -> bool:
-        """Prove that this incarnation lives.  False: it had been taken for dead, or Redis has lost it."""
-        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms])
+        """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
+        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "0"])
 
     def attest(self) -> bool:
-        """Beat on behalf of this incarnation, from a process that sees it live.  False: Redis does not know it."""
-        return bool(self._call("attest", [self.keys.heartbeats], [self.me, self.ttl_ms]))
+        """Beat on behalf of this incarnation, from a process that sees it live.  False if Redis does not know it."""
+        return int(self._call("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "1"])) >= 0
 
     def drain(self) -> None:
         """This incarnation shuts down: every proof of life that it sends from now on says so."""
@@ -93,7 +93,7 @@ class Membership(Scripting):
         # A thread that goes on must not keep the incarnation alive for longer.
         self.ttl_ms = ms(HAND_OVER_DELAY) + DRAINING
         keys = [
-            *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, *self.keys.heard_by(self.me)),
+            *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, self.keys.suspects),
             *(*self.keys.journal, *self._place),
         ]
         return int(self._call("leave", keys, [self.me, self.ttl_ms]))
@@ -179,7 +179,7 @@ class Membership(Scripting):
     def reap(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
         keys = [
-            *(self.keys.heartbeats, self.keys.incarnation(dead), self.keys.running(dead), *self.keys.heard_by(dead)),
+            *(self.keys.heartbeats, self.keys.incarnation(dead), self.keys.running(dead), self.keys.suspects),
             *(*self.keys.journal, *self.keys.places(place)),
         ]
         return bool(self._call("reap", keys, [dead, self.ttl_ms]))

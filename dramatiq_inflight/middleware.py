@@ -51,8 +51,8 @@ class InFlightTracker(Middleware):
       heartbeat_ttl: How long that is believed (``HEARTBEAT_TTL``; 90).
       heartbeat: ``"thread"``, or ``"process"``: a small process beside each worker process beats on its behalf, which C
         code that holds the GIL cannot starve, and sees its death (``PROCESSING_HEARTBEAT``; thread).
-      challenge_timeout: How long a worker may take to answer, twice, when one of its messages is delivered again
-        (``PROCESSING_CHALLENGE_TIMEOUT``; 10, with a heartbeat process 2).
+      connection_timeout: How long a worker may have no connection to Redis before it is declared dead; 0: its heartbeat
+        alone decides (``PROCESSING_CONNECTION_TIMEOUT``; 2).
       recovery_lock_ttl: How long a recoverer that makes no progress keeps others out (``RECOVERY_LOCK_TTL``; 300).
       recovery_interval: Longest pause between two sweeps; 0: only at boot (``PROCESSING_RECOVERY_INTERVAL``; the
         heartbeat interval).

@@ -69,7 +69,7 @@ class Orphans(Scripting):
             "claim",
             [
                 *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
-                *(self.keys.incarnation(dead), *self.keys.journal, *(self.keys.record(id) for id in ids)),
+                *(*self.keys.journal, *(self.keys.record(id) for id in ids)),
             ],
             [self.me, self.ttl_ms, dead, ms(hold), flag(leftovers), DEADLY_AFTER, *ids],
         )

@@ -8,16 +8,16 @@ import enum
 from typing import NamedTuple
 
 __all__ = [
-    "Answer",
-    "Challenged",
     "Claim",
     "Finished",
     "HandedBack",
     "Mended",
     "Requeued",
     "Saved",
+    "Seen",
     "Start",
     "Started",
+    "Suspicion",
 ]
 
 
@@ -69,25 +69,31 @@ class Started(NamedTuple):
     owner: str
 
 
-class Answer(enum.Enum):
-    """What is known of an incarnation that was asked whether it lives."""
+class Seen(enum.Enum):
+    """What is known of the connections of an incarnation of which none was seen."""
 
-    #: Nothing yet.
-    ASKED = "asked"
-    #: It was asked twice, and had its time to answer both times.
-    SILENT = "silent"
-    #: It has answered, or is known to be dead, or cannot be asked.
-    OVER = "over"
+    #: This incarnation has not been connected for long enough to judge others.
+    UNQUALIFIED = "unqualified"
+    #: The server does not see this incarnation either, or is another one than before.
+    LOST = "lost"
+    #: It is connected.
+    PRESENT = "present"
+    #: It cannot be seen there: its heartbeat decides.
+    UNSEEABLE = "unseeable"
+    #: It has no connection, and its patience is not over; or it may be the network.
+    ABSENT = "absent"
+    #: It was declared dead just now.
+    GONE = "gone"
 
 
-class Challenged(NamedTuple):
-    """What a challenge brought."""
+class Suspicion(NamedTuple):
+    """What a look at another incarnation brought."""
 
-    answer: Answer
-    #: Seconds until it is worth asking again.
-    wait: float
-    #: To be given with the next question.
-    token: str
+    seen: Seen
+    #: Since when it is absent, milliseconds of Redis's clock; 0 if it is not.
+    since: int
+    #: How long it may be absent, seconds.
+    patience: float
 
 
 class Finished(enum.Enum):

@@ -55,6 +55,7 @@ def worker_view(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         heartbeat_interval=number(said.get("interval", "")) / 1000,
         instance_exclusive=said.get("exclusive") == "1",
         place=said.get("place", ""),
+        is_seen="life" in said,
     )
 
 

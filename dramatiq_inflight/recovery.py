@@ -16,7 +16,6 @@ lose and double nothing, because every step checks in Redis what it changes.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import time
 from collections import Counter
@@ -28,7 +27,6 @@ from dramatiq.common import dq_name
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from .challenge import SILENT, Challenges
 from .copying import NOBODY, Copies
 from .incident import Incident, Kind
 from .outcomes import Claim, HandedBack
@@ -59,8 +57,6 @@ class Recovery(Copies):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        #: Whom this process has asked whether it lives.
-        self.challenges = Challenges(self.registry)
         self._said: set[str] = set()
 
     def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
@@ -73,7 +69,6 @@ class Recovery(Copies):
           redis.RedisError: Redis cannot be reached; what was done is done, the rest is for the next sweep.
         """
         swept = Swept()
-        self._challenge(swept)
         due = self.registry.due()
         swept.next_in = due.next_in
         if due.dead or due.overdue or self.leftovers:
@@ -113,19 +108,6 @@ class Recovery(Copies):
                 lock.release()
             except LockError:
                 pass  # it ran out, or somebody deleted it: it protects nothing
-
-    def _challenge(self, swept: Swept) -> None:
-        """Ask whom there is to ask, and take from the silent the messages in question.
-
-        Without the lock: each process asks for the sake of the copies that it was given, and a claim is atomic.
-        """
-        for owner, ids in self.challenges.ask().items():
-            dead = dataclasses.replace(self.registry.incarnation(owner), proof=SILENT)
-            self.logger.warning(
-                "Worker %s is taken for dead for %d messages that were delivered again: %s.", dead, len(ids), SILENT
-            )
-            for batch in range(0, len(ids), BATCH):
-                self._claim(ids[batch : batch + BATCH], dead, swept, lambda: False)
 
     def _acquire(self, lock: Lock) -> bool:
         me = self.registry.me

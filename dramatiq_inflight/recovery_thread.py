@@ -41,8 +41,7 @@ class RecoveryThread(threading.Thread):
         """Sweep until `stop` is called; survive everything."""
         while not self._stopping.is_set():
             self._wake.clear()
-            pauses = (self._sweep(), self.recovery.challenges.next_in)
-            self._wake.wait(min((pause for pause in pauses if pause is not None), default=None))
+            self._wake.wait(self._sweep())
 
     @property
     def stopping(self) -> bool:

@@ -17,7 +17,6 @@ from dramatiq.logging import get_logger
 from .bookkeeping import Bookkeeping
 from .broker_recovery import custody, recovery_of
 from .checkpoints import Checkpoints
-from .connection import bounded_client
 from .deliveries import Deliveries
 from .errors import SchemaError
 from .evidence import Process
@@ -29,14 +28,14 @@ from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
 from .lease import Connectivity, Lease
 from .ledger import Ledger
-from .listener import Listener
 from .membership import GRACE
 from .moment import Moment
 from .policy import Policy
+from .presence import Presence
 from .recovery_thread import RecoveryThread
 from .redis_broker import RedisQueues
 from .registry import Registry
-from .settings import CHALLENGE_TIMEOUTS, Settings
+from .settings import Settings
 from .siblings import Siblings, die_together
 from .stalls import Stalls
 from .table import Entry, Phase, Table, current_entry
@@ -44,7 +43,7 @@ from .version import __version__
 from .watch import Watch
 from .whereabouts import tracker_client
 from .wire import Call
-from .words import ASKED, DIED, JOINED
+from .words import BEAT, DIED, JOINED
 
 __all__ = ["Runtime"]
 
@@ -81,9 +80,7 @@ class Runtime:
         self.gate = Gate(siblings)
         self._one_thread = threads == 1 and siblings is None
         self.connectivity = Connectivity()
-        self.lease = Lease(
-            settings.heartbeat_ttl, min(map(settings.patience, CHALLENGE_TIMEOUTS)), self.connectivity.wake
-        )
+        self.lease = Lease(settings.heartbeat_ttl, settings.connection_timeout, self.connectivity.wake)
         client, shared = tracker_client(settings, broker)
         self.process = Process.here() if settings.watch_processes else None
         if settings.instance_exclusive and self.process is None:
@@ -92,8 +89,6 @@ class Runtime:
                 "the same one.",
                 "this system shows no processes" if settings.watch_processes else "watch_processes is off",
             )
-        #: Whether another process beats and answers for this one.
-        self._attended = False
         #: The RedisBroker's queues, on whatever Redis they are.
         self.broker_queues = RedisQueues.of(broker, client if shared else None)
         #: The RedisBroker's queues, where they are on the tracker's own Redis.
@@ -128,18 +123,17 @@ class Runtime:
         self.watch: Watch | None = None
         if self.process is not None:
             self.watch = Watch(self.registry, self.process, self._saw_a_death, exclusive=exclusive)
-        self.listener = Listener(
+        self.presence = Presence(
             self.registry,
-            lambda bound: bounded_client(client, bound, waits=True),
-            settings.patience("thread"),
-            self._told,
-            self.lease.register_again,
+            self.lease,
+            connection_timeout=settings.connection_timeout,
+            longest=settings.heartbeat_ttl / 2,
+            on_word=self._told,
+            on_death=self._saw_a_death,
         )
         self.heartbeat_process: HeartbeatProcess | None = None
         if settings.heartbeat == "process":
-            self.heartbeat_process = HeartbeatProcess.of(
-                client, settings, self.incarnation.id, self.process, self._heartbeat_process_answers
-            )
+            self.heartbeat_process = HeartbeatProcess.of(client, settings, self.incarnation.id, self.process)
         self.ledger = Ledger(
             self.registry,
             self.table,
@@ -181,17 +175,16 @@ class Runtime:
         """
         self.signals.attach()  # no message runs yet: whatever a signal cuts off from now on is cut off by a shutdown
         self.deliveries.attach(self.broker)
-        self.listener.start()  # so that it can be asked whether it lives, however long the boot takes
         try:
             self.heartbeat.register()
         except redis.RedisError:
             pass  # said once, by Connectivity
         except SchemaError:
             self.signals.detach()
-            self.listener.stop()
             self.deliveries.detach(self.broker)
             self.close()
             raise
+        self.presence.start()
 
     def _refused(self, error: SchemaError) -> None:
         """Redis was away when this worker booted, or has lost it since, and the namespace is another version's now."""
@@ -249,7 +242,6 @@ class Runtime:
         self.left = True
         self.signals.detach()
         self.recovery_thread.stop()
-        self.listener.stop()
         if self.watch is not None:
             self.watch.stop()
         if self.heartbeat_process is not None:
@@ -267,6 +259,7 @@ class Runtime:
                 # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
                 self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
             self.recovery.let_go()
+            self.presence.stop()  # it stays subscribed until Redis knows that this incarnation leaves
             left = self.registry.leave()
             if left:
                 self.registry.tell_some(DIED)  # or they would sleep until they had expected this heartbeat to expire
@@ -285,8 +278,9 @@ class Runtime:
         self.gate.end()
         if self.watch is not None:
             self.watch.stop()  # also one that never began
+        self.presence.stop()
+        self.presence.close()
         self.registry.close()
-        self.listener.close()
         if self.broker_queues is not None:
             self.broker_queues.close()
 
@@ -295,6 +289,7 @@ class Runtime:
         self.left = True  # a worker that starts in the child is another
         self.table.forked()
         self.registry.forked()
+        self.presence.forked()
         if self.broker_queues is not None:
             self.broker_queues.forked()
 
@@ -310,11 +305,6 @@ class Runtime:
         """
         if self.queues is not None:
             self.registry.run(self.queues.ack_call(entry.copy.queue, entry.copy.broker_copy_id))
-
-    def challenge(self, owner: str, message_id: str) -> None:
-        """A copy of a message that another incarnation runs was delivered: ask that one whether it lives."""
-        self.recovery.challenges.open(owner, message_id)
-        self.recovery_thread.wake()
 
     def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False) -> bool:
         """Return True if the broker has given a delivery that waited in our memory to another worker.
@@ -389,7 +379,7 @@ class Runtime:
             self.watch.refresh()
         elif word == DIED:
             self.recovery_thread.wake()
-        elif word == ASKED:
+        elif word == BEAT:
             self.registry.beat()
 
     def _saw_a_death(self) -> None:
@@ -398,11 +388,6 @@ class Runtime:
             self.recovery_thread.wake()
             return
         self.registry.tell_some(DIED)
-
-    def _heartbeat_process_answers(self, answers: bool) -> None:
-        """It has begun to answer whether this worker lives, or does so no more."""
-        self._attended = answers
-        self.lease.register_again()
 
     def _payload_of(self, entry: Entry) -> bytes:
         """The message as it came: the broker's own bytes, where it has them."""
@@ -437,9 +422,6 @@ class Runtime:
         said["exclusive"] = "1" if self.settings.instance_exclusive else "0"
         if self.process is not None:
             said["place"], said["process_started"] = self.process.place, self.process.started
-        answers = self._attended or self.listener.hears
-        patience = self.settings.patience("process" if self._attended else "thread") if answers else 0.0
-        said["patience"] = str(round(patience * 1000))
         if self.queues is not None:
             said["broker_namespace"] = self.queues.namespace
             said["broker_id"] = self.queues.broker.broker_id

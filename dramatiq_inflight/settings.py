@@ -25,9 +25,6 @@ __all__ = ["Settings", "load_settings"]
 #: outage of Redis, which is assumed when nobody has beaten for half a TTL.
 LONGEST_INTERVAL_PER_TTL = 1 / 3
 
-#: How long a worker may take to answer a challenge, by what sends its heartbeat, seconds.  C code can starve a thread.
-CHALLENGE_TIMEOUTS: Final[Mapping[str, float]] = {"process": 2.0, "thread": 10.0}
-
 #: Settings that no text can hold.
 ARGUMENTS_ONLY: Final = ("client", "callback")
 
@@ -46,8 +43,8 @@ class Settings:
     heartbeat_ttl: float = 90.0
     #: What sends it: a ``thread``, or a small ``process`` beside, which C code that holds the GIL cannot starve.
     heartbeat: str = "thread"
-    #: How long a worker may take to answer whether it lives; ``None``: by what sends its heartbeat.
-    challenge_timeout: float | None = None
+    #: How long a worker may have no connection to Redis before it is declared dead; 0: its heartbeat alone decides.
+    connection_timeout: float = 2.0
     #: How long a recoverer may hold the recovery lock without a sign of progress.
     recovery_lock_ttl: float = 300.0
     #: Longest pause between two sweeps; 0: sweep only at boot.
@@ -78,10 +75,6 @@ class Settings:
     #: Off: the middleware does nothing.
     enabled: bool = True
 
-    def patience(self, heartbeat: str) -> float:
-        """How long a worker with that kind of heartbeat may take to answer a challenge, seconds."""
-        return CHALLENGE_TIMEOUTS[heartbeat] if self.challenge_timeout is None else self.challenge_timeout
-
     @property
     def beat_interval(self) -> float:
         """How often to beat, in seconds: as set, but at least three times in a TTL."""
@@ -107,8 +100,8 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "namespace": source.namespace("namespace", Settings.namespace),
         "heartbeat_interval": source.seconds("heartbeat_interval", Settings.heartbeat_interval, least=0.01),
         "heartbeat_ttl": source.seconds("heartbeat_ttl", Settings.heartbeat_ttl, least=0.02),
-        "heartbeat": source.choice("heartbeat", Settings.heartbeat, tuple(sorted(CHALLENGE_TIMEOUTS))),
-        "challenge_timeout": None,
+        "heartbeat": source.choice("heartbeat", Settings.heartbeat, ("process", "thread")),
+        "connection_timeout": source.seconds("connection_timeout", Settings.connection_timeout, least=0.0),
         "recovery_lock_ttl": source.seconds("recovery_lock_ttl", Settings.recovery_lock_ttl, least=0.1),
         "policy": source.policy(),
         "alone_timeout": source.seconds("alone_timeout", Settings.alone_timeout, least=0.0),
@@ -123,8 +116,6 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
         "client": arguments.get("client"),
         "callback": arguments.get("callback"),
     }
-    if source.is_set("challenge_timeout"):
-        values["challenge_timeout"] = source.seconds("challenge_timeout", 0.0, least=0.05)
     values["recovery_interval"] = source.seconds("recovery_interval", values["heartbeat_interval"], least=0.0)
     settings = Settings(**values)
     _check_together(settings, source)

@@ -26,9 +26,6 @@ from .table import Entry, Phase, current_entry
 
 __all__ = ["Starting"]
 
-#: How long a duplicate is put off at first, at the most, in challenges: a little longer than they take.
-QUESTIONS = 3
-
 
 class Starting:
     """Begins the messages of one worker."""
@@ -220,9 +217,7 @@ class Starting:
             entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
             wait = started.wait_ms / 1000
             if started.owner:
-                self.runtime.challenge(started.owner, entry.copy.message_id)
-                # Should this process die before it has its answer, the copy asks anew.
-                wait = min(wait, QUESTIONS * self.runtime.settings.patience("thread"))
+                self.runtime.presence.suspect(started.owner)  # if that is gone, recovery is quicker than this copy
             self._refusals.put_off(message, entry, wait, "it is running already")
         elif started.answer is Start.POISONED:
             self._refusals.reject(

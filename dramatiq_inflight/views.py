@@ -51,6 +51,8 @@ class WorkerView:
     instance_exclusive: bool = False
     #: Where its process can be seen: processes of one host and pid namespace say the same; empty: nowhere.
     place: str = ""
+    #: Redis sees its connection, so its death is known by the end of that.
+    is_seen: bool = False
 
     @property
     def is_alive(self) -> bool:

@@ -1,90 +1,108 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What incarnations say to each other."""
+"""What incarnations say to each other, and whether they can see each other's connections."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
 
 from .membership import Membership
-from .outcomes import Answer, Challenged
-from .scripting import reach
+from .outcomes import Seen, Suspicion
+from .scripting import flag, ms
 
-__all__ = ["ASKED", "DIED", "JOINED", "Words", "listening_times"]
+__all__ = ["BEAT", "CLOSED", "DIED", "JOINED", "Words"]
 
-#: Do you live; I am new, watch me; somebody has died, recover what is left.
-ASKED, JOINED, DIED = "asked", "joined", "died"
+#: A message was taken from you: beat, and hear of it; I am new, watch me; somebody has died, recover what is left.
+BEAT, JOINED, DIED = "beat", "joined", "died"
 
-#: How much is kept for one that does not listen.
-LONGEST_LIST = 100
+#: Why an incarnation is dead that has no connection any more.
+CLOSED = "its connections to Redis are closed"
 
 #: How many are told of a death by one that saw it, and recovers nothing itself.
 SOME = 4
 
 
-def listening_times(patience: float) -> tuple[float, float]:
-    """How long to wait for a word at a time, and how long Redis may take to say that there is none, seconds.
-
-    Parameters:
-      patience: How long an answer may take.  A connection that is dead without anybody knowing is found out, and
-        another one made, before two questions are left unanswered.
-    """
-    wait = min(max(patience / 2, 0.1), 10.0)
-    return wait, wait + min(max(patience / 2, 0.5), 2.0)
-
-
 class Words(Membership):
-    """Says something to others, and hears what they say."""
+    """Publishes hints to others; enters, and looks who else is there."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether channels belong to the node that has the keys, and messages stay there."""
+        return isinstance(self.client, redis.RedisCluster)
 
     def wake(self, ids: Sequence[str], what: str) -> None:
-        """Say something to other incarnations; see `heard`."""
-        self._say([(self.keys.wake(id), what) for id in ids])
+        """Publish a hint to other incarnations, which may miss it."""
+        node = self.node()
+        publish = "SPUBLISH" if self.sharded else "PUBLISH"
+        pipeline = node.pipeline(transaction=False)
+        for id in ids:
+            pipeline.execute_command(publish, self.keys.channel(id), what)
+        if ids:
+            self._ask(lambda: pipeline.execute(raise_on_error=False))  # a user who may not: it is a hint
 
     def tell_some(self, what: str) -> None:
-        """Say something to some others, whoever they are."""
+        """Publish a hint to some others, whoever they are."""
         others = [id for id in self.everybody() if id != self.me]
         self.wake(random.sample(others, min(SOME, len(others))), what)
 
-    def ask(self, ids: Sequence[str]) -> None:
-        """Ask other incarnations whether they live.  The answer is a heartbeat; see `challenge` and `deadlines`.
+    def node(self) -> Any:
+        """A client of the server that has the keys and the channels.
 
-        Each is asked twice over: the worker itself, and its heartbeat's process, if it has one.
+        Raises:
+          redis.RedisError: That is not known.
         """
-        self._say([(key, ASKED) for id in ids for key in self.keys.heard_by(id)])
+        if not self.sharded:
+            return self.client
+        cluster: Any = self.client
+        return self._ask(lambda: cluster.get_redis_connection(cluster.get_node_from_key(self.keys.heartbeats)))
 
-    def challenge(self, id: str, token: str) -> Challenged:
-        """Ask an incarnation whether it lives, note when, and say what is known by now.
+    def find_node(self) -> None:
+        """Have a cluster asked again which of its nodes has the keys.
+
+        Raises:
+          redis.RedisError: None of them answers.
+        """
+        cluster: Any = self.client
+        self._ask(cluster.nodes_manager.initialize)
+
+    def enter(self, *, patience: float, anew: bool, on_behalf: bool = False) -> bool:
+        """Have the server see this incarnation's subscription, so that its death is known by that.
 
         Parameters:
-          token: As the first answer gave it; empty at first.
-        """
-        if not token:
-            token = str(int(self._ask(lambda: self.client.zscore(self.keys.heartbeats, id)) or 0))
-        # What is noted was asked, and asked of an owner that had this heartbeat: an answer may come before the note.
-        self.ask([id])
-        keys = [self.keys.heartbeats, self.keys.incarnation(id)]
-        answer, wait_ms = self._call("challenge", keys, [id, self.ttl_ms, token])
-        return Challenged(Answer(answer.decode()), wait_ms / 1000, token)
+          patience: How long it may take to come back when its connection is lost, seconds.
+          anew: The subscription is a new one.
+          on_behalf: This is another process, which sees the incarnation live.
 
-    def heard(self, client: redis.Redis, timeout: float, *, by_process: bool = False) -> str:
-        """Wait until somebody says something to this incarnation; empty: nobody did within `timeout` seconds.
+        Returns: False if the server does not see it, or does not say which server it is.
+        """
+        keys = [self.keys.heartbeats, self.keys.incarnation(self.me), self.keys.suspects]
+        channel = self.keys.channel(self.me)
+        args = [self.me, self.ttl_ms, flag(on_behalf), self._count, channel, ms(patience), flag(anew)]
+        return bool(self._own("enter", keys, args)[0])
+
+    def look(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """How many connections each incarnation has that are subscribed to its channel."""
+        node = self.node()
+        channels = [self.keys.channel(id) for id in ids]
+        reply: Any = self._ask(lambda: node.execute_command("PUBSUB", self._count, *channels))
+        return dict(zip(ids, map(int, reply[1::2]), strict=True))
+
+    def suspect(self, other: str, since: int = 0) -> Suspicion:
+        """Note that no connection of another incarnation was seen; and that it is dead, once its patience is over.
 
         Parameters:
-          client: One whose bounds allow for the wait.
-          by_process: Listen to the questions that are put to the heartbeat's process.
+          since: What an earlier answer has said, if a connection was opened from scratch since; see suspect.lua.
         """
-        key = self.keys.asked(self.me) if by_process else self.keys.wake(self.me)
-        found: Any = reach(lambda: client.blpop([key], timeout))
-        return str(found[1], "utf-8") if found else ""
+        keys = [self.keys.heartbeats, self.keys.suspects, self.keys.incarnation(self.me), self.keys.incarnation(other)]
+        channels = [self.keys.channel(self.me), self.keys.channel(other), self.keys.probe(self.me)]
+        args = [self.me, other, self._count, *channels, since, CLOSED]
+        seen, absent_since, patience = self._call("suspect", [*keys, *self.keys.journal], args)
+        return Suspicion(Seen(seen.decode()), absent_since, patience / 1000)
 
-    def _say(self, sayings: Sequence[tuple[str, str]]) -> None:
-        pipeline = self.client.pipeline(transaction=False)
-        for key, what in sayings:
-            pipeline.lpush(key, what)
-            pipeline.ltrim(key, 0, LONGEST_LIST - 1)
-            pipeline.pexpire(key, int(self.ttl_ms))
-        self._ask(pipeline.execute)
+    @property
+    def _count(self) -> str:
+        return "SHARDNUMSUB" if self.sharded else "NUMSUB"

@@ -45,7 +45,7 @@ from dramatiq_inflight import (
 from dramatiq_inflight.environment import VARIABLES
 from dramatiq_inflight.keys import Keys
 from dramatiq_inflight.policy import OPTIONS
-from dramatiq_inflight.settings import ARGUMENTS_ONLY, CHALLENGE_TIMEOUTS, Settings, load_settings
+from dramatiq_inflight.settings import ARGUMENTS_ONLY, Settings, load_settings
 from tests.support.scenes import Scene
 from tests.support.servers import wait_until
 
@@ -88,8 +88,6 @@ def a_default(name: str, settings: Settings) -> str:
         "instance_id": "the host name",
         "recovery_interval": "the heartbeat interval",
         "redis_url": "the RedisBroker's own",
-        "challenge_timeout": f"``{CHALLENGE_TIMEOUTS['thread']:g}``; with a heartbeat process "
-        f"``{CHALLENGE_TIMEOUTS['process']:g}``",
     }
     if name in special:
         return special[name]
@@ -126,7 +124,7 @@ def test_every_setting_is_in_the_docstring_of_the_tracker() -> None:
 def test_every_key_in_redis_is_documented() -> None:
     keys, table = Keys("namespace"), (ROOT / "docs" / "keys.rst").read_text("utf-8")
     made = [*vars(keys).values()]
-    made += [keys.record("<message id>"), keys.checkpoint("<message id>"), *keys.heard_by("<incarnation>")]
+    made += [keys.record("<message id>"), keys.checkpoint("<message id>")]
     made += [keys.running("<incarnation>"), keys.incarnation("<incarnation>")]
     made += [re.sub(r":\w+$", ":<hash>", place) for place in keys.places("here")]
     names = {name for one in made for name in (one if isinstance(one, tuple) else [one])} - {keys.prefix}

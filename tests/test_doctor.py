@@ -431,7 +431,8 @@ def test_all_that_the_scripts_do_is_tried() -> None:
     scripts = Path(dramatiq_inflight.__file__).parent / "scripts"
     used = {name for path in scripts.glob("*.lua") for name in re.findall(r"redis\.p?call\('(\w+)'", path.read_text())}
     assert len(used) > 20
-    assert used <= {command for command, _ in PROBES}
+    optional = {"INFO", "PUBSUB"}  # without them deaths are known by heartbeats alone: `heartbeat-only`
+    assert used - optional <= {command for command, _ in PROBES}
 
 
 def test_a_history_that_cannot_be_written(lab: Lab, inspector: Inspector) -> None:
@@ -480,6 +481,16 @@ def test_workers_that_do_not_agree(lab: Lab, inspector: Inspector) -> None:
     assert {"ttl-differs", "versions-differ"} <= set(seen.wrong())
     assert "60 s (20 s), 900 s (20 s)" in seen.of("ttl-differs").title
     assert "1, 2" in seen.of("versions-differ").title
+
+
+def test_workers_whose_connections_are_not_seen(lab: Lab, inspector: Inspector) -> None:
+    join(lab, "a")
+    lab.client.hset(f"{lab.prefix}incarnation:a", "life", "here")
+    assert "heartbeat-only" in look(None, inspector).codes("ok")
+    lab.client.hdel(f"{lab.prefix}incarnation:a", "life")
+    seen = look(None, inspector)
+    assert seen.wrong()["heartbeat-only"] == "warning"
+    assert "of 1 worker: a (incarnation a)" in seen.of("heartbeat-only").title
 
 
 def test_a_namespace_of_a_later_version(lab: Lab, inspector: Inspector) -> None:

@@ -493,8 +493,7 @@ def test_the_messages_of_a_killed_process_run_again_at_once(
     made.wait(lambda: made.enqueued() == 0, what="all complete")
     last.stop()
     left = {name for name in made.names() if not name.startswith("record:")}
-    # What was said to one that had died, or had left, expires by itself.
-    assert {name for name in left if not name.startswith("wake:")} <= {"handed"}
+    assert left <= {"handed"}
     assert all(made.client.ttl(made.prefix + name) != -1 for name in left), left
 
 

@@ -18,12 +18,12 @@ import pytest
 import redis
 from redis.sentinel import Sentinel
 
-from dramatiq_inflight import heartbeat_process
 from dramatiq_inflight.attendant import Task
 from dramatiq_inflight.connection import Address
 from dramatiq_inflight.evidence import Process
 from dramatiq_inflight.heartbeat_process import HeartbeatProcess
 from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.subscription import Subscriptions
 from dramatiq_inflight.words import DIED
 
 from .support.cluster import Cluster
@@ -48,7 +48,6 @@ class Worker:
         assert address is not None
         assert me is not None
         started = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        self.answers: list[bool] = []
         self.heartbeat = HeartbeatProcess(
             Task(
                 address=address.pickled(),
@@ -58,19 +57,21 @@ class Worker:
                 parent=os.getpid(),
                 interval=0.05,
                 ttl=60,
-                patience=2,
+                connection_timeout=2,
                 health_file=health_file,
-            ),
-            self.answers.append,
+            )
         )
         self.heartbeat.start()
-        wait_until(lambda: self.answers == [True], what="it beats")
+        wait_until(self.is_subscribed, what="it beats, and is subscribed")
 
     @property
     def attendant(self) -> subprocess.Popen[bytes]:
         process = self.heartbeat._process
         assert process is not None
         return process
+
+    def is_subscribed(self) -> bool:
+        return self.registry.look([self.registry.me]) == {self.registry.me: 1}
 
     def deadline(self) -> float:
         return self.registry.deadlines()[self.registry.me]
@@ -110,11 +111,13 @@ def test_it_beats_answers_and_touches_the_health_file(
 
 def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Registry) -> None:
     """Nobody else is there to see it."""
+    words = Subscriptions(b).open(b.keys.channel("b"), 5)
     worker = watched()
     worker.process.kill()
     wait_until(lambda: b.due().dead == ["a"], timeout=10, what="the death is proven")
     assert b.incarnation("a").why == "its process is gone, seen from the same host"
-    assert b.heard(b.client, 1) == DIED
+    assert words.wait(5) == DIED
+    words.close()
     worker.heartbeat._stopping.set()
     wait_until(lambda: worker.attendant.poll() == 0, what="it ends")
 
@@ -157,8 +160,7 @@ def test_it_is_started_again_should_it_die(watched: Callable[..., Worker]) -> No
     worker = watched()
     first = worker.attendant
     first.kill()
-    wait_until(lambda: worker.answers == [True, False, True], what="it is there again")
-    assert worker.attendant.pid != first.pid
+    wait_until(lambda: worker.attendant.pid != first.pid and worker.is_subscribed(), what="it is there again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -261,73 +263,44 @@ def test_a_client_that_cannot_be_taken_along_is_said(
 # Workers.
 
 
-def test_a_worker_with_a_process_says_how_soon_it_answers(
-    server_url: str, namespace: str, lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_has_died_is_started_again(
+    server_url: str, namespace: str, lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By its process within two seconds; should that die, by its thread within ten."""
+    """Both are subscribed, and either is enough."""
     app = App(server_url, namespace, lab, heartbeat="process")
     app.start()
     runtime = app.tracker._runtime
     assert runtime is not None
     assert runtime.heartbeat_process is not None
-    key = f"{lab.prefix}incarnation:{runtime.incarnation.id}"
-    wait_until(lambda: lab.client.hget(key, "patience") == b"2000", what="the process answers")
-    assert runtime.heartbeat_process._process is not None
-    said: list[str] = []  # it may not be true for long
-    register = runtime.registry.register
-
-    def noted(fields: dict[str, str]) -> object:
-        answer = register(fields)
-        said.append(fields["patience"])
-        return answer
-
-    start = heartbeat_process._start
-
-    def start_later(task: Task) -> subprocess.Popen[bytes]:
-        wait_until(lambda: "10000" in said, what="it is known that there is none")
-        return start(task)
-
-    monkeypatch.setattr(runtime.registry, "register", noted)
-    monkeypatch.setattr(heartbeat_process, "_start", start_later)
-    runtime.heartbeat_process._process.kill()
-    wait_until(lambda: "10000" in said, what="the thread answers")
-    assert "The heartbeat's process has ended (signal 9). It is started again" in caplog.text
-    wait_until(lambda: said[-1] == "2000", what="the process answers again")
+    me = runtime.incarnation.id
+    wait_until(lambda: app.registry.look([me])[me] == 2, what="both are subscribed")
     process = runtime.heartbeat_process._process
+    assert process is not None
+    process.kill()
+    wait_until(lambda: app.registry.look([me])[me] == 1, what="the worker alone is subscribed")
+    wait_until(lambda: app.registry.look([me])[me] == 2, what="both are again")
+    assert "The heartbeat's process has ended (signal 9). It is started again" in caplog.text
+    process = runtime.heartbeat_process._process
+    assert process is not None
     app.close()
     assert process.poll() == 0
     assert lab.names() == set()
     assert not [thread for thread in threading.enumerate() if thread.name == "dramatiq_inflight-heartbeat-process"]
 
 
-def test_a_worker_whose_process_hangs_answers_for_itself(server_url: str, namespace: str, lab: Lab) -> None:
-    """Both are asked: it takes a process that hangs and a thread that is starved to be silent."""
-    app = App(server_url, namespace, lab, heartbeat="process", heartbeat_interval=6)
-    app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
-    assert runtime.heartbeat_process is not None
-    wait_until(lambda: runtime._attended, what="the process answers")
-    process = runtime.heartbeat_process._process
-    assert process is not None
-    process.send_signal(signal.SIGSTOP)
-    before = lab.incarnation("b").deadlines()[runtime.incarnation.id]
-    wait_until(lambda: not lab.client.exists(f"{lab.prefix}asked:{runtime.incarnation.id}"), what="all is quiet")
-    lab.incarnation("b").ask([runtime.incarnation.id])
-    wait_until(lambda: lab.incarnation("b").deadlines()[runtime.incarnation.id] > before, timeout=4, what="it answers")
-    process.send_signal(signal.SIGCONT)
-    app.close()
-
-
 def test_a_call_that_holds_the_gil_for_three_ttls_is_no_death(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """The process beats, and keeps the health file fresh."""
-    made = cluster(PROCESSING_HEARTBEAT="process", PROCESSING_HEALTH_FILE=str(tmp_path / "healthy"))
+    made = cluster(
+        PROCESSING_HEARTBEAT="process",
+        PROCESSING_CONNECTION_TIMEOUT="2",
+        PROCESSING_HEALTH_FILE=str(tmp_path / "healthy"),
+    )
     worker = made.worker(threads=2)
-    made.wait(lambda: _patience(made) == [b"2000"], what="the process answers")
+    made.wait(lambda: _subscribed(made) == [2], what="the process is there")
     other = made.worker(threads=2, PROCESSING_HEALTH_FILE="")
-    made.wait(lambda: _patience(made) == [b"2000"] * 2, what="the other one's answers")
+    made.wait(lambda: _subscribed(made) == [2, 2], what="the other one's is there")
     made.app.starving.send("m", 4.5, str(tmp_path / "gate"))
     made.wait(lambda: history.count("start") == 1, what="it runs")
     ran, idle = (worker, other) if worker.runs_the_first() else (other, worker)
@@ -364,17 +337,19 @@ def test_a_call_that_starves_the_thread_for_longer_than_a_ttl_is_fenced(
     wait_until(lambda: "its heartbeat has expired" in other.output(), what="said")
 
 
-def _patience(made: Cluster) -> list[bytes | None]:
-    return [made.client.hget(key, "patience") for key in made.client.keys(made.prefix + "incarnation:*")]
+def _subscribed(made: Cluster) -> list[int]:
+    """How many processes of each incarnation are subscribed."""
+    names = [key.decode().rpartition(":")[2] for key in made.client.keys(made.prefix + "incarnation:*")]
+    return [count for _, count in made.client.pubsub_numsub(*(f"{made.prefix}in:{name}" for name in names))]
 
 
 def test_a_single_process_has_a_witness(cluster: MakeCluster, history: History, tmp_path: Path) -> None:
     """Its death is known at once to a worker that sees nothing of its host, by default settings."""
-    made = cluster(PROCESSING_HEARTBEAT="process", **DEFAULTS)
+    made = cluster(PROCESSING_HEARTBEAT="process", PROCESSING_CONNECTION_TIMEOUT="2", **DEFAULTS)
     gate = tmp_path / "gate"
     made.app.gated.send("m", str(gate))
     first = made.worker(threads=1)
-    made.wait(lambda: history.count("start") == 1 and _patience(made) == [b"2000"], what="it runs")
+    made.wait(lambda: history.count("start") == 1 and _subscribed(made) == [2], what="it runs")
     other = made.worker(threads=1)
     pid = first.booted_pid()
     assert pid is not None

@@ -25,6 +25,7 @@ from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.policy import Policy
 from dramatiq_inflight.rabbitmq_broker import RabbitmqQueues
 from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.words import CLOSED
 
 from .support.brokers import quorum_arguments
 from .support.cluster import Cluster
@@ -50,7 +51,7 @@ DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90"}
     [
         ("by the heartbeat", {}),
         ("seen by others", {**DEFAULTS, "PROCESSING_WATCH_PROCESSES": "true"}),
-        ("by two questions", {**DEFAULTS, "PROCESSING_CHALLENGE_TIMEOUT": "0.4"}),
+        ("by their connections", {**DEFAULTS, "PROCESSING_CONNECTION_TIMEOUT": "2"}),
         pytest.param("on quorum queues", {"TEST_RABBITMQ_QUEUES": "quorum"}, marks=pytest.mark.once),
     ],
 )
@@ -78,11 +79,11 @@ def has_quorum_queues(made: Cluster) -> bool:
     return True
 
 
-def test_a_redelivery_of_a_fresh_heartbeat_runs_after_two_questions(
+def test_a_lost_host_is_known_by_its_connections(
     cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
 ) -> None:
     """The owner is gone with its host, and its heartbeat is believed for another minute and a half."""
-    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url, PROCESSING_CHALLENGE_TIMEOUT="0.5", **DEFAULTS)
+    made = cluster(TEST_RABBITMQ_URL=rabbitmq_url, PROCESSING_CONNECTION_TIMEOUT="2", **DEFAULTS)
     gate = tmp_path / "gate"
     made.app.gated.send("m", str(gate))
     owner = made.worker(threads=1)
@@ -92,7 +93,7 @@ def test_a_redelivery_of_a_fresh_heartbeat_runs_after_two_questions(
     made.wait(lambda: history.count("start") == 2, timeout=15, what="it runs again")
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")
-    wait_until(lambda: "it was asked twice whether it lives, and has not answered" in other.output(), what="said")
+    wait_until(lambda: CLOSED in other.output(), what="said")
     assert history.count("end") == 1
 
 
@@ -101,7 +102,7 @@ def test_a_consumer_that_is_cut_off_for_its_patience_runs_its_message_once(
 ) -> None:
     """RabbitMQ takes a message that is held for too long, and delivers it again and again: plain Dramatiq loops."""
     own_rabbitmq.start()
-    made = cluster(TEST_RABBITMQ_URL=own_rabbitmq.url, **DEFAULTS)
+    made = cluster(TEST_RABBITMQ_URL=own_rabbitmq.url, HEARTBEAT_INTERVAL="5", HEARTBEAT_TTL="15")
     gate = tmp_path / "gate"
     worker = made.worker(threads=2)
     other = made.worker(threads=2)

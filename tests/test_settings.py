@@ -43,7 +43,7 @@ ENVIRONMENT = {
     "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
     "watch_processes": ("false", False),
     "heartbeat": ("process", "process"),
-    "challenge_timeout": ("3.5", 3.5),
+    "connection_timeout": ("3.5", 3.5),
     "interrupt_on_loss": ("yes", True),
     "hand_back": ("2.5", 2.5),
     "stall_timeout": ("600", 600.0),

@@ -201,3 +201,35 @@ def test_a_user_with_the_documented_permissions_and_tls_is_enough(
     assert "has no permissions" not in "".join(worker.output() for worker in made.workers)
     log: Any = admin.execute_command("ACL", "LOG")
     assert log == []
+
+
+@pytest.mark.parametrize("topology", ["cluster", "sentinels"])
+def test_a_death_is_known_by_its_connection(
+    cluster: MakeCluster, history: History, request: pytest.FixtureRequest, tmp_path: Path, topology: str
+) -> None:
+    """By sharded channels on a cluster, which take Redis 7; and where sentinels give the address."""
+    fixture = request.getfixturevalue("nodes" if topology == "cluster" else "sentinels")
+    made = cluster(
+        TEST_BROKER_URL=fixture.url + (RESP3 if topology == "sentinels" else ""),
+        HEARTBEAT_INTERVAL="30",
+        HEARTBEAT_TTL="90",
+        PROCESSING_CONNECTION_TIMEOUT="2",
+    )
+    gate = tmp_path / "gate"
+    made.app.gated.send("m", str(gate))
+    first = made.worker(threads=1)
+    made.wait(lambda: history.count("start") == 1, what="it runs")
+    other = made.worker(threads=1)
+    made.wait(
+        lambda: "its heartbeat alone decides" not in other.output() and _has_entered(made, 2), what="both entered"
+    )
+    first.kill()
+    made.wait(lambda: history.count("start") == 2, timeout=60, what="it runs again")
+    assert "its connections to Redis are closed" in other.output()
+    gate.touch()
+    made.wait(lambda: history.count("end") == 1, what="it ends")
+
+
+def _has_entered(made: Cluster, number: int) -> bool:
+    keys = list(made.client.scan_iter(made.prefix + "incarnation:*"))
+    return sum(bool(made.client.hexists(key, "life")) for key in keys) == number

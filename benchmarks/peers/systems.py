@@ -74,13 +74,13 @@ SYSTEMS = [
     System(
         "inflight, RabbitMQ",
         *("dramatiq", "inflight_app", INFLIGHT, "defaults"),
-        "RabbitMQ delivers again at once; the owner is asked twice, 10 s each time",
+        "RabbitMQ delivers again at once; the owner's connections are closed, 2 s",
         rabbitmq=True,
     ),
     System(
         "inflight, RabbitMQ, process",
         *("dramatiq", "inflight_app", INFLIGHT, "PROCESSING_HEARTBEAT=process"),
-        "RabbitMQ delivers again at once; the owner is asked twice, 2 s each time",
+        "RabbitMQ delivers again at once; the owner's connections are closed, 2 s",
         rabbitmq=True,
         env={"PROCESSING_HEARTBEAT": "process"},
         poison=False,

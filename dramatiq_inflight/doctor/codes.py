@@ -122,6 +122,11 @@ CODES: Final[dict[str, Meaning]] = {
         "others.",
         "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes.",
     ),
+    "heartbeat-only": Meaning(
+        "Their deaths are known when their heartbeat has expired, and not within seconds.",
+        "Allow SUBSCRIBE, PUBSUB and INFO, and the namespace's channels (docs/brokers.rst). A proxy that keeps "
+        "subscriptions to itself, and a Redis Cluster before 7.0, cannot do it. It passes while a worker boots.",
+    ),
     "schema": Meaning(
         "This version can read nothing there, and its workers refuse to boot. Nothing is lost by that.",
         "Use the version that the workers have. To finish an upgrade, or to go back: docs/upgrading.rst.",

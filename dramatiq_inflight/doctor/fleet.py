@@ -38,9 +38,14 @@ def _alive(case: Case) -> Iterator[Finding]:
 
 
 def _dead(case: Case) -> Iterator[Finding]:
-    at = case.overview.at
-    patience = PATIENCE if _living(case) else 0.0
-    left = [w for w in case.overview.workers if w.dead_since and (at - w.dead_since).total_seconds() > patience]
+    at, others = case.overview.at, bool(_living(case))
+
+    def is_left(worker: WorkerView) -> bool:
+        # One whose connections are closed may be back until its heartbeat would have expired.
+        patience = PATIENCE + worker.heartbeat_ttl if others else 0.0
+        return worker.dead_since is not None and (at - worker.dead_since).total_seconds() > patience
+
+    left = [worker for worker in case.overview.workers if is_left(worker)]
     if left:
         running = sum(worker.running for worker in left)
         names = _list(f"{worker.instance or '?'} (incarnation {worker.id})" for worker in left)
@@ -63,6 +68,18 @@ def _times(case: Case) -> Iterator[Finding]:
         said = _list(f"{ttl:g} s ({interval:g} s)" for ttl, interval in sorted(times))
         who = "Workers and this application" if settings is not None else "Workers"
         yield warning("ttl-differs", f"{who} do not agree about HEARTBEAT_TTL (and how often to beat): {said}.")
+
+
+def _connections(case: Case) -> Iterator[Finding]:
+    if case.settings is not None and not case.settings.connection_timeout:
+        return
+    blind = [worker for worker in _living(case) if not worker.is_seen]
+    if blind:
+        names = _list(f"{worker.instance or '?'} (incarnation {worker.id})" for worker in blind)
+        yield warning(
+            "heartbeat-only",
+            f"Redis does not see the connections of {len(blind)} worker{'s' * (len(blind) != 1)}: {names}.",
+        )
 
 
 def _versions(case: Case) -> Iterator[Finding]:
@@ -107,6 +124,7 @@ CHECKS = (
     Check("no-workers", "Whether workers are alive", "Workers are alive.", _alive),
     Check("not-recovered", "Whether dead workers are recovered", "No dead worker waits to be recovered.", _dead),
     Check("ttl-differs", "The times of the workers", "The workers agree about their times.", _times),
+    Check("heartbeat-only", "How deaths are known", "Redis sees the connection of each worker.", _connections),
     Check("versions-differ", "The versions of the workers", "The workers have one version of the package.", _versions),
     Check("instance-shared", "The instance ids of the workers", "No two hosts have one instance id.", _instances),
 )

@@ -41,6 +41,7 @@ PROBES: tuple[tuple[str, Sequence[Any]], ...] = (
     ("ZSCORE", ("zset", "a")),
     ("ZMSCORE", ("zset", "a")),
     ("ZCARD", ("zset",)),
+    ("ZCOUNT", ("zset", 0, 1)),
     ("ZRANGE", ("zset", 0, 0)),
     ("ZRANGEBYSCORE", ("zset", 0, 1)),
     ("ZREM", ("zset", "b")),
@@ -50,21 +51,17 @@ PROBES: tuple[tuple[str, Sequence[Any]], ...] = (
     ("SISMEMBER", ("set", "a")),
     ("SMEMBERS", ("set",)),
     ("SREM", ("set", "b")),
-    ("LPUSH", ("list", "a", "b")),
-    ("PEXPIRE", ("list", 60_000)),
-    ("LTRIM", ("list", 0, 9)),
-    ("BLPOP", ("list", 1)),
     ("XADD", ("stream", "MAXLEN", "~", 10, "*", "a", 1)),
     ("PEXPIRE", ("stream", 60_000)),
     ("XREVRANGE", ("stream", "+", "-", "COUNT", 1)),
     ("TIME", ()),
     ("SCRIPT", ("LOAD", "return 1")),
     ("EVALSHA", ("0" * 40, 0)),
-    *(("DEL", (kind,)) for kind in ("string", "hash", "zset", "set", "list", "stream")),
+    *(("DEL", (kind,)) for kind in ("string", "hash", "zset", "set", "stream")),
 )
 
 #: The kinds of keys among the arguments.
-KINDS = ("string", "hash", "zset", "set", "list", "stream")
+KINDS = ("string", "hash", "zset", "set", "stream")
 
 #: The history is kept for longer than this after the last event.
 KEPT = timedelta(days=29)

@@ -67,14 +67,20 @@ local SHORTEST_OUTAGE = 10
 -- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
 local PROVEN = 100
 
--- What the deadline of a living incarnation has more: it has lost a message because it did not answer, and is to hear
--- of it with its next beat, ms. (A shutdown has half a millisecond more.)
+-- What the deadline of a living incarnation has more: an operator has taken a message from it, and it is to hear of
+-- that with its next beat, ms. (A shutdown has half a millisecond more.)
 local DOUBTED = 0.25
 
 -- Members of the heartbeat set that are no incarnation: when Redis was last in use, and until when the grace lasts. Of
--- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. They live in this
--- set so that a beat needs one key only.
-local LAST, GRACE_END, TTL = '*last', '*grace', '*ttl:'
+-- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. Of each one that was
+-- declared dead because its connections are closed, UNTIL and its id has the deadline that it had, negative as well and
+-- far below any TTL: until then it may still be back. They live in this set so that a beat needs one key only.
+local LAST, GRACE_END, TTL, UNTIL = '*last', '*grace', '*ttl:', '*until:'
+local LOWEST_TTL = -1e12
+
+-- For how long an incarnation has to be connected before it may declare another one dead, ms: after a restart of the
+-- server, or a failover, that is the time that the others have to come back.
+local QUALIFYING = 6000
 
 -- What is kept for a message that waits for its copy expires after a week at the earliest: long enough for a namespace
 -- that nobody works on any more to clean itself up without forgetting anybody's work.
@@ -172,12 +178,12 @@ end
 
 -- The shortest and the longest TTL of those that are there; the caller's own if none has said so.
 local function shortest_ttl(heartbeats, ttl)
-    local found = redis.call('ZRANGE', heartbeats, '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+    local found = redis.call('ZRANGE', heartbeats, '(0', LOWEST_TTL, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
     return found[2] and -tonumber(found[2]) or ttl
 end
 
 local function longest_ttl(heartbeats, ttl)
-    local found = redis.call('ZRANGEBYSCORE', heartbeats, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, 1)
+    local found = redis.call('ZRANGEBYSCORE', heartbeats, LOWEST_TTL, '(0', 'WITHSCORES', 'LIMIT', 0, 1)
     return found[2] and -tonumber(found[2]) or ttl
 end
 
@@ -217,8 +223,8 @@ local function resume(heartbeats, now, ttl, last)
     end
 end
 
--- Says whether it was known (0: it had been silent for too long, be it for one message; -1: it is new, or was reaped,
--- or Redis has lost its data), and whether Redis had heard of it at all.
+-- Says whether it was known (0: it had been declared dead, or has lost a message; -1: it is new, or was reaped, or Redis
+-- has lost its data), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]
@@ -231,6 +237,20 @@ local function beat(heartbeats, me, now, ttl)
         return 1, true
     end
     return deadline and 0 or -1, deadline and true
+end
+
+-- The same for a process that may only have another one beat on its behalf: that brings no incarnation into being, and
+-- one that had been declared dead is to hear of it with its own next beat.
+local function beat_as(heartbeats, me, now, ttl, on_behalf)
+    local deadline = on_behalf and redis.call('ZSCORE', heartbeats, me)
+    if on_behalf and not deadline then
+        return -1
+    end
+    local known = beat(heartbeats, me, now, ttl)
+    if on_behalf and not is_trusted(deadline, now) then
+        doubt(heartbeats, me)
+    end
+    return known
 end
 
 -- For how long nobody is judged yet, ms; nil: no outage has just ended. The look counts as use: those that beat rarely
@@ -264,19 +284,31 @@ local function believed_for(heartbeats, incarnation, now, ttl)
     return nobody_is_judged(heartbeats, now, ttl) or 0
 end
 
--- Whether an incarnation was asked twice if it lives, and had its time to answer both times (see challenge.lua). An
--- answer is a heartbeat, and every heartbeat has another deadline.
-local function is_silent(heartbeats, incarnation_key, incarnation, now, ttl)
-    local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation) or 0)
-    local asked = redis.call('HMGET', incarnation_key, 'asked', 'asked_again', 'asked_at', 'patience')
-    return asked[2] and tonumber(asked[4] or 0) > 0 and tonumber(asked[3]) == math.floor(deadline)
-        and now - tonumber(asked[2]) >= tonumber(asked[4]) and not nobody_is_judged(heartbeats, now, ttl)
-        and tonumber(asked[1]) > tonumber(redis.call('ZSCORE', heartbeats, GRACE_END) or 0)
+-- For how long a dead incarnation may still be back, ms: its connections are closed, and nothing else is known. Its
+-- messages are recovered, and nothing that this death would convict is touched.
+local function doubted_for(heartbeats, incarnation, now)
+    local until_when = redis.call('ZSCORE', heartbeats, UNTIL .. incarnation)
+    return until_when and math.max(0, -tonumber(until_when) - now) or 0
+end
+
+-- Which server this is, and since when it is the primary; nil: it does not say. A demoted server that is promoted again
+-- keeps its run id, and one that was a replica takes another replication id.
+local function life()
+    local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
+    local run_id = type(server) == 'string' and string.match(server, 'run_id:(%x+)')
+    local replid = type(replication) == 'string' and string.match(replication, 'master_replid:(%x+)')
+    return run_id and replid and run_id .. ' ' .. replid or nil
+end
+
+-- How many connections of this server are subscribed to a channel; 0 where that cannot be told.
+local function subscribers(count, channel)
+    local counted = redis.pcall('PUBSUB', count, channel)
+    return counted.err and 0 or tonumber(counted[2]) or 0
 end
 
 -- When nobody is left, the last one turns off the light.
 local function forget(heartbeats, incarnation)
-    redis.call('ZREM', heartbeats, incarnation, TTL .. incarnation)
+    redis.call('ZREM', heartbeats, incarnation, TTL .. incarnation, UNTIL .. incarnation)
     if redis.call('ZCARD', heartbeats) <= 2 then
         for _, member in ipairs(redis.call('ZRANGE', heartbeats, 0, -1)) do
             if string.sub(member, 1, 1) ~= '*' then
@@ -316,10 +348,15 @@ local function is_to_start(record)
     return (WAITING[record.state] and record.forced == 0) or record.state == 'let_go'
 end
 
+-- Whether the death of its incarnation convicts it: a shutdown convicts nobody.
+local function is_convicted(record, drained)
+    return would_be_convicted(record) and (not drained or record.limit == 'once')
+end
+
 -- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its
--- process to itself can be convicted, and a shutdown convicts nobody. Says whether it is.
+-- process to itself can be convicted. Says whether it is.
 local function charge(record, drained)
-    local convicted = would_be_convicted(record) and (not drained or record.limit == 'once')
+    local convicted = is_convicted(record, drained)
     record.alone = 0
     if drained then
         record.drains = record.drains + 1
@@ -382,4 +419,16 @@ local function note_worker(history, counts, event, id, incarnation_key, ...)
     local said = redis.call('HMGET', incarnation_key, 'instance', 'host', 'pid')
     note(history, counts, event, event, 'worker', id,
         'instance', said[1] or '', 'host', said[2] or '', 'pid', said[3] or '', ...)
+end
+
+-- An incarnation is dead, and nobody has to wait for its heartbeat to expire. One that was shutting down still is: its
+-- deadline keeps its half.
+local function record_death(heartbeats, incarnation_key, history, counts, id, now, why)
+    local deadline = tonumber(redis.call('ZSCORE', heartbeats, id) or 0)
+    redis.call('ZADD', heartbeats, 1 + deadline % 1, id)
+    redis.call('ZREM', heartbeats, TTL .. id)
+    redis.call('HSET', incarnation_key, 'why', why, 'gone', now)
+    if redis.call('HSETNX', incarnation_key, 'noticed', now) == 1 then
+        note_worker(history, counts, 'died', id, incarnation_key, 'why', why)
+    end
 end

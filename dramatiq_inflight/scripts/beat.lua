@@ -4,9 +4,9 @@
 -- An incarnation proves that it lives. One key, so that it works while a cluster moves slots.
 --
 -- KEYS  1 heartbeats
--- ARGV  1 me   2 heartbeat ttl ms
--- returns 1, or 0 if it had been taken for dead, or Redis has lost it
+-- ARGV  1 me   2 heartbeat ttl ms   3 '1': another process sees it live, and beats on its behalf
+-- returns 1; or 0 if it had been declared dead, or has lost a message; or -1 if Redis does not know it
 --
 -- I9: Redis's clock alone decides.
 
-return (beat(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2])))
+return beat_as(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2]), ARGV[3] == '1')

@@ -4,8 +4,7 @@
 -- A recoverer takes orphans, to enqueue a copy of each: what a dead incarnation ran, what waited past its deadline,
 -- or what it had claimed before without getting to the end.
 --
--- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 incarnation:<dead>
---       6 history   7 counts   8... records
+-- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 history   6 counts   7... records
 -- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
 --       4 how long the claim holds, ms   5 '1': also what I have claimed, and did not bring to an end
 --       6 after how many deaths of recoverers a payload is set aside   7... message ids
@@ -15,8 +14,8 @@
 --       its deadline comes), later (not looked at), aside (the record cannot be read), deadly (its payload was set
 --       aside: whoever had it in hand has died)
 --
--- An incarnation that was asked and is silent is dead for these messages only, and unless that would convict one: then
--- its heartbeat decides.
+-- What would be convicted by a death of which nothing is known but that its connections are closed stays `alive` until
+-- its heartbeat would have expired.
 --
 -- What a recoverer had in hand when it died may have killed it, as soon as it was decoded. So that is taken after
 -- everything else, and one at a time, what has seen the fewest deaths first: the next death names it. A shutdown is no
@@ -30,7 +29,8 @@ local me, ttl, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = clock()
 local results, suspects = {}, {}
 local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
-local silent = alive and is_silent(KEYS[1], KEYS[5], dead, now, ttl)
+local drained = was_draining(KEYS[1], dead)
+local doubted = dead ~= '' and doubted_for(KEYS[1], dead, now) > 0
 
 -- Also, whether the recoverer that had it in hand has died, as far as is known, and not by a shutdown.
 local function claimable(record, id)
@@ -40,7 +40,7 @@ local function claimable(record, id)
         if dead == '' or record.owner ~= dead then
             return 'gone'
         end
-        return alive and (not silent or would_be_convicted(record)) and 'alive' or 'claimed'
+        return (alive or (doubted and is_convicted(record, drained))) and 'alive' or 'claimed'
     elseif record.state ~= 'recovering' then
         return record.state == 'requeued' and due and 'claimed' or 'gone'
     elseif record.owner == '' then
@@ -58,14 +58,14 @@ end
 
 -- It is kept whole where people look for it.
 local function set_aside(i)
-    redis.call('HSET', KEYS[4], ARGV[i - 1], redis.call('GET', KEYS[i]))
+    redis.call('HSET', KEYS[4], ARGV[i], redis.call('GET', KEYS[i]))
     redis.call('DEL', KEYS[i])
-    redis.call('ZREM', KEYS[2], ARGV[i - 1])
-    redis.call('ZREM', KEYS[3], ARGV[i - 1])
+    redis.call('ZREM', KEYS[2], ARGV[i])
+    redis.call('ZREM', KEYS[3], ARGV[i])
 end
 
 local function claim(i, record, died)
-    local key, id, again = KEYS[i], ARGV[i - 1], record.state == 'recovering'
+    local key, id, again = KEYS[i], ARGV[i], record.state == 'recovering'
     if died then
         record.deaths = record.deaths + 1
     elseif not again then
@@ -73,16 +73,13 @@ local function claim(i, record, died)
     end
     if record.deaths >= tonumber(ARGV[6]) then
         set_aside(i)
-        note_message(KEYS[6], KEYS[7], 'set_aside', id, record, '')
+        note_message(KEYS[5], KEYS[6], 'set_aside', id, record, '')
         return {'deadly'}
     end
     local payload = payload_of(key, record)
     if record.state == 'running' then
-        record.dead_letter = charge(record, was_draining(KEYS[1], dead)) and 1 or 0
+        record.dead_letter = charge(record, drained) and 1 or 0
         record.generation, record.tries = record.generation + 1, 0
-        if silent then
-            doubt(KEYS[1], dead)
-        end
     end
     if record.owner ~= '' or not again then
         record.tries = record.tries + 1 -- its last try may have made a copy
@@ -92,13 +89,13 @@ local function claim(i, record, died)
     save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
     if not again then
         local event = dead == '' and 'copied_again' or record.dead_letter == 1 and 'poison' or 'recovered'
-        note_message(KEYS[6], KEYS[7], event, id, record, dead, 'by', me, 'how', silent and 'silent' or 'copied')
+        note_message(KEYS[5], KEYS[6], event, id, record, dead, 'by', me, 'how', 'copied')
     end
     return orphan_of(record, payload)
 end
 
-for i = 8, #KEYS do
-    local key, id = KEYS[i], ARGV[i - 1]
+for i = 7, #KEYS do
+    local key, id = KEYS[i], ARGV[i]
     local record = load(key)
     local answer, died = 'gone', false
     if record and record.state == 'damaged' then
@@ -109,7 +106,7 @@ for i = 8, #KEYS do
     local result
     if answer == 'aside' then
         set_aside(i)
-        note(KEYS[6], KEYS[7], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
+        note(KEYS[5], KEYS[6], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
     elseif answer == 'claimed' and record.state == 'recovering'
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
@@ -125,7 +122,7 @@ for i = 8, #KEYS do
             redis.call('ZREM', KEYS[2], id)
         end
     end
-    results[i - 7] = result or {answer}
+    results[i - 6] = result or {answer}
 end
 if copied == 0 and #suspects > 0 then
     local first = suspects[1]
@@ -134,6 +131,6 @@ if copied == 0 and #suspects > 0 then
             first = suspect
         end
     end
-    results[first.i - 7] = claim(first.i, first.record, first.died)
+    results[first.i - 6] = claim(first.i, first.record, first.died)
 end
 return results

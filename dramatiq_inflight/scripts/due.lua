@@ -51,6 +51,15 @@ for i = 1, #coming, 2 do
     end
 end
 
+-- One that may still be back is to be reaped, and what its death convicts dead-lettered, when it cannot any more.
+local doubted = redis.call('ZRANGE', KEYS[1], -now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+if doubted[2] then
+    local wait = -tonumber(doubted[2]) - now
+    if next_deadline < 0 or wait < next_deadline then
+        next_deadline = wait
+    end
+end
+
 local overdue = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', ARGV[4], limit)
 local first = redis.call('ZRANGEBYSCORE', KEYS[2], after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if first[2] then

@@ -8,7 +8,7 @@
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
 --       5 me   6... message id, '1' if the broker still holds its copy, ... (a pair for each record)
 -- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
---       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it), gone, or later (not looked
+--       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it, or it waits for certainty), gone, or later (not looked
 --       at: the payloads before it are enough for one script)}
 --
 -- I2: the payload stays, with a deadline. I5: the generation stays. I8: right without the lock.
@@ -24,6 +24,7 @@ redis.call('ZADD', KEYS[4], now, dead)
 redis.call('PEXPIRE', KEYS[4], ARGV[4])
 
 local results, drained = {1}, was_draining(KEYS[1], dead)
+local doubted = doubted_for(KEYS[1], dead, now) > 0
 
 for i = 7, #KEYS do
     local id, held = ARGV[i + i - 8], ARGV[i + i - 7] == '1'
@@ -40,6 +41,8 @@ for i = 7, #KEYS do
         result = 'to_claim'
     elseif record.state ~= 'running' or record.owner ~= dead then
         result = 'gone'
+    elseif doubted and is_convicted(record, drained) then
+        result = 'busy' -- until it is known for certain
     else
         local put_off = record.copy == ''
         local convicted = charge(record, drained)

@@ -7,8 +7,6 @@
 --       5 (if any) the incarnations in its place
 -- ARGV  1 the dead incarnation   2 what proves it
 -- returns 1, or 0 if it is known already, or has left or been reaped meanwhile
---
--- A worker that was shutting down when it died still is one: its deadline keeps its half.
 
 local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1)
 if deadline < 0 and redis.call('EXISTS', KEYS[2]) == 0 then
@@ -16,14 +14,10 @@ if deadline < 0 and redis.call('EXISTS', KEYS[2]) == 0 then
         redis.call('SREM', KEYS[5], ARGV[1]) -- nothing is left of it but this
     end
     return 0
-elseif deadline >= 0 and deadline < PROVEN then
+end
+local doubted = redis.call('ZREM', KEYS[1], UNTIL .. ARGV[1]) == 1
+if deadline >= 0 and deadline < PROVEN and not doubted then
     return 0
 end
-redis.call('ZADD', KEYS[1], 1 + math.max(deadline, 0) % 1, ARGV[1])
-redis.call('ZREM', KEYS[1], TTL .. ARGV[1])
-local now = clock()
-redis.call('HSET', KEYS[2], 'why', ARGV[2], 'gone', now)
-if redis.call('HSETNX', KEYS[2], 'noticed', now) == 1 then
-    note_worker(KEYS[3], KEYS[4], 'died', ARGV[1], KEYS[2], 'why', ARGV[2])
-end
+record_death(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], clock(), ARGV[2])
 return 1

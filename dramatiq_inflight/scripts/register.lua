@@ -22,7 +22,7 @@ if stored ~= writes then
     local blocker, wait = '', 0
     for _, member in ipairs(stored < writes and me ~= '' and redis.call('ZRANGE', KEYS[1], 0, -1) or {}) do
         if string.sub(member, 1, 1) ~= '*' and member ~= me then
-            local believed = believed_for(KEYS[1], member, now, ttl)
+            local believed = math.max(believed_for(KEYS[1], member, now, ttl), doubted_for(KEYS[1], member, now))
             if believed > 0 then -- they come by their deadlines: if one lives, the last one does
                 blocker = member
                 wait = tonumber(redis.call('ZSCORE', KEYS[1], member)) > now and 0 or believed
@@ -41,6 +41,7 @@ end
 
 local known = beat(KEYS[1], me, now, ttl)
 redis.call('ZADD', KEYS[1], -math.floor(ttl), TTL .. me)
+redis.call('ZREM', KEYS[1], UNTIL .. me)
 local joined = redis.call('HSETNX', KEYS[2], 'booted', now) == 1
 local noticed = redis.call('HGET', KEYS[2], 'noticed')
 redis.call('HDEL', KEYS[2], 'why', 'gone', 'noticed') -- should anybody have taken it for dead

@@ -19,7 +19,7 @@
 --       18 when the run that has enqueued it started, ms; 0: none has. The record of a retry may be gone
 --       19 the number of recovery's try that made the copy; 0: none did
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
---       is to be asked whether it lives, of one that was taken over or claimed, whose death it was; else ''.
+--       runs it, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
@@ -168,6 +168,9 @@ if record.owner == me then
     wait = ttl
 else
     wait = believed_for(KEYS[3], record.owner, now, ttl)
+    if wait == 0 and is_convicted(record, was_draining(KEYS[3], record.owner)) then
+        wait = doubted_for(KEYS[3], record.owner, now) -- a verdict takes more than closed connections
+    end
 end
 if wait > 0 or not same then
     if record.contended == 0 then

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .scripts import MODEL, NO_COPY, UNLIMITED, WAITING, Redis, save_settled
+from .scripts import MODEL, NO_COPY, UNLIMITED, WAITING, Heart, Redis, save_settled
 from .world import Bounds, Scripts
 
 __all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "in_words"]
 
-ALL_EVIDENCE = ("expired", "proven", "silent")
+ALL_EVIDENCE = ("expired", "proven", "gone")
 
 #: In the ordinary tests.
 SMALL = [
@@ -36,7 +37,12 @@ SMALL = [
     Bounds("other", delays=1, limit=0, replays=1),
     Bounds("other", delays=1, retries=0, failures=1, replays=1),
     Bounds("other", delays=1, drains=1, handbacks=1, crashes=0),
-    Bounds("other", limit=0, replays=1, evidence=("expired", "silent")),
+    Bounds("other", limit=0, replays=1, evidence=("expired", "gone")),
+    Bounds(evidence=("gone",)),
+    Bounds("other", evidence=("gone",), drains=1),
+    Bounds(cuts=1, alarms=1, crashes=0, evidence=("gone",)),
+    Bounds("other", cuts=1, alarms=1, crashes=0, limit=0, evidence=("gone",)),
+    Bounds(restarts=1, evidence=("expired", "gone")),
     Bounds("other", drains=1),
     Bounds("other", answers=1),
     Bounds(drains=1, handbacks=1, limit=0),
@@ -72,6 +78,10 @@ LARGE = [
     Bounds("other", redeliveries=1, handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
     Bounds(operators=1, failures=1, losses=1),
     Bounds("other", operators=1, alarms=1),
+    Bounds(cuts=1, alarms=1, limit=0, evidence=("gone",)),
+    Bounds("other", cuts=1, alarms=1, evidence=("gone",)),
+    Bounds("other", restarts=1, cuts=1, crashes=0, evidence=("expired", "gone")),
+    Bounds(workers=3, crashes=2, limit=0, evidence=("gone",)),
 ]
 
 
@@ -107,7 +117,30 @@ def _any_copy_is_a_replay(redis: Redis, *args: Any) -> tuple[Any, Redis]:
     return MODEL["start"](redis, *args)
 
 
+def _unshaken(script: str) -> Callable[..., tuple[Any, Redis]]:
+    """A script of its own that leaves a suspicion as it is."""
+
+    def changed(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+        answer, after = MODEL[script](redis, *args)
+        return answer, after._replace(noted=redis.noted)
+
+    return changed
+
+
+def _convicting_claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
+    """A claim that takes closed connections for a proof."""
+    hearts = tuple(Heart("proven", mark) if kind == "gone" else Heart(kind, mark) for kind, mark in redis.hearts)
+    answer, after = MODEL["claim"](redis._replace(hearts=hearts), me, dead, leftovers)
+    return answer, after._replace(hearts=redis.hearts)
+
+
 VARIANTS = {
+    "R6: a beat does not end a suspicion": Variant(
+        Bounds(cuts=1, alarms=1, crashes=0, evidence=("gone",)), {**MODEL, "beat": _unshaken("beat")}
+    ),
+    "R7: closed connections convict": Variant(
+        Bounds("other", cuts=1, alarms=1, crashes=0, limit=0, evidence=("gone",)), {**MODEL, "claim": _convicting_claim}
+    ),
     "I5: a take-over bumps the generation": Variant(
         Bounds(workers=3, crashes=2, limit=UNLIMITED), {**MODEL, "start": _bumping_start}
     ),

@@ -49,6 +49,8 @@ def _widened(state: Redis) -> Redis:
         running=state.running + (False,) * missing,
         handed=state.handed + (False,) * missing,
         hearts=state.hearts + (Heart("none"),) * missing,
+        entered=state.entered + (False,) * missing,
+        noted=state.noted + (False,) * missing,
     )
 
 

@@ -108,6 +108,12 @@ def is_good_end(world: World) -> bool:
 
 def violated(world: World, step: Step, bounds: Bounds) -> str:
     """What does not hold in this step; empty: all does."""
+    if _is_hasty(world, step.after):
+        return "It was declared dead though it had shown itself."
+    return _of_the_message(world, step, bounds)
+
+
+def _of_the_message(world: World, step: Step, bounds: Bounds) -> str:
     before, after = world.redis.record, step.after.redis.record
     running = _running(step.after)
     if sum(not step.after.workers[number].suspected for number, _ in running) > 1:
@@ -130,6 +136,8 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
     by_an_operator = step.call is not None and step.call.script == "take"
     if convicted and bounds.limit != ONCE and not by_an_operator:
         assert before is not None
+        if before.state == "running" and world.redis.hearts[before.owner].kind == "gone":
+            return "It was convicted by a death that may be none."
         if not (before.alone and not isinstance(bounds.limit, str) and after.crashes > bounds.limit):
             return "It was convicted by a death that does not convict."
         if _spent(world, bounds, "alarms") == 0 and _spent(world, bounds, "crashes") <= bounds.limit:
@@ -139,6 +147,14 @@ def violated(world: World, step: Step, bounds: Bounds) -> str:
     if before is not None and after.state not in SETTLED and after.run < before.run:
         return "The number of the run has fallen."
     return ""
+
+
+def _is_hasty(before: World, after: World) -> bool:
+    """Whether one is declared dead by its connections that has shown itself since it was suspected."""
+    return any(
+        now.kind == "gone" and then.kind != "gone" and (worker.shown or worker.connected)
+        for worker, then, now in zip(before.workers, before.redis.hearts, after.redis.hearts, strict=True)
+    )
 
 
 def _running(world: World) -> list[tuple[int, Delivery]]:

@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from .real import Real
-from .scripts import MODEL, NOBODY, ONCE, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis, fresh_redis, put
+from .scripts import (
+    MODEL,
+    NOBODY,
+    ONCE,
+    SETTLED,
+    UNLIMITED,
+    WAITING,
+    Call,
+    Heart,
+    Record,
+    Redis,
+    fresh_redis,
+    with_heart,
+)
 
 __all__ = ["INCARNATIONS", "any_calls", "compare"]
 
@@ -55,6 +68,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     ),
     "beat": (me, mark),
     "attest": (me,),
+    "enter": (me, mark, st.sampled_from([True, True, False])),
+    "suspect": (me, me, st.sampled_from([(True, False), (True, False), (True, True), (False, False)]), flag),
     "prove": (me,),
     "reap": (me,),
     "hand_back": (me, st.sampled_from([None, True, True, False])),
@@ -134,11 +149,12 @@ def any_calls(
             for call in several:
                 _, self.state = compare(self.state, self.real, call)
 
-        @rule(who=me, kind=st.sampled_from(["expired", "silent"]))
-        def is_not_heard(self, who: int, kind: str) -> None:
+        @rule(who=me)
+        def time_passes(self, who: int) -> None:
             heart = self.state.hearts[who]
-            if heart.kind == "fresh":
-                self._pass_time(self.state._replace(hearts=put(self.state.hearts, who, Heart(kind, heart.mark))))
+            later = {"fresh": "expired", "gone": "proven"}.get(heart.kind)
+            if later:
+                self._pass_time(with_heart(self.state, who, Heart(later, heart.mark)))
 
         @precondition(lambda self: self.state.waiting == "later")
         @rule()

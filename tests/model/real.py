@@ -18,6 +18,7 @@ from dramatiq_inflight.outcomes import Claim, Mended, Start, Started
 from dramatiq_inflight.records import DeadIncarnation, Enqueued, Head, Orphan
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.scripting import load_scripts
+from dramatiq_inflight.subscription import Subscriptions
 
 from .scripts import NOBODY, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis
 
@@ -28,6 +29,9 @@ TTL_MS, FENCE_MS = 60_000, 60_000
 #: A time of Redis's clock, for the start of the first run; the others follow.
 FIRST_START = 1_000_000
 EXPIRED, PROVEN = 1000, 1
+#: In the place of until when it may be back: it cannot.
+LONG_AGO = -1.1e12
+PATIENCE_MS = 20_000
 A_WEEK = 7 * 24 * 3600 * 1000
 #: Of the payload that is damaged, and of what the record is expected to expire after: see `Real.expiry`.
 DAMAGED = b"what is this?"
@@ -71,6 +75,12 @@ class Real:
         self.hearts, self.waiting = self.prefix + "heartbeats", self.prefix + "waiting"
         self.handed, self.aside = self.prefix + "handed", self.prefix + "aside"
         self.broker_keys = (self.prefix + "acks", self.prefix + "msgs")
+        self.suspects = self.prefix + "suspects"
+        self.connection: Any = Subscriptions(self.members[0]).open("any", 10)._connection
+        self.life = " ".join(
+            self.client.info(section)[name]
+            for section, name in (("server", "run_id"), ("replication", "master_replid"))
+        )
         #: The model's number of each start, by its time.
         self.starts: dict[int, int] = {}
         self.now = 0
@@ -78,6 +88,7 @@ class Real:
 
     def close(self) -> None:
         """Leave nothing behind."""
+        self.connection.disconnect()
         keys = self.client.keys(self.prefix + "*")
         if keys:
             self.client.delete(*keys)
@@ -91,6 +102,7 @@ class Real:
         incarnations = [f"{self.prefix}incarnation:{name}" for name in self.names]
         running = [f"{self.prefix}running:{name}" for name in self.names]
         pipeline.delete(self.record, self.hearts, self.waiting, self.handed, self.aside, *incarnations, *running)
+        pipeline.delete(self.suspects)
         record = state.record
         if record is not None and record.state == "damaged":
             pipeline.set(self.record, DAMAGED)
@@ -105,15 +117,20 @@ class Real:
             if state.handed[number]:
                 pipeline.zadd(self.handed, {self.names[number]: self._now()})
             kind, mark = state.hearts[number]
-            # No beat of this millisecond has the deadline of one that was silent.
-            lives = self._now() + TTL_MS - (1000 if kind == "silent" else 0)
-            deadline = {"expired": EXPIRED, "proven": PROVEN}.get(kind, lives)
+            # No beat of this millisecond has the deadline of one that was noted.
+            lives = self._now() + TTL_MS - (1000 if state.noted[number] else 0)
+            deadline = {"expired": EXPIRED, "proven": PROVEN, "gone": PROVEN}.get(kind, lives)
             if kind != "none":
                 pipeline.zadd(self.hearts, {self.names[number]: deadline + mark})
                 pipeline.hset(incarnations[number], "instance", "i")
-            if kind == "silent":
-                asked = {"asked": 1, "asked_again": 1, "asked_at": deadline, "patience": 1}
-                pipeline.hset(incarnations[number], mapping=asked)
+            if kind == "gone":
+                pipeline.zadd(self.hearts, {f"*until:{self.names[number]}": -lives})
+            if state.entered[number] or state.noted[number]:
+                life = self.life if state.entered[number] else "of another server"
+                entered = {"life": life, "seen": 1, "patience": PATIENCE_MS, "instance": "i"}
+                pipeline.hset(incarnations[number], mapping=entered)
+            if state.noted[number]:
+                pipeline.hset(self.suspects, self.names[number], f"1 {deadline + mark:.17g} 1 i")
         if state.last:
             pipeline.zadd(self.hearts, {"*last": self._now()})
         if state.aside:
@@ -163,28 +180,35 @@ class Real:
         pipeline.hget(self.aside, MESSAGE)
         for name in self.names:
             pipeline.zscore(f"{self.prefix}running:{name}", MESSAGE)
-            pipeline.hmget(f"{self.prefix}incarnation:{name}", "asked_again", "asked_at")
+            pipeline.hmget(f"{self.prefix}incarnation:{name}", "life", "seen")
+            pipeline.hget(self.suspects, name)
         (seconds, micro), raw, pttl, deadline, scores, handed, aside, *rest = pipeline.execute()
         self.now = seconds * 1000 + micro // 1000
         hearts = {member.decode(): score for member, score in scores}
         state = Redis(
             record=self._decoded(raw),
             waiting="" if deadline is None else "due" if deadline <= self.now else "later",
-            running=tuple(score is not None for score in rest[0::2]),
-            hearts=tuple(self._heart(hearts.get(name), rest[2 * i + 1]) for i, name in enumerate(self.names)),
+            running=tuple(score is not None for score in rest[0::3]),
+            hearts=tuple(self._heart(hearts.get(name), hearts.get(f"*until:{name}", 0)) for name in self.names),
             handed=tuple(name.encode() in handed for name in self.names),
             aside=aside is not None,
             last="*last" in hearts,
+            entered=tuple(life == self.life.encode() for life, _ in rest[1::3]),
+            noted=tuple(
+                note is not None
+                and note.decode().split()[1:3] == [f"{hearts.get(name, 0):.17g}", (seen or b"").decode()]
+                for name, (_, seen), note in zip(self.names, rest[1::3], rest[2::3], strict=True)
+            ),
         )
         return state, {-2: "gone", -1: "never"}.get(pttl, "later" if pttl > A_WEEK - 60_000 else "soon")
 
-    def _heart(self, score: float | None, asked: list[bytes | None]) -> Heart:
+    def _heart(self, score: float | None, until: float) -> Heart:
         if score is None:
             return Heart("none")
-        again, at = asked
         if score > self.now:
-            return Heart("silent" if again and at and int(at) == int(score) else "fresh", score % 1)
-        return Heart("proven" if score < 100 else "expired", score % 1)
+            return Heart("fresh", score % 1)
+        kind = "expired" if score >= 100 else "gone" if -until > self.now else "proven"
+        return Heart(kind, score % 1)
 
     def _decoded(self, raw: bytes | None) -> Record | None:
         if raw is None:
@@ -226,16 +250,13 @@ class Real:
     # The world, where no script stands for it.
 
     def pass_time(self, state: Redis) -> None:
-        """What needs no script: heartbeats expire, questions go unanswered, deadlines come, a record is damaged."""
+        """What needs no script: heartbeats expire, doubts end, deadlines come, a record is damaged."""
         for number, (kind, mark) in enumerate(state.hearts):
             name = self.names[number]
             if kind == "expired":
                 self.client.zadd(self.hearts, {name: EXPIRED + mark})
-            elif kind == "silent":
-                deadline = int(self.client.zscore(self.hearts, name)) - 1000
-                self.client.zadd(self.hearts, {name: deadline + mark})
-                asked = {"asked": 1, "asked_again": 1, "asked_at": deadline, "patience": 1}
-                self.client.hset(f"{self.prefix}incarnation:{name}", mapping=asked)
+            if kind in ("expired", "proven"):
+                self.client.zadd(self.hearts, {f"*until:{name}": LONG_AGO}, xx=True)
         if state.waiting == "due":
             self.client.zadd(self.waiting, {MESSAGE: 1})
         if state.record and state.record.state == "damaged":
@@ -434,6 +455,28 @@ class Real:
 
     def _attest(self, me: int) -> Any:
         return self._me(me, 0).attest()
+
+    def _enter(self, me: int, mark: float, subscribed: bool) -> Any:
+        registry = self._me(me, mark)
+        self._subscribe(registry.keys.channel(registry.me), subscribed)
+        return registry.enter(patience=PATIENCE_MS / 1000, anew=True)
+
+    def _suspect(self, me: int, other: int, seen: tuple[bool, bool], over: bool) -> Any:
+        registry, name, since = self.members[me], self.names[other], 0
+        channels = (registry.keys.channel(registry.me), registry.keys.channel(name), registry.keys.probe(registry.me))
+        for channel, subscribed in zip(channels, (*seen, over), strict=True):
+            self._subscribe(channel, subscribed)
+        self.client.hset(f"{self.prefix}incarnation:{registry.me}", "seen", 1)  # it entered long ago
+        note = self.client.hget(self.suspects, name)
+        if over and note:
+            since = 1
+            self.client.hset(self.suspects, name, b"1 " + note.partition(b" ")[2])
+        return registry.suspect(name, since).seen.value
+
+    def _subscribe(self, channel: str, subscribed: bool) -> None:
+        self.connection.send_command("SUBSCRIBE" if subscribed else "UNSUBSCRIBE", channel)
+        while self.connection.read_response()[0] == b"message":
+            pass  # a hint to one whose message was taken
 
     def _prove(self, dead: int) -> Any:
         incarnation = DeadIncarnation(self.names[dead], "", "", "", "", "", [])

@@ -66,7 +66,7 @@ class Record(NamedTuple):
 
 
 class Heart(NamedTuple):
-    """A heartbeat: none, fresh, silent (fresh, but asked twice without an answer), expired, or proven (dead)."""
+    """A heartbeat: none, fresh, expired, gone (dead, but it may still be back), or proven (dead)."""
 
     kind: str
     #: What its deadline has more: `DRAINING`, `DOUBTED`, both or neither.
@@ -88,6 +88,10 @@ class Redis(NamedTuple):
     aside: bool
     #: Whether Redis knows when anybody last beat.  If not, nobody is judged by a heartbeat.
     last: bool
+    #: Who has entered on the server as it is now.
+    entered: tuple[bool, ...]
+    #: Of whom it is noted that no connection was seen, and who has not shown itself since.
+    noted: tuple[bool, ...]
 
 
 class Call(NamedTuple):
@@ -97,10 +101,11 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
 
 
-def fresh_redis(incarnations: int) -> Redis:
+def fresh_redis(incarnations: int, *, entered: bool = False) -> Redis:
     """Nothing but living incarnations."""
     nobody = (False,) * incarnations
-    return Redis(None, "", nobody, (Heart("fresh"),) * incarnations, nobody, aside=False, last=True)
+    hearts, all_entered = (Heart("fresh"),) * incarnations, (entered,) * incarnations
+    return Redis(None, "", nobody, hearts, nobody, aside=False, last=True, entered=all_entered, noted=nobody)
 
 
 # What the scripts have in common.
@@ -111,20 +116,25 @@ def put(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
     return values[:at] + (value,) + values[at + 1 :]
 
 
+def with_heart(redis: Redis, who: int, heart: Heart) -> Redis:
+    """Another heartbeat: a suspicion of before does not hold."""
+    return redis._replace(hearts=put(redis.hearts, who, heart), noted=put(redis.noted, who, False))
+
+
 def beat_of(redis: Redis, me: int, mark: float) -> tuple[bool, bool, Redis]:
     """The heartbeat that every own script brings: whether it was trusted, whether it was known at all."""
     kind, had = redis.hearts[me]
-    known = kind in ("fresh", "silent") and had % 0.5 == 0
+    known = kind == "fresh" and had % 0.5 == 0
     mark = max(mark, had - had % DRAINING)
-    return known, kind != "none", redis._replace(hearts=put(redis.hearts, me, Heart("fresh", mark)), last=True)
+    return known, kind != "none", with_heart(redis, me, Heart("fresh", mark))._replace(last=True)
 
 
 def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
     """Whether it is believed to live; one whose heartbeat is missing gets a new one."""
     kind = redis.hearts[who].kind
     if kind == "none":
-        return True, redis._replace(hearts=put(redis.hearts, who, Heart("fresh")))
-    return kind in ("fresh", "silent") or (kind == "expired" and not redis.last), redis
+        return True, with_heart(redis, who, Heart("fresh"))
+    return kind == "fresh" or (kind == "expired" and not redis.last), redis
 
 
 def save(redis: Redis, record: Record) -> Redis:
@@ -159,9 +169,19 @@ def would_be_convicted(record: Record) -> bool:
     return bool(record.alone) and record.crashes + 1 > record.limit
 
 
+def is_convicted(record: Record, drained: bool) -> bool:
+    return would_be_convicted(record) and (not drained or record.limit == ONCE)
+
+
+def is_spared(redis: Redis, record: Record, dead: int) -> bool:
+    """Whether it would be convicted by a death that may be none."""
+    kind, mark = redis.hearts[dead]
+    return kind == "gone" and is_convicted(record, mark >= DRAINING)
+
+
 def charge(record: Record, drained: bool) -> tuple[bool, Record]:
     """One death more; whether it convicts."""
-    convicted = would_be_convicted(record) and (not drained or record.limit == ONCE)
+    convicted = is_convicted(record, drained)
     return convicted, record._replace(alone=0, drains=record.drains + drained, crashes=record.crashes + (not drained))
 
 
@@ -306,6 +326,7 @@ def start(
             return answer("ending"), redis
     else:
         alive, redis = believed(redis, record.owner)
+        alive = alive or is_spared(redis, record, record.owner)
     if alive or not same:
         redis = save(redis, record._replace(contended=1))
         if same and here != "handed_back":
@@ -576,24 +597,42 @@ def attest(redis: Redis, me: int) -> tuple[Any, Redis]:
     kind, mark = redis.hearts[me]
     if kind == "none":
         return False, redis
-    trusted = kind in ("fresh", "silent") and mark % 0.5 == 0
+    trusted = kind == "fresh" and mark % 0.5 == 0
     kept = mark - mark % DRAINING + (0.0 if trusted else DOUBTED)
-    return True, redis._replace(hearts=put(redis.hearts, me, Heart("fresh", kept)), last=True)
+    return True, with_heart(redis, me, Heart("fresh", kept))._replace(last=True)
 
 
 def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
     kind, mark = redis.hearts[dead]
     if kind in ("none", "proven"):
         return False, redis
-    return True, redis._replace(hearts=put(redis.hearts, dead, Heart("proven", mark)))
+    # One that is gone is not in doubt any more.
+    return True, with_heart(redis, dead, Heart("proven", mark))
 
 
 def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
     alive, redis = believed(redis, dead)
-    if alive or redis.running[dead]:
+    if alive or redis.hearts[dead].kind == "gone" or redis.running[dead]:
         return False, redis
-    hearts = put(redis.hearts, dead, Heart("none"))
-    return True, redis._replace(hearts=hearts, last=redis.last and any(heart.kind != "none" for heart in hearts))
+    redis = with_heart(redis, dead, Heart("none"))._replace(entered=put(redis.entered, dead, False))
+    return True, redis._replace(last=redis.last and any(heart.kind != "none" for heart in redis.hearts))
+
+
+def enter(redis: Redis, me: int, mark: float, subscribed: bool) -> tuple[Any, Redis]:
+    """`subscribed`: whether the server sees that it is."""
+    _, _, redis = beat_of(redis, me, mark)
+    return subscribed, redis._replace(entered=put(redis.entered, me, subscribed))
+
+
+def suspect(redis: Redis, me: int, other: int, seen: tuple[bool, bool], over: bool) -> tuple[Any, Redis]:
+    """`seen`: whether the server sees a subscription of each; `over`: the patience is, and a connection was opened."""
+    if not seen[0] or not redis.entered[me]:
+        return "lost", redis
+    if seen[1] or redis.hearts[other].kind != "fresh" or not redis.entered[other]:
+        return "present" if seen[1] else "unseeable", redis._replace(noted=put(redis.noted, other, False))
+    if not redis.noted[other] or not over:
+        return "absent", redis._replace(noted=put(redis.noted, other, True))
+    return "gone", with_heart(redis, other, Heart("gone", redis.hearts[other].mark))
 
 
 # Recovery.
@@ -619,6 +658,8 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
         return "to_claim", redis
     if record.state != "running" or record.owner != dead:
         return "gone", unlist(redis, dead)
+    if is_spared(redis, record, dead):
+        return "busy", redis
     convicted, record = charge(record, redis.hearts[dead].mark >= DRAINING)
     was_put_off = record.copy == NO_COPY
     if (convicted or record.tailored) and (held or was_put_off):
@@ -635,7 +676,6 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
     alive = False
     if dead != NOBODY:
         alive, redis = believed(redis, dead)
-    silent = alive and redis.hearts[dead].kind == "silent" and redis.last
     record = redis.record
     answer, died = "gone", False
     if record is None:
@@ -644,7 +684,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         redis, record, answer = redis._replace(record=None, aside=True), None, "aside"
     elif record.state == "running":
         if dead != NOBODY and record.owner == dead:
-            answer = "alive" if alive and (not silent or would_be_convicted(record)) else "claimed"
+            answer = "alive" if alive or is_spared(redis, record, dead) else "claimed"
     elif record.state in WAITING:
         due = redis.waiting != "later"
         if record.state != "recovering":
@@ -670,12 +710,8 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         return "deadly", unlist(redis._replace(record=None, aside=True, waiting=""), dead)
     if record.state == "running":
         record = record._replace(generation=record.generation + 1, tries=0)
-        heart = redis.hearts[dead]
-        condemned, record = charge(record, heart.mark >= DRAINING)
+        condemned, record = charge(record, redis.hearts[dead].mark >= DRAINING)
         record = record._replace(dead_letter=int(condemned))
-        if silent:
-            doubted = heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED)
-            redis = redis._replace(hearts=put(redis.hearts, dead, doubted))
     record = record._replace(
         state="recovering",
         owner=me,
@@ -795,7 +831,7 @@ def discard(redis: Redis, force: bool) -> tuple[Any, Redis]:
 def _doubted(redis: Redis, who: int) -> Redis:
     """It has lost a message, and is to hear of it."""
     heart = redis.hearts[who]
-    return redis._replace(hearts=put(redis.hearts, who, heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED)))
+    return with_heart(redis, who, heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED))
 
 
 #: By the names of the scripts.
@@ -803,6 +839,21 @@ MODEL: dict[str, Callable[..., tuple[Any, Redis]]] = {
     function.__name__: function
     for function in (
         *(start, accompany, finish, acked, release, hand_over, put_off, hold, settle, mend),
-        *(beat, attest, prove, reap, hand_back, claim, requeued, refused, postpone, set_aside, take, discard),
+        *(
+            beat,
+            attest,
+            enter,
+            suspect,
+            prove,
+            reap,
+            hand_back,
+            claim,
+            requeued,
+            refused,
+            postpone,
+            set_aside,
+            take,
+            discard,
+        ),
     )
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .scripts import MODEL, NO_COPY, NOBODY, Call, Heart, Redis, fresh_redis, put
+from .scripts import MODEL, NO_COPY, NOBODY, Call, Heart, Redis, fresh_redis, put, with_heart
 
 __all__ = ["Bounds", "Step", "World", "first_world", "steps"]
 
@@ -27,8 +27,12 @@ class Bounds(NamedTuple):
     workers: int = 2
     #: How often a worker is killed at any step.
     crashes: int = 1
-    #: How often a living one is taken for dead: its heartbeat expires, or it does not answer.
+    #: How often a living one is taken for dead: its heartbeat expires, or it is not back within its patience.
     alarms: int = 0
+    #: How often the connection of a living one is closed.
+    cuts: int = 0
+    #: How often the server is another one: all connections are closed, and nobody has entered there.
+    restarts: int = 0
     #: How often the broker takes a delivery back from a living worker, and delivers it again.
     redeliveries: int = 0
     #: How often the actor fails.
@@ -54,7 +58,7 @@ class Bounds(NamedTuple):
     tailored: bool = False
     #: Whether a message may have company in its process.
     company: bool = False
-    #: How a death may be known: its heartbeat has ``expired``; it is ``proven``; it was asked, and is ``silent``.
+    #: How a death may be known: its heartbeat has ``expired``; it is ``proven``; its connection is closed: ``gone``.
     evidence: tuple[str, ...] = ("expired",)
     #: How many copies a worker may have in memory.
     prefetch: int = 1
@@ -130,6 +134,10 @@ class Worker(NamedTuple):
     revived: bool = False
     #: It was ever taken for dead while it lived: what it runs from then on may run elsewhere.
     suspected: bool = False
+    #: Redis sees its subscription.
+    connected: bool = True
+    #: It has shown itself to Redis since it was first noted that no connection of it was seen.
+    shown: bool = False
     draining: bool = False
     deliveries: tuple[Delivery, ...] = ()
     #: What the broker has delivered to it, and was not told about.
@@ -169,6 +177,8 @@ class Step(NamedTuple):
 BUDGETS = (
     "crashes",
     "alarms",
+    "cuts",
+    "restarts",
     "redeliveries",
     "failures",
     "losses",
@@ -191,7 +201,7 @@ HERE = {
 }
 
 #: What a worker runs for itself: it is in doubt of what it runs if the answer is lost.
-OWN = frozenset({"start", "accompany", "finish", "release", "hand_over", "mend", "beat"})
+OWN = frozenset({"start", "accompany", "finish", "release", "hand_over", "mend", "beat", "enter"})
 
 #: A lost answer leaves a number that says so.
 UNKNOWN = 0
@@ -202,7 +212,7 @@ Scripts = Mapping[str, Callable[..., tuple[Any, Redis]]]
 def first_world(bounds: Bounds) -> World:
     """One message in its queue."""
     return World(
-        redis=fresh_redis(bounds.workers),
+        redis=fresh_redis(bounds.workers, entered="gone" in bounds.evidence),
         queue=(Copy(id=1, generation=1, origin=1, attempt=0),),
         workers=(Worker(),) * bounds.workers,
         left=tuple(getattr(bounds, name) for name in BUDGETS),
@@ -242,6 +252,8 @@ class _Steps:
             worker = world.workers[call.args[0]]
             doubting = tuple(d._replace(doubt=d.doubt or d.phase in HERE) for d in worker.deliveries)
             world = _with_worker(world, call.args[0], worker._replace(deliveries=doubting))
+        if call.script in ("suspect", "enter"):
+            world = step.after
         if call.script in ("take", "discard"):
             world = self.robbed(world, call.args[-1])._replace(discarded=step.after.discarded)
         if call.script == "finish":
@@ -568,7 +580,7 @@ class _Steps:
                 )
                 after = _with_worker(world._replace(queue=_without(world.queue, copy)), me, fetched)
                 yield Step(f"{_w(me)} fetches {_c(copy)}", None, after)
-        if world.redis.hearts[me] != Heart("fresh", _mark(worker)):
+        if world.redis.hearts[me] != Heart("fresh", _mark(worker)) or world.redis.noted[me]:
             call = Call("beat", (me, _mark(worker)))
             _, after = self.execute(me, call)
             yield Step(f"{_w(me)} beats", call, after)
@@ -577,12 +589,41 @@ class _Steps:
             call = Call("release", (me, _mark(worker), record.run, True, "let_go", record.origin))
             answer, after = self.execute(me, call)
             yield Step(f"{_w(me)} does not know what it is said to run: {answer}", call, after)
+        if "gone" in self.bounds.evidence:
+            yield from self.looks(me, worker)
         if self.can("drains") and not worker.draining:
             after = self.spent("drains", _with_worker(world, me, worker._replace(draining=True)))
             yield Step(f"{_w(me)} begins to shut down", None, after, progress=False)
         if self.can("crashes"):
-            dead = Worker(alive=False, suspected=worker.suspected, unacked=worker.unacked)
+            dead = Worker(alive=False, suspected=worker.suspected, unacked=worker.unacked, connected=False)
+            dead = dead._replace(shown=worker.shown)
             yield Step(f"{_w(me)} is killed", None, self.spent("crashes", _with_worker(world, me, dead)), False)
+
+    def looks(self, me: int, worker: Worker) -> Iterator[Step]:
+        """It subscribes, and enters; or looks at those that are not subscribed."""
+        redis = self.world.redis
+        if not worker.connected or not redis.entered[me]:
+            call = Call("enter", (me, _mark(worker), True))
+            _, after = self.execute(me, call)
+            after = _with_worker(after, me, after.workers[me]._replace(connected=True))
+            yield Step(f"{_w(me)} subscribes, and enters", call, after)
+            return
+        for number, other in enumerate(self.world.workers):
+            if other.connected or redis.hearts[number].kind != "fresh" or not redis.entered[number]:
+                continue
+            over = redis.noted[number]
+            call = Call("suspect", (me, number, (True, False), over))
+            answer, after = self.execute(me, call, own=False)
+            seen = after.workers[number]
+            if answer == "absent" and not over:
+                seen = seen._replace(shown=False)
+            if answer == "gone" and other.alive:
+                if not self.can("alarms"):
+                    continue  # it is back within its patience
+                doubting = tuple(delivery._replace(doubt=delivery.phase in HERE) for delivery in other.deliveries)
+                seen, after = seen._replace(suspected=True, deliveries=doubting), self.spent("alarms", after)
+            progress = answer != "gone" or not other.alive
+            yield Step(f"{_w(me)} looks at {_w(number)}: {answer}", call, _with_worker(after, number, seen), progress)
 
     # Recovery.
 
@@ -602,11 +643,9 @@ class _Steps:
                 yield from self.refusal(me, worker.job)
             return
         for dead, heart in enumerate(world.redis.hearts):
-            judged = heart.kind == "proven" or (heart.kind == "expired" and world.redis.last)
+            judged = heart.kind in ("proven", "gone") or (heart.kind == "expired" and world.redis.last)
             if dead != me and judged:
                 yield from self.sweep(me, dead)
-            elif dead != me and heart.kind == "silent" and world.redis.running[dead]:
-                yield self.claim(me, Job("claim", dead))
         if worker.leftover != NOBODY:
             forgotten = worker._replace(leftover=NOBODY)
             call = Call("claim", (me, worker.leftover, True))
@@ -715,8 +754,7 @@ class _Steps:
         """What comes after a claim."""
         if job.dead == NOBODY or job.kept:
             return None
-        silent = self.world.redis.hearts[job.dead].kind in ("silent", "fresh")
-        if silent:
+        if self.world.redis.hearts[job.dead].kind == "fresh":
             return None
         return Job("give" if self.with_redis else "reap", job.dead)
 
@@ -777,18 +815,29 @@ class _Steps:
         world, redis = self.world, self.world.redis
         for number, worker in enumerate(world.workers):
             heart = redis.hearts[number]
-            if heart.kind in ("fresh", "silent"):
+            if heart.kind == "fresh" and "expired" in self.bounds.evidence:
                 yield from self.not_heard(number, heart)
+            if heart.kind == "gone":
+                after = world._replace(redis=with_heart(redis, number, Heart("proven", heart.mark)))
+                yield Step(f"{_w(number)} cannot be back any more", None, after)
+            if worker.alive and worker.connected and self.can("cuts"):
+                after = self.spent("cuts", self.cut_off(world, number))
+                yield Step(f"{_w(number)}'s connection is closed", None, after, progress=False)
             if not worker.alive and "proven" in self.bounds.evidence and heart.kind not in ("none", "proven"):
                 call = Call("prove", (number,))
                 _, after = self.execute(number, call, own=False)
                 yield Step(f"{_w(number)} is seen to be gone", call, after)
             for copy in worker.unacked:
-                if not worker.alive and (not self.with_redis or heart.kind in ("none", "expired", "proven")):
+                if not worker.alive and (not self.with_redis or heart.kind in ("none", "expired", "gone", "proven")):
                     yield Step(f"the broker delivers {_c(copy)} again", None, self.redelivered(number, copy))
                 elif worker.alive and self.can("redeliveries"):
                     after = self.spent("redeliveries", self.redelivered(number, copy))
                     yield Step(f"the broker takes {_c(copy)} from {_w(number)}", None, after, progress=False)
+        if self.can("restarts"):
+            after = world._replace(redis=redis._replace(entered=(False,) * len(world.workers)))
+            for number in range(len(world.workers)):
+                after = self.cut_off(after, number)
+            yield Step("the server is another one", None, self.spent("restarts", after), progress=False)
         if redis.waiting == "later":
             after = world._replace(redis=redis._replace(waiting="due"))
             if not self.is_under_way():
@@ -807,22 +856,25 @@ class _Steps:
                     yield Step(f"an operator moves it back, as {_c(copy)}", None, moved, progress=False)
 
     def not_heard(self, number: int, heart: Heart) -> Iterator[Step]:
-        """Its heartbeat expires; or it does not answer, as long as somebody was put off for its sake."""
-        world, redis, worker = self.world, self.world.redis, self.world.workers[number]
-        kinds = ["expired"] if "expired" in self.bounds.evidence else []
-        record = redis.record
-        if "silent" in self.bounds.evidence and heart.kind == "fresh" and record and record.owner == number:
-            kinds += ["silent"] * any(copy.duplicate for copy in world.queue)
-        for kind in kinds:
-            after = world._replace(redis=redis._replace(hearts=put(redis.hearts, number, Heart(kind, heart.mark))))
-            what = "'s heartbeat expires" if kind == "expired" else " does not answer"
-            if not worker.alive:
-                yield Step(_w(number) + what, None, after)
-            elif self.can("alarms"):
-                doubting = tuple(delivery._replace(doubt=delivery.phase in HERE) for delivery in worker.deliveries)
-                suspected = worker._replace(suspected=True, deliveries=doubting)
-                after = self.spent("alarms", _with_worker(after, number, suspected))
-                yield Step(_w(number) + what + ", though it lives", None, after, progress=False)
+        """Its heartbeat expires."""
+        world, worker = self.world, self.world.workers[number]
+        after = world._replace(redis=with_heart(world.redis, number, Heart("expired", heart.mark)))
+        if not worker.alive:
+            yield Step(f"{_w(number)}'s heartbeat expires", None, after)
+        elif self.can("alarms"):
+            doubting = tuple(delivery._replace(doubt=delivery.phase in HERE) for delivery in worker.deliveries)
+            suspected = worker._replace(suspected=True, deliveries=doubting)
+            after = self.spent("alarms", _with_worker(after, number, suspected))
+            yield Step(f"{_w(number)}'s heartbeat expires, though it lives", None, after, progress=False)
+
+    @staticmethod
+    def cut_off(world: World, number: int) -> World:
+        """Its connection is closed, and it doubts what it runs."""
+        worker = world.workers[number]
+        doubting = tuple(
+            delivery._replace(doubt=delivery.doubt or delivery.phase in HERE) for delivery in worker.deliveries
+        )
+        return _with_worker(world, number, worker._replace(connected=False, deliveries=doubting))
 
     def is_under_way(self) -> bool:
         """Whether the copy that the record waits for, or what will make one, is anywhere."""
@@ -841,6 +893,8 @@ class _Steps:
         """Run a script.  If it is the worker's `own`, that hears whether it had been taken for dead."""
         answer, redis = self.scripts[call.script](self.world.redis, *call.args)
         world = self.world._replace(redis=redis)
+        if own and self.world.redis.noted[me]:
+            world = _with_worker(world, me, world.workers[me]._replace(shown=True))
         if own and not _is_trusted(self.world.redis.hearts[me]):
             worker = world.workers[me]
             doubting = tuple(d._replace(doubt=d.phase in HERE) for d in worker.deliveries)
@@ -950,7 +1004,7 @@ def _mark(worker: Worker) -> float:
 
 
 def _is_trusted(heart: Heart) -> bool:
-    return heart.kind in ("fresh", "silent") and heart.mark % 0.5 == 0
+    return heart.kind == "fresh" and heart.mark % 0.5 == 0
 
 
 def _w(number: int) -> str:

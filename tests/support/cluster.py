@@ -30,6 +30,7 @@ __all__ = ["Cluster", "standalone"]
 #: Short times, for tests that wait for a heartbeat to expire; and no evidence but that.
 FAST = {
     "PROCESSING_WATCH_PROCESSES": "false",
+    "PROCESSING_CONNECTION_TIMEOUT": "0",
     "HEARTBEAT_INTERVAL": "0.3",
     "HEARTBEAT_TTL": "1.5",
     "PROCESSING_MAX_RECOVERIES": "3",

@@ -35,7 +35,12 @@ CONTAINER = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 #: The longest that anything takes here, seconds.
 PATIENCE = 200.0
 
-DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90", "PROCESSING_WATCH_PROCESSES": "true"}
+DEFAULTS = {
+    "HEARTBEAT_INTERVAL": "30",
+    "HEARTBEAT_TTL": "90",
+    "PROCESSING_WATCH_PROCESSES": "true",
+    "PROCESSING_CONNECTION_TIMEOUT": "2",
+}
 
 
 def settings(folder: str) -> dict[str, str]:

@@ -53,6 +53,9 @@ class Link:
                 self._forward(data, sink)
         except OSError:
             pass
+        if self._proxy.keeps_open and source is self._far:
+            self.swallows = True  # the end is not passed on
+            return
         self._end()
 
     def _forward(self, data: bytes, sink: socket.socket) -> None:
@@ -100,6 +103,8 @@ class NetworkProxy:
         self.idle_limit: float | None = None
         #: Whether new connections get no answer at all: the kernel accepts them, and nobody forwards them.
         self.ignores = False
+        #: Whether a connection that the server closes stays open on the other side, and swallows what is sent on it.
+        self.keeps_open = False
         self._mutex = threading.Lock()
         self._free_at = 0.0
         self._ignored: list[socket.socket] = []

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: MIT
 """How soon the messages of a killed process run again, at default settings, by who notices.
 
-``python -m tests.support.quick_deaths --rounds 50 [--by siblings|witness|challenge] [--rabbitmq]``
+``python -m tests.support.quick_deaths --rounds 50 [--by siblings|witness] [--rabbitmq]``
 
 siblings   ``dramatiq -p 4``: one process is killed, the others see it.
 witness    ``-p 1`` and its heartbeat process; the rest is done by another ``dramatiq``, which sees nothing of the host.
-challenge  a whole host is lost, and Dramatiq's maintenance or RabbitMQ delivers its message again: seconds from that
-           delivery, less two challenges.
+
+A host that is lost as a whole: ``tests.support.lost_hosts``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from .cluster import Cluster, standalone
 from .history import Event, History
@@ -31,7 +29,12 @@ from .rabbitmq import shared
 
 __all__ = ["KINDS"]
 
-DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90", "PROCESSING_WATCH_PROCESSES": "true"}
+DEFAULTS = {
+    "HEARTBEAT_INTERVAL": "30",
+    "HEARTBEAT_TTL": "90",
+    "PROCESSING_WATCH_PROCESSES": "true",
+    "PROCESSING_CONNECTION_TIMEOUT": "2",
+}
 
 
 def kill_one_of_four(cluster: Cluster, rounds: int, seed: int) -> list[float]:
@@ -73,7 +76,7 @@ def kill_one_with_a_witness(cluster: Cluster, rounds: int, seed: int) -> list[fl
         worker = cluster.worker(PROCESSING_HEARTBEAT="process")
         cluster.wait(lambda ks=keys: history.keys("start") >= set(ks), what="it runs 8 messages")
         victim = _pids(history, worker.group)[0]
-        cluster.wait(lambda v=victim: _patience(cluster, v) == 2.0, what="its heartbeat process beats")
+        cluster.wait(lambda: _subscribed(cluster) == [2], what="its heartbeat process is there")
         other = cluster.worker(PROCESSING_WATCH_PROCESSES="false")
         seconds.append(_kill_and_wait(cluster, victim, keys))
         Path(gate).touch()
@@ -83,43 +86,7 @@ def kill_one_with_a_witness(cluster: Cluster, rounds: int, seed: int) -> list[fl
     return seconds
 
 
-def lose_a_host(cluster: Cluster, rounds: int, seed: int) -> list[float]:
-    """A worker and its heartbeat process are killed together; its message is delivered again by Dramatiq's maintenance.
-
-    Every other round is with a heartbeat thread.
-
-    Returns: for each round, seconds from the delivery to the first line of the re-run, less two challenges.
-    """
-    history, seconds = cluster.history, []
-    settings = {"TEST_HEARTBEAT_TIMEOUT": "1000", "TEST_MAINTENANCE_CHANCE": "1000000"}
-    for number in range(rounds):
-        kind, timeout = ("process", 2.0) if number % 2 == 0 else ("thread", 10.0)
-        key, gate = f"{number}", str(cluster.folder / f"gate-{number}")
-        blind: dict[str, Any] = {"PROCESSING_HEARTBEAT": kind, "PROCESSING_WATCH_PROCESSES": "false", **settings}
-        cluster.app.gated.send(key, gate)
-        worker = cluster.worker(threads=1, **blind)
-        cluster.wait(lambda k=key: k in history.keys("start"), what="it runs")
-        victim = _pids(history, worker.group)[0]
-        cluster.wait(lambda v=victim, t=timeout: _patience(cluster, v) == t, what="it can be asked")
-        other = cluster.worker(threads=1, **blind)
-        worker.pause()  # or it says that its heartbeat process is gone, and wants more time to answer
-        for children in Path(f"/proc/{victim}/task").glob("*/children"):
-            for child in children.read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-        worker.kill()
-        cluster.wait(lambda k=key: _starts(history, k)[1:], timeout=60, what="it runs again")
-        line = next(line for line in other.output().splitlines() if "it is running already" in line)
-        delivered = datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").timestamp()
-        again = _starts(history, key)[1]
-        print(f"{kind}: {again.at - delivered:.2f} s, two challenges are {2 * timeout:.0f} s", flush=True)
-        seconds.append(again.at - delivered - 2 * timeout)
-        Path(gate).touch()
-        cluster.wait(lambda k=key: k in history.keys("end"), what="it completes")
-        other.stop()
-    return seconds
-
-
-KINDS = {"siblings": kill_one_of_four, "witness": kill_one_with_a_witness, "challenge": lose_a_host}
+KINDS = {"siblings": kill_one_of_four, "witness": kill_one_with_a_witness}
 
 
 def _kill_and_wait(cluster: Cluster, victim: int, keys: list[str], gate: Path | None = None) -> float:
@@ -138,14 +105,10 @@ def _kill_and_wait(cluster: Cluster, victim: int, keys: list[str], gate: Path | 
     return again()[0].at - killed
 
 
-def _starts(history: History, key: str) -> list[Event]:
-    return [event for event in history.events("start") if event.key == key]
-
-
-def _patience(cluster: Cluster, pid: int) -> float:
-    """How long a worker process says that it may take to answer, seconds."""
-    incarnations = [cluster.client.hgetall(key) for key in cluster.client.keys(cluster.prefix + "incarnation:*")]
-    return max((float(said[b"patience"]) / 1000 for said in incarnations if said[b"pid"] == b"%d" % pid), default=0.0)
+def _subscribed(cluster: Cluster) -> list[int]:
+    """How many processes of each incarnation are subscribed."""
+    names = [key.decode().rpartition(":")[2] for key in cluster.client.keys(cluster.prefix + "incarnation:*")]
+    return [count for _, count in cluster.client.pubsub_numsub(*(f"{cluster.prefix}in:{name}" for name in names))]
 
 
 def _pids(history: History, group: int) -> list[int]:

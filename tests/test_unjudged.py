@@ -1,0 +1,277 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The living are never declared dead by their connections, as long as they can come back within their patience."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from .support.cluster import Cluster
+from .support.history import History
+from .support.network import FailoverPair, through
+from .support.network_proxy import NetworkProxy
+from .support.servers import RedisServer
+from .support.workers import WorkerProcess
+
+MakeCluster = Callable[..., Cluster]
+
+#: The default heartbeat, so that it decides nothing here.
+DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90", "PROCESSING_CONNECTION_TIMEOUT": "2"}
+
+#: Longer than one has to be connected before it judges others, milliseconds.
+QUALIFIED = 6500
+
+#: How long anything may take on a machine that is slow, seconds.
+SOON = 90
+
+
+class Living:
+    """Two workers, one of which runs a message, and each of which can judge the other."""
+
+    def __init__(self, made: Cluster, admin: Callable[[], Any], *, env: dict[str, str]) -> None:
+        self.made, self.admin, self.env = made, admin, env
+        self.workers: list[WorkerProcess] = []
+
+    def start(self, **first: str) -> Living:
+        """Start them; `first`: what the first one has otherwise."""
+        self.made.app.gated.send("m", str(self.gate))
+        for own in (first, {}):
+            self.workers.append(self.made.worker(threads=1, env={**self.env, **own}))
+            self.made.wait(lambda: self.made.history.count("start") == 1, timeout=SOON, what="it runs")
+        self.can_judge()
+        return self
+
+    @property
+    def gate(self) -> Path:
+        return self.made.folder / "gate"
+
+    def can_judge(self) -> None:
+        """Wait until each can judge the other."""
+        self.made.wait(lambda: self._seen_for() > QUALIFIED, timeout=SOON, what="both are qualified")
+
+    def are_back(self) -> None:
+        """Wait until both are subscribed, and have entered on the server as it is."""
+        self.made.wait(self._are_seen, timeout=SOON, what="both are back")
+
+    def nobody_was_judged(self) -> None:
+        """Both go on, and the message does not run again."""
+        self.are_back()
+        client = self.admin()
+        died = [fields for _, fields in client.xrange(f"{self.made.prefix}history") if fields[b"event"] == b"died"]
+        assert died == []
+        self.gate.touch()
+        self.made.wait(lambda: self.made.history.count("end") == 1, timeout=SOON, what="it ends")
+        assert self.made.history.count("start") == 1
+        for worker in self.workers:
+            assert "is dead" not in worker.output()
+
+    def loses_subscription(self, client: Any = None) -> None:
+        """One of the two: the server closes it."""
+        client = client or self.admin()
+        first = client.execute_command("CLIENT", "LIST", "TYPE", "pubsub")
+        line = first[0] if isinstance(first, list) else first
+        ident = line["id"] if isinstance(line, dict) else line.decode().split()[0].partition("=")[2]
+        client.execute_command("CLIENT", "KILL", "ID", ident)
+
+    def _said(self) -> list[dict[bytes, bytes]]:
+        client = self.admin()
+        try:
+            return [client.hgetall(key) for key in client.keys(f"{self.made.prefix}incarnation:*")]
+        except redis.RedisError:
+            return []
+
+    def _seen_for(self) -> int:
+        """For how long both have been connected, milliseconds; 0: not both are."""
+        client, said = self.admin(), self._said()
+        seconds, _ = client.time()
+        if len(said) != 2 or not all(b"life" in one for one in said):
+            return 0
+        return int(seconds * 1000 - max(int(one[b"seen"]) for one in said))
+
+    def _are_seen(self) -> bool:
+        client, said = self.admin(), self._said()
+        try:
+            life = " ".join((client.info("server")["run_id"], client.info("replication")["master_replid"]))
+            channels = [f"{self.made.prefix}in:{key.decode().rpartition(':')[2]}" for key in self._keys(client)]
+            counts = [count for _, count in client.pubsub_numsub(*channels)]
+        except redis.RedisError:
+            return False
+        return len(said) == 2 and all(one.get(b"life") == life.encode() for one in said) and all(counts)
+
+    def _keys(self, client: Any) -> list[bytes]:
+        keys: list[bytes] = client.keys(f"{self.made.prefix}incarnation:*")
+        return keys
+
+
+@pytest.fixture
+def server(server_binary: str, tmp_path: Path) -> Iterator[RedisServer]:
+    slow = ["--enable-debug-command", "local"]
+    server = RedisServer(server_binary, tmp_path / "redis", persistent=True, args=slow).start()
+    yield server
+    server.resume()
+    server.kill()
+
+
+@pytest.fixture
+def living(cluster: MakeCluster, server: RedisServer) -> Living:
+    """Not started yet."""
+    made = cluster(TEST_BROKER_URL=server.url, **DEFAULTS)
+    return Living(made, server.client, env={})
+
+
+@pytest.mark.parametrize("how", ["in order", "killed"])
+def test_a_restart_of_the_server(living: Living, server: RedisServer, how: str) -> None:
+    """With its data."""
+    living.start()
+    if how == "killed":
+        server.kill()
+    else:
+        server.stop()
+    server.start()
+    living.nobody_was_judged()
+
+
+def test_failovers_there_and_back(cluster: MakeCluster, server_binary: str, tmp_path: Path) -> None:
+    """A demoted server that is promoted again has the run id of before."""
+    pair = FailoverPair(server_binary, tmp_path / "pair").start()
+    try:
+        one, two = pair.proxy(), pair.proxy()
+        made = cluster(TEST_BROKER_URL=pair.url, **DEFAULTS)
+        living = Living(made, lambda: redis.Redis(port=pair.primary.port), env=through(made.env, one))
+        living.start(**through(made.env, two))
+        for _ in range(2):
+            pair.fail_over()
+            for proxy in (one, two):
+                proxy.reset()
+            living.are_back()
+            living.can_judge()
+            pair.wait_ready()
+        living.nobody_was_judged()
+    finally:
+        pair.kill()
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub", "both", "one"])
+def test_connections_that_the_server_closes(living: Living, server: RedisServer, kind: str) -> None:
+    """``CLIENT KILL``, again and again."""
+    living.start()
+    for _ in range(5):
+        client: Any = server.client()
+        for each in ("normal", "pubsub") if kind == "both" else (kind,):
+            if each == "one":
+                living.loses_subscription()
+            else:
+                client.execute_command("CLIENT", "KILL", "TYPE", each, "SKIPME", "yes")
+        living.are_back()
+    living.nobody_was_judged()
+
+
+def test_a_closed_connection_of_which_the_worker_is_not_told(living: Living, server: RedisServer) -> None:
+    """A proxy swallows the end: the worker's own look does not count it any more."""
+    proxy = NetworkProxy(server.port)
+    try:
+        living.start(**through(living.made.env, proxy))
+        proxy.keeps_open = True
+        client: Any = server.client()
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        living.nobody_was_judged()
+    finally:
+        proxy.close()
+
+
+def test_a_proxy_that_is_down_for_a_second_and_a_half(living: Living, server: RedisServer) -> None:
+    """That of one worker: the other one can judge it all the time."""
+    proxy = NetworkProxy(server.port)
+    try:
+        living.start(**through(living.made.env, proxy))
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            proxy.reset()
+            time.sleep(0.01)
+        living.nobody_was_judged()
+    finally:
+        proxy.close()
+
+
+def test_a_server_that_takes_no_more_connections(living: Living, server: RedisServer) -> None:
+    """One cannot subscribe again, beats by the connection that it has, and is not declared dead."""
+    living.start()
+    client: Any = server.client()
+    client.config_set("maxclients", 1)
+    living.loses_subscription(client)
+    time.sleep(6)  # three times its patience
+    client.config_set("maxclients", 1000)
+    living.nobody_was_judged()
+
+
+def test_a_server_that_pauses_its_clients(living: Living, server: RedisServer) -> None:
+    """While one is about to subscribe again."""
+    living.start()
+    client: Any = server.client()
+    client.execute_command("CLIENT", "PAUSE", "5000", "ALL")
+    living.loses_subscription()
+    living.nobody_was_judged()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 1.2])
+def test_a_server_whose_every_pass_is_slow(living: Living, server: RedisServer, seconds: float) -> None:
+    """A look takes one pass, and to come back takes several."""
+    living.start()
+    over = threading.Event()
+
+    def slow() -> None:
+        client: Any = redis.Redis(port=server.port, socket_timeout=20)
+        while not over.is_set():
+            client.execute_command("DEBUG", "SLEEP", str(seconds))
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    try:
+        time.sleep(3 * seconds)  # its slowness has been seen by then, in the looks
+        living.loses_subscription()
+        time.sleep(10 * seconds + 3)
+    finally:
+        over.set()
+        thread.join()
+    living.nobody_was_judged()
+
+
+def test_a_suspended_process(living: Living) -> None:
+    """Its connections stay: its heartbeat decides."""
+    living.start()
+    living.workers[0].pause()
+    time.sleep(6)  # three times its patience
+    living.workers[0].resume()
+    living.nobody_was_judged()
+
+
+def test_a_call_that_holds_the_gil_beside_a_cut_connection(
+    living: Living, server: RedisServer, history: History, tmp_path: Path
+) -> None:
+    """Its heartbeat's process comes back in its place."""
+    proxy = NetworkProxy(server.port)
+    made = living.made
+    try:
+        starved = made.worker(threads=1, env={**through(made.env, proxy), "PROCESSING_HEARTBEAT": "process"})
+        made.app.starving.send("m", 60, str(tmp_path / "gate"))
+        made.wait(lambda: history.count("start") == 1, timeout=SOON, what="it runs")
+        other = made.worker(threads=1)
+        living.can_judge()
+        for _ in range(3):
+            proxy.reset()
+            time.sleep(2)
+        living.are_back()
+        (tmp_path / "gate.fed").touch()
+        (tmp_path / "gate").touch()
+        made.wait(lambda: history.count("end") == 1, timeout=SOON, what="it ends")
+        assert history.count("start") == 1
+        assert "is dead" not in starved.output() + other.output()
+    finally:
+        proxy.close()
