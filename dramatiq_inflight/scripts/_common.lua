@@ -223,8 +223,8 @@ local function resume(heartbeats, now, ttl, last)
     end
 end
 
--- Says whether it was known (0: it had been declared dead, or has lost a message; -1: it is new, or was reaped, or Redis
--- has lost its data), and whether Redis had heard of it at all.
+-- Says whether it was known (0: it had been declared dead, or has lost a message; -1: it is new, or was reaped, or
+-- Redis has lost its data), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
     local deadline, last = scores[1], scores[2]

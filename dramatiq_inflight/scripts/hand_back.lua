@@ -8,8 +8,8 @@
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
 --       5 me   6... message id, '1' if the broker still holds its copy, ... (a pair for each record)
 -- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
---       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it, or it waits for certainty), gone, or later (not looked
---       at: the payloads before it are enough for one script)}
+--       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it, or it waits for certainty),
+--       gone, or later (not looked at: the payloads before it are enough for one script)}
 --
 -- I2: the payload stays, with a deadline. I5: the generation stays. I8: right without the lock.
 

@@ -5,8 +5,8 @@
 --
 -- KEYS  1 waiting   2... records
 -- ARGV  1 me   2 first wait ms (doubles with every try)   3 longest wait ms
---       4... message id, generation, and why: refused (this very message), away (the broker is), left_over (its recoverer
---       shuts down in the middle), or untried, ...; the last two are due at once, for anybody
+--       4... message id, generation, and why: refused (this very message), away (the broker is), left_over (its
+--       recoverer shuts down in the middle), or untried, ...; the last two are due at once, for anybody
 -- returns for each record: refused, or fenced (it is not ours any more: the copy was started, or claimed)
 --
 -- It stays on the list of what the dead worker ran: that worker is not forgotten before all that it ran is put back.
