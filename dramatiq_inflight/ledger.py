@@ -12,6 +12,7 @@ from dramatiq.logging import get_logger
 
 from .errors import MessageLost
 from .lease import Lease
+from .marks import Copy
 from .outcomes import Finished, Mended
 from .registry import Registry
 from .scripting import NotSent
@@ -169,7 +170,7 @@ class Ledger:
             contended=entry.contended or entry.may_run_again,
             consumed=not entry.may_run_again,
             dead_lettered=entry.dead_lettered,
-            origin=copy.origin,
+            copy=copy,
         )
 
     def _finds_run(self, entry: Entry) -> bool:
@@ -332,7 +333,8 @@ class Ledger:
         for message_id, (run, origin) in runs.items():
             if self._strangers.get(message_id) == (run, origin):
                 self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
-                self.registry.release(message_id, run, contended=True, consumed=False, origin=origin)
+                copy = Copy(message_id, 0, origin, "", False, "", "")
+                self.registry.release(message_id, run, contended=True, consumed=False, copy=copy)
         self._strangers = runs
 
     def _see_deliveries(self, running: list[Entry]) -> None:

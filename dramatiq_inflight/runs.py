@@ -119,7 +119,7 @@ class Runs(Scripting):
     def mend(
         self,
         copy: Copy,
-        encode: Callable[[], bytes],
+        payload: bytes | Callable[[], bytes],
         *,
         run: int,
         limit: int | str,
@@ -136,7 +136,7 @@ class Runs(Scripting):
         One round trip where the record says so already; two where it is to be written.
 
         Parameters:
-          encode: Encodes the message; called only if the record is to be written.
+          payload: The encoded message, or what encodes it; called only if the record is to be written.
           run: As `start` gave it; 0 if its answer was lost.
           crashes, drains: As they were when this run started: what it was charged with since is taken back.
           acked: Whether the broker was told already that its copy is done with.
@@ -153,7 +153,8 @@ class Runs(Scripting):
         for _ in range(3):  # the second answer may have come too late
             if reply[0] != b"again":
                 break
-            reply = self._own("mend", keys, [*args, encode(), reply[2], flag(not acked), copy.tries])
+            payload = payload if isinstance(payload, bytes) else payload()
+            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked), copy.tries])
         return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
     def finish(
@@ -207,14 +208,16 @@ class Runs(Scripting):
         contended: bool,
         consumed: bool = True,
         dead_lettered: bool = False,
-        origin: str = "",
+        copy: Copy | None = None,
     ) -> Finished:
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.
 
         Parameters:
           consumed: False: it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
+          copy: The copy that ran; None: whichever it was.
         """
+        origin = copy.origin if copy is not None else ""
         state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
         reply = self._own(
             "release",

@@ -62,7 +62,7 @@ GRAPH = {
     "interventions": {"looking", "orphans", "records", "scripting", "words"},
     "keys": set(),
     "lease": {"bell", "moment", "table"},
-    "ledger": {"errors", "lease", "outcomes", "registry", "scripting", "table", "wire"},
+    "ledger": {"errors", "lease", "marks", "outcomes", "registry", "scripting", "table", "wire"},
     "looking": {"records", "scripting"},
     "making": {"incident", "marks", "outcomes", "policy", "records"},
     "marks": set(),

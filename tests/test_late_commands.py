@@ -22,6 +22,7 @@ from dramatiq_inflight.registry import Registry
 from .support.lab import Lab, copy_of, payload_of
 
 FIRST = copy_of("m", origin="o1")
+FOURTH = dataclasses.replace(FIRST, origin="o4", broker_copy_id="o4")
 RETRY = dataclasses.replace(FIRST, origin="o2", broker_copy_id="o2")
 
 
@@ -52,7 +53,7 @@ class Scene:
         return self.lab.mend(self.a, FIRST, run=run, started_ms=self.started_ms, alone=True)
 
     def fails(self) -> None:
-        self.a.release("m", self.run, contended=True, origin=FIRST.origin)
+        self.a.release("m", self.run, contended=True, copy=FIRST)
 
     def succeeds(self) -> None:
         self.a.finish(FIRST, self.run, again=False, contended=False)
@@ -81,13 +82,11 @@ COMMANDS: dict[str, Command] = {
     "stall": lambda scene, run: scene.a.stall("m", run, still=9, origin="o1"),
     "finish": lambda scene, run: scene.a.finish(FIRST, run, again=False, contended=False),
     "finish, again": lambda scene, run: scene.a.finish(FIRST, run, again=True, contended=False),
-    "release": lambda scene, run: scene.a.release("m", run, contended=False, origin=FIRST.origin),
+    "release": lambda scene, run: scene.a.release("m", run, contended=False, copy=FIRST),
     "release, dead-lettered": lambda scene, run: scene.a.release(
-        "m", run, contended=False, dead_lettered=True, origin=FIRST.origin
+        "m", run, contended=False, dead_lettered=True, copy=FIRST
     ),
-    "release, may run": lambda scene, run: scene.a.release(
-        "m", run, contended=True, consumed=False, origin=FIRST.origin
-    ),
+    "release, may run": lambda scene, run: scene.a.release("m", run, contended=True, consumed=False, copy=FIRST),
     "hand_over": lambda scene, run: scene.a.hand_over("m", run, b"retry", origin="o1"),
     "hand_over, later": lambda scene, run: scene.a.hand_over("m", run, b"", later=True, origin="o1"),
 }
@@ -122,14 +121,14 @@ def new_enqueue_here(scene: Scene) -> None:
     """Its sender sends it again under its old id; of the first one nothing is left."""
     scene.lab.client.delete(f"{scene.lab.prefix}record:m", f"{scene.lab.prefix}checkpoint:m")
     scene.lab.client.zrem(f"{scene.lab.prefix}waiting", "m")
-    scene.lab.runs(scene.a, dataclasses.replace(FIRST, origin="o4", broker_copy_id="o4"))
+    scene.lab.runs(scene.a, FOURTH)
 
 
 def new_enqueue_failed(scene: Scene) -> None:
     """Its retry is with the broker, and its checkpoint is to be found by that."""
     new_enqueue_here(scene)
     scene.a.checkpoint("m", 1, {"value": "4"}, "o4")
-    scene.a.release("m", 1, contended=False, origin="o4")
+    scene.a.release("m", 1, contended=False, copy=FOURTH)
 
 
 def recovered_copy_here(scene: Scene) -> None:
@@ -178,7 +177,7 @@ def test_a_command_that_comes_once_more_changes_nothing(
     run = scene.run if known else 0
     COMMANDS[command](scene, scene.run)  # the second send, which arrived first
     if command in GOES_ON and becomes not in (recovered_copy_here, new_enqueue_here, new_enqueue_failed):
-        scene.a.release("m", scene.run, contended=False, dead_lettered=becomes is replay_here, origin=FIRST.origin)
+        scene.a.release("m", scene.run, contended=False, dead_lettered=becomes is replay_here, copy=FIRST)
     becomes(scene)
     before = scene.state()
     COMMANDS[command](scene, run)

@@ -414,7 +414,7 @@ def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: R
     copy = Copy.of(message)
     assert shop.start(a, copy) is Start.RUN
     consumer.nack(message)
-    a.release(copy.message_id, 1, contended=True, dead_lettered=True, origin=copy.origin)
+    a.release(copy.message_id, 1, contended=True, dead_lettered=True, copy=copy)
     assert shop.lab.state(copy) == "dead_lettered"
     assert shop.operations.requeue(copy.message_id) is Done.DONE
     assert shop.dead_letters() == []

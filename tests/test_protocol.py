@@ -918,10 +918,10 @@ def test_a_recovered_copy_that_started_unrecorded_and_failed_is_waited_for_no_mo
     orphan = lab.claim(b, copy, a)
     b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     ran = dataclasses.replace(copy, generation=generation, broker_copy_id="r2")
-    assert b.release(copy.message_id, 0, contended=False, origin=ran.origin) is Finished.FENCED
+    assert b.release(copy.message_id, 0, contended=False, copy=ran) is Finished.FENCED
     mended, run, *_ = lab.mend(b, ran, run=0, started_ms=0)
     assert mended is Mended.RETAKEN
-    assert b.release(copy.message_id, run, contended=False, origin=ran.origin) is Finished.RELEASED
+    assert b.release(copy.message_id, run, contended=False, copy=ran) is Finished.RELEASED
     assert lab.state(copy) == "released"
     assert lab.deadline(copy) is None
     assert lab.start(b, lab.recovered(copy, orphan)).answer is Start.SUPERSEDED
@@ -1236,7 +1236,7 @@ def test_a_copy_whose_message_has_failed_does_not_run(lab: Lab, a: Registry, b: 
         a.hand_over(copy.message_id, 1, b"", later=True)
         later = copy_again(lab, b, copy)
         assert lab.runs(b, copy).run == 2
-        b.release(copy.message_id, 2, contended=False, dead_lettered=dead_lettered, origin=copy.origin)
+        b.release(copy.message_id, 2, contended=False, dead_lettered=dead_lettered, copy=copy)
         assert lab.start(a, later).answer is Start.SUPERSEDED
         assert lab.start(a, copy).answer is (Start.RUN if dead_lettered else Start.SUPERSEDED)
 

@@ -399,7 +399,7 @@ class Real:
             contended=contended,
             consumed=state != "let_go",
             dead_lettered=state == "dead_lettered",
-            origin=_id(origin),
+            copy=self._copy(1, origin, 0),
         ).value
 
     def _hand_over(self, me: int, mark: float, run: int, origin: int, payload: int, later: bool) -> Any:

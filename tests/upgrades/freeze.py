@@ -124,12 +124,12 @@ def _settled(worker: Worker, other: Worker) -> None:
     worker.broker.enqueue(failed.copy(options={"retries": 1}))
     worker.client.srem(f"{worker.broker.namespace}:__acks__.{worker.broker.broker_id}.default", copy.broker_copy_id)
     worker.client.hdel(f"{worker.broker.namespace}:default.msgs", copy.broker_copy_id)
-    worker.registry.release(copy.message_id, 1, contended=True, origin=copy.origin)
+    worker.registry.release(copy.message_id, 1, contended=True, copy=copy)
 
     # In the dead-letter queue, by the tracker.
     dead = worker.run(3, limit=0)
     worker.broker.do_nack("default", dead.broker_copy_id)
-    worker.registry.release(dead.message_id, 1, contended=True, dead_lettered=True, origin=dead.origin)
+    worker.registry.release(dead.message_id, 1, contended=True, dead_lettered=True, copy=dead)
 
 
 def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
