@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,14 +133,24 @@ def test_what_has_no_result_has_none(connect: Connect) -> None:
 
 
 def test_keys_differ_by_case_and_accent(database: Database, connect: Connect) -> None:
-    for key in ("invoice:a", "invoice:A", "invoice:ä"):
+    keys = ("invoice:a", "invoice:A", "invoice:ä", "invoice:a\u0308", "a b", "a  b", "\U0001f980" * 127 + "x")
+    for key in keys:
         with once(connect(), key=key):
             pass
-    assert len(rows(database)) == 3
+    assert len(rows(database)) == len(keys)
 
 
-@pytest.mark.parametrize("key", ["", " k", "k ", "k" * 256, "a\0b"])
-def test_a_key_that_a_database_would_change_is_refused(connect: Connect, key: str) -> None:
+def test_a_key_has_255_characters_whatever_bytes_they_take(database: Database, connect: Connect) -> None:
+    for key in ("\U0001f980" * 255, "\U0001f980" * 254):
+        with once(connect(), key=key):
+            pass
+        with pytest.raises(AlreadyDone), once(connect(), key=key):
+            pass
+    assert len(rows(database)) == 2
+
+
+@pytest.mark.parametrize("key", ["", " k", "k ", "k" * 256, "a\0b", 42, b"k"])
+def test_a_key_that_a_database_would_change_is_refused(connect: Connect, key: Any) -> None:
     with pytest.raises(ConfigurationError, match="The key is"), once(connect(), key=key):
         pass
 
@@ -151,6 +165,30 @@ def test_a_second_effect_of_a_run_needs_a_key_of_its_own(database: Database, con
         with once(connect(), key="m:mail"):
             pass
     assert len(rows(database)) == 2
+
+
+def test_a_block_within_a_block_of_its_key_is_refused(database: Database, connect: Connect) -> None:
+    """On another connection it would wait for the first, in vain, and run again and again."""
+    first, second = connect(), connect()
+    with Run(1000):
+        with fence(first):
+            for block in (once, fence):
+                with pytest.raises(ConfigurationError, match="is open in this run"), block(second):
+                    pass
+            add(first, 1)
+        with once(second):
+            pass
+    assert ledger(database) == [1]
+
+
+def test_a_block_that_is_entered_twice_is_refused_and_still_commits(database: Database, connect: Connect) -> None:
+    connection = connect()
+    block = once(connection, key="k")
+    with block:
+        with pytest.raises(ConfigurationError, match="in a transaction already"), block:
+            pass
+        add(connection, 1)
+    assert ledger(database) == [1]
 
 
 def test_outside_of_a_message_there_is_a_key(connect: Connect) -> None:
@@ -221,6 +259,20 @@ def test_a_checkpoint_is_not_kept_if_its_transaction_is_not(connect: Connect) ->
             assert step.last_checkpoint == 1
 
 
+def test_the_last_checkpoint_is_no_result(database: Database, connect: Connect) -> None:
+    """A later run would store it as the message's result, and hand it to the next stage of the pipeline."""
+    connection = connect()
+    with Run(1000):
+        with fence(connection) as step:
+            step.checkpoint(5)
+        with once(connection) as last:
+            assert last.last_checkpoint == 5
+    with Run(2000), pytest.raises(AlreadyDone) as done, once(connection):
+        pass
+    assert done.value.result is None
+    assert rows(database) == [("m", 1000, True, None)]
+
+
 def test_a_run_that_redis_does_not_know_has_no_fence(database: Database, connect: Connect) -> None:
     """Where only `once` is used, it needs none."""
     with Run(0), pytest.raises(Unfenced), fence(connect()):
@@ -270,6 +322,57 @@ def test_a_block_that_ends_its_transaction_is_an_error(database: Database, conne
         connection = connect()
         with pytest.raises(Exception, match=said), once(connection, key=key):
             getattr(connection, ends)()
+
+
+def test_a_block_that_ends_its_transaction_and_goes_on_is_an_error(database: Database, connect: Connect) -> None:
+    """By another transaction, as of ``with connection:`` of sqlite3, which commits at its end."""
+    for key, ends in (("a", "commit"), ("b", "rollback")):
+        connection = connect()
+        with pytest.raises(Exception, match=r"forbidden|was ended within it"), once(connection, key=key):
+            add(connection, 1)
+            getattr(connection, ends)()
+            add(connection, 2)
+    assert 2 not in ledger(database)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 of Python 3.12 brings it")
+def test_sqlite_commits_also_where_its_commit_does_nothing(tmp_path: Path) -> None:
+    database = Database("sqlite", f"sqlite:///{tmp_path}/effects.sqlite")
+    connection: Any = sqlite3.connect(tmp_path / "effects.sqlite", autocommit=True)  # type: ignore[call-overload]
+    create(connection)
+    with once(connection, key="k"):
+        pass
+    with pytest.raises(ValueError, match="as asked for"), once(connection, key="l"):
+        raise ValueError("as asked for")
+    assert [row[0] for row in rows(database)] == ["k"]
+    connection.close()
+
+
+def test_a_pipeline_of_psycopg_is_within_the_block(postgres: Database) -> None:
+    """Around it, a claim has no answer in time."""
+    postgres.write("CREATE TABLE ledger (n int)")
+    with postgres.connected() as connection:
+        with connection.pipeline(), pytest.raises(ConfigurationError, match="pipeline mode"), once(connection, key="k"):
+            pass
+        with once(connection, key="k"), connection.pipeline():
+            add(connection, 1)
+        assert ledger(postgres) == [1]
+        with pytest.raises(Exception, match="division"), once(connection, key="l"), connection.pipeline():
+            connection.execute("INSERT INTO ledger VALUES (1/0)")
+        assert [row[0] for row in rows(postgres)] == ["k"]
+
+
+def test_an_async_connection_of_a_driver_is_refused() -> None:
+    async def work() -> None:
+        with pytest.raises(ConfigurationError, match="not an async one"), once(connection, key="k"):
+            pass
+        with pytest.raises(ConfigurationError, match="of SQLAlchemy alone"):
+            async with once(connection, key="k"):
+                pass
+
+    psycopg = pytest.importorskip("psycopg")
+    connection = psycopg.AsyncConnection.__new__(psycopg.AsyncConnection)
+    asyncio.run(work())
 
 
 def test_a_conflict_rolls_back_and_is_told_apart(database: Database, connect: Connect) -> None:
@@ -329,6 +432,16 @@ def test_time_outs_are_as_they_were_afterwards(database: Database, connect: Conn
     with pytest.raises(AlreadyDone), once(connection, key="k", timeout=3):
         pass
     assert run(connection, shown) == before
+    connection.rollback()
+    with pytest.raises(Exception, match="nowhere"), once(connection, key="l", timeout=3):
+        run(connection, "SELECT * FROM nowhere")
+    assert run(connection, shown) == before
+    connection.rollback()
+    with once(other := connect(), key="l"):
+        with pytest.raises(Busy), once(connection, key="l", timeout=1):
+            pass
+        add(other, 1)
+    assert run(connection, shown) == before
 
 
 def test_a_shorter_time_out_of_the_session_stays(postgres: Database) -> None:
@@ -384,6 +497,25 @@ def test_savepoints_within_a_block_are_its_own_affair(postgres: Database) -> Non
                 connection.execute("SELECT 1/0")
             add(connection, 1)
         assert ledger(postgres) == [1]
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_snapshot_that_is_out_of_date_is_a_conflict(database: Database, connect: Connect) -> None:
+    """MariaDB says that the record has changed since it was read, by default from 11.6 on."""
+    first, second = connect(), connect()
+    add(first, 1)
+    first.commit()
+    if not run(first, "SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"):
+        pytest.skip("this MariaDB is older")
+    first.commit()
+    run(first, "SET innodb_snapshot_isolation = ON")
+    first.commit()
+    with pytest.raises(Busy), once(first, key="k"):
+        run(first, "SELECT n FROM ledger")
+        run(second, "UPDATE ledger SET n = 2")
+        second.commit()
+        run(first, "UPDATE ledger SET n = 3")
+    assert ledger(database) == [2]
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)

@@ -81,11 +81,46 @@ def test_a_transaction_of_sqlalchemy_that_has_begun_is_refused(engine: Engine) -
             pass
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_connection_of_sqlalchemy_with_autocommit_is_refused(database: Database, engine: Engine) -> None:
+    """Before it claims anything: that would be committed, and what is done with it left undone for ever."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        with pytest.raises(InFlightError, match="autocommit"), once(connection, key="k"):
+        with pytest.raises(ConfigurationError, match="autocommit"), once(connection, key="k"):
             pass
+        assert not connection.in_transaction()
+    other = create_engine(engine.url, isolation_level="AUTOCOMMIT")
+    with Session(other) as session:
+        with pytest.raises(ConfigurationError, match="autocommit"), once(session, key="k"):
+            pass
+        assert not session.in_transaction()
+    other.dispose()
+    assert rows(database) == []
+
+
+@pytest.mark.parametrize(
+    ("database", "argument"), [("postgresql", "autocommit"), ("mariadb", "autocommit")], indirect=["database"]
+)
+def test_a_driver_that_commits_by_itself_is_refused(database: Database, engine: Engine, argument: str) -> None:
+    """SQLAlchemy does not know of it."""
+    other = create_engine(engine.url, connect_args={argument: True})
+    with other.connect() as connection, pytest.raises(ConfigurationError, match="autocommit"):
+        with once(connection, key="k"):
+            pass
+    other.dispose()
+    assert rows(database) == []
+
+
+@pytest.mark.parametrize("kind", ["connection", "session"])
+def test_a_block_that_ends_the_transaction_of_sqlalchemy_is_an_error(
+    database: Database, engine: Engine, kind: str
+) -> None:
+    """As a helper does that commits its session: what comes next is another transaction."""
+    for key, ends in (("a", "commit"), ("b", "rollback")):
+        with engine.connect() if kind == "connection" else Session(engine) as given:
+            with pytest.raises(InFlightError, match="was ended within it"), once(given, key=key):
+                given.execute(ADD, {"n": 1})
+                getattr(given, ends)()
+                given.execute(ADD, {"n": 2})
+    assert ledger(database) == [1]
 
 
 def test_the_table_of_sqlalchemy_is_the_same(database: Database, engine: Engine) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import AlreadyDone, Busy, ConfigurationError, InFlightError, MessageLost, Overtaken, Unfenced
 from ..table import Entry, entry_here
 from .statements import TABLE, Claim, Row, is_conflict
-from .transactions import Transaction, is_open, transaction_on
+from .transactions import Transaction, transaction_on
 
 __all__ = ["Effect", "fence", "once"]
 
@@ -78,6 +78,11 @@ class _Block:
         self._exit(error)
 
     async def __aenter__(self) -> Effect:
+        if not hasattr(self._connection, "run_sync"):
+            raise ConfigurationError(
+                f"The connection is a {type(self._connection).__module__}.{type(self._connection).__qualname__}; "
+                "`async with` is for an AsyncConnection or AsyncSession of SQLAlchemy alone."
+            )
         effect: Effect = await self._connection.run_sync(self._enter)
         return effect
 
@@ -89,8 +94,9 @@ class _Block:
     def _enter(self, connection: Any) -> Effect:
         entry = entry_here()
         claim = self._claim(entry)
-        self._entered = _transact(transaction_on(connection), claim, entry)
-        effect: Effect = self._entered.__enter__()
+        entered = _transact(transaction_on(connection), claim, entry)
+        effect: Effect = entered.__enter__()
+        self._entered = entered
         return effect
 
     def _exit(self, error: BaseException | None) -> None:
@@ -106,9 +112,10 @@ class _Block:
                     "actor."
                 )
             key = entry.copy.message_id
-        if not key or len(key) > LONGEST_KEY or key != key.strip() or "\0" in key:
+        if not isinstance(key, str) or not 1 <= len(key) <= LONGEST_KEY or key != key.strip() or "\0" in key:
             raise ConfigurationError(
-                f"The key is {key!r:.300}; it must have 1 to {LONGEST_KEY} characters, no space at its ends, no NUL."
+                f"The key is {key!r:.300}; it must be a string of 1 to {LONGEST_KEY} characters, no space at its ends, "
+                "no NUL."
             )
         timeout = self._timeout
         if timeout is None:
@@ -175,6 +182,13 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
     """The block: bounds, begin, claim; then what the user writes; then the value, and commit."""
     restore: Callable[[], None] | None = None
     begun = False
+    if entry is not None:
+        if _open(claim) in entry.gone_through:
+            raise ConfigurationError(
+                f"A block of {claim.key!r} is open in this run, which this one would wait for: give each effect of a "
+                "message a key of its own, key=..."
+            )
+        entry.gone_through.add(_open(claim))
     try:
         transaction.begin()
         begun = True
@@ -182,14 +196,17 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
         found = transaction.dialect.claim(transaction.execute, claim)
         if not found.granted:
             raise _Refused(found)
-        _expect_open(transaction, "The connection commits each statement by itself (autocommit)")
         effect = Effect(claim, found)
         yield effect
-        if effect._value is not None:
+        if effect._value is not None or (claim.done and found.result is not None):  # a checkpoint is no result
             column = transaction.dialect.key
             sql = f"UPDATE {TABLE} SET result = :value WHERE {column} = :key"
             transaction.execute(sql, value=effect._value, key=claim.key)
-        _expect_open(transaction, "The transaction of the block has failed, or was ended within it")
+        if not transaction.is_whole():
+            raise InFlightError(
+                "The transaction of the block has failed, or was ended within it: the effect and its completion would "
+                "not commit together."
+            )
         restore()
         transaction.commit()
         if entry is not None and claim.done:
@@ -202,6 +219,9 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
         if isinstance(error, Exception) and is_conflict(error):
             raise Busy(f"The database has refused the transaction of {claim.key!r}: {error}") from error
         raise
+    finally:
+        if entry is not None:
+            entry.gone_through.discard(_open(claim))
 
 
 class _Refused(Exception):
@@ -234,13 +254,8 @@ def _mark(claim: Claim) -> str:
     return f"done:{claim.key}"
 
 
-def _expect_open(transaction: Transaction, otherwise: str) -> None:
-    """Raise an error if the transaction cannot be committed: PostgreSQL would answer with a silent rollback."""
-    state = is_open(transaction.driver)
-    if state is None and transaction.dialect.name == "postgresql":
-        transaction.execute("SELECT 1")  # the driver does not say whether it has failed
-    elif state is False:
-        raise InFlightError(f"{otherwise}: the effect and its completion would not commit together.")
+def _open(claim: Claim) -> str:
+    return f"open:{claim.key}"
 
 
 def _undo(transaction: Transaction, restore: Callable[[], None] | None, error: BaseException) -> None:

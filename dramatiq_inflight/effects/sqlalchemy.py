@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from ..errors import ConfigurationError
 from .statements import DIALECTS, NAMES, TABLE, Dialect
-from .transactions import expect_none
+from .transactions import commits_by_itself, expect_none, is_committable
 
 __all__ = ["Alchemy", "effects_table"]
 
@@ -55,6 +55,7 @@ class Alchemy:
                 "Session, with `async with` an AsyncConnection or an AsyncSession."
             )
         self._given: Connection | Session = connection
+        self._begun: Any = None
         bind = connection.get_bind() if isinstance(connection, Session) else connection
         name = bind.dialect.name
         self.dialect: Dialect = DIALECTS[NAMES.get(name, name)]
@@ -64,12 +65,23 @@ class Alchemy:
         return self._given.connection() if isinstance(self._given, Session) else self._given
 
     @property
-    def driver(self) -> Any:
+    def _driver(self) -> Any:
         return self._connection.connection.driver_connection
 
     def begin(self) -> None:
         expect_none(self._given.in_transaction())
-        self._given.begin()
+        self._begun = self._given.begin()
+        if self._is_autocommit() or commits_by_itself(self._driver):
+            self._given.rollback()
+            raise ConfigurationError(
+                "The connection commits each statement by itself (autocommit): an effect and its completion would not "
+                "commit together. Use one of another isolation level."
+            )
+
+    def _is_autocommit(self) -> bool:
+        connection = self._connection
+        default = getattr(connection.dialect, "_on_connect_isolation_level", None)  # of create_engine
+        return connection.get_execution_options().get("isolation_level", default) == "AUTOCOMMIT"
 
     def execute(self, sql: str, /, **params: Any) -> list[Any]:
         result = self._connection.execute(text(sql), params)
@@ -77,6 +89,9 @@ class Alchemy:
 
     def change(self, sql: str, /, **params: Any) -> int:
         return int(self._connection.execute(text(sql), params).rowcount)
+
+    def is_whole(self) -> bool:
+        return self._given.get_transaction() is self._begun and is_committable(self, self._driver)
 
     def commit(self) -> None:
         if isinstance(self._given, Session):

@@ -227,7 +227,7 @@ NAMES: Final = {"mariadb": "mysql"}
 
 #: Serialization failure, deadlock, and a lock that was not to be had in time.
 _SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
-_MYSQL_ERRORS: Final = frozenset({1205, 1213})
+_MYSQL_ERRORS: Final = frozenset({1020, 1205, 1213})  # 1020: of MariaDB, whose snapshots are serializable
 _SQLITE_TEXTS: Final = ("database is locked", "database table is locked", "database schema is locked")
 
 

@@ -9,9 +9,17 @@ import re
 from typing import Any, Final, Protocol
 
 from ..errors import ConfigurationError
-from .statements import DIALECTS, Dialect
+from .statements import DIALECTS, TABLE, Dialect
 
-__all__ = ["Plain", "Transaction", "expect_none", "is_open", "pyformat", "transaction_on"]
+__all__ = [
+    "Plain",
+    "Transaction",
+    "commits_by_itself",
+    "expect_none",
+    "is_committable",
+    "pyformat",
+    "transaction_on",
+]
 
 #: The drivers, by the package of their connections.
 DRIVERS: Final = {"psycopg": "postgresql", "sqlite3": "sqlite", "pymysql": "mysql", "MySQLdb": "mysql"}
@@ -22,15 +30,11 @@ class Transaction(Protocol):
 
     dialect: Dialect
 
-    @property
-    def driver(self) -> Any:
-        """The connection of the driver, of which it is known whether it is in a transaction."""
-
     def begin(self) -> None:
         """Begin the outermost transaction.
 
         Raises:
-          ConfigurationError: There is one already.
+          ConfigurationError: There is one already, or the connection is set up to commit by itself, or not at all.
         """
 
     def execute(self, sql: str, /, **params: Any) -> list[Any]:
@@ -38,6 +42,9 @@ class Transaction(Protocol):
 
     def change(self, sql: str, /, **params: Any) -> int:
         """Run a statement, and return how many rows it has changed."""
+
+    def is_whole(self) -> bool:
+        """Return whether what was written since it began can be committed, all of it and at once; asked at its end."""
 
     def commit(self) -> None:
         """End it."""
@@ -72,7 +79,7 @@ def transaction_on(connection: Any) -> Transaction:
 def _package_of(connection: Any) -> str:
     """The package of its class, or of one that this derives from."""
     packages = [kind.__module__.partition(".")[0] for kind in type(connection).__mro__]
-    known = (*DRIVERS, "sqlalchemy", "django")
+    known = (*DRIVERS, "sqlalchemy", "django", "psycopg2", "aiosqlite", "asyncpg")
     return next((package for package in packages if package in known), "")
 
 
@@ -91,7 +98,7 @@ def expect_none(open_already: bool | None) -> None:
 
 def is_open(driver: Any) -> bool | None:
     """Return whether the connection of a driver is in a transaction that can be committed; None if it does not say."""
-    package = type(driver).__module__.partition(".")[0]
+    package = _package_of(driver)
     if package in ("psycopg", "psycopg2"):
         return bool(driver.info.transaction_status == 2)  # INTRANS: neither idle nor failed
     if package in ("sqlite3", "aiosqlite"):
@@ -101,6 +108,24 @@ def is_open(driver: Any) -> bool | None:
     if package == "asyncpg":
         return None if driver.is_in_transaction() else False  # it may have failed
     return None
+
+
+def is_committable(transaction: Transaction, driver: Any) -> bool:
+    """The same, by a statement where the driver does not say it: PostgreSQL answers with the failure."""
+    state = is_open(driver)
+    if state is None and transaction.dialect.name == "postgresql":
+        transaction.execute("SELECT 1")
+    return state is not False
+
+
+def commits_by_itself(driver: Any) -> bool:
+    """Return whether the connection of a driver commits each statement (autocommit), and is in no transaction."""
+    if _package_of(driver) in ("sqlite3", "aiosqlite"):
+        alone = driver.isolation_level is None or getattr(driver, "autocommit", None) is True
+        return alone and not driver.in_transaction
+    if hasattr(driver, "get_autocommit"):
+        return bool(driver.get_autocommit())
+    return getattr(driver, "autocommit", None) is True
 
 
 @functools.cache
@@ -113,12 +138,22 @@ class Plain:
     """On a connection of a driver."""
 
     def __init__(self, connection: Any, dialect: Dialect) -> None:
+        if not hasattr(connection, "cursor") or hasattr(connection, "__aenter__"):
+            raise ConfigurationError(
+                f"The connection is a {type(connection).__qualname__} of {type(connection).__module__}; it must be a "
+                "plain connection, not an async one: only those of SQLAlchemy may be."
+            )
         self.driver = connection
         self.dialect = dialect
         self._block: Any = None
 
     def begin(self) -> None:
         if self.dialect.name == "postgresql":
+            if self.driver.pgconn.pipeline_status:
+                raise ConfigurationError(
+                    "The connection is in pipeline mode, in which a claim has no answer: begin the pipeline within the "
+                    "block."
+                )
             expect_none(self.driver.info.transaction_status != 0)
             block = self.driver.transaction()
             block.__enter__()
@@ -138,6 +173,8 @@ class Plain:
                 expect_none(error.args[:1] == (1568,))
                 raise
             self.execute("START TRANSACTION")
+        if self.dialect.name != "postgresql":  # psycopg sees to it that nobody ends the transaction
+            self.execute(f"SAVEPOINT {TABLE}")
 
     def execute(self, sql: str, /, **params: Any) -> list[Any]:
         return self._run(sql, params)[0]
@@ -153,16 +190,28 @@ class Plain:
         finally:
             cursor.close()
 
+    def is_whole(self) -> bool:
+        if self._block is not None:
+            return is_committable(self, self.driver)
+        try:
+            self.execute(f"RELEASE SAVEPOINT {TABLE}")
+        except Exception as error:
+            # Ended within the block, also where another transaction has begun since.
+            if str(error.args[0]).startswith("no such savepoint") or error.args[0] == 1305:
+                return False
+            raise
+        return True
+
     def commit(self) -> None:
         if self._block is not None:
             block, self._block = self._block, None
             block.__exit__(None, None, None)
         else:
-            self.driver.commit()
+            self.execute("COMMIT")  # a commit() of sqlite3 may do nothing: with autocommit=True of Python 3.12
 
     def rollback(self, error: BaseException) -> None:
         if self._block is not None:
             block, self._block = self._block, None
             block.__exit__(type(error), error, error.__traceback__)
-        elif self.dialect.name != "postgresql":
-            self.driver.rollback()
+        elif self.dialect.name != "postgresql" and is_open(self.driver) is not False:
+            self.execute("ROLLBACK")

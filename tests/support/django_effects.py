@@ -13,9 +13,9 @@ import django
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
-from dramatiq_inflight import AlreadyDone, ConfigurationError, effects
+from dramatiq_inflight import AlreadyDone, ConfigurationError, InFlightError, effects
 
 ENGINES = {"postgresql": "postgresql", "mysql": "mysql", "sqlite": "sqlite3"}
 
@@ -39,6 +39,17 @@ def configure(url: str) -> None:
     django.setup()
 
 
+def add(n: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO ledger VALUES (%s)", [n])
+
+
+def ledger() -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT n FROM ledger ORDER BY n")
+        return [n for (n,) in cursor.fetchall()]
+
+
 def check() -> None:
     """See that effects commit once, and leave the connection as it was."""
     from dramatiq_inflight.effects.django.models import Effect  # noqa: PLC0415  not before Django is set up
@@ -47,15 +58,6 @@ def check() -> None:
     call_command("makemigrations", "--check", "--dry-run", stdout=io.StringIO())  # the model is as the migration says
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE ledger (n int)")
-
-    def add(n: int) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("INSERT INTO ledger VALUES (%s)", [n])
-
-    def ledger() -> list[int]:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT n FROM ledger ORDER BY n")
-            return [n for (n,) in cursor.fetchall()]
 
     committed: list[int] = []
     with effects.once(connection, key="a") as effect:
@@ -85,9 +87,47 @@ def check() -> None:
     assert effects.clean(connection) == 0
     assert effects.forget(connection, "a")
     assert Effect.objects.count() == 1
-    print("fine")
+
+
+def check_what_is_rolled_back() -> None:
+    """See that Django commits what is said to be done."""
+    from dramatiq_inflight.effects.django.models import Effect  # noqa: PLC0415  not before Django is set up
+
+    before = ledger()
+    Effect.objects.all().delete()
+    with effects.once(connection, key="a"):
+        add(1)
+    at = Effect.objects.get().at
+    # Django remembers an error that was caught, and rolls back without a word.
+    said = pytest.raises(InFlightError, match="has failed")
+    with said, effects.once(connection, key="c"):
+        add(6)
+        with pytest.raises(IntegrityError):
+            Effect(key="a", fence=0, at=at).save(force_insert=True)
+    with pytest.raises(InFlightError, match="has failed"), effects.once(connection, key="c"):
+        transaction.set_rollback(True)
+    with effects.once(connection, key="c"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Effect(key="a", fence=0, at=at).save(force_insert=True)
+        add(7)
+    assert ledger() == sorted([*before, 1, 7])
+    # As within Django's TestCase.
+    with pytest.raises(ValueError, match="as asked for"), transaction.atomic():  # noqa: PT012  a block
+        connection.atomic_blocks[-1]._from_testcase = True
+        with effects.once(connection, key="d"):
+            add(8)
+        with pytest.raises(AlreadyDone), effects.once(connection, key="d"):
+            pass
+        raise ValueError("as asked for")
+    connection.set_autocommit(False)
+    with pytest.raises(ConfigurationError, match="AUTOCOMMIT"), effects.once(connection, key="c"):
+        pass
+    connection.set_autocommit(True)
+    assert ledger() == sorted([*before, 1, 7])
 
 
 if __name__ == "__main__":
     configure(sys.argv[1])
     check()
+    check_what_is_rolled_back()
+    print("fine")

@@ -10,7 +10,7 @@ from django.db import connections, transaction
 
 from ...errors import ConfigurationError
 from ..statements import DIALECTS, Dialect
-from ..transactions import pyformat
+from ..transactions import is_committable, pyformat
 
 __all__ = ["Atomic"]
 
@@ -28,11 +28,12 @@ class Atomic:
         self.dialect: Dialect = DIALECTS[self._connection.vendor]
         self._atomic: Any = None
 
-    @property
-    def driver(self) -> Any:
-        return self._connection.connection
-
     def begin(self) -> None:
+        if not (self._connection.in_atomic_block or self._connection.get_autocommit()):
+            raise ConfigurationError(
+                f"The database {self._connection.alias!r} has AUTOCOMMIT off, so that Django's atomic blocks do not "
+                "commit: turn it on."
+            )
         atomic = transaction.atomic(using=self._connection.alias, durable=True)
         try:
             atomic.__enter__()
@@ -52,6 +53,10 @@ class Atomic:
         with self._connection.cursor() as cursor:
             cursor.execute(pyformat(sql), params)
             return int(cursor.rowcount)
+
+    def is_whole(self) -> bool:
+        # An error of the database that was caught in the block has Django roll back, and say nothing.
+        return not self._connection.needs_rollback and is_committable(self, self._connection.connection)
 
     def commit(self) -> None:
         atomic, self._atomic = self._atomic, None
