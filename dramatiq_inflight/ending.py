@@ -48,7 +48,7 @@ class Ending:
             entry.cut_short = has_more_to_do(self.runtime.broker, message)
             _let_nothing_follow(message)  # its new owner answers for it
         elif _is_to_go_on(entry, exception):
-            self._hand_back(message, entry, exception.delay if isinstance(exception, TryAgain) else None)
+            self._hand_back(message, entry, max((again.delay for again in _leaves(exception, TryAgain)), default=None))
         elif exception is None:
             store_at_home(self.runtime.broker, message, "after_process_message", result=result)
 
@@ -252,10 +252,21 @@ def _let_nothing_follow(message: Any) -> None:
 
 def _is_to_go_on(entry: Entry, exception: BaseException | None) -> bool:
     """Whether a run has stopped for a reason that is no failure, and is to be enqueued again for that."""
-    # Of an async actor that takes more than a second to clean up Dramatiq says so by an error of its own.
-    for raised in (exception, exception.__cause__ if exception is not None else None):
-        if isinstance(raised, HandBack | TryAgain) or (
-            isinstance(raised, Shutdown) and entry.policy.hand_back is not None
-        ):
-            return True
-    return False
+    if _leaves(exception, HandBack, TryAgain):
+        return True
+    return entry.policy.hand_back is not None and bool(_leaves(exception, Shutdown))
+
+
+def _leaves(exception: BaseException | None, *kinds: type[Any]) -> list[Any]:
+    """The errors of these kinds that an exception stands for; none if it stands for another one, too.
+
+    It is one itself, or was raised from one, as Dramatiq does if an async actor takes more than a second to clean up,
+    or is a group of such, as of ``asyncio.TaskGroup``.
+    """
+    if exception is None or isinstance(exception, kinds):
+        return [] if exception is None else [exception]
+    inside = getattr(exception, "exceptions", None)
+    if isinstance(inside, tuple):
+        found = [_leaves(one, *kinds) for one in inside]
+        return [leaf for leaves in found for leaf in leaves] if all(found) else []
+    return [exception.__cause__] if isinstance(exception.__cause__, kinds) else []

@@ -18,7 +18,7 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Interrupt, MiddlewareError
 from dramatiq.worker import ConsumerThread
 
-from .errors import AlreadyDone, PoisonMessage
+from .errors import AlreadyDone, MessageSkipped, PoisonMessage
 from .interrupt import disarm, uninterrupted
 from .marks import mark_of
 from .table import Entry, Phase, Table, entry_here, is_own_enqueue
@@ -156,4 +156,5 @@ class Hooks:
             except Exception as error:
                 if hook.startswith("before_") and isinstance(error, MiddlewareError):
                     raise
-                self._broker.logger.critical("Unexpected failure in %s of %r.", hook, middleware, exc_info=True)
+                if not isinstance(error, MessageSkipped):  # ours: what it was about to enqueue does not follow
+                    self._broker.logger.critical("Unexpected failure in %s of %r.", hook, middleware, exc_info=True)

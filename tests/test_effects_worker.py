@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +118,83 @@ def test_a_conflict_puts_the_message_off_without_a_retry(
     assert retries == [None, None, None]
     assert (ledger(shelf), app.dead_letters(), app.unsettled()) == ([1], [], set())
     assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+def test_a_message_that_is_put_off_is_nobody_elses_failure(
+    app: App, shelf: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that wait for its success or its failure hear of its last run alone."""
+    heard: list[str] = []
+
+    def charge() -> None:
+        app.ran.append(1)
+        if len(app.ran) < 3:
+            raise Busy("as asked for")
+
+    app.actor(lambda *_: heard.append("failed"), actor_name="failed")
+    app.actor(lambda *_: heard.append("succeeded"), actor_name="succeeded")
+    options = {"on_failure": "failed", "on_retry_exhausted": "failed", "on_success": "succeeded"}
+    actor = app.actor(charge, max_retries=0, **options)
+    app.start()
+    actor.send()
+    app.join()
+    assert (len(app.ran), heard, app.dead_letters()) == (3, ["succeeded"], [])
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("how", ["wrapped", "grouped"])
+def test_what_an_actor_makes_of_a_conflict_waits_as_the_conflict_does(app: App, shelf: Database, how: str) -> None:
+    """Raised from it, or as a group of ``asyncio.TaskGroup``."""
+    if how == "grouped" and sys.version_info < (3, 11):
+        pytest.skip("Python 3.11 has groups of errors")
+
+    async def charge() -> None:
+        app.ran.append(time.monotonic())
+        if len(app.ran) == 3:
+            return
+        try:
+            raise Busy("as asked for")
+        except Busy as error:
+            if how == "wrapped":
+                raise RuntimeError("wrapped") from error
+            raise ExceptionGroup("two tasks", [error, Busy("another")]) from None  # noqa: F821  of Python 3.11
+
+    actor = app.actor(charge, max_retries=0)
+    app.start()
+    actor.send()
+    app.join()
+    assert (len(app.ran), app.dead_letters()) == (3, [])
+    assert all(later - earlier >= Busy.pause / 1000 for earlier, later in zip(app.ran, app.ran[1:], strict=False))
+
+
+def test_a_group_of_errors_that_has_a_failure_is_one(app: App, shelf: Database) -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("Python 3.11 has groups of errors")
+
+    def charge() -> None:
+        app.ran.append(1)
+        raise ExceptionGroup("two tasks", [Busy("as asked for"), ValueError("as asked for")])  # noqa: F821
+
+    actor = app.actor(charge, max_retries=0)
+    app.start()
+    actor.send()
+    app.join()
+    assert (app.ran, len(app.dead_letters())) == ([1], 1)
+
+
+def test_a_conflict_of_a_message_that_is_not_tracked_is_a_retry(app: App, shelf: Database) -> None:
+    """There is nobody to put it off."""
+
+    def charge() -> None:
+        app.ran.append(1)
+        if len(app.ran) < 3:
+            raise Busy("as asked for")
+
+    actor = app.actor(charge, max_retries=2, track_inflight=False)
+    app.start()
+    actor.send()
+    app.join()
+    assert (len(app.ran), app.dead_letters()) == (3, [])
 
 
 def test_two_transactions_that_deadlock_both_commit_in_the_end(app: App, shelf: Database) -> None:
