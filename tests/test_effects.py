@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dramatiq_inflight import AlreadyDone, Busy, ConfigurationError, InFlightError, MessageLost, Overtaken, Unfenced
-from dramatiq_inflight.effects import clean, create, fence, forget, once, statements
+from dramatiq_inflight.effects import clean, create, ddl, fence, forget, once, statements
 from dramatiq_inflight.effects import connecting as module
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.table import Entry, Phase, current_entry
@@ -130,6 +130,19 @@ def test_what_has_no_result_has_none(connect: Connect) -> None:
     with pytest.raises(AlreadyDone) as caught, once(connect(), key="k"):
         pass
     assert caught.value.result is None
+
+
+def test_a_result_that_comes_behind_the_block_is_an_error(connect: Connect) -> None:
+    with once(connect(), key="k") as effect:
+        pass
+    with pytest.raises(InFlightError, match="is over"):
+        effect.set_result(1)
+
+
+def test_the_statement_is_there_for_each_database_by_its_name() -> None:
+    assert ddl("mariadb") == ddl("mysql")
+    with pytest.raises(ConfigurationError, match="'oracle'; it must be"):
+        ddl("oracle")
 
 
 def test_keys_differ_by_case_and_accent(database: Database, connect: Connect) -> None:

@@ -34,6 +34,7 @@ class Effect:
         self.fence = claim.fence
         self._found = found.result
         self._value: bytes | None = None
+        self._over = False
 
     @property
     def last_checkpoint(self) -> Any:
@@ -48,7 +49,10 @@ class Effect:
 
         Raises:
           TypeError, ValueError: JSON cannot hold it.
+          InFlightError: The block is over.
         """
+        if self._over:
+            raise InFlightError(f"The block of {self.key!r} is over: what it has not kept is not kept.")
         self._value = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
     #: In the block of `once`: keep the result, which a later run of the message has for its own.
@@ -198,6 +202,7 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
             raise _Refused(found)
         effect = Effect(claim, found)
         yield effect
+        effect._over = True
         if effect._value is not None or (claim.done and found.result is not None):  # a checkpoint is no result
             column = transaction.dialect.key
             sql = f"UPDATE {TABLE} SET result = :value WHERE {column} = :key"

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from ..errors import ConfigurationError
-from .statements import DIALECTS, TABLE
+from .statements import DIALECTS, NAMES, TABLE
 from .transactions import Transaction, transaction_on
 
 __all__ = ["KEPT_FOR", "clean", "create", "ddl", "forget"]
@@ -21,9 +21,15 @@ def ddl(database: str) -> str:
     """Return the statement that creates the table, for a migration of your own.
 
     Parameters:
-      database: ``postgresql``, ``sqlite`` or ``mysql`` (MariaDB as well).
+      database: ``postgresql``, ``sqlite``, ``mysql`` or ``mariadb``.
+
+    Raises:
+      ConfigurationError: It is none of these.
     """
-    return DIALECTS[database].ddl
+    dialect = DIALECTS.get(NAMES.get(database, database))
+    if dialect is None:
+        raise ConfigurationError(f"The database is {database!r}; it must be postgresql, sqlite, mysql or mariadb.")
+    return dialect.ddl
 
 
 def create(connection: Any) -> None:
