@@ -37,7 +37,8 @@ BYE, READY = b"bye", b"ready\n"
 RETRY, SUBSCRIBE_AGAIN = 1.0, 0.2
 
 #: How long a connection may take to open, and how often to look whether Redis still sees the subscription, seconds.
-CONNECT, LOOK_FOR_US = 2.0, 1.0
+#: There is one beat for each try to open one: the worker's patience is longer.
+CONNECT, LOOK_FOR_US = 1.0, 1.0
 
 #: How often to look for the worker where no descriptor tells of its end, seconds.
 LOOK = 0.5

@@ -152,7 +152,8 @@ class Presence(threading.Thread):
     def patience(self) -> float:
         """How long this incarnation may take to come back, seconds; longer where Redis answers slowly."""
         slowest = self._slow[0][1] if self._slow else 0.0
-        return min(max(self.connection_timeout, LOOKS_PER_PATIENCE * slowest), self.longest)
+        unnoticed = 2 * LOOK_PER_INCARNATION * len(self._everybody)  # until it sees by its own look that it is lost
+        return min(max(self.connection_timeout, LOOKS_PER_PATIENCE * slowest, unnoticed), self.longest)
 
     def _once(self) -> None:
         if self._subscription is None:
@@ -202,10 +203,10 @@ class Presence(threading.Thread):
         try:
             entered = self.registry.enter(patience=self._told_patience, anew=self._anew)
             everybody = sorted(self.registry.everybody()) if entered else []
-            newcomer = self.registry.me not in self._everybody
             self._everybody = everybody
-            if newcomer:
-                self.registry.wake(self._ring()[-NEIGHBOURS:], JOINED)
+            if entered and self._anew:
+                there = [id for id, count in self.registry.look(self._ring()).items() if count]
+                self.registry.wake(there[-NEIGHBOURS:], JOINED)  # these are to look at this one
         except redis.RedisError:
             self._refresh_at = time.monotonic() + LOOK  # of the subscription that says nothing: Redis may be slow
             return
@@ -278,7 +279,7 @@ class Presence(threading.Thread):
           redis.RedisError: The server does not count this incarnation.
         """
         pause = max(LOOK, LOOK_PER_INCARNATION * len(self._everybody))
-        self._look_at = time.monotonic() + pause * random.uniform(0.8, 1.2)
+        self._look_at = time.monotonic() + pause * random.uniform(0.7, 1.0)
         everybody = time.monotonic() >= self._look_at_all_at
         if everybody:
             self._unseeable.clear()  # some may not have been back when they were seen last

@@ -380,7 +380,7 @@ class Runtime:
         elif word == DIED:
             self.recovery_thread.wake()
         elif word == BEAT:
-            self.registry.beat()
+            self.connectivity.wake.ring()
 
     def _saw_a_death(self) -> None:
         """It is proven in Redis: have it recovered, here or, if this worker shuts down, elsewhere."""

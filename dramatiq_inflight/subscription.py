@@ -13,6 +13,7 @@ import redis
 
 from .connection import Address
 from .registry import Registry
+from .replies import comes_and_goes
 
 __all__ = ["CannotSubscribe", "Subscription", "Subscriptions"]
 
@@ -79,8 +80,10 @@ class Subscriptions:
             connection.read_response()
         except redis.ResponseError as error:
             self._close(connection)
-            if isinstance(error, redis.exceptions.MovedError):
+            moved = isinstance(error, redis.exceptions.MovedError)
+            if moved:
                 self._registry.find_node()
+            if moved or comes_and_goes(error):
                 raise redis.ConnectionError(str(error)) from error
             raise CannotSubscribe(str(error)) from error
         except BaseException:

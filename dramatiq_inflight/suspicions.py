@@ -43,7 +43,7 @@ class Suspicions(threading.Thread):
     """Notes who is absent, and waits until the patience of each is over: by Redis's clock, and by this process's.
 
     Parameters:
-      on_death: Called after each death that was recorded here.
+      on_death: Called after each death that was recorded here, or by another one while it was waited for here.
       on_lost: Called when the server does not see this incarnation either.
       on_unseeable: Called with an incarnation whose heartbeat alone decides.
     """
@@ -102,9 +102,13 @@ class Suspicions(threading.Thread):
             id = ""
         if id and id not in self._noted:
             self._note(id, self.registry.suspect(id))
-        for id, noted in list(self._noted.items()):
-            if self._has_probe(noted.at) and noted.due <= time.monotonic():
-                self._judge(id, noted)
+        if not self._noted or not self._absent.empty():
+            return  # note all that are absent first: one connection from scratch is enough for them
+        if self._has_probe(max(noted.at for noted in self._noted.values())):
+            now = time.monotonic()
+            for id in [id for id, noted in self._noted.items() if noted.due <= now]:
+                if noted := self._noted.pop(id, None):
+                    self._judge(id, noted)
 
     def _note(self, id: str, suspicion: Suspicion) -> None:
         if suspicion.seen is Seen.ABSENT:
@@ -116,11 +120,10 @@ class Suspicions(threading.Thread):
 
     def _judge(self, id: str, noted: _Noted) -> None:
         suspicion = self.registry.suspect(id, noted.since)
-        del self._noted[id]
-        if suspicion.seen is Seen.GONE:
-            self.on_death()
+        if suspicion.seen in (Seen.GONE, Seen.UNSEEABLE):
+            self.on_death()  # by another one's look, perhaps, who cannot recover all that it ran
         elif suspicion.since == noted.since:
-            self._close()  # it may be the network, or the probe is lost: the next look begins anew
+            self._noted.clear()  # it may be the network, or the probe is lost: the next look begins anew with all
         else:
             self._note(id, suspicion)  # if it is absent, it has shown itself meanwhile
 

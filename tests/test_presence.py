@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any
 import pytest
 import redis
 
+from dramatiq_inflight import attendant
 from dramatiq_inflight.lease import Contact
 from dramatiq_inflight.outcomes import Claim, HandedBack, Mended, Seen, Start, Suspicion
 from dramatiq_inflight.records import DeadIncarnation
 from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.settings import Settings
 from dramatiq_inflight.subscription import CannotSubscribe, Subscription, Subscriptions
-from dramatiq_inflight.words import CLOSED, DIED
+from dramatiq_inflight.suspicions import Suspicions
+from dramatiq_inflight.words import BEAT, CLOSED, DIED, JOINED
 
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
@@ -83,6 +87,9 @@ class Person:
         earlier = int(since) - round(PATIENCE * 1000)
         self.lab.client.hset(key, other.registry.me, f"{earlier} {rest}")
         return earlier
+
+    def hears(self) -> str:
+        return self._subscription.wait(0.1)
 
     def close(self) -> None:
         self._subscription.close()
@@ -223,6 +230,13 @@ def test_nobody_judges_who_has_just_entered(me: Person, other: Person) -> None:
     me.was_here_before()
     me.enter(anew=False)
     assert me.judges(other) is Seen.GONE, "to say again that it is there is no new entry"
+
+
+def test_whoever_entered_by_a_clock_that_was_ahead_enters_anew(lab: Lab, me: Person, other: Person) -> None:
+    """Or nobody would be judged until the clock is there again."""
+    lab.client.hset(me.key, "seen", _now(me) + LONG_AGO)
+    me.enter(anew=False)
+    assert int(lab.client.hget(me.key, "seen")) <= _now(me)
 
 
 def test_nobody_judges_whom_the_server_does_not_see(lab: Lab, me: Person, other: Person) -> None:
@@ -398,6 +412,157 @@ def test_a_subscription_that_the_server_ends_is_over(own_server: RedisServer, na
     admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     with pytest.raises(Exception, match=r"(?i)closed|reset"):
         subscription.wait(10)
+
+
+def test_a_server_that_is_busy_does_not_refuse_for_good(own_server: RedisServer, namespace: str) -> None:
+    """Somebody's script runs for long; a subscription is possible when it has ended."""
+    registry = Lab(own_server.client(), namespace).incarnation("a")
+    own_server.client().config_set("lua-time-limit", 1)
+    runs_long: Any = redis.Redis(port=own_server.port)
+    thread = threading.Thread(target=lambda: _fails(lambda: runs_long.eval("while true do end", 0)))
+    thread.start()
+    admin: Any = own_server.client()
+    try:
+        wait_until(lambda: _fails(admin.ping), what="it is busy")
+        with pytest.raises(redis.ConnectionError, match="BUSY"):
+            Subscriptions(registry).open(registry.keys.channel("a"), 10)
+    finally:
+        admin.script_kill()
+        thread.join()
+
+
+def _fails(command: Callable[[], object]) -> bool:
+    try:
+        command()
+    except redis.RedisError:
+        return True
+    return False
+
+
+# Who looks at whom.
+
+
+class Opened(Subscriptions):
+    """Counts the connections from scratch."""
+
+    count = 0
+
+    def open(self, channel: str, within: float) -> Subscription:
+        self.count += 1
+        return super().open(channel, within)
+
+
+class Judge(Suspicions):
+    """Judges others in its thread, and notes what it is told."""
+
+    def __init__(self, person: Person) -> None:
+        self.deaths: list[bool] = []
+        super().__init__(
+            person.registry,
+            Opened(person.registry),
+            on_death=lambda: self.deaths.append(True),
+            on_lost=lambda: None,
+            on_unseeable=lambda id: None,
+        )
+
+    @property
+    def opened(self) -> int:
+        assert isinstance(self._subscriptions, Opened)
+        return self._subscriptions.count
+
+    def is_done(self) -> bool:
+        return self.opened > 0 and self._absent.empty() and not self._noted
+
+
+def test_one_connection_from_scratch_is_enough_for_all(me: Person, person: Callable[..., Person]) -> None:
+    """A network is down, and many are absent: the server is not asked for a connection for each, nor again for each."""
+    judge = Judge(me)
+    for number in range(12):
+        other = person(f"p{number}")
+        other.enter(patience=1)
+        other.disappears()
+        judge.add(other.registry.me)
+    judge.start()
+    try:
+        wait_until(judge.is_done, what="all were judged")
+        assert judge.opened == 1
+        assert me.registry.due().dead == []
+    finally:
+        judge.stop()
+
+
+def test_whoever_waited_for_a_death_recovers_too(me: Person, other: Person, person: Callable[..., Person]) -> None:
+    """Another one was quicker to declare it dead, and cannot recover all that it ran, or dies itself."""
+    quicker = person("quicker")
+    other.disappears()
+    judge = Judge(me)
+    judge.add("other")
+    judge.start()
+    try:
+        wait_until(lambda: "other" in judge._noted, what="it is noted")
+        assert quicker.judges(other) is Seen.GONE
+        judge._noted["other"] = judge._noted["other"]._replace(due=0.0)
+        judge.add("quicker")
+        wait_until(lambda: bool(judge.deaths), what="it has heard of the death")
+    finally:
+        judge.stop()
+
+
+def test_one_that_joins_is_looked_at_by_those_that_are_there(app: App, person: Callable[..., Person]) -> None:
+    """The ones before it in the ring are dead, and not reaped yet: as in a crash loop."""
+    people = [person(f"!{number}") for number in range(4)]  # before any id that is drawn
+    for one in people[2:]:
+        one.disappears()
+    app.start()
+    for one in people[:2]:
+        wait_until(lambda one=one: one.hears() == JOINED, what="it is to look at the newcomer")  # type: ignore[misc]
+
+
+def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
+    own_server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is full, or slow: that is no time to connect again."""
+    app = App(own_server.url, namespace, Lab(own_server.client(), namespace))
+    try:
+        app.start()
+        runtime = app.tracker._runtime
+        assert runtime is not None
+        presence, heard = runtime.presence, list[str]()
+        wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
+        subscription, follow = presence._subscription, presence.on_word
+
+        def on_word(word: str) -> None:
+            heard.append(word)
+            follow(word)
+
+        monkeypatch.setattr(presence, "on_word", on_word)
+        own_server.client().config_set("maxmemory", 1)
+        app.registry.wake([app.registry.me], BEAT)
+        wait_until(lambda: BEAT in heard and runtime.connectivity.away, what="it has heard, and its beat has failed")
+        app.registry.wake([app.registry.me], DIED)
+        wait_until(lambda: DIED in heard, what="it hears")
+        assert presence._subscription is subscription
+        assert runtime.lease.known_by is Contact.ENTERED
+    finally:
+        own_server.client().config_set("maxmemory", 0)
+        app.close()
+
+
+def test_many_have_as_much_patience_as_they_need_to_see_that_they_are_lost(app: App) -> None:
+    """With many incarnations each looks more rarely, and a proxy may swallow the end of its connection."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    presence = runtime.presence
+    presence.longest = 100
+    presence._slow.clear()
+    presence._everybody = [f"p{number}" for number in range(4000)]
+    assert presence.patience == 8
+
+
+def test_a_heartbeats_process_beats_more_often_than_patience_ends() -> None:
+    """Also while new connections are not answered."""
+    assert 0.8 * Settings.connection_timeout > attendant.CONNECT + attendant.SUBSCRIBE_AGAIN
 
 
 @pytest.mark.parametrize("draining", [False, True])

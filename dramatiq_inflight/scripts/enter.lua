@@ -21,7 +21,8 @@ if not server then
     redis.call('HDEL', KEYS[2], 'life')
     return {0, known}
 end
-if ARGV[7] == '1' or redis.call('HGET', KEYS[2], 'life') ~= server then
+local entered = redis.call('HMGET', KEYS[2], 'life', 'seen')
+if ARGV[7] == '1' or entered[1] ~= server or tonumber(entered[2]) > now then -- the clock has gone back since
     redis.call('HSET', KEYS[2], 'life', server, 'seen', now)
 end
 -- The worker itself knows how slow Redis is.
