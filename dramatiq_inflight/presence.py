@@ -95,6 +95,7 @@ class Presence(threading.Thread):
         self._told_patience = 0.0
         self._everybody: list[str] = []
         self._unseeable: set[str] = set()
+        self._neighbours: dict[str, bool] = {}  # that were there in the last looks: whether they look at others, too
         self._look_at, self._refresh_at = float("inf"), 0.0
         self._look_at_all_at = float("inf")
 
@@ -220,6 +221,7 @@ class Presence(threading.Thread):
         self.lease.entered(begun)
         self._look_at = time.monotonic()
         self._unseeable.clear()
+        self._neighbours.clear()
 
     def _look_again(self) -> None:
         """The server is another one than before, though no connection was closed; or the subscription is lost."""
@@ -295,12 +297,28 @@ class Presence(threading.Thread):
             if me and not counts[self.registry.me]:
                 raise redis.ConnectionError("Redis does not see the subscription any more")
             me = []
-            there += sum(counts[id] > 0 for id in some)
+            present = {id for id in some if counts[id]}
+            if not everybody:
+                there += sum(self._looks_too(present).values())
             for id in some:
-                if not counts[id]:
-                    self.suspect(id)
+                if id in present:
+                    continue
+                if id in self._neighbours:  # it has died or left: others that it has looked at may be mine now
+                    del self._neighbours[id]
+                    self._refresh_at = time.monotonic()
+                self.suspect(id)
         if everybody:
             self._look_at_all_at = float("inf")
+
+    def _looks_too(self, ids: set[str]) -> dict[str, bool]:
+        """Whether each looks at others in turn; where its own `connection_timeout` is 0 it does not."""
+        unknown = ids - self._neighbours.keys()
+        if unknown:
+            try:
+                self._neighbours.update(self.registry.have_entered(unknown))
+            except redis.RedisError:
+                return dict.fromkeys(ids, True)  # until the next look
+        return {id: self._neighbours[id] for id in ids}
 
     def _count(self, ids: list[str]) -> dict[str, int] | None:
         """How many connections each has; None if Redis does not answer, which says nothing of the subscription."""

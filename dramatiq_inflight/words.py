@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -90,6 +90,13 @@ class Words(Membership):
         channels = [self.keys.channel(id) for id in ids]
         reply: Any = self._ask(lambda: node.execute_command("PUBSUB", self._count, *channels))
         return dict(zip(ids, map(int, reply[1::2]), strict=True))
+
+    def have_entered(self, ids: Collection[str]) -> Mapping[str, bool]:
+        """Whether the server has ever seen each incarnation's subscription: then it looks at others."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hexists(self.keys.incarnation(id), "life")
+        return dict(zip(ids, map(bool, self._ask(pipeline.execute)), strict=True))
 
     def suspect(self, other: str, since: int = 0) -> Suspicion:
         """Note that no connection of another incarnation was seen; and that it is dead, once its patience is over.

@@ -17,8 +17,10 @@ import pytest
 import redis
 
 from dramatiq_inflight import attendant
+from dramatiq_inflight import presence as presence_module
 from dramatiq_inflight.lease import Contact
 from dramatiq_inflight.outcomes import Claim, HandedBack, Mended, Seen, Start, Suspicion
+from dramatiq_inflight.presence import Presence
 from dramatiq_inflight.records import DeadIncarnation
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.settings import Settings
@@ -516,6 +518,50 @@ def test_one_that_joins_is_looked_at_by_those_that_are_there(app: App, person: C
     app.start()
     for one in people[:2]:
         wait_until(lambda one=one: one.hears() == JOINED, what="it is to look at the newcomer")  # type: ignore[misc]
+
+
+@pytest.fixture
+def people(person: Callable[..., Person]) -> dict[str, Person]:
+    """Behind any id that is drawn."""
+    return {name: person(name) for name in ("~a", "~b")}
+
+
+@pytest.fixture
+def at_rest(app: App, monkeypatch: pytest.MonkeyPatch, people: dict[str, Person]) -> Presence:
+    """The next ones in the ring are these two; it reads who is there when it is told to, and not by itself."""
+    monkeypatch.setattr(presence_module, "REFRESH", 1000)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    presence = runtime.presence
+    wait_until(lambda: set(presence._neighbours) == set(people), what="it looks at them")
+    presence._look_at_all_at = float("inf")
+    app.client.hincrby(f"{app.lab.prefix}incarnation:{app.registry.me}", "seen", -LONG_AGO)
+    return presence
+
+
+def test_one_whose_neighbour_is_not_there_any_more_looks_for_others(
+    at_rest: Presence, people: dict[str, Person], person: Callable[..., Person]
+) -> None:
+    """The neighbour has looked at one that has joined since, and leaves."""
+    person("~c")
+    assert "~c" not in at_rest._everybody
+    people["~b"].registry.leave()
+    people["~b"].disappears()
+    wait_until(lambda: "~c" in at_rest._neighbours, what="it looks at the next one")
+
+
+def test_those_that_look_at_nobody_do_not_hide_others(
+    lab: Lab, at_rest: Presence, person: Callable[..., Person]
+) -> None:
+    """Their `connection_timeout` is 0: they are subscribed, for what they are told, and look at nobody."""
+    for name in ("~a", "~b"):
+        lab.client.hdel(f"{lab.prefix}incarnation:{name}", "life")
+    other = person("~c")
+    at_rest._refresh_at = 0.0
+    wait_until(lambda: at_rest._neighbours == {"~a": False, "~b": False, "~c": True}, what="it looks at the third")
+    other.disappears()
+    wait_until(lambda: lab.client.hexists(lab.prefix + "suspects", "~c"), what="it is suspected")
 
 
 def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
