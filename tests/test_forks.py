@@ -103,6 +103,7 @@ def test_a_child_is_no_worker(app: App) -> None:
     runtime = app.tracker._runtime
     assert runtime is not None
     runtime.heartbeat.stop()
+    runtime.presence.stop()
     before = app.registry.deadlines()
 
     def child() -> bool:

@@ -173,14 +173,18 @@ def test_connections_that_the_server_closes(living: Living, server: RedisServer,
     living.nobody_was_judged()
 
 
-def test_a_closed_connection_of_which_the_worker_is_not_told(living: Living, server: RedisServer) -> None:
-    """A proxy swallows the end: the worker's own look does not count it any more."""
+@pytest.mark.parametrize("kinds", [["pubsub"], ["pubsub", "normal"]])
+def test_a_closed_connection_of_which_the_worker_is_not_told(
+    living: Living, server: RedisServer, kinds: list[str]
+) -> None:
+    """A proxy swallows the end: the worker's own look does not count it any more, or gets no answer."""
     proxy = NetworkProxy(server.port)
     try:
         living.start(**through(living.made.env, proxy))
         proxy.keeps_open = True
         client: Any = server.client()
-        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        for kind in kinds:
+            client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
         living.nobody_was_judged()
     finally:
         proxy.close()
