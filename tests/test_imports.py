@@ -117,7 +117,7 @@ GRAPH = {
     "starting": {
         "errors", "incident", "interrupt", "marks", "outcomes", "policies", "records", "refusing", "runtime", "table",
     },
-    "subscription": {"connection", "registry"},
+    "subscription": {"connection", "registry", "replies"},
     "suspicions": {"outcomes", "registry", "subscription"},
     "swept": set(),
     "table": {"interrupt", "marks", "policy"},
