@@ -466,7 +466,9 @@ class Real:
         channels = (registry.keys.channel(registry.me), registry.keys.channel(name), registry.keys.probe(registry.me))
         for channel, subscribed in zip(channels, (*seen, over), strict=True):
             self._subscribe(channel, subscribed)
-        self.client.hset(f"{self.prefix}incarnation:{registry.me}", "seen", 1)  # it entered long ago
+        mine = f"{self.prefix}incarnation:{registry.me}"
+        if self.client.hexists(mine, "seen"):
+            self.client.hset(mine, "seen", 1)  # it entered long ago
         note = self.client.hget(self.suspects, name)
         if over and note:
             since = 1
