@@ -22,6 +22,8 @@ class Current:
     """What the tracker knows of the message that is running."""
 
     message_id: str
+    #: Which start of the message this is, as long as Redis has its record: 1 is the first one.  0 while Redis is away.
+    run: int
     #: Grows at every start of the message, through retries, replays and a loss of Redis's data: a fencing token for a
     #: database of your own, as ``effects.fence`` uses it.  It is the time of the start, milliseconds of
     #: Redis's clock.  0 if the start could not be recorded, because Redis was away.
@@ -128,6 +130,7 @@ def current() -> Current | None:
         return None
     return Current(
         message_id=entry.copy.message_id,
+        run=entry.run,
         fence=entry.started_ms,
         generation=entry.generation,
         crashes=entry.crashes,

@@ -102,6 +102,7 @@ def test_the_handle_tells_an_actor_of_its_run(app: App) -> None:
     app.join()
     (current,) = seen
     assert current is not None
+    assert current.run == 1
     assert (current.message_id, current.generation, current.crashes) == (message.message_id, 1, 0)
     assert current.recovered is False
     assert current.started is not None
@@ -750,7 +751,7 @@ def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
     messages = [actor.send() for _ in range(3)]
     wait_until(lambda: len(runs) == 3, what="they run all the same")
     assert app.records() == set()
-    assert all(current is not None and current.fence == 0 for current in runs)
+    assert all(current is not None and (current.run, current.fence) == (0, 0) for current in runs)
     away.clear()
     wait_until(lambda: app.records() == {f"record:{m.message_id}" for m in messages}, what="tracked again")
     go.set()

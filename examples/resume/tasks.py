@@ -34,7 +34,7 @@ def count_words() -> None:
     assert job is not None, "it is tracked"
 
     def documents_after(last_id: int | None) -> Iterator[tuple[int, str]]:
-        count_words.logger.info("This run goes on after document %d.", last_id or 0)
+        count_words.logger.info("Run %d goes on after document %d.", job.run, last_id or 0)
         yield from database.execute(
             "SELECT id, text FROM document WHERE id > ? ORDER BY id", (last_id or 0,)
         ).fetchall()

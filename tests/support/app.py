@@ -199,7 +199,7 @@ def stepwise(key: Any, steps: int, seconds: float, every: float, gate: str) -> N
     """Goes through so many steps, and on from where an earlier run was cut off; the last one waits for a file."""
     job = dramatiq_inflight.current()
     assert job is not None
-    run = job._entry.run  # as the saves are noted
+    run = job.run
     history.write("start", key, job.message_id, [run, job.crashes, job.drains])
     for step in job.iterate(range(steps), every=every):
         history.write("begun", key, job.message_id, [run, step])

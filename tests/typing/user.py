@@ -63,6 +63,7 @@ def charge(order_id: int) -> None:
     job = current()
     assert_type(job, Current | None)
     if job is not None:
+        assert_type(job.run, int)
         assert_type(job.fence, int)
         assert_type(job.recovered, bool)
         assert_type(job.checkpoint({"page": order_id}, progress=0.5, note="page"), bool)
