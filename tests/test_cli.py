@@ -355,12 +355,12 @@ def test_help_and_completion() -> None:
     names = set(cli.commands)
     assert names == {
         *("status", "list", "show", "watch", "history", "workers", "recover", "requeue", "dead-letter", "discard"),
-        *("doctor", "dashboard", "exporter"),
+        *("doctor", "dashboard", "exporter", "effects"),
     }
     for name in names:
         result = CliRunner().invoke(cli, [name, "--help"])
         assert result.exit_code == 0
-        if name not in ("dashboard", "exporter"):
+        if name not in ("dashboard", "exporter", "effects"):  # a group of commands
             assert "Exit code" in result.stdout, name
     assert "PROCESSING_REDIS_URL" in CliRunner().invoke(cli, ["--help"]).stdout
     env = {**os.environ, "PYTHONPATH": str(ROOT), "_DRAMATIQ_INFLIGHT_COMPLETE": "bash_complete"}

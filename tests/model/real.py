@@ -129,8 +129,9 @@ class Real:
                 life = self.life if state.entered[number] else "of another server"
                 entered = {"life": life, "seen": 1, "patience": PATIENCE_MS, "instance": "i"}
                 pipeline.hset(incarnations[number], mapping=entered)
-            if state.noted[number]:
-                pipeline.hset(self.suspects, self.names[number], f"1 {deadline + mark:.17g} 1 i")
+            if state.entered[number] or state.noted[number]:
+                since_then = 0 if state.noted[number] else 1  # one that has shown itself since is as if not noted
+                pipeline.hset(self.suspects, self.names[number], f"1 {deadline + mark - since_then:.17g} 1 i")
         if state.last:
             pipeline.zadd(self.hearts, {"*last": self._now()})
         if state.aside:

@@ -91,7 +91,7 @@ def _message_id() -> str:
 def _noted(key: Any, seconds: float) -> None:
     message_id = _message_id()
     current = dramatiq_inflight.current()
-    history.write("start", key, message_id, current and [current.fence, current.generation, current.crashes])
+    history.write("start", key, message_id, current and [current.run, current.generation, current.crashes])
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(min(0.02, max(0.0, deadline - time.monotonic())))
@@ -146,7 +146,7 @@ def failing(key: Any, failures: int, seconds: float) -> None:
 def gated(key: Any, gate: str) -> None:
     """Works until a file is there; `{}` in its name stands for what the worker's environment says."""
     current = dramatiq_inflight.current()
-    seen = current and {"crashes": current.crashes, "drains": current.drains}
+    seen = current and {"run": current.run, "crashes": current.crashes, "drains": current.drains}
     history.write("start", key, _message_id(), seen)
     gate = gate.format(os.environ.get("TEST_GATE_SUFFIX", ""))
     while not Path(gate).exists():
@@ -158,7 +158,7 @@ def gated(key: Any, gate: str) -> None:
 def starving(key: Any, seconds: float, gate: str) -> str:
     """Its first run holds the GIL, as C code may, for so long or until it is fed; a later one waits at its gate."""
     current = dramatiq_inflight.current()
-    run = 1 + current.recovered if current is not None else 0
+    run = current.run if current is not None else 0
     history.write("start", key, _message_id(), run)
     if run <= 1:
         ends, libc, interval = time.monotonic() + seconds, ctypes.PyDLL(None), sys.getswitchinterval()
@@ -176,7 +176,7 @@ def starving(key: Any, seconds: float, gate: str) -> str:
 def interruptible(key: Any, gate: str) -> None:
     """Works until a file is there, or it is interrupted."""
     current = dramatiq_inflight.current()
-    run = 1 + current.recovered if current is not None else 0
+    run = current.run if current is not None else 0
     history.write("start", key, _message_id(), run)
     try:
         while not Path(gate).exists():
@@ -199,14 +199,13 @@ def stepwise(key: Any, steps: int, seconds: float, every: float, gate: str) -> N
     """Goes through so many steps, and on from where an earlier run was cut off; the last one waits for a file."""
     job = dramatiq_inflight.current()
     assert job is not None
-    run = job.run
-    history.write("start", key, job.message_id, [run, job.crashes, job.drains])
+    history.write("start", key, job.message_id, [job.run, job.crashes, job.drains])
     for step in job.iterate(range(steps), every=every):
-        history.write("begun", key, job.message_id, [run, step])
+        history.write("begun", key, job.message_id, [job.run, step])
         time.sleep(seconds)
         while step == steps - 1 and not Path(gate).exists():
             if job.stopping:
                 job.hand_back()
             time.sleep(0.01)
-        history.write("done", key, job.message_id, [run, step])
-    history.write("end", key, job.message_id, run)
+        history.write("done", key, job.message_id, [job.run, step])
+    history.write("end", key, job.message_id, job.run)
