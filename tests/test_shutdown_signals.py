@@ -341,7 +341,7 @@ def test_a_second_signal_ends_the_worker(
     (tmp_path / "gate").touch()
     made.worker(program=program)
     made.wait(lambda: history.count("end") == 1, what="the message ends")
-    assert history.events("start")[-1].extra == {"crashes": 0, "drains": 1}
+    assert history.events("start")[-1].extra == {"run": 2, "crashes": 0, "drains": 1}
 
 
 def test_a_signal_before_the_boot_is_the_first_one(
@@ -358,7 +358,7 @@ def test_a_signal_before_the_boot_is_the_first_one(
     (tmp_path / "gate").touch()
     made.worker()
     made.wait(lambda: history.count("end") == 1, what="the message ends")
-    assert history.events("start")[-1].extra == {"crashes": 0, "drains": 1}
+    assert history.events("start")[-1].extra == {"run": 2, "crashes": 0, "drains": 1}
 
 
 def test_a_second_signal_waits_until_redis_is_back(
@@ -380,4 +380,4 @@ def test_a_second_signal_waits_until_redis_is_back(
     (tmp_path / "gate").touch()
     made.worker()
     made.wait(lambda: history.count("end") == 1, what="the message ends")
-    assert history.events("start")[-1].extra == {"crashes": 0, "drains": 1}
+    assert history.events("start")[-1].extra == {"run": 2, "crashes": 0, "drains": 1}
