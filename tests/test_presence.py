@@ -341,6 +341,7 @@ def test_the_rights_of_the_manual_are_enough(lab: Lab, namespace: str, server_ur
         enabled=True,
         passwords=["+x"],
         keys=[f"{{{namespace}}}:*"],
+        reset_channels=True,
         channels=[f"{{{namespace}}}:*"],
         commands=[*rest, *commands],
     )
