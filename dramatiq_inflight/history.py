@@ -144,7 +144,7 @@ class Event:
         if self.kind is EventKind.STALLED and self.after_ms is not None:
             said += f": {self.after_ms / 1000:.0f} s without a checkpoint"
         if self.kind is EventKind.RECOVERED and self.how:
-            said += f" ({HOW.get(self.how, self.how)})"
+            said += f" ({self.how})"
         if self.kind is EventKind.FENCED:
             said += f" ({self.outcome})"
         if self.crashes and self.kind in (EventKind.RECOVERED, EventKind.POISON, EventKind.DEAD_LETTERED):
@@ -178,8 +178,6 @@ SAID = {
     EventKind.CONDEMNED: "sent to the dead-letter queue by an operator",
     EventKind.DISCARDED: "discarded by an operator",
 }
-
-HOW = {"silent": "its worker did not answer"}
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Membership(Scripting):
             self._ask(pipeline.execute)
         self._server = self._server or self._run_id()
         begun = Moment.now()
-        known = self._enter(self.me, {**fields, "schema": str(self.schema)})
+        known = self._register(self.me, {**fields, "schema": str(self.schema)})
         if isinstance(known, Refusal):
             return known
         self._place = self.keys.places(fields.get("place", ""))
@@ -55,7 +55,7 @@ class Membership(Scripting):
 
     def refusal(self) -> Refusal | None:
         """Why whoever is no worker must not change anything here; ``None``: it may."""
-        answer = self._enter("", {})
+        answer = self._register("", {})
         return answer if isinstance(answer, Refusal) else None
 
     def explain(self, refusal: Refusal) -> str:
@@ -64,7 +64,7 @@ class Membership(Scripting):
         blocker = str(self.incarnation(refusal.blocker)) if refusal.blocker else ""
         return refusal.text(self.namespace, __version__, self.schema, Held.of(raw).version, blocker)
 
-    def _enter(self, me: str, fields: dict[str, str]) -> int | Refusal:
+    def _register(self, me: str, fields: dict[str, str]) -> int | Refusal:
         keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
         keys += self.keys.places(fields.get("place", ""))
         args = [me, self.ttl_ms, self.schema, *(text for pair in fields.items() for text in pair)]

@@ -13,6 +13,7 @@ import click
 
 from ..effects import KEPT_FOR, clean, create, ddl, forget
 from ..effects.connecting import connect
+from ..effects.transactions import DRIVERS
 from .failures import Unreachable, not_done
 
 __all__ = ["effects"]
@@ -34,22 +35,13 @@ def database_option(command: F) -> F:
 
 
 @contextlib.contextmanager
-def _connected(url: str) -> Iterator[Any]:
-    connection = connect(url)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-@contextlib.contextmanager
 def _told(url: str) -> Iterator[Any]:
     """A connection; what a driver raises is told in a line."""
     try:
-        with _connected(url) as connection:
+        with contextlib.closing(connect(url)) as connection:
             yield connection
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("psycopg", "sqlite3", "pymysql", "MySQLdb"):
+        if type(error).__module__.partition(".")[0] not in DRIVERS:
             raise
         raise Unreachable(f"The database cannot be used: {error}") from error
 

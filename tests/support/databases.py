@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,13 +49,9 @@ class Database:
     def port(self) -> int:
         return urlsplit(self.url).port or 0
 
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[Any]:
-        connection = connect(self.url)
-        try:
-            yield connection
-        finally:
-            connection.close()
+    def connected(self) -> contextlib.closing[Any]:
+        """A connection, which is closed at the end of the block."""
+        return contextlib.closing(connect(self.url))
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """What a new connection sees."""
