@@ -13,7 +13,6 @@ import click
 
 from ..effects import KEPT_FOR, clean, create, ddl, forget
 from ..effects.connecting import connect
-from ..effects.transactions import DRIVERS
 from .failures import Unreachable, not_done
 
 __all__ = ["effects"]
@@ -41,7 +40,7 @@ def _told(url: str) -> Iterator[Any]:
         with contextlib.closing(connect(url)) as connection:
             yield connection
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in DRIVERS:
+        if type(error).__module__.partition(".")[0] not in ("psycopg", "sqlite3", "pymysql", "MySQLdb"):
             raise
         raise Unreachable(f"The database cannot be used: {error}") from error
 
