@@ -34,14 +34,16 @@ class RecoveryThread(threading.Thread):
         self._stopping = threading.Event()
         self._wake = Bell()
         self._failures = 0
-        #: How many sweeps were begun.
+        #: How many sweeps have ended.
         self.sweeps = 0
 
     def run(self) -> None:
         """Sweep until `stop` is called; survive everything."""
         while not self._stopping.is_set():
             self._wake.clear()
-            self._wake.wait(self._sweep())
+            pause = self._sweep()
+            self.sweeps += 1
+            self._wake.wait(pause)
 
     @property
     def stopping(self) -> bool:
@@ -62,7 +64,6 @@ class RecoveryThread(threading.Thread):
     def _sweep(self) -> float | None:
         """Sweep, and return how long to pause; ``None``: for ever."""
         longest = self.interval or 30.0
-        self.sweeps += 1
         try:
             swept = self.recovery.sweep(self._stopping.is_set)
         except redis.RedisError:

@@ -44,7 +44,7 @@ from dramatiq_inflight.records import Head
 from dramatiq_inflight.registry import Registry
 
 from .lab import Lab, copy_of
-from .servers import another_database
+from .servers import another_database, wait_until
 
 __all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "locks_left", "quick_consumers", "where"]
 
@@ -187,11 +187,11 @@ class World:
         self.tracker = InFlightTracker(
             namespace=self.namespace,
             redis_url=None if kind == "redis" else tracked,
-            heartbeat_interval=20,
-            heartbeat_ttl=60,
-            recovery_interval=3600,  # the scenarios sweep
+            heartbeat_interval=1200,  # the scenarios beat, and they sweep
+            heartbeat_ttl=3600,
+            recovery_interval=3600,
             watch_processes=False,
-            fence_ttl=600,
+            fence_ttl=3600,
         )
         self.broker: Any = self._make_broker(own if kind == "redis" else url)
         self.spy, self.skipper = Spy(), Skipper()
@@ -215,6 +215,7 @@ class World:
         self.broker.emit_after("process_boot")
         self.worker = SteppedWorker(self.broker, worker_threads=2, worker_timeout=10)
         self.worker.start()
+        wait_until(lambda: self.runtime.recovery_thread.sweeps, what="recovery has looked once")
         self.stopped = False
         self.others: list[tuple[Registry, Copy, int]] = []
         #: Another message of the scenario.
