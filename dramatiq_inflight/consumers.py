@@ -10,7 +10,6 @@ in this process holds: what was forgotten, what was fetched and not handed out, 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from dramatiq import Consumer
 from dramatiq.common import q_name
 from dramatiq.errors import ConnectionClosed
 
+from .mutex import Mutex
 from .redis_broker import RedisQueues
 
 __all__ = ["Held", "RabbitmqConsumer", "RedisConsumer"]
@@ -42,7 +42,7 @@ class Held:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._holders: dict[str, dict[str, list[object]]] = {}
         self.workers = 0
         #: The queues whose consumer has compared its ack set, and has lost no connection since.

@@ -13,7 +13,6 @@ consumer fetches nothing more.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import redis
 from dramatiq import Broker, Consumer
 
 from .consumers import Held, RabbitmqConsumer, RedisConsumer
+from .mutex import Mutex
 from .redis_broker import RedisQueues
 from .registry import Registry
 from .scripting import BATCH
@@ -54,7 +54,7 @@ class Deliveries:
         self._before: Any = None
         self._held: Held | None = None
         self._me: object = None
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._acked: deque[tuple[str, int, float]] = deque()
 
     def attach(self, broker: Broker) -> None:

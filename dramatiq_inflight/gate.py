@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .bell import Bell
+from .mutex import Mutex
 from .siblings import Siblings
 
 __all__ = ["Gate"]
@@ -65,7 +66,7 @@ class Gate:
     def __init__(self, siblings: Siblings | None = None) -> None:
         self._siblings = siblings
         # A plain lock, and no condition: an interrupt that hits a thread while it takes it must not leave it taken.
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._inside: set[int] = set()
         self._queue: deque[_Pass] = deque()
         self._alone: _Pass | None = None

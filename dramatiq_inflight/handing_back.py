@@ -19,6 +19,7 @@ from dramatiq.middleware.threading import is_gevent_active
 from .bell import Bell
 from .checkpoints import expect_hand_back
 from .errors import HandBack
+from .mutex import Mutex
 from .table import Entry, Phase, Table
 
 __all__ = ["HandingBack", "ShutdownSignals"]
@@ -47,7 +48,7 @@ class HandingBack:
         #: Whether it has begun.
         self.begun = False
         self._table = table
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._bell = Bell()
         self._ended = False
         #: When the last message that was asked has had its time (``time.monotonic``).

@@ -13,6 +13,8 @@ from dramatiq import Broker
 from dramatiq.middleware import ShutdownNotifications, TimeLimit
 from dramatiq.middleware.threading import Interrupt, is_gevent_active, raise_thread_exception
 
+from .mutex import Mutex
+
 __all__ = ["Strand", "disarm", "uninterrupted"]
 
 T = TypeVar("T")
@@ -55,7 +57,7 @@ class Strand:
     """What the thread, or greenlet, that made it does until it says that this is over."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()  # held for moments only: whoever waits for it may be about to be interrupted
+        self._mutex = Mutex()  # held for moments only: whoever waits for it may be about to be interrupted
         self._over = False
         self._thread = threading.get_ident()
         self._greenlet: Any = None

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import enum
-import threading
 import time
 
 import redis
@@ -13,6 +12,7 @@ from dramatiq.logging import get_logger
 
 from .bell import Bell
 from .moment import Moment
+from .mutex import Mutex
 from .table import Entry
 
 __all__ = ["Connectivity", "Contact", "Lease"]
@@ -38,7 +38,7 @@ class Connectivity:
 
     def __init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._away_since: Moment | None = None
         self._failed_at = float("-inf")
         #: How many commands have not reached Redis, or were refused.

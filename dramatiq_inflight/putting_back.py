@@ -8,7 +8,6 @@ is away is found out by a few failures in a row, and is not tried for every mess
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from dramatiq.errors import DecodeError
 from .away import Failures
 from .incident import Incident, Kind
 from .making import Making
+from .mutex import Mutex
 from .outcomes import Claim
 from .passing import is_passing
 from .records import DeadIncarnation, Enqueued, Orphan
@@ -65,7 +65,7 @@ class PuttingBack(Making):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._mutex = threading.Lock()  # worker threads add to `leftovers`
+        self._mutex = Mutex()  # worker threads add to `leftovers`
         #: What was logged: why messages cannot be enqueued, by id, and why the broker cannot be reached.
         self._refusals: dict[str, str] = {}
         self._away = ""

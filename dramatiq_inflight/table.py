@@ -14,6 +14,7 @@ from typing import Any
 
 from .interrupt import Strand
 from .marks import Copy
+from .mutex import Mutex
 from .policy import Policy
 
 __all__ = [
@@ -150,7 +151,7 @@ class Entry:
     #: What keeps that.
     checkpoints: Any = field(default=None, repr=False)
     #: Held while Redis is told anything about it.
-    mutex: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    mutex: Mutex = field(default_factory=Mutex, repr=False)
 
     def encoded(self) -> bytes:
         """The message, encoded at the first call: as it came, if the actor has not run yet."""
@@ -225,7 +226,7 @@ class Table:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._by_object: dict[int, tuple[Any, Entry]] = {}
         self._by_id: dict[str, Entry] = {}
         self._untold: list[Entry] = []
@@ -296,9 +297,9 @@ class Table:
 
     def forked(self) -> None:
         """Take new locks in a forked child: other threads may have held the old ones."""
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         for entry in self.entries():
-            entry.mutex = threading.Lock()
+            entry.mutex = Mutex()
 
     def _has(self, entry: Entry) -> bool:
         return self._by_id.get(entry.copy.message_id) is entry

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
+from dramatiq_inflight.mutex import Mutex
+
 from .support import boundaries
 from .support.boundaries import interruptions
 from .support.garbage import COLLECTIONS, Collecting
 from .support.interrupted import SCENARIOS, SOURCES, Report, Sweep, short
-from .support.stepped import quick_consumers
+from .support.stepped import is_taken, quick_consumers
 from .support.taken_out import FAULTS
 
 pytestmark = pytest.mark.once
@@ -59,20 +61,21 @@ def left_locked(work: Any, lock: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     boundaries._in_scope.cache_clear()
     left = 0
     for _ in interruptions(work, TimeLimitExceeded):
-        if lock.locked():
+        if is_taken(lock):
             left += 1
             lock.release()
     boundaries._in_scope.cache_clear()
     return left
 
 
-def test_an_interrupt_never_divides_a_with_from_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that is taken by C code is given back, wherever the interrupt comes."""
-    lock = threading.Lock()
+@pytest.mark.parametrize("kind", [threading.Lock, Mutex])
+def test_an_interrupt_never_divides_a_with_from_its_lock(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is left by C code is given back, wherever the interrupt comes."""
+    lock = kind()
 
     def work() -> int:
         with lock:
-            return len([lock.locked() for _ in range(3)])
+            return len([is_taken(lock) for _ in range(3)])
 
     assert left_locked(work, lock, monkeypatch) == 0
 

@@ -30,7 +30,7 @@ from dramatiq_inflight.records import Enqueued
 
 from .boundaries import Boundaries, Place, innermost, is_in_redis, is_within
 from .servers import wait_until
-from .stepped import Hangs, RabbitWorld, World, in_thread, locks_left
+from .stepped import Hangs, RabbitWorld, World, in_thread, is_taken, locks_left
 
 __all__ = ["SCENARIOS", "SOURCES", "Finding", "Report", "Scenario", "Sweep", "short"]
 
@@ -88,7 +88,7 @@ def _strand_armed(world: World, proxy: Any) -> bool:
     if entry is None or entry.strand is None:
         return False
     strand = entry.strand
-    return not strand._mutex.locked() and not strand._over and not entry.mutex.locked()
+    return not strand._over and not any(map(is_taken, (strand._mutex, entry.mutex)))
 
 
 def _lose(world: World, proxy: Any) -> None:
@@ -377,6 +377,7 @@ def _leave_for_a_moment(world: World) -> None:
 
 @scenario(
     "lost",
+    fresh=True,
     runs=1,
     ends="gone",
     sources=("MessageLost",),
@@ -395,6 +396,7 @@ def _lost(world: World) -> Message[Any]:
             len("")
 
     def take() -> None:
+        world.runtime.heartbeat.stop()  # it does not beat in between
         me = world.runtime.registry.me
         beats = world.tracked.zscore(world.lab.prefix + "heartbeats", me)
         world.lab.kill(world.runtime.registry)

@@ -46,7 +46,7 @@ from dramatiq_inflight.registry import Registry
 from .lab import Lab, copy_of
 from .servers import another_database, wait_until
 
-__all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "locks_left", "quick_consumers", "where"]
+__all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "is_taken", "locks_left", "quick_consumers", "where"]
 
 #: How long a thread may take for what takes milliseconds, before it counts as hanging, seconds.
 HANGS = 60.0
@@ -545,18 +545,21 @@ OPTIONS: dict[str, Any] = {"track_inflight": True, "notify_shutdown": True, "max
 
 def locks_left(*roots: tuple[str, Any]) -> list[str]:
     """The locks that can be reached from some objects, and are taken for good."""
-    found = {name: lock for name, lock in _locks(roots) if _is_taken(lock)}
+    found = {name: lock for name, lock in _locks(roots) if is_taken(lock)}
     ends = time.monotonic() + 1
     while found and time.monotonic() < ends:
         time.sleep(0.002)
-        found = {name: lock for name, lock in found.items() if _is_taken(lock)}
+        found = {name: lock for name, lock in found.items() if is_taken(lock)}
     return sorted(found)
 
 
 _LOCK, _RLOCK = type(threading.Lock()), type(threading.RLock())
 
 
-def _is_taken(lock: Any) -> bool:
+def is_taken(lock: Any) -> bool:
+    """Whether a lock is taken, by this thread or another one."""
+    if getattr(lock, "_is_owned", bool)():
+        return True
     if lock.acquire(blocking=False):
         lock.release()
         return False
