@@ -25,9 +25,9 @@ from .connection import bounded_client_from_url
 from .errors import ConfigurationError
 from .history import Count, Event, EventKind
 from .middleware import tracker_of
-from .parsing import head_of, message_view, text, texts
-from .reader import AT_A_TIME, Instances, Reader
-from .records import Head
+from .parsing import message_view, text, texts
+from .reader import Instances, Reader
+from .records import AT_A_TIME, Head, head_of, read_heads
 from .schema import FIELDS, Held
 from .settings import Settings
 from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, Overview, Tally, WorkerView
@@ -86,14 +86,14 @@ class Inspector(Reader):
         first, waiting, overdue, aside = pipeline.execute()
         shown = [text(id) for id, _ in first]
         tallies: dict[tuple[str, str], list[float]] = {}
-        heads = self._heads([id for ids in running.values() for id, _ in ids])
+        heads = read_heads(self._client, self._keys, [id for ids in running.values() for id, _ in ids])
         starts = {id: started for ids in running.values() for id, started in ids}
         for id, head in heads.items():
             if head.state == "running":
                 tally = tallies.setdefault((head.queue, head.actor), [0, 0, 0.0])
                 tally[0] += 1
                 tally[2] = max(tally[2], (now - starts[id]) / 1000)
-        for head in self._heads(shown).values():
+        for head in read_heads(self._client, self._keys, shown).values():
             tallies.setdefault((head.queue, head.actor), [0, 0, 0.0])[1] += 1
         return Overview(
             at=datetime.fromtimestamp(now / 1000, tz=timezone.utc),
@@ -156,7 +156,7 @@ class Inspector(Reader):
         for at in range(0, len(chosen), max(at_once, 1)):
             found += [
                 message_view(id, head, now, by_id.get(head.owner), due.get(id))
-                for id, head in self._heads(chosen[at : at + at_once]).items()
+                for id, head in read_heads(self._client, self._keys, chosen[at : at + at_once]).items()
                 if head.state in IN_FLIGHT
                 and queue in (None, head.queue)
                 and actor in (None, head.actor)
@@ -177,7 +177,7 @@ class Inspector(Reader):
         pipeline.zscore(self._keys.waiting, id)
         pipeline.hget(self._keys.aside, id)
         now, (deadline, aside) = self._timed(pipeline)
-        head = self._heads([id]).get(id)
+        head = read_heads(self._client, self._keys, [id]).get(id)
         if head is None:
             if aside is None:
                 return None

@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
-from .records import Head
+from .records import Head, read_heads
 from .scripting import BATCH, Scripting
 
 __all__ = ["Looking"]
@@ -17,9 +16,10 @@ class Looking(Scripting):
     """Looks at records, and at who runs what."""
 
     def peek(self, ids: Iterable[str]) -> list[Head | None]:
-        """The heads of at most `BATCH` records."""
-        heads = self._call("peek", [self.keys.record(id) for id in ids], [])
-        return [Head.of(json.loads(head)) if head else None for head in heads]
+        """The heads of records; ``None``: there is none, or it cannot be read."""
+        ids = list(ids)
+        found = self._ask(lambda: read_heads(self.client, self.keys, ids))
+        return [found.get(id) for id in ids]
 
     def count_running(self) -> int:
         """How many messages Redis says that this incarnation runs."""

@@ -34,6 +34,9 @@ class Membership(Scripting):
     #: The server that this incarnation has booted with, by its run id.
     _server = ""
 
+    #: Whether it shuts down.
+    _draining = False
+
     def register(self, fields: dict[str, str]) -> Refusal | None:
         """Say who this incarnation is; `incarnation` gives it back.
 
@@ -75,15 +78,16 @@ class Membership(Scripting):
 
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
-        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "0"])
+        state = "draining" if self._draining else "alive"
+        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, state])
 
     def attest(self) -> bool:
         """Beat on behalf of this incarnation, from a process that sees it live.  False if Redis does not know it."""
-        return int(self._call("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "1"])) >= 0
+        return int(self._call("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "attested"])) >= 0
 
     def drain(self) -> None:
-        """This incarnation shuts down: every proof of life that it sends from now on says so."""
-        self.ttl_ms = int(self.ttl_ms) + DRAINING
+        """This incarnation shuts down: every beat from now on says so."""
+        self._draining = True
 
     def leave(self) -> int:
         """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
@@ -91,7 +95,7 @@ class Membership(Scripting):
         Returns: how many messages that are.
         """
         # A thread that goes on must not keep the incarnation alive for longer.
-        self.ttl_ms = ms(HAND_OVER_DELAY) + DRAINING
+        self.ttl_ms = ms(HAND_OVER_DELAY)
         keys = [
             *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, self.keys.suspects),
             *(*self.keys.journal, *self._place),
@@ -133,14 +137,14 @@ class Membership(Scripting):
 
     def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
         """What incarnations said of themselves."""
-        return [_incarnation(id, raw, deadline) for id, (raw, deadline) in zip(ids, self._said(ids), strict=True)]
+        return [_incarnation(id, raw, *scores) for id, (raw, scores) in zip(ids, self._said(ids), strict=True)]
 
-    def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], float | None]]:
-        """What incarnations said of themselves, and until when they are believed to live."""
+    def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], list[float | None]]]:
+        """What incarnations said of themselves, until when they are believed to live, and whether they shut down."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
             pipeline.hgetall(self.keys.incarnation(id))
-            pipeline.zscore(self.keys.heartbeats, id)
+            pipeline.zmscore(self.keys.heartbeats, [id, DRAINING + id])
         replies = self._ask(pipeline.execute)
         return list(zip(replies[::2], replies[1::2], strict=True))
 
@@ -155,7 +159,7 @@ class Membership(Scripting):
 
     def deadlines(self) -> dict[str, float]:
         """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
-        scores: Any = self._ask(lambda: self.client.zrange(self.keys.heartbeats, 0, -1, withscores=True))
+        scores: Any = self._ask(lambda: self.client.zrangebyscore(self.keys.heartbeats, 0, "+inf", withscores=True))
         return {member.decode(): score for member, score in scores if not member.startswith(b"*")}
 
     def registered_brokers(self) -> list[tuple[str, str]]:
@@ -185,7 +189,7 @@ class Membership(Scripting):
         return bool(self._call("reap", keys, [dead, self.ttl_ms]))
 
 
-def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> DeadIncarnation:
+def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None, draining: float | None) -> DeadIncarnation:
     said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
     return DeadIncarnation(
         id=id,
@@ -197,7 +201,7 @@ def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None) -> De
         queues=json.loads(said.get("queues", "[]")),
         custody=said.get("custody", ""),
         dead_since_ms=int(said.get("gone", deadline or 0)),
-        draining=(deadline or 0) % 1 >= DRAINING,
+        draining=draining is not None,
         left="left" in said,
         proof=said.get("why", ""),
         place=said.get("place", ""),

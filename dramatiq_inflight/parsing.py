@@ -9,33 +9,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .records import DRAINING, LEFT, Head, moment
+from .records import LEFT, Head, moment
 from .schema import number
 from .views import MessageView, WorkerView
 
-__all__ = ["head_of", "message_view", "progressed", "text", "texts", "worker_view"]
+__all__ = ["message_view", "progressed", "text", "texts", "worker_view"]
 
 #: A heartbeat below this is no time: the incarnation was proven dead (see _common.lua).
 PROVEN_MS = 100
-
-#: As `json.loads`, which spends as long again on finding out what it was given.
-_decode = json.JSONDecoder().decode
 
 
 def worker_view(id: str, replies: Sequence[Any], now: int) -> WorkerView:
     """One incarnation.
 
     Parameters:
-      replies: What it said of itself, its heartbeat, and how many messages it runs.
+      replies: What it said of itself, its heartbeat and whether it shuts down, and how many messages it runs.
     """
-    raw, deadline, running = replies
+    raw, (deadline, draining), running = replies
     said = texts(raw)
     if deadline is None or deadline < PROVEN_MS or "noticed" in said:
         state = "dead"
     elif deadline <= now or "left" in said:
         state = "silent"
     else:
-        state = "draining" if deadline % 1 >= DRAINING else "alive"
+        state = "alive" if draining is None else "draining"
     since = said.get("gone") or said.get("left") or (deadline if deadline and deadline >= PROVEN_MS else 0)
     return WorkerView(
         id=id,
@@ -102,17 +99,6 @@ def progressed(view: MessageView, at: bytes | None, progress: bytes | None, note
         progress=float(progress) if progress else None,
         note=text(note or b""),
     )
-
-
-def head_of(raw: bytes) -> Head | None:
-    """The head of a record, of which `raw` is the beginning; ``None``: it cannot be read, or is longer."""
-    line, newline, _ = raw.partition(b"\n")
-    if not newline:
-        return None
-    try:
-        return Head.of(_decode(line.decode()))
-    except (ValueError, TypeError):
-        return None
 
 
 def texts(raw: dict[bytes, bytes]) -> dict[str, str]:

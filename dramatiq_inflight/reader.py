@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
@@ -15,20 +15,14 @@ from .connection import bounded_client
 from .errors import SchemaError
 from .history import Event
 from .keys import Keys
-from .parsing import head_of, progressed, text, worker_view
-from .records import Head
+from .parsing import progressed, text, worker_view
+from .records import AT_A_TIME, DRAINING, batches
 from .schema import FIELDS, SCHEMA, Held, Refusal
 from .settings import Settings
 from .version import __version__
 from .views import MessageView, WorkerView
 
-__all__ = ["AT_A_TIME", "Instances", "Reader"]
-
-#: How much of a record is read at first, bytes: nearly every head is shorter.
-HEAD = 512
-
-#: How many commands are sent at a time.
-AT_A_TIME = 1000
+__all__ = ["Instances", "Reader"]
 
 
 class Reader:
@@ -51,12 +45,14 @@ class Reader:
     def _look(self, *, messages: bool = True) -> tuple[int, list[WorkerView], dict[str, list[tuple[str, float]]]]:
         """The time, the workers, and what each runs (with its start)."""
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.zrange(self._keys.heartbeats, 0, -1)
+        pipeline.zrangebyscore(self._keys.heartbeats, 0, "+inf")
         now, (members,) = self._timed(pipeline)
         ids = [text(member) for member in members if not member.startswith(b"*")]
         running: dict[str, list[tuple[str, float]]] = {}
         if messages:
-            replies = self._batches(lambda pipe, id: pipe.zrange(self._keys.running(id), 0, -1, withscores=True), ids)
+            replies = batches(
+                self._client, lambda pipe, id: pipe.zrange(self._keys.running(id), 0, -1, withscores=True), ids
+            )
             running = {
                 id: [(text(message), score) for message, score in reply] for id, reply in zip(ids, replies, strict=True)
             }
@@ -92,42 +88,18 @@ class Reader:
     def _workers(self, ids: Sequence[str], now: int) -> list[WorkerView]:
         def ask(pipe: Any, id: str) -> None:
             pipe.hgetall(self._keys.incarnation(id))
-            pipe.zscore(self._keys.heartbeats, id)
+            pipe.zmscore(self._keys.heartbeats, [id, DRAINING + id])
             pipe.zcard(self._keys.running(id))
 
-        replies = list(self._batches(ask, ids))
+        replies = list(batches(self._client, ask, ids))
         return [worker_view(id, replies[3 * i : 3 * i + 3], now) for i, id in enumerate(ids)]
 
     def _with_progress(self, views: list[MessageView]) -> list[MessageView]:
         def ask(pipe: Any, id: str) -> None:
             pipe.hmget(self._keys.checkpoint(id), "at", "progress", "note")
 
-        replies = self._batches(ask, [view.id for view in views])
+        replies = batches(self._client, ask, [view.id for view in views])
         return [progressed(view, *reply) for view, reply in zip(views, replies, strict=True)]
-
-    def _heads(self, ids: Sequence[str]) -> dict[str, Head]:
-        """The records that there are, without their payloads."""
-        found: dict[str, Head] = {}
-        long: list[str] = []
-        replies = self._batches(lambda pipe, id: pipe.getrange(self._keys.record(id), 0, HEAD - 1), ids)
-        for id, raw in zip(ids, replies, strict=True):
-            head = head_of(raw)
-            if head is not None:
-                found[id] = head
-            elif len(raw) == HEAD:
-                long.append(id)
-        for id in long:
-            head = head_of(self._client.get(self._keys.record(id)) or b"")
-            if head is not None:
-                found[id] = head
-        return found
-
-    def _batches(self, ask: Any, ids: Sequence[str]) -> Iterator[Any]:
-        for at in range(0, len(ids), AT_A_TIME):
-            pipeline = self._client.pipeline(transaction=False)
-            for id in ids[at : at + AT_A_TIME]:
-                ask(pipeline, id)
-            yield from pipeline.execute()
 
 
 class Instances:

@@ -5,16 +5,43 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
+import redis
+
+from .keys import Keys
 from .outcomes import Claim
 
-__all__ = ["DRAINING", "LEFT", "DeadIncarnation", "Due", "Enqueued", "Head", "Orphan", "moment"]
+__all__ = [
+    "AT_A_TIME",
+    "DRAINING",
+    "LEFT",
+    "DeadIncarnation",
+    "Due",
+    "Enqueued",
+    "Head",
+    "Orphan",
+    "batches",
+    "head_of",
+    "moment",
+    "read_heads",
+]
 
-#: What the TTL of a worker has more while it shuts down, milliseconds: its deadline tells that it was; see _common.lua.
-DRAINING: Final = 0.5
+#: Before its id: the member of the heartbeat set that says that it shuts down; see _common.lua.
+DRAINING: Final = "*draining:"
+
+#: How much of a record is read at first, bytes: nearly every head is shorter.
+HEAD = 512
+
+#: How many commands are sent at a time.
+AT_A_TIME = 1000
+
+#: As `json.loads`, which spends as long again on finding out what it was given.
+_decode = json.JSONDecoder().decode
 
 #: Why a worker is dead that has ended in order.
 LEFT: Final = "it left while messages were still running"
@@ -58,13 +85,52 @@ class Head:
         """Read it; a later version may have added more.
 
         Raises:
-          TypeError: It has too few.
+          TypeError: It has too few, or one is not of its type: _common.lua makes nothing of it either.
         """
-        return cls(*fields[:FIELDS])
+        if not all(map(isinstance, fields, TYPES)):
+            raise TypeError("a field is not of its type")
+        return cls(*fields[: len(TYPES)])
 
 
-#: How many fields this version knows.
-FIELDS: Final = len(dataclasses.fields(Head))
+#: The types of the fields that this version knows.
+TYPES: Final[list[Any]] = [
+    {"str": str, "int": (int, float), "int | str": (int, float, str)}[str(field.type)]
+    for field in dataclasses.fields(Head)
+]
+
+
+def head_of(raw: bytes) -> Head | None:
+    """The head of a record, of which `raw` is the beginning; ``None``: it cannot be read, or is longer."""
+    line, newline, _ = raw.partition(b"\n")
+    if not newline:
+        return None
+    try:
+        return Head.of(_decode(line.decode()))
+    except (ValueError, TypeError):
+        return None
+
+
+def batches(client: redis.Redis, ask: Callable[[Any, str], object], ids: Sequence[str]) -> Iterator[Any]:
+    """The replies to what is asked about each of some ids, in a few round trips."""
+    for at in range(0, len(ids), AT_A_TIME):
+        pipeline = client.pipeline(transaction=False)
+        for id in ids[at : at + AT_A_TIME]:
+            ask(pipeline, id)
+        yield from pipeline.execute()
+
+
+def read_heads(client: redis.Redis, keys: Keys, ids: Sequence[str]) -> dict[str, Head]:
+    """The records that there are, and can be read, without their payloads."""
+    found: dict[str, Head] = {}
+    for id, raw in zip(
+        ids, batches(client, lambda pipe, id: pipe.getrange(keys.record(id), 0, HEAD - 1), ids), strict=True
+    ):
+        head = head_of(raw)
+        if head is None and len(raw) == HEAD:  # it is longer
+            head = head_of(client.get(keys.record(id)) or b"")  # type: ignore[arg-type]
+        if head is not None:
+            found[id] = head
+    return found
 
 
 @dataclass(frozen=True)

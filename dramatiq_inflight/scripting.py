@@ -72,7 +72,7 @@ class Scripting:
         self.namespace = namespace
         self.keys = Keys(namespace)
         self.me = me
-        self.ttl_ms: float = ms(heartbeat_ttl)
+        self.ttl_ms = ms(heartbeat_ttl)
         self.fence_ms = ms(fence_ttl)
         self.deadline_ms = FIRST_DEADLINE_TTLS * ms(heartbeat_ttl)
         self._on_contact = on_contact

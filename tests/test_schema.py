@@ -25,7 +25,7 @@ from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.metrics import InFlightCollector
 from dramatiq_inflight.outcomes import Claim, Start
-from dramatiq_inflight.records import FIELDS, Enqueued
+from dramatiq_inflight.records import TYPES, Enqueued
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.schema import SCHEMA, Refusal
 
@@ -470,7 +470,7 @@ def add_to_record(lab: Lab, copy: Any) -> None:
 
 def added_to(lab: Lab, copy: Any) -> list[Any]:
     raw: bytes = lab.client.get(f"{lab.prefix}record:{copy.message_id}")
-    return list(json.loads(raw.partition(b"\n")[0])[FIELDS:])
+    return list(json.loads(raw.partition(b"\n")[0])[len(TYPES) :])
 
 
 def test_more_in_a_record_is_passed_over_and_kept(lab: Lab, a: Registry, b: Registry) -> None:

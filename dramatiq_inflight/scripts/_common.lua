@@ -67,16 +67,14 @@ local SHORTEST_OUTAGE = 10
 -- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
 local PROVEN = 100
 
--- What the deadline of a living incarnation has more: an operator has taken a message from it, and it is to hear of
--- that with its next beat, ms. (A shutdown has half a millisecond more.)
-local DOUBTED = 0.25
-
 -- Members of the heartbeat set that are no incarnation: when Redis was last in use, and until when the grace lasts. Of
 -- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. Of each one that was
 -- declared dead because its connections are closed, UNTIL and its id has the deadline that it had, negative as well and
--- far below any TTL: until then it may still be back. They live in this set so that a beat needs one key only.
-local LAST, GRACE_END, TTL, UNTIL = '*last', '*grace', '*ttl:', '*until:'
-local LOWEST_TTL = -1e12
+-- far below any TTL: until then it may still be back. Of each one that shuts down there is DRAINING and its id; of each
+-- from which an operator has taken a message, until it has heard of that, DOUBTED and its id: both at MARK, which is no
+-- time. They live in this set so that a beat needs one key only.
+local LAST, GRACE_END, TTL, UNTIL, DRAINING, DOUBTED = '*last', '*grace', '*ttl:', '*until:', '*draining:', '*doubted:'
+local LOWEST_TTL, MARK = -1e12, '-inf'
 
 -- For how long an incarnation has to be connected before it may declare another one dead, ms: after a restart of the
 -- server, or a failover, that is the time that the others have to come back.
@@ -157,23 +155,14 @@ local function save_settled(key, record, fence_ttl, unacked)
     end
 end
 
--- A worker that is shutting down beats with a TTL of half a millisecond more, and so its deadline tells that it was.
--- No key more, and nothing that could be missing, left over, or out of step with the heartbeat it belongs to. The half
--- stays: a start that was begun before the shutdown may come after the first beat that tells of it.
+-- Whether it is shutting down, or was when it died.
 local function was_draining(heartbeats, incarnation)
-    local deadline = redis.call('ZSCORE', heartbeats, incarnation)
-    return deadline and tonumber(deadline) % 1 >= 0.5
-end
-
--- Whether it was believed to live, and all that it ran was still its own.
-local function is_trusted(deadline, now)
-    return tonumber(deadline) > now and tonumber(deadline) % 0.5 == 0
+    return redis.call('ZSCORE', heartbeats, DRAINING .. incarnation) and true
 end
 
 -- It has lost a message, and is to hear of it with its next beat.
 local function doubt(heartbeats, incarnation)
-    local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation))
-    redis.call('ZADD', heartbeats, deadline - deadline % 0.5 + DOUBTED, incarnation)
+    redis.call('ZADD', heartbeats, MARK, DOUBTED .. incarnation)
 end
 
 -- The shortest and the longest TTL of those that are there; the caller's own if none has said so.
@@ -203,7 +192,7 @@ local function cut_back(heartbeats, from, now, ttl)
             most = now + longest_grace(heartbeats, ttl)
         elseif member ~= LAST then
             local own = -tonumber(redis.call('ZSCORE', heartbeats, TTL .. member) or -ttl)
-            most = now + math.floor(own) + score % 1
+            most = now + own
         end
         if score > most then
             redis.call('ZADD', heartbeats, most, member)
@@ -226,14 +215,15 @@ end
 -- Says whether it was known (0: it had been declared dead, or has lost a message; -1: it is new, or was reaped, or
 -- Redis has lost its data), and whether Redis had heard of it at all.
 local function beat(heartbeats, me, now, ttl)
-    local scores = redis.call('ZMSCORE', heartbeats, me, LAST)
-    local deadline, last = scores[1], scores[2]
+    local scores = redis.call('ZMSCORE', heartbeats, me, LAST, DOUBTED .. me)
+    local deadline, last, doubted = scores[1], scores[2], scores[3]
     if last then
         resume(heartbeats, now, ttl, tonumber(last))
     end
-    local draining = math.max(ttl % 1, deadline and tonumber(deadline) % 1 >= 0.5 and 0.5 or 0)
-    redis.call('ZADD', heartbeats, now, LAST, now + math.floor(ttl) + draining, me)
-    if deadline and is_trusted(deadline, now) then
+    redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
+    if doubted then
+        redis.call('ZREM', heartbeats, DOUBTED .. me)
+    elseif deadline and tonumber(deadline) > now then
         return 1, true
     end
     return deadline and 0 or -1, deadline and true
@@ -242,12 +232,11 @@ end
 -- The same for a process that may only have another one beat on its behalf: that brings no incarnation into being, and
 -- one that had been declared dead is to hear of it with its own next beat.
 local function beat_as(heartbeats, me, now, ttl, on_behalf)
-    local deadline = on_behalf and redis.call('ZSCORE', heartbeats, me)
-    if on_behalf and not deadline then
+    if on_behalf and not redis.call('ZSCORE', heartbeats, me) then
         return -1
     end
     local known = beat(heartbeats, me, now, ttl)
-    if on_behalf and not is_trusted(deadline, now) then
+    if on_behalf and known == 0 then
         doubt(heartbeats, me)
     end
     return known
@@ -271,7 +260,7 @@ end
 local function believed_for(heartbeats, incarnation, now, ttl)
     local deadline = redis.call('ZSCORE', heartbeats, incarnation)
     if not deadline then
-        ttl = math.floor(longest_ttl(heartbeats, ttl))
+        ttl = longest_ttl(heartbeats, ttl)
         redis.call('ZADD', heartbeats, now + ttl, incarnation)
         return ttl
     end
@@ -308,7 +297,8 @@ end
 
 -- When nobody is left, the last one turns off the light.
 local function forget(heartbeats, incarnation)
-    redis.call('ZREM', heartbeats, incarnation, TTL .. incarnation, UNTIL .. incarnation)
+    redis.call('ZREM', heartbeats, incarnation, TTL .. incarnation, UNTIL .. incarnation,
+        DRAINING .. incarnation, DOUBTED .. incarnation)
     if redis.call('ZCARD', heartbeats) <= 2 then
         for _, member in ipairs(redis.call('ZRANGE', heartbeats, 0, -1)) do
             if string.sub(member, 1, 1) ~= '*' then
@@ -421,11 +411,9 @@ local function note_worker(history, counts, event, id, incarnation_key, ...)
         'instance', said[1] or '', 'host', said[2] or '', 'pid', said[3] or '', ...)
 end
 
--- An incarnation is dead, and nobody has to wait for its heartbeat to expire. One that was shutting down still is: its
--- deadline keeps its half.
+-- An incarnation is dead, and nobody has to wait for its heartbeat to expire.
 local function record_death(heartbeats, incarnation_key, history, counts, id, now, why)
-    local deadline = tonumber(redis.call('ZSCORE', heartbeats, id) or 0)
-    redis.call('ZADD', heartbeats, 1 + deadline % 1, id)
+    redis.call('ZADD', heartbeats, 1, id)
     redis.call('ZREM', heartbeats, TTL .. id)
     redis.call('HSET', incarnation_key, 'why', why, 'gone', now)
     if redis.call('HSETNX', incarnation_key, 'noticed', now) == 1 then

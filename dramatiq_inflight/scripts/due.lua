@@ -52,7 +52,7 @@ for i = 1, #coming, 2 do
 end
 
 -- One that may still be back is to be reaped, and what its death convicts dead-lettered, when it cannot any more.
-local doubted = redis.call('ZRANGE', KEYS[1], -now, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+local doubted = redis.call('ZRANGE', KEYS[1], -now, '(-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
 if doubted[2] then
     local wait = -tonumber(doubted[2]) - now
     if next_deadline < 0 or wait < next_deadline then

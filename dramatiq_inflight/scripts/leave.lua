@@ -6,7 +6,7 @@
 --
 -- KEYS  1 heartbeats   2 incarnation:<me>   3 running:<me>   4 suspects
 --       5 history   6 counts   7 (if any) the incarnations in the same place
--- ARGV  1 me   2 hand-over delay ms, and the half that marks a shutdown
+-- ARGV  1 me   2 hand-over delay ms
 -- returns how many messages are still running
 
 local now = clock()
@@ -22,7 +22,7 @@ if left == 0 then
         redis.call('SREM', KEYS[7], ARGV[1])
     end
 else
-    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1], MARK, DRAINING .. ARGV[1])
     redis.call('ZREM', KEYS[1], TTL .. ARGV[1])
     redis.call('HSET', KEYS[2], 'left', now)
     redis.call('HDEL', KEYS[2], 'life') -- its connections are about to be closed

@@ -40,7 +40,7 @@ elseif me == '' then
 end
 
 local known = beat(KEYS[1], me, now, ttl)
-redis.call('ZADD', KEYS[1], -math.floor(ttl), TTL .. me)
+redis.call('ZADD', KEYS[1], -ttl, TTL .. me)
 redis.call('ZREM', KEYS[1], UNTIL .. me)
 local joined = redis.call('HSETNX', KEYS[2], 'booted', now) == 1
 local noticed = redis.call('HGET', KEYS[2], 'noticed')

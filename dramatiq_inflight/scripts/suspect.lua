@@ -57,6 +57,6 @@ if not alike and 3 * suspects > living then
     return {'absent', tonumber(since), patience}
 end
 redis.call('HDEL', KEYS[2], other)
-redis.call('ZADD', KEYS[1], -math.floor(tonumber(deadline)), UNTIL .. other)
+redis.call('ZADD', KEYS[1], -tonumber(deadline), UNTIL .. other)
 record_death(KEYS[1], KEYS[4], KEYS[5], KEYS[6], other, now, ARGV[8])
 return {'gone', tonumber(since), patience}

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from dramatiq_inflight.records import DRAINING
+
 from .cluster import Cluster, standalone
 
 __all__ = ["rolling_deploys"]
@@ -45,9 +47,9 @@ def rolling_deploys(cluster: Cluster, cycles: int, gate: Path, *, max_recoveries
 
 def _drains(cluster: Cluster) -> bool:
     """Whether Redis knows of a worker that it is shutting down."""
-    scores = cluster.client.zrange(cluster.prefix + "heartbeats", 0, -1, withscores=True)
+    scores = dict(cluster.client.zrange(cluster.prefix + "heartbeats", 0, -1, withscores=True))
     now = cluster.client.time()[0] * 1000
-    return any(score % 1 and score > now for _, score in scores)
+    return any(score > now and DRAINING.encode() + id in scores for id, score in scores.items())
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.moment import Moment
 from dramatiq_inflight.outcomes import Claim, HandedBack, Mended, Start, Started
-from dramatiq_inflight.records import Head, Orphan
+from dramatiq_inflight.records import DRAINING, Head, Orphan
 from dramatiq_inflight.registry import Registry
 
 __all__ = ["JOURNAL", "Lab", "ago", "copy_of"]
@@ -72,7 +72,8 @@ class Lab:
 
     def kill(self, registry: Registry, *, draining: bool = False) -> None:
         """Its heartbeat has expired, while others beat; `draining`: it was shutting down when it sent its last."""
-        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1000.5 if draining else 1000})
+        mark = {DRAINING + registry.me: float("-inf")} if draining else {}
+        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1000, **mark})
 
     def start(
         self,
