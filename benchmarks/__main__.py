@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import commands, growth, memory, overhead, plot, recovery, resume, watch
+from . import commands, growth, memory, overhead, plot, presence, recovery, resume, watch
 from .peers import latency, poison
 from .support import Result, environment
 
@@ -26,6 +26,7 @@ ALONE: dict[str, Callable[[str], Result]] = {
     "commands": lambda size: commands.run(quick=size == "quick"),
     "memory": memory.run,
     "recovery": lambda size: recovery.run(quick=size != "full"),
+    "presence": lambda size: presence.run(quick=size == "quick"),
     "watch": lambda size: watch.run(quick=size != "full"),
     "growth": growth.run,
     "resume": resume.run,

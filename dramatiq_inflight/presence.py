@@ -27,8 +27,8 @@ from .words import DIED, JOINED
 
 __all__ = ["Presence"]
 
-#: How often to look, seconds: every second, and with many incarnations as often as makes a thousand looks a second.
-LOOK, LOOK_PER_INCARNATION = 1.0, 0.001
+#: How often to look, seconds: every second, and with many incarnations as often as makes 200 looks a second.
+LOOK, LOOK_PER_INCARNATION = 1.0, 0.005
 
 #: How many others that are there each one looks at.
 NEIGHBOURS = 2
