@@ -27,14 +27,14 @@ from .words import DIED, JOINED
 
 __all__ = ["Presence"]
 
-#: How often to look, seconds: every second, and with many incarnations as often as makes 200 looks a second.
-LOOK, LOOK_PER_INCARNATION = 1.0, 0.005
+#: How often to look, seconds: every second, and with many incarnations as often as makes 100 looks a second.
+LOOK, LOOK_PER_INCARNATION = 1.0, 0.01
 
 #: How many others that are there each one looks at.
 NEIGHBOURS = 2
 
-#: How often to read who is there, and to say again that this one is, seconds.
-REFRESH = 30.0
+#: How often to read who is there, and to say again that this one is, seconds; with many incarnations so long for each.
+REFRESH, REFRESH_PER_INCARNATION = 30.0, 0.3
 
 #: How long it may take to open a connection at first and at the longest, and the pause between two tries, seconds.
 CONNECT, LONGEST_CONNECT, AGAIN = 1.0, 4.0, 0.2
@@ -194,7 +194,8 @@ class Presence(threading.Thread):
         Raises:
           redis.RedisError: Redis does not see the subscription.
         """
-        self._refresh_at = time.monotonic() + REFRESH * random.uniform(0.9, 1.1)
+        pause = max(REFRESH, REFRESH_PER_INCARNATION * len(self._everybody))
+        self._refresh_at = time.monotonic() + pause * random.uniform(0.9, 1.1)
         if not self.connection_timeout:
             return
         if not self.lease.is_registered:  # it may not share the namespace

@@ -596,7 +596,7 @@ def test_many_have_as_much_patience_as_they_need_to_see_that_they_are_lost(app: 
     presence = runtime.presence
     presence.longest = 100
     presence._slow.clear()
-    presence._everybody = [f"p{number}" for number in range(4000)]
+    presence._everybody = [f"p{number}" for number in range(400)]
     assert presence.patience == 8
 
 
