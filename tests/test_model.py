@@ -33,6 +33,7 @@ NAMES = {
     "settle": "the crashes stay",
     "set_aside": "nothing is kept",
     "reap": "what is left is forgotten",
+    "beat": "a shutdown is not told",
     "prove": "a proof leaves a doubt",
     "enter": "whoever is not seen enters",
     "suspect": "a sign of life does not matter",

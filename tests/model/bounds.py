@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .scripts import MODEL, NO_COPY, UNLIMITED, WAITING, Heart, Redis, save_settled
+from .scripts import MODEL, NO_COPY, UNLIMITED, WAITING, Redis, save_settled
 from .world import Bounds, Scripts
 
 __all__ = ["LARGE", "SMALL", "VARIANTS", "Variant", "in_words"]
@@ -38,7 +38,7 @@ SMALL = [
     Bounds("other", delays=1, retries=0, failures=1, replays=1),
     Bounds("other", delays=1, drains=1, handbacks=1, crashes=0),
     Bounds("other", limit=0, replays=1, evidence=("expired", "gone")),
-    Bounds(evidence=("gone",)),
+    Bounds(limit=0, evidence=("gone",)),
     Bounds("other", evidence=("gone",), drains=1),
     Bounds(cuts=1, alarms=1, crashes=0, evidence=("gone",)),
     Bounds("other", cuts=1, alarms=1, crashes=0, limit=0, evidence=("gone",)),
@@ -78,8 +78,8 @@ LARGE = [
     Bounds("other", redeliveries=1, handbacks=1, answers=1, prefetch=2, workers=1, crashes=0),
     Bounds(operators=1, failures=1, losses=1),
     Bounds("other", operators=1, alarms=1),
-    Bounds(cuts=1, alarms=1, limit=0, evidence=("gone",)),
-    Bounds("other", cuts=1, alarms=1, evidence=("gone",)),
+    Bounds(cuts=1, alarms=1, limit=0, crashes=0, evidence=("gone",)),
+    Bounds("other", cuts=1, alarms=1, evidence=("expired", "gone")),
     Bounds("other", restarts=1, cuts=1, crashes=0, evidence=("expired", "gone")),
     Bounds(workers=3, crashes=2, limit=0, evidence=("gone",)),
 ]
@@ -129,7 +129,7 @@ def _unshaken(script: str) -> Callable[..., tuple[Any, Redis]]:
 
 def _convicting_claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
     """A claim that takes closed connections for a proof."""
-    hearts = tuple(Heart("proven", mark) if kind == "gone" else Heart(kind, mark) for kind, mark in redis.hearts)
+    hearts = tuple(heart._replace(kind="proven") if heart.kind == "gone" else heart for heart in redis.hearts)
     answer, after = MODEL["claim"](redis._replace(hearts=hearts), me, dead, leftovers)
     return answer, after._replace(hearts=redis.hearts)
 

@@ -32,12 +32,14 @@ def merge(explored: list[Explored]) -> Executed:
         for (state, call), depth in one.executed.items():
             key = (_widened(state), call)
             steps[key] = min(depth, steps.get(key, depth))
+            if call.script == "suspect":  # nor is anybody declared dead before a connection was opened
+                steps.setdefault((key[0], call._replace(args=(*call.args[:3], False))), depth)
             record = state.record
             if record and record.state == "recovering" and record.owner != NOBODY:
                 aside = Call("set_aside", (record.owner, NOBODY, record.generation))
                 steps.setdefault((key[0], aside), depth)
             elif record and record.state == "running":  # and its starts are all known to who made them
-                stranger = Call("release", (record.owner, 0.0, record.run, True, "let_go", record.origin))
+                stranger = Call("release", (record.owner, record.run, True, "let_go", record.origin))
                 steps.setdefault((key[0], stranger), depth)
     return sorted(steps, key=steps.__getitem__)
 

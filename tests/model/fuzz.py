@@ -12,27 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from .real import Real
-from .scripts import (
-    MODEL,
-    NOBODY,
-    ONCE,
-    SETTLED,
-    UNLIMITED,
-    WAITING,
-    Call,
-    Heart,
-    Record,
-    Redis,
-    fresh_redis,
-    with_heart,
-)
+from .scripts import MODEL, NOBODY, ONCE, SETTLED, UNLIMITED, WAITING, Call, Record, Redis, fresh_redis, with_heart
 
 __all__ = ["INCARNATIONS", "any_calls", "compare"]
 
 INCARNATIONS = 3
 
 me = st.integers(0, INCARNATIONS - 1)
-mark = st.sampled_from([0.0, 0.0, 0.0, 0.5])
 generation = st.integers(1, 3)
 run = st.sampled_from([0, 1, 1, 1, 2, 2, 3])
 origin = st.sampled_from([0, 1, 1, 1, 2])
@@ -51,24 +37,24 @@ alone = st.sampled_from([True, False, None])
 #: What each script is called with.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "start": (
-        *(me, mark, generation, origin, name, rarely, rarely, here, limit, attempt),
+        *(me, generation, origin, name, rarely, rarely, here, limit, attempt),
         *(rarely, alone, rarely, rarely, tries, delivery),
     ),
-    "accompany": (me, mark, run, origin),
-    "finish": (me, mark, generation, origin, name, run, run, rarely, rarely, flag, delivery),
+    "accompany": (me, run, origin),
+    "finish": (me, generation, origin, name, run, run, rarely, rarely, flag, delivery),
     "acked": (run,),
-    "release": (me, mark, run, rarely, st.sampled_from(["released", "let_go", "dead_lettered"]), origin),
-    "hand_over": (me, mark, run, origin, attempt, flag),
+    "release": (me, run, rarely, st.sampled_from(["released", "let_go", "dead_lettered"]), origin),
+    "hand_over": (me, run, origin, attempt, flag),
     "put_off": (name,),
     "hold": (generation,),
     "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"]), tries),
     "mend": (
-        *(me, mark, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
+        *(me, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
         *(st.sampled_from([None, True, False]), tries),
     ),
-    "beat": (me, mark),
+    "beat": (me, rarely),
     "attest": (me,),
-    "enter": (me, mark, st.sampled_from([True, True, False])),
+    "enter": (me, st.sampled_from([True, True, False])),
     "suspect": (me, me, st.sampled_from([(True, False), (True, False), (True, True), (False, False)]), flag),
     "prove": (me,),
     "reap": (me,),
@@ -156,7 +142,7 @@ def any_calls(
             heart = self.state.hearts[who]
             later = {"fresh": "expired", "gone": "proven"}.get(heart.kind)
             if later:
-                self._pass_time(with_heart(self.state, who, Heart(later, heart.mark)))
+                self._pass_time(with_heart(self.state, who, heart._replace(kind=later)))
 
         @precondition(lambda self: self.state.waiting == "later")
         @rule()

@@ -8,6 +8,8 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import compress
+from math import inf
 from typing import Any
 
 import redis
@@ -15,7 +17,7 @@ import redis
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.outcomes import Claim, Mended, Start, Started
-from dramatiq_inflight.records import DeadIncarnation, Enqueued, Head, Orphan
+from dramatiq_inflight.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
 from dramatiq_inflight.registry import Registry
 from dramatiq_inflight.scripting import load_scripts
 from dramatiq_inflight.subscription import Subscriptions
@@ -29,6 +31,8 @@ TTL_MS, FENCE_MS = 60_000, 60_000
 #: A time of Redis's clock, for the start of the first run; the others follow.
 FIRST_START = 1_000_000
 EXPIRED, PROVEN = 1000, 1
+#: The members for what `Heart` has besides its kind, in that order: before an id.
+MARKS = (DRAINING, "*doubted:")
 #: In the place of until when it may be back: it cannot.
 LONG_AGO = -1.1e12
 PATIENCE_MS = 20_000
@@ -116,13 +120,15 @@ class Real:
                 pipeline.zadd(key, {MESSAGE: 1})
             if state.handed[number]:
                 pipeline.zadd(self.handed, {self.names[number]: self._now()})
-            kind, mark = state.hearts[number]
+            kind, *marks = state.hearts[number]
             # No beat of this millisecond has the deadline of one that was noted.
             lives = self._now() + TTL_MS - (1000 if state.noted[number] else 0)
             deadline = {"expired": EXPIRED, "proven": PROVEN, "gone": PROVEN}.get(kind, lives)
             if kind != "none":
-                pipeline.zadd(self.hearts, {self.names[number]: deadline + mark})
+                pipeline.zadd(self.hearts, {self.names[number]: deadline})
                 pipeline.hset(incarnations[number], "instance", "i")
+            for prefix in compress(MARKS, marks):
+                pipeline.zadd(self.hearts, {prefix + self.names[number]: -inf})
             if kind == "gone":
                 pipeline.zadd(self.hearts, {f"*until:{self.names[number]}": -lives})
             if state.entered[number] or state.noted[number]:
@@ -131,7 +137,7 @@ class Real:
                 pipeline.hset(incarnations[number], mapping=entered)
             if state.entered[number] or state.noted[number]:
                 since_then = 0 if state.noted[number] else 1  # one that has shown itself since is as if not noted
-                pipeline.hset(self.suspects, self.names[number], f"1 {deadline + mark - since_then:.17g} 1 i")
+                pipeline.hset(self.suspects, self.names[number], f"1 {deadline - since_then} 1 i")
         if state.last:
             pipeline.zadd(self.hearts, {"*last": self._now()})
         if state.aside:
@@ -190,26 +196,28 @@ class Real:
             record=self._decoded(raw),
             waiting="" if deadline is None else "due" if deadline <= self.now else "later",
             running=tuple(score is not None for score in rest[0::3]),
-            hearts=tuple(self._heart(hearts.get(name), hearts.get(f"*until:{name}", 0)) for name in self.names),
+            hearts=tuple(self._heart(name, hearts) for name in self.names),
             handed=tuple(name.encode() in handed for name in self.names),
             aside=aside is not None,
             last="*last" in hearts,
             entered=tuple(life == self.life.encode() for life, _ in rest[1::3]),
             noted=tuple(
                 note is not None
-                and note.decode().split()[1:3] == [f"{hearts.get(name, 0):.17g}", (seen or b"").decode()]
+                and note.decode().split()[1:3] == [f"{hearts.get(name, 0):.0f}", (seen or b"").decode()]
                 for name, (_, seen), note in zip(self.names, rest[1::3], rest[2::3], strict=True)
             ),
         )
         return state, {-2: "gone", -1: "never"}.get(pttl, "later" if pttl > A_WEEK - 60_000 else "soon")
 
-    def _heart(self, score: float | None, until: float) -> Heart:
+    def _heart(self, name: str, scores: dict[str, float]) -> Heart:
+        score, until = scores.get(name), scores.get(f"*until:{name}", 0)
         if score is None:
-            return Heart("none")
-        if score > self.now:
-            return Heart("fresh", score % 1)
-        kind = "expired" if score >= 100 else "gone" if -until > self.now else "proven"
-        return Heart(kind, score % 1)
+            kind = "none"
+        elif score > self.now:
+            kind = "fresh"
+        else:
+            kind = "expired" if score >= 100 else "gone" if -until > self.now else "proven"
+        return Heart(kind, *(scores.get(prefix + name) == -inf for prefix in MARKS))
 
     def _decoded(self, raw: bytes | None) -> Record | None:
         if raw is None:
@@ -252,10 +260,9 @@ class Real:
 
     def pass_time(self, state: Redis) -> None:
         """What needs no script: heartbeats expire, doubts end, deadlines come, a record is damaged."""
-        for number, (kind, mark) in enumerate(state.hearts):
-            name = self.names[number]
+        for name, (kind, *_) in zip(self.names, state.hearts, strict=True):
             if kind == "expired":
-                self.client.zadd(self.hearts, {name: EXPIRED + mark})
+                self.client.zadd(self.hearts, {name: EXPIRED})
             if kind in ("expired", "proven"):
                 self.client.zadd(self.hearts, {f"*until:{name}": LONG_AGO}, xx=True)
         if state.waiting == "due":
@@ -270,11 +277,6 @@ class Real:
     def call(self, call: Call) -> Any:
         """Run the real script; its answer is the model's."""
         return getattr(self, "_" + call.script)(*call.args)
-
-    def _me(self, me: int, mark: float) -> Registry:
-        registry = self.members[me]
-        registry.ttl_ms = TTL_MS + mark
-        return registry
 
     def _who(self, number: int) -> str:
         return "" if number == NOBODY else self.names[number]
@@ -308,7 +310,6 @@ class Real:
     def _start(
         self,
         me: int,
-        mark: float,
         generation: int,
         origin: int,
         name: int,
@@ -329,7 +330,7 @@ class Real:
         copy = self._copy(generation, origin, name, redelivered=redelivered, duplicate=duplicate, tries=tries)
 
         def start(data: bytes) -> Started:
-            return self._me(me, mark).start(
+            return self.members[me].start(
                 replace(copy, condemned=condemned),
                 data,
                 limit=limit,
@@ -360,13 +361,12 @@ class Real:
             if seconds * 1000 + micro // 1000 > latest:
                 return
 
-    def _accompany(self, me: int, mark: float, run: int, origin: int) -> Any:
-        self._me(me, mark).accompany(MESSAGE, run, _id(origin))
+    def _accompany(self, me: int, run: int, origin: int) -> Any:
+        self.members[me].accompany(MESSAGE, run, _id(origin))
 
     def _finish(
         self,
         me: int,
-        mark: float,
         generation: int,
         origin: int,
         name: int,
@@ -379,7 +379,7 @@ class Real:
     ) -> Any:
         copy = self._copy(generation, origin, name)
         keys = self._delivered(name, delivery, b"x")
-        registry = self._me(me, mark)
+        registry = self.members[me]
         return registry.finish(
             *(copy, run),
             started_ms=self._time(started),
@@ -392,8 +392,8 @@ class Real:
     def _acked(self, run: int) -> Any:
         return self.members[0].acked([(MESSAGE, run, 0)])
 
-    def _release(self, me: int, mark: float, run: int, contended: bool, state: str, origin: int) -> Any:
-        registry = self._me(me, mark)
+    def _release(self, me: int, run: int, contended: bool, state: str, origin: int) -> Any:
+        registry = self.members[me]
         return registry.release(
             MESSAGE,
             run,
@@ -403,9 +403,8 @@ class Real:
             copy=self._copy(1, origin, 0),
         ).value
 
-    def _hand_over(self, me: int, mark: float, run: int, origin: int, payload: int, later: bool) -> Any:
-        registry = self._me(me, mark)
-        return registry.hand_over(MESSAGE, run, _payload(payload), later=later, origin=_id(origin)).value
+    def _hand_over(self, me: int, run: int, origin: int, payload: int, later: bool) -> Any:
+        return self.members[me].hand_over(MESSAGE, run, _payload(payload), later=later, origin=_id(origin)).value
 
     def _put_off(self, name: int) -> Any:
         return self.members[0].put_off(self._copy(1, 0, name), 1)
@@ -419,7 +418,6 @@ class Real:
     def _mend(
         self,
         me: int,
-        mark: float,
         run: int,
         generation: int,
         origin: int,
@@ -435,7 +433,7 @@ class Real:
         tries: int,
     ) -> Any:
         delivery = None if held is None else (held, True)
-        mended, *numbers = self._me(me, mark).mend(
+        mended, *numbers = self.members[me].mend(
             self._copy(generation, origin, name, tries=tries),
             lambda: _payload(payload),
             run=run,
@@ -451,14 +449,15 @@ class Real:
             self.starts[json.loads(self.client.get(self.record).partition(b"\n")[0])[8]] = 0
         return mended.value, *numbers
 
-    def _beat(self, me: int, mark: float) -> Any:
-        return self._me(me, mark).beat()
+    def _beat(self, me: int, draining: bool) -> Any:
+        self.members[me]._draining = draining
+        return self.members[me].beat()
 
     def _attest(self, me: int) -> Any:
-        return self._me(me, 0).attest()
+        return self.members[me].attest()
 
-    def _enter(self, me: int, mark: float, subscribed: bool) -> Any:
-        registry = self._me(me, mark)
+    def _enter(self, me: int, subscribed: bool) -> Any:
+        registry = self.members[me]
         self._subscribe(registry.keys.channel(registry.me), subscribed)
         return registry.enter(patience=PATIENCE_MS / 1000, anew=True)
 
@@ -471,7 +470,7 @@ class Real:
         if self.client.hexists(mine, "seen"):
             self.client.hset(mine, "seen", 1)  # it entered long ago
         note = self.client.hget(self.suspects, name)
-        if over and note:
+        if note:
             since = 1
             self.client.hset(self.suspects, name, b"1 " + note.partition(b" ")[2])
         return registry.suspect(name, since).seen.value

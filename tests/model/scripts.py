@@ -36,7 +36,6 @@ UNLIMITED, ONCE = "unlimited", "once"
 DEADLY_AFTER = 3
 #: The tries after which a deadline is a day away: the first one of a TTL of a minute, ten minutes, doubles.
 DAYS_LATER = 8
-DOUBTED, DRAINING = 0.25, 0.5
 
 
 class Record(NamedTuple):
@@ -69,8 +68,15 @@ class Heart(NamedTuple):
     """A heartbeat: none, fresh, expired, gone (dead, but it may still be back), or proven (dead)."""
 
     kind: str
-    #: What its deadline has more: `DRAINING`, `DOUBTED`, both or neither.
-    mark: float = 0.0
+    #: It is shutting down, or was when it died.
+    draining: bool = False
+    #: It has lost a message, and has not heard of that.
+    doubted: bool = False
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it is believed to live, and all that it ran is still its own."""
+        return self.kind == "fresh" and not self.doubted
 
 
 class Redis(NamedTuple):
@@ -121,12 +127,16 @@ def with_heart(redis: Redis, who: int, heart: Heart) -> Redis:
     return redis._replace(hearts=put(redis.hearts, who, heart), noted=put(redis.noted, who, False))
 
 
-def beat_of(redis: Redis, me: int, mark: float) -> tuple[bool, bool, Redis]:
+def beat_of(redis: Redis, me: int) -> tuple[bool, bool, Redis]:
     """The heartbeat that every own script brings: whether it was trusted, whether it was known at all."""
-    kind, had = redis.hearts[me]
-    known = kind == "fresh" and had % 0.5 == 0
-    mark = max(mark, had - had % DRAINING)
-    return known, kind != "none", with_heart(redis, me, Heart("fresh", mark))._replace(last=True)
+    heart = redis.hearts[me]
+    after = with_heart(redis, me, Heart("fresh", heart.draining))._replace(last=True)
+    return heart.trusted, heart.kind != "none", after
+
+
+def doubt(redis: Redis, who: int) -> Redis:
+    """It has lost a message, and is to hear of it: that is no sign of life."""
+    return redis._replace(hearts=put(redis.hearts, who, redis.hearts[who]._replace(doubted=True)))
 
 
 def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
@@ -175,8 +185,8 @@ def is_convicted(record: Record, drained: bool) -> bool:
 
 def is_spared(redis: Redis, record: Record, dead: int) -> bool:
     """Whether it would be convicted by a death that may be none."""
-    kind, mark = redis.hearts[dead]
-    return kind == "gone" and is_convicted(record, mark >= DRAINING)
+    heart = redis.hearts[dead]
+    return heart.kind == "gone" and is_convicted(record, heart.draining)
 
 
 def charge(record: Record, drained: bool) -> tuple[bool, Record]:
@@ -208,7 +218,6 @@ def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> 
 def start(
     redis: Redis,
     me: int,
-    mark: float,
     generation: int,
     origin: int,
     name: int,
@@ -238,7 +247,7 @@ def start(
     stored = stored or held
     handed = not held and redis.handed[me]
     gone = not held and not stored
-    known, remembered, redis = beat_of(redis, me, mark)
+    known, remembered, redis = beat_of(redis, me)
     owner = NOBODY
 
     def answer(what: str, new: Record | None = None) -> tuple[Any, ...]:
@@ -334,7 +343,7 @@ def start(
             return answer("duplicate"), redis
         return answer("waiting"), redis
     owner = record.owner
-    convicted, record = charge(record, redis.hearts[owner].mark >= DRAINING)
+    convicted, record = charge(record, redis.hearts[owner].draining)
     if not convicted and not record.tailored:
         return run(record.crashes, record.drains, 1)
     record = record._replace(
@@ -351,8 +360,8 @@ def start(
     return answer("convicted" if convicted else "claimed", record), save_waiting(redis, record, "later")
 
 
-def accompany(redis: Redis, me: int, mark: float, run: int, origin: int) -> tuple[Any, Redis]:
-    _, _, redis = beat_of(redis, me, mark)
+def accompany(redis: Redis, me: int, run: int, origin: int) -> tuple[Any, Redis]:
+    _, _, redis = beat_of(redis, me)
     record = redis.record
     if record is not None and is_run(record, me, run, origin):
         redis = save(redis, record._replace(alone=0))
@@ -362,7 +371,6 @@ def accompany(redis: Redis, me: int, mark: float, run: int, origin: int) -> tupl
 def finish(
     redis: Redis,
     me: int,
-    mark: float,
     generation: int,
     origin: int,
     name: int,
@@ -375,7 +383,7 @@ def finish(
 ) -> tuple[Any, Redis]:
     record = redis.record
     lost = delivery is not None and not delivery[0] and delivery[1]
-    _, _, redis = beat_of(redis, me, mark)
+    _, _, redis = beat_of(redis, me)
     if record is None:
         redis = unlist(redis, me)
         if (lost or contended) and not again:
@@ -406,10 +414,10 @@ def acked(redis: Redis, run: int) -> tuple[Any, Redis]:
     return 0, redis
 
 
-def _end(redis: Redis, me: int, mark: float, run: int, origin: int) -> tuple[str, Redis]:
+def _end(redis: Redis, me: int, run: int, origin: int) -> tuple[str, Redis]:
     """What a release and a hand-over have in common: the answer, empty if the record is mine."""
     record = redis.record
-    _, _, redis = beat_of(redis, me, mark)
+    _, _, redis = beat_of(redis, me)
     if record is None:
         return "gone", unlist(redis, me)
     if is_run(record, me, run, origin):
@@ -417,10 +425,8 @@ def _end(redis: Redis, me: int, mark: float, run: int, origin: int) -> tuple[str
     return "fenced", redis if record.owner == me else unlist(redis, me)
 
 
-def release(
-    redis: Redis, me: int, mark: float, run: int, contended: bool, state: str, origin: int
-) -> tuple[Any, Redis]:
-    answer, redis = _end(redis, me, mark, run, origin)
+def release(redis: Redis, me: int, run: int, contended: bool, state: str, origin: int) -> tuple[Any, Redis]:
+    answer, redis = _end(redis, me, run, origin)
     if answer:
         return answer, redis
     assert redis.record is not None
@@ -430,10 +436,8 @@ def release(
     return "released", unlist(save_settled(redis, record), me)
 
 
-def hand_over(
-    redis: Redis, me: int, mark: float, run: int, origin: int, payload: int, later: bool
-) -> tuple[Any, Redis]:
-    answer, redis = _end(redis, me, mark, run, origin)
+def hand_over(redis: Redis, me: int, run: int, origin: int, payload: int, later: bool) -> tuple[Any, Redis]:
+    answer, redis = _end(redis, me, run, origin)
     if answer:
         return answer, redis
     assert redis.record is not None
@@ -482,7 +486,6 @@ def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state:
 def mend(
     redis: Redis,
     me: int,
-    mark: float,
     run: int,
     generation: int,
     origin: int,
@@ -503,7 +506,7 @@ def mend(
       held: Whether the broker still holds the copy for `me`; ``None``: it is not asked.
     """
     record = redis.record
-    _, _, redis = beat_of(redis, me, mark)
+    _, _, redis = beat_of(redis, me)
 
     def taken_back(charged: Record) -> Record:
         if run > 0 and charged.crashes > crashes:
@@ -587,27 +590,26 @@ def mend(
 # An incarnation's life.
 
 
-def beat(redis: Redis, me: int, mark: float) -> tuple[Any, Redis]:
-    known, _, redis = beat_of(redis, me, mark)
-    return known, redis
+def beat(redis: Redis, me: int, draining: bool) -> tuple[Any, Redis]:
+    known, _, redis = beat_of(redis, me)
+    heart = redis.hearts[me]
+    return known, with_heart(redis, me, heart._replace(draining=heart.draining or draining))
 
 
 def attest(redis: Redis, me: int) -> tuple[Any, Redis]:
-    """The witness beats without the mark; that is kept."""
-    kind, mark = redis.hearts[me]
-    if kind == "none":
+    """Another process beats on its behalf: what it has not heard of it still has to hear."""
+    trusted, known, after = beat_of(redis, me)
+    if not known:
         return False, redis
-    trusted = kind == "fresh" and mark % 0.5 == 0
-    kept = mark - mark % DRAINING + (0.0 if trusted else DOUBTED)
-    return True, with_heart(redis, me, Heart("fresh", kept))._replace(last=True)
+    return True, after if trusted else doubt(after, me)
 
 
 def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
-    kind, mark = redis.hearts[dead]
-    if kind in ("none", "proven"):
+    heart = redis.hearts[dead]
+    if heart.kind in ("none", "proven"):
         return False, redis
     # One that is gone is not in doubt any more.
-    return True, with_heart(redis, dead, Heart("proven", mark))
+    return True, with_heart(redis, dead, heart._replace(kind="proven"))
 
 
 def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
@@ -618,9 +620,9 @@ def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
     return True, redis._replace(last=redis.last and any(heart.kind != "none" for heart in redis.hearts))
 
 
-def enter(redis: Redis, me: int, mark: float, subscribed: bool) -> tuple[Any, Redis]:
+def enter(redis: Redis, me: int, subscribed: bool) -> tuple[Any, Redis]:
     """`subscribed`: whether the server sees that it is."""
-    _, _, redis = beat_of(redis, me, mark)
+    _, _, redis = beat_of(redis, me)
     return subscribed, redis._replace(entered=put(redis.entered, me, subscribed))
 
 
@@ -632,7 +634,7 @@ def suspect(redis: Redis, me: int, other: int, seen: tuple[bool, bool], over: bo
         return "present" if seen[1] else "unseeable", redis._replace(noted=put(redis.noted, other, False))
     if not redis.noted[other] or not over:
         return "absent", redis._replace(noted=put(redis.noted, other, True))
-    return "gone", with_heart(redis, other, Heart("gone", redis.hearts[other].mark))
+    return "gone", with_heart(redis, other, redis.hearts[other]._replace(kind="gone"))
 
 
 # Recovery.
@@ -660,7 +662,7 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
         return "gone", unlist(redis, dead)
     if is_spared(redis, record, dead):
         return "busy", redis
-    convicted, record = charge(record, redis.hearts[dead].mark >= DRAINING)
+    convicted, record = charge(record, redis.hearts[dead].draining)
     was_put_off = record.copy == NO_COPY
     if (convicted or record.tailored) and (held or was_put_off):
         return "to_claim", redis
@@ -697,7 +699,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
             reaped = redis.hearts[record.owner].kind == "none"
             owner_lives, redis = believed(redis, record.owner)
             answer = "busy" if owner_lives and not due else "claimed"
-            died = (reaped or not owner_lives) and redis.hearts[record.owner].mark < DRAINING
+            died = (reaped or not owner_lives) and not redis.hearts[record.owner].draining
     if answer != "claimed" or record is None:
         if answer in ("gone", "aside"):
             redis = unlist(redis, dead)
@@ -710,7 +712,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         return "deadly", unlist(redis._replace(record=None, aside=True, waiting=""), dead)
     if record.state == "running":
         record = record._replace(generation=record.generation + 1, tries=0)
-        condemned, record = charge(record, redis.hearts[dead].mark >= DRAINING)
+        condemned, record = charge(record, redis.hearts[dead].draining)
         record = record._replace(dead_letter=int(condemned))
     record = record._replace(
         state="recovering",
@@ -792,7 +794,7 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         return "busy", redis
     if alive and not force:
         return "alive", redis
-    redis = _doubted(redis, record.owner) if alive else redis
+    redis = doubt(redis, record.owner) if alive else redis
     owner = record.owner
     if not condemn:
         record = record._replace(crashes=0, drains=0)
@@ -823,15 +825,9 @@ def discard(redis: Redis, force: bool) -> tuple[Any, Redis]:
         alive, redis = believed(redis, record.owner)
         if alive and not force:
             return "alive", redis
-        redis = _doubted(redis, record.owner) if alive else redis
+        redis = doubt(redis, record.owner) if alive else redis
     after = save_settled(redis, record._replace(state="completed", contended=1))
     return "discarded", unlist(after._replace(waiting=""), record.owner)
-
-
-def _doubted(redis: Redis, who: int) -> Redis:
-    """It has lost a message, and is to hear of it."""
-    heart = redis.hearts[who]
-    return with_heart(redis, who, heart._replace(mark=heart.mark - heart.mark % 0.5 + DOUBTED))
 
 
 #: By the names of the scripts.

@@ -302,7 +302,7 @@ class _Steps:
             call = Call(
                 "start",
                 (
-                    *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), False, copy.duplicate, here),
+                    *(me, copy.generation, copy.origin, self.name(copy.id), False, copy.duplicate, here),
                     *(self.bounds.limit, copy.attempt, worker.revived, alone, self.bounds.tailored),
                     *(copy.poison and copy.again, copy.tries, self.delivered(me, copy)),
                 ),
@@ -338,7 +338,7 @@ class _Steps:
 
     def in_running(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         if self.bounds.company and delivery.alone and delivery.run:
-            call = Call("accompany", (me, _mark(self.world.workers[me]), delivery.run, delivery.copy.origin))
+            call = Call("accompany", (me, delivery.run, delivery.copy.origin))
             _, world = self.execute(me, call)
             after = world.workers[me].deliveries[at]._replace(alone=False)
             yield Step(f"{_w(me)} lets others in", call, _with_delivery(world, me, at, after))
@@ -363,8 +363,7 @@ class _Steps:
     def stop(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         """Its worker shuts down, or it stops by itself, and is to be enqueued again: the record lets go first."""
         copy = delivery.copy
-        its = (delivery.run, copy.origin, copy.attempt, True)
-        call = Call("hand_over", (me, _mark(self.world.workers[me]), *its))
+        call = Call("hand_over", (me, delivery.run, copy.origin, copy.attempt, True))
         answer, world = self.execute(me, call)
         phase = "skipped" if answer == "fenced" else "handed_back"
         after = _with_delivery(world, me, at, world.workers[me].deliveries[at]._replace(phase=phase))
@@ -404,7 +403,7 @@ class _Steps:
         yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="to_release")))
 
     def in_to_release(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("release", (me, _mark(self.world.workers[me]), delivery.run, True, "let_go", delivery.copy.origin))
+        call = Call("release", (me, delivery.run, True, "let_go", delivery.copy.origin))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
@@ -448,12 +447,12 @@ class _Steps:
         call = Call(
             "mend",
             (
-                *(me, _mark(self.world.workers[me]), delivery.run, copy.generation, copy.origin, self.name(copy.id)),
+                *(me, delivery.run, copy.generation, copy.origin, self.name(copy.id)),
                 *(self.bounds.limit, delivery.started, delivery.crashes, delivery.drains, delivery.alone),
                 *(self.bounds.tailored, copy.attempt, delivered and delivered[0], copy.tries),
             ),
         )
-        trusted = _is_trusted(self.world.redis.hearts[me])
+        trusted = self.world.redis.hearts[me].trusted
         (what, run, generation, crashes, drains), world = self.execute(me, call)
         after = world.workers[me].deliveries[at]._replace(doubt=not trusted)
         if what == "lost":
@@ -479,7 +478,7 @@ class _Steps:
         call = Call(
             "finish",
             (
-                *(me, _mark(worker), copy.generation, copy.origin, self.name(copy.id), delivery.run, delivery.started),
+                *(me, copy.generation, copy.origin, self.name(copy.id), delivery.run, delivery.started),
                 *(again, contended, not self.with_redis, self.delivered(me, copy)),
             ),
         )
@@ -522,14 +521,12 @@ class _Steps:
         return self.in_let_go(me, at, delivery, state="dead_lettered")
 
     def in_let_go(self, me: int, at: int, delivery: Delivery, state: str = "released") -> Iterator[Step]:
-        its = (delivery.run, delivery.contended, state, delivery.copy.origin)
-        call = Call("release", (me, _mark(self.world.workers[me]), *its))
+        call = Call("release", (me, delivery.run, delivery.contended, state, delivery.copy.origin))
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
     def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        its = (delivery.run, delivery.copy.origin, delivery.copy.attempt + 1, False)
-        call = Call("hand_over", (me, _mark(self.world.workers[me]), *its))
+        call = Call("hand_over", (me, delivery.run, delivery.copy.origin, delivery.copy.attempt + 1, False))
         answer, world = self.execute(me, call)
         after = world.workers[me].deliveries[at]._replace(phase="handed_over")
         yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
@@ -580,13 +577,13 @@ class _Steps:
                 )
                 after = _with_worker(world._replace(queue=_without(world.queue, copy)), me, fetched)
                 yield Step(f"{_w(me)} fetches {_c(copy)}", None, after)
-        if world.redis.hearts[me] != Heart("fresh", _mark(worker)) or world.redis.noted[me]:
-            call = Call("beat", (me, _mark(worker)))
+        if world.redis.hearts[me] != Heart("fresh", worker.draining) or world.redis.noted[me]:
+            call = Call("beat", (me, worker.draining))
             _, after = self.execute(me, call)
             yield Step(f"{_w(me)} beats", call, after)
         record = world.redis.record
         if world.redis.running[me] and record and not any(d.phase in HERE for d in worker.deliveries):
-            call = Call("release", (me, _mark(worker), record.run, True, "let_go", record.origin))
+            call = Call("release", (me, record.run, True, "let_go", record.origin))
             answer, after = self.execute(me, call)
             yield Step(f"{_w(me)} does not know what it is said to run: {answer}", call, after)
         if "gone" in self.bounds.evidence:
@@ -603,7 +600,7 @@ class _Steps:
         """It subscribes, and enters; or looks at those that are not subscribed."""
         redis = self.world.redis
         if not worker.connected or not redis.entered[me]:
-            call = Call("enter", (me, _mark(worker), True))
+            call = Call("enter", (me, True))
             _, after = self.execute(me, call)
             after = _with_worker(after, me, after.workers[me]._replace(connected=True))
             yield Step(f"{_w(me)} subscribes, and enters", call, after)
@@ -818,7 +815,7 @@ class _Steps:
             if heart.kind == "fresh" and "expired" in self.bounds.evidence:
                 yield from self.not_heard(number, heart)
             if heart.kind == "gone":
-                after = world._replace(redis=with_heart(redis, number, Heart("proven", heart.mark)))
+                after = world._replace(redis=with_heart(redis, number, heart._replace(kind="proven")))
                 yield Step(f"{_w(number)} cannot be back any more", None, after)
             if worker.alive and worker.connected and self.can("cuts"):
                 after = self.spent("cuts", self.cut_off(world, number))
@@ -858,7 +855,7 @@ class _Steps:
     def not_heard(self, number: int, heart: Heart) -> Iterator[Step]:
         """Its heartbeat expires."""
         world, worker = self.world, self.world.workers[number]
-        after = world._replace(redis=with_heart(world.redis, number, Heart("expired", heart.mark)))
+        after = world._replace(redis=with_heart(world.redis, number, heart._replace(kind="expired")))
         if not worker.alive:
             yield Step(f"{_w(number)}'s heartbeat expires", None, after)
         elif self.can("alarms"):
@@ -895,7 +892,7 @@ class _Steps:
         world = self.world._replace(redis=redis)
         if own and self.world.redis.noted[me]:
             world = _with_worker(world, me, world.workers[me]._replace(shown=True))
-        if own and not _is_trusted(self.world.redis.hearts[me]):
+        if own and not self.world.redis.hearts[me].trusted:
             worker = world.workers[me]
             doubting = tuple(d._replace(doubt=d.phase in HERE) for d in worker.deliveries)
             world = _with_worker(world, me, worker._replace(revived=True, deliveries=doubting))
@@ -997,14 +994,6 @@ def _sorted(copies: tuple[Copy, ...]) -> tuple[Copy, ...]:
 def _without(copies: tuple[Copy, ...], copy: Copy) -> tuple[Copy, ...]:
     at = copies.index(copy)
     return copies[:at] + copies[at + 1 :]
-
-
-def _mark(worker: Worker) -> float:
-    return 0.5 if worker.draining else 0.0
-
-
-def _is_trusted(heart: Heart) -> bool:
-    return heart.kind == "fresh" and heart.mark % 0.5 == 0
 
 
 def _w(number: int) -> str:
