@@ -27,7 +27,7 @@ import dramatiq_inflight
 from dramatiq_inflight.connection import bounded_client
 from dramatiq_inflight.marks import Copy
 from dramatiq_inflight.outcomes import Claim, HandedBack, Start
-from dramatiq_inflight.records import Enqueued, Orphan
+from dramatiq_inflight.records import DRAINING, Enqueued, Orphan
 from dramatiq_inflight.redis_broker import RedisQueues
 from dramatiq_inflight.registry import Registry
 
@@ -92,7 +92,8 @@ class Worker:
         self.queues.give_back(self.broker.broker_id, self.queues.names())
 
     def dies(self, *, draining: bool = False) -> None:
-        self.client.zadd(self.registry.keys.heartbeats, {self.registry.me: 1000.5 if draining else 1000})
+        mark = {DRAINING + self.registry.me: float("-inf")} if draining else {}
+        self.client.zadd(self.registry.keys.heartbeats, {self.registry.me: 1000, **mark})
 
 
 def bring_about(url: str, namespace: str) -> dict[str, list[int]]:
