@@ -187,11 +187,11 @@ class World:
         self.tracker = InFlightTracker(
             namespace=self.namespace,
             redis_url=None if kind == "redis" else tracked,
-            heartbeat_interval=1200,  # the scenarios beat, and they sweep
-            heartbeat_ttl=3600,
-            recovery_interval=3600,
+            heartbeat_interval=20,
+            heartbeat_ttl=60,
+            recovery_interval=3600,  # the scenarios sweep
             watch_processes=False,
-            fence_ttl=3600,
+            fence_ttl=600,
         )
         self.broker: Any = self._make_broker(own if kind == "redis" else url)
         self.spy, self.skipper = Spy(), Skipper()
