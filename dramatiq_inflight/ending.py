@@ -92,13 +92,10 @@ class Ending:
             self._strand(message, entry)
         elif entry.to_finish and not self.runtime.finishes_with_ack:
             entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
-            try:
-                self.runtime.ledger.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
-            except redis.RedisError:
-                pass  # after_ack leaves it to the heartbeat
+            self._finish(entry)
 
     def after_ack(self, message: Any) -> None:
-        """A failure is settled now: the broker holds the retry."""
+        """A failure is settled now: the broker holds the retry.  So is a success that the ack has not taken along."""
         uninterrupted(lambda: self._after_ack(message))
 
     def _after_ack(self, message: Any) -> None:
@@ -109,6 +106,8 @@ class Ending:
             if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
                 entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
                 self._let_go(entry)
+            elif entry is not None and entry.to_finish and self.runtime.finishes_with_ack:
+                self._finish(entry)  # its consumer does not call `do_ack`; whether it has acknowledged, the broker says
         finally:
             self._forget(message, entry)
 
@@ -207,6 +206,12 @@ class Ending:
             return queues.has_dead_letter(entry.copy.queue, entry.copy.broker_copy_id)
         except redis.RedisError:
             return False  # if it was moved, there is no other to run
+
+    def _finish(self, entry: Entry) -> None:
+        try:
+            self.runtime.ledger.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
+        except redis.RedisError:
+            pass  # _forget leaves it to the heartbeat
 
     def _let_go(self, entry: Entry) -> None:
         try:

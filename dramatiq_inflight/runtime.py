@@ -184,6 +184,10 @@ class Runtime:
             self.deliveries.detach(self.broker)
             self.close()
             raise
+        if self.broker_queues is not None:
+            self.broker_queues.attach()
+        if self.finishes_with_ack and self.queues is not None:
+            self.queues.ack_with(self._finish_and_ack)  # now: Dramatiq's threads run messages before the boot is over
         self.presence.start()
 
     def _refused(self, error: SchemaError) -> None:
@@ -197,11 +201,7 @@ class Runtime:
             self.signals.send()
 
     def start(self) -> None:
-        """Start to beat and to recover, and let acknowledgements take the finish along where they can."""
-        if self.broker_queues is not None:
-            self.broker_queues.attach()
-        if self.finishes_with_ack and self.queues is not None:
-            self.queues.ack_with(self._finish_and_ack)
+        """Start to beat and to recover."""
         self.heartbeat.start()
         self.bookkeeping.start()
         self.recovery_thread.start()

@@ -925,6 +925,39 @@ def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
     assert "do_ack" not in vars(app.broker)
 
 
+def test_a_message_that_ends_while_its_worker_boots_leaves_no_key(app: App) -> None:
+    """Dramatiq's threads run what waits in the queue before its boot is over."""
+    taken_along: list[bool] = []
+
+    class Boots(Middleware):
+        def after_worker_boot(self, broker: Any, worker: Any) -> None:
+            taken_along.append("do_ack" in vars(broker))
+            wait_until(lambda: not app.client.hlen(f"{broker.namespace}:default.msgs"), what="all are acknowledged")
+
+    app.broker.add_middleware(Boots())  # behind the tracker: it comes first after the boot
+    actor = app.actor(app.ran.append, actor_name="work")
+    for n in range(20):
+        actor.send(n)
+    app.start()
+    app.join()
+    app.stop()
+    assert sorted(app.ran) == list(range(20))
+    assert taken_along == [True], "their acks settle them, in the same write"
+    assert app.lab.names() == set()
+
+
+def test_a_consumer_that_acknowledges_by_itself_leaves_no_key(app: App) -> None:
+    """One of the application's own, which does not call the broker's ``do_ack``: the message is settled behind it."""
+    actor = app.actor(app.ran.append, actor_name="work")
+    app.start()
+    del app.broker.do_ack
+    for n in range(20):
+        actor.send(n)
+    app.join()
+    assert sorted(app.ran) == list(range(20))
+    assert app.records() == set()
+
+
 def test_an_ack_that_times_out_with_its_finish_is_tried_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Dramatiq, which does so after connection errors."""
     monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)

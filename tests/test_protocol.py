@@ -1187,6 +1187,19 @@ def test_what_is_to_be_remembered_for_another_reason_stays(lab: Lab, a: Registry
     assert lab.state(copy) == ("running" if why == "another run" else "completed")
 
 
+@pytest.mark.parametrize("acked", [False, True])
+def test_what_the_broker_says_is_acknowledged_is_not_remembered(lab: Lab, a: Registry, acked: bool) -> None:
+    """A consumer of a RedisBroker may acknowledge by itself, and may do so later."""
+    copy, keys = copy_of(), (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.sadd(keys[0], copy.origin)
+    lab.client.hset(keys[1], copy.origin, "stored")
+    started = lab.start(a, copy, broker_keys=keys)
+    if acked:
+        lab.client.delete(*keys)
+    a.finish(copy, started.run, again=False, contended=False, unacked=True, broker_keys=keys)
+    assert lab.state(copy) == (None if acked else "completed")
+
+
 # Copies of one message that wait beside each other.
 
 

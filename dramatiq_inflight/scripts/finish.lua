@@ -9,7 +9,7 @@
 --       8, 9 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
 -- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run   5 origin
 --       6 '1': the run enqueued its own message again   7 '1': another copy was met in this process   8 fence ttl ms
---       9 broker's id of the copy   10 generation   11 '1': its ack is still to be sent; see acked.lua
+--       9 broker's id of the copy   10 generation   11 '1': its ack may be still to come; see acked.lua
 --       12 how long to remember it at the least, ms   13 started ms (0: not known)
 -- returns {answer, known}; answers: finished, late (it was given up, and its copy has not started), fenced, gone
 --
@@ -49,6 +49,9 @@ if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, tonumb
     end
     record.state, record.crashes, record.drains = again and 'released' or 'completed', 0, 0
     local unacked, remember = ARGV[11] == '1', again and 0 or tonumber(ARGV[12])
+    if unacked and KEYS[9] then
+        unacked = redis.call('HEXISTS', KEYS[9], ARGV[9]) == 1
+    end
     local fenced = unacked or record.generation > 1 or record.contended == 1
     local for_how_long = fenced and math.max(tonumber(ARGV[8]), remember) or remember
     save_settled(KEYS[1], record, for_how_long, unacked or remember > 0)

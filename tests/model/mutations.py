@@ -55,6 +55,7 @@ MUTATIONS = (
     Mutation("finish", "what it has retaken is another's", "or is_retaken(record, me, run, origin, tonumber(ARGV[13]))", ""),
     Mutation("finish", "a lost delivery is not remembered", "if lost or ARGV[7] == '1' then\n", "if ARGV[7] == '1' then\n"),
     Mutation("finish", "what is unacknowledged is forgotten", "for_how_long, unacked or remember > 0)", "for_how_long)"),
+    Mutation("finish", "what is acknowledged is remembered", "HEXISTS', KEYS[9], ARGV[9]) == 1\n    end", "EXISTS', KEYS[3]) == 1\n    end"),
     Mutation("finish", "another enqueue is settled", "again or origin ~= record.origin", "again"),
     Mutation("finish", "the settled deadline stays", "redis.call('ZREM', KEYS[4], id)\n    forget_checkpoint()", "forget_checkpoint()"),
     Mutation("finish", "it stays listed as running", "remember > 0)\n    redis.call('ZREM', KEYS[2], id)", "remember > 0)"),

@@ -396,6 +396,7 @@ def finish(
             drains=0,
             contended=int(record.contended or lost or contended),
         )
+        unacked = unacked and (delivery is None or delivery[1])
         return "finished", unlist(save_settled(redis, record, unacked=unacked), me)
     if record.owner != me:
         redis = unlist(redis, me)
