@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,16 +16,14 @@ from .support.cluster import Cluster
 from .support.history import History
 from .support.network import FailoverPair, through
 from .support.network_proxy import NetworkProxy
-from .support.servers import RedisServer
+from .support.servers import CAN_BE_SLOW, RedisServer
+from .support.subscribers import Subscribers
 from .support.workers import WorkerProcess
 
 MakeCluster = Callable[..., Cluster]
 
 #: The default heartbeat, so that it decides nothing here.
 DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90", "PROCESSING_CONNECTION_TIMEOUT": "2"}
-
-#: Longer than one has to be connected before it judges others, milliseconds.
-QUALIFIED = 6500
 
 #: How long anything may take on a machine that is slow, seconds.
 SOON = 90
@@ -36,7 +33,8 @@ class Living:
     """Two workers, one of which runs a message, and each of which can judge the other."""
 
     def __init__(self, made: Cluster, admin: Callable[[], Any], *, env: dict[str, str]) -> None:
-        self.made, self.admin, self.env = made, admin, env
+        self.made, self.env = made, env
+        self.subscribers = Subscribers(made.prefix, admin, 2)
         self.workers: list[WorkerProcess] = []
 
     def start(self, **first: str) -> Living:
@@ -54,66 +52,26 @@ class Living:
 
     def can_judge(self) -> None:
         """Wait until each can judge the other."""
-        self.made.wait(lambda: self._seen_for() > QUALIFIED, timeout=SOON, what="both are qualified")
+        self.made.wait(self.subscribers.can_judge, timeout=SOON, what="both are qualified")
 
     def are_back(self) -> None:
         """Wait until both are subscribed, and have entered on the server as it is."""
-        self.made.wait(self._are_seen, timeout=SOON, what="both are back")
+        self.made.wait(self.subscribers.are_back, timeout=SOON, what="both are back")
 
     def nobody_was_judged(self) -> None:
         """Both go on, and the message does not run again."""
         self.are_back()
-        client = self.admin()
-        died = [fields for _, fields in client.xrange(f"{self.made.prefix}history") if fields[b"event"] == b"died"]
-        assert died == []
+        assert self.subscribers.deaths() == []
         self.gate.touch()
         self.made.wait(lambda: self.made.history.count("end") == 1, timeout=SOON, what="it ends")
         assert self.made.history.count("start") == 1
         for worker in self.workers:
             assert "is dead" not in worker.output()
 
-    def loses_subscription(self, client: Any = None) -> None:
-        """One of the two: the server closes it."""
-        client = client or self.admin()
-        first = client.execute_command("CLIENT", "LIST", "TYPE", "pubsub")
-        line = first[0] if isinstance(first, list) else first
-        ident = line["id"] if isinstance(line, dict) else line.decode().split()[0].partition("=")[2]
-        client.execute_command("CLIENT", "KILL", "ID", ident)
-
-    def _said(self) -> list[dict[bytes, bytes]]:
-        client = self.admin()
-        try:
-            return [client.hgetall(key) for key in client.keys(f"{self.made.prefix}incarnation:*")]
-        except redis.RedisError:
-            return []
-
-    def _seen_for(self) -> int:
-        """For how long both have been connected, milliseconds; 0: not both are."""
-        client, said = self.admin(), self._said()
-        seconds, _ = client.time()
-        if len(said) != 2 or not all(b"life" in one for one in said):
-            return 0
-        return int(seconds * 1000 - max(int(one[b"seen"]) for one in said))
-
-    def _are_seen(self) -> bool:
-        client, said = self.admin(), self._said()
-        try:
-            life = " ".join((client.info("server")["run_id"], client.info("replication")["master_replid"]))
-            channels = [f"{self.made.prefix}in:{key.decode().rpartition(':')[2]}" for key in self._keys(client)]
-            counts = [count for _, count in client.pubsub_numsub(*channels)]
-        except redis.RedisError:
-            return False
-        return len(said) == 2 and all(one.get(b"life") == life.encode() for one in said) and all(counts)
-
-    def _keys(self, client: Any) -> list[bytes]:
-        keys: list[bytes] = client.keys(f"{self.made.prefix}incarnation:*")
-        return keys
-
 
 @pytest.fixture
 def server(server_binary: str, tmp_path: Path) -> Iterator[RedisServer]:
-    slow = ["--enable-debug-command", "local"]
-    server = RedisServer(server_binary, tmp_path / "redis", persistent=True, args=slow).start()
+    server = RedisServer(server_binary, tmp_path / "redis", persistent=True, args=CAN_BE_SLOW).start()
     yield server
     server.resume()
     server.kill()
@@ -166,7 +124,7 @@ def test_connections_that_the_server_closes(living: Living, server: RedisServer,
         client: Any = server.client()
         for each in ("normal", "pubsub") if kind == "both" else (kind,):
             if each == "one":
-                living.loses_subscription()
+                living.subscribers.lose_one()
             else:
                 client.execute_command("CLIENT", "KILL", "TYPE", each, "SKIPME", "yes")
         living.are_back()
@@ -195,10 +153,7 @@ def test_a_proxy_that_is_down_for_a_second_and_a_half(living: Living, server: Re
     proxy = NetworkProxy(server.port)
     try:
         living.start(**through(living.made.env, proxy))
-        ends = time.monotonic() + 1.5
-        while time.monotonic() < ends:
-            proxy.reset()
-            time.sleep(0.01)
+        proxy.down(1.5)
         living.nobody_was_judged()
     finally:
         proxy.close()
@@ -209,7 +164,7 @@ def test_a_server_that_takes_no_more_connections(living: Living, server: RedisSe
     living.start()
     client: Any = server.client()
     client.config_set("maxclients", 1)
-    living.loses_subscription(client)
+    living.subscribers.lose_one(client)
     time.sleep(6)  # three times its patience
     client.config_set("maxclients", 1000)
     living.nobody_was_judged()
@@ -220,7 +175,7 @@ def test_a_server_that_pauses_its_clients(living: Living, server: RedisServer) -
     living.start()
     client: Any = server.client()
     client.execute_command("CLIENT", "PAUSE", "5000", "ALL")
-    living.loses_subscription()
+    living.subscribers.lose_one()
     living.nobody_was_judged()
 
 
@@ -228,22 +183,10 @@ def test_a_server_that_pauses_its_clients(living: Living, server: RedisServer) -
 def test_a_server_whose_every_pass_is_slow(living: Living, server: RedisServer, seconds: float) -> None:
     """A look takes one pass, and to come back takes several."""
     living.start()
-    over = threading.Event()
-
-    def slow() -> None:
-        client: Any = redis.Redis(port=server.port, socket_timeout=20)
-        while not over.is_set():
-            client.execute_command("DEBUG", "SLEEP", str(seconds))
-
-    thread = threading.Thread(target=slow)
-    thread.start()
-    try:
+    with server.slow(seconds):
         time.sleep(3 * seconds)  # its slowness has been seen by then, in the looks
-        living.loses_subscription()
+        living.subscribers.lose_one()
         time.sleep(10 * seconds + 3)
-    finally:
-        over.set()
-        thread.join()
     living.nobody_was_judged()
 
 

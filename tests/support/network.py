@@ -8,7 +8,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,10 @@ class HostileNetwork:
 class FailoverPair:
     """A primary and its replica, and addresses that always lead to the primary."""
 
-    def __init__(self, binary: str, folder: Path) -> None:
-        args = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
-        self.primary = RedisServer(binary, folder / "redis-0", args=args)
-        self.replica = RedisServer(binary, folder / "redis-1", args=args)
+    def __init__(self, binary: str, folder: Path, *, persistent: bool = False, args: Sequence[str] = ()) -> None:
+        args = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", *args]
+        self.primary = RedisServer(binary, folder / "redis-0", persistent=persistent, args=args)
+        self.replica = RedisServer(binary, folder / "redis-1", persistent=persistent, args=args)
         self.proxies: list[NetworkProxy] = []
         #: For the test itself: its connections are reset at a failover, so that its clients follow.
         self._own: NetworkProxy | None = None

@@ -20,11 +20,13 @@ class Link:
 
     Attributes:
       target: The port of the server that the connection reached.
+      source: The port from which that server sees the connection come.
       swallows: Whether the proxy drops without a word what is sent on it.
     """
 
     def __init__(self, proxy: NetworkProxy, near: socket.socket, far: socket.socket, target: int) -> None:
         self.target = target
+        self.source: int = far.getsockname()[1]
         self.swallows = False
         self.closed = False
         self._proxy = proxy
@@ -47,6 +49,15 @@ class Link:
                 pass
             sock.close()
 
+    def cut(self) -> None:
+        """End both sides in order."""
+        self.closed = True
+        for sock in (self._near, self._far):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(CHUNK):
@@ -56,7 +67,7 @@ class Link:
         if self._proxy.keeps_open and source is self._far:
             self.swallows = True  # the end is not passed on
             return
-        self._end()
+        self.cut()
 
     def _forward(self, data: bytes, sink: socket.socket) -> None:
         proxy = self._proxy
@@ -73,14 +84,6 @@ class Link:
         if proxy.bandwidth is not None:
             proxy.take(len(data))
         sink.sendall(data)
-
-    def _end(self) -> None:
-        self.closed = True
-        for sock in (self._near, self._far):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 class NetworkProxy:
@@ -146,6 +149,20 @@ class NetworkProxy:
         for link in links:
             link.reset()
         return len(links)
+
+    def cut(self) -> int:
+        """End the open connections in order.  Returns how many these were."""
+        links = self.open_links()
+        for link in links:
+            link.cut()
+        return len(links)
+
+    def down(self, seconds: float) -> None:
+        """Reset the connections that are open, and for so long each new one."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self.reset()
+            time.sleep(0.01)
 
     def take(self, size: int) -> None:
         """Wait for a share of the bandwidth."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -12,8 +13,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 __all__ = [
+    "CAN_BE_SLOW",
     "RedisServer",
     "another_database",
     "connect",
@@ -32,6 +35,9 @@ __all__ = [
     "free_port",
     "wait_until",
 ]
+
+#: The arguments of a server that `RedisServer.slow` can slow down.
+CAN_BE_SLOW = ("--enable-debug-command", "local")
 
 
 def another_database(url: str) -> str:
@@ -197,6 +203,24 @@ class RedisServer:
     def resume(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def slow(self, seconds: float) -> Iterator[None]:
+        """Let each pass of the server's event loop take so long; see `CAN_BE_SLOW`."""
+        over = threading.Event()
+
+        def sleep() -> None:
+            client: Any = self.client()
+            while not over.is_set():
+                client.execute_command("DEBUG", "SLEEP", str(seconds))
+
+        thread = threading.Thread(target=sleep)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
