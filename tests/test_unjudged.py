@@ -61,7 +61,7 @@ class Living:
     def nobody_was_judged(self) -> None:
         """Both go on, and the message does not run again."""
         self.are_back()
-        assert self.subscribers.deaths() == []
+        assert self.subscribers.events("died", "revived") == {}
         self.gate.touch()
         self.made.wait(lambda: self.made.history.count("end") == 1, timeout=SOON, what="it ends")
         assert self.made.history.count("start") == 1

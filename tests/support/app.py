@@ -73,7 +73,8 @@ if os.environ.get("TEST_PROMETHEUS"):
     broker.add_middleware(Prometheus())
 if os.environ.get("TEST_NOTES"):
     broker.add_middleware(Notes(history))
-tracker = InFlightTracker()
+tracker_url = os.environ.get("TEST_TRACKER_URL")  # one that `connect` knows, and redis-py does not
+tracker = InFlightTracker(**({"client": connect(tracker_url)} if tracker_url else {}))
 beside(tracker, "after_ack", _acked)
 broker.add_middleware(tracker)
 if os.environ.get("TEST_KILL_UNACKNOWLEDGED"):
@@ -151,6 +152,15 @@ def gated(key: Any, gate: str) -> None:
     gate = gate.format(os.environ.get("TEST_GATE_SUFFIX", ""))
     while not Path(gate).exists():
         time.sleep(0.01)
+    history.write("end", key, _message_id())
+
+
+@actor(track_inflight=True, max_recoveries=None)
+def burning(key: Any, gate: str) -> None:
+    """Computes until a file is there."""
+    history.write("start", key, _message_id())
+    while not Path(gate).exists():
+        sum(range(100_000))
     history.write("end", key, _message_id())
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import functools
 import os
 import platform
 import random
@@ -40,6 +41,22 @@ __all__ = [
 CAN_BE_SLOW = ("--enable-debug-command", "local")
 
 
+class _Proxied(Sentinel):
+    """Sentinels whose servers are reached through proxies.
+
+    Parameters:
+      proxies: The port of each server, and the port of its proxy: ``port:proxy,...``.
+    """
+
+    def __init__(self, sentinels: Sequence[tuple[str, int]], *, proxies: str, **options: Any) -> None:
+        super().__init__(sentinels, **options)  # type: ignore[no-untyped-call]
+        self._proxies = dict(pair.split(":") for pair in proxies.split(","))
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        host, port = super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        return host, int(self._proxies[str(port)])
+
+
 def another_database(url: str) -> str:
     """Another database of the same server: a Redis apart, as far as the tracker can tell."""
     return url.removesuffix("/0") + "/1"
@@ -48,7 +65,8 @@ def another_database(url: str) -> str:
 def connect(url: str) -> Any:
     """A client: of a server, by its URL; of ``cluster://host:port``, or of ``sentinel://host:port,host:port/name``.
 
-    With ``?protocol=3`` the last two speak RESP3, and try again what failed.
+    With ``?protocol=3`` the last two speak RESP3, and try again what failed.  With ``?through=port:proxy,...`` the
+    servers that the sentinels name are reached through proxies.
     """
     scheme, _, rest = url.partition("://")
     rest, _, query = rest.partition("?")
@@ -59,7 +77,10 @@ def connect(url: str) -> Any:
     if scheme == "sentinel":
         where, _, name = rest.partition("/")
         sentinels = [(host, int(port)) for host, _, port in (one.partition(":") for one in where.split(","))]
-        return Sentinel(sentinels, socket_timeout=1).master_for(name, **options)
+        through = query.startswith("through=")
+        kind = functools.partial(_Proxied, proxies=query.removeprefix("through=")) if through else Sentinel
+        made: Any = kind(sentinels, socket_timeout=1)
+        return made.master_for(name, **options)
     return redis.Redis.from_url(url)
 
 

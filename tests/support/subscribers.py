@@ -60,10 +60,14 @@ class Subscribers:
         client = client or self.admin()
         client.client_kill_filter(_id=client.client_list(_type="pubsub")[0]["id"])
 
-    def deaths(self) -> list[dict[bytes, bytes]]:
-        """Return what the history has recorded of deaths."""
-        entries = self.admin().xrange(f"{self.prefix}history")
-        return [fields for _, fields in entries if fields[b"event"] == b"died"]
+    def events(self, *kinds: str) -> dict[str, dict[str, str]]:
+        """Return the events of some kinds that the history has, by their ids."""
+        found = {}
+        for id, raw in self.admin().xrange(f"{self.prefix}history"):
+            fields = {name.decode(): value.decode() for name, value in raw.items()}
+            if fields["event"] in kinds:
+                found[id.decode()] = fields
+        return found
 
     def _said(self, client: Any) -> dict[str, dict[bytes, bytes]]:
         """What each worker has said of itself, by its id."""

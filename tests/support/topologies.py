@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,10 @@ class Sentinels:
 
     NAME = "main"
 
-    def __init__(self, binary: str, folder: Path, *, address: str = "127.0.0.1") -> None:
+    def __init__(self, binary: str, folder: Path, *, address: str = "127.0.0.1", args: Sequence[str] = ()) -> None:
         self.binary, self.folder, self.address = binary, folder, address
         # A primary that was replaced takes no writes when it comes back and nobody has told it yet: it has no replicas.
-        args = ["--repl-diskless-sync-delay", "0", "--protected-mode", "no", "--min-replicas-to-write", "1"]
+        args = ["--repl-diskless-sync-delay", "0", "--protected-mode", "no", "--min-replicas-to-write", "1", *args]
         primary = RedisServer(binary, folder / "redis-0", address=address, args=args)
         replica = ["--replicaof", address, str(primary.port), *args]
         self.servers = [
@@ -127,12 +128,29 @@ class Sentinels:
         _, port = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)
         return next(server for server in self.servers if server.port == int(port))
 
+    def fail_over(self) -> None:
+        """Ask for a failover, and wait until the sentinels name another primary."""
+        before = self.primary()
+        wait_until(self._takes_failover, what="the sentinels agree to a failover")
+        wait_until(lambda: self.primary() is not before, timeout=60, what="another server is the primary")
+
+    def wait_ready(self) -> None:
+        """Wait until both other servers follow the primary."""
+        wait_until(lambda: _followers(self.primary()) == 2, timeout=90, what="both replicas follow the primary")
+
     def kill(self) -> None:
         for process in self.processes:
             process.kill()
             process.wait()
         for server in self.servers:
             server.kill()
+
+    def _takes_failover(self) -> bool:
+        client: Any = redis.Redis(host=self.address, port=self.ports[0])
+        try:
+            return bool(client.execute_command("SENTINEL FAILOVER", self.NAME))
+        except redis.ResponseError:
+            return False  # one is under way, or no replica is ready
 
     def _is_ready(self, port: int) -> bool:
         client: Any = redis.Redis(host=self.address, port=port)
@@ -141,3 +159,14 @@ class Sentinels:
         except redis.RedisError:
             return False
         return bool(said["num-other-sentinels"] == 2 and said["num-slaves"] == 2)
+
+
+def _followers(server: RedisServer) -> int:
+    """How many replicas of a server have all of its data."""
+    client: Any = server.client()
+    try:
+        info = client.info("replication")
+    except redis.RedisError:
+        return 0
+    replicas = [value for name, value in info.items() if name.startswith("slave") and isinstance(value, dict)]
+    return sum(replica["state"] == "online" for replica in replicas) if info["role"] == "master" else 0
