@@ -477,10 +477,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rabbitmq", action="store_true", help="the broker is a RabbitMQ")
     parser.add_argument("--sentinel", action="store_true", help="the tracker's Redis is behind sentinels")
-    parser.add_argument("--folder", type=Path, help="where the logs and the history stay")
+    parser.add_argument("--folder", type=Path, help="where the logs and the history stay; it must not exist")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()), "living")
+        folder.mkdir(parents=True)
         rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder))} if options.rabbitmq else {}
         cluster = stack.enter_context(standalone(lambda url: {**DEFAULTS, **rabbitmq}, folder))
         servers = stack.enter_context(_made(BySentinel if options.sentinel else OneAddress, folder / "tracker"))
