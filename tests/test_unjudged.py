@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from .support.network import FailoverPair, through
 from .support.network_proxy import NetworkProxy
 from .support.servers import CAN_BE_SLOW, RedisServer
 from .support.subscribers import Subscribers
+from .support.throttle import KINDS, Throttle
 from .support.workers import WorkerProcess
 
 MakeCluster = Callable[..., Cluster]
@@ -37,11 +41,16 @@ class Living:
         self.subscribers = Subscribers(made.prefix, admin, 2)
         self.workers: list[WorkerProcess] = []
 
-    def start(self, **first: str) -> Living:
-        """Start them; `first`: what the first one has otherwise."""
+    def start(self, *, inside: Sequence[str] = (), **first: str) -> Living:
+        """Start them.
+
+        Parameters:
+          inside: The words before the first one's command.
+          first: The first one's own environment.
+        """
         self.made.app.gated.send("m", str(self.gate))
-        for own in (first, {}):
-            self.workers.append(self.made.worker(threads=1, env={**self.env, **own}))
+        for words, own in ((inside, first), ((), {})):
+            self.workers.append(self.made.worker(threads=1, inside=words, env={**self.env, **own}))
             self.made.wait(lambda: self.made.history.count("start") == 1, timeout=SOON, what="it runs")
         self.can_judge()
         return self
@@ -221,4 +230,72 @@ def test_a_call_that_holds_the_gil_beside_a_cut_connection(
         assert history.count("start") == 1
         assert "is dead" not in starved.output() + other.output()
     finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_throttled_process_gets_a_tenth_of_a_processor(kind: str) -> None:
+    """Or less, on a machine that is busy."""
+    throttle = Throttle(kind)
+    command = [*throttle.inside, sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            throttle.begin(process.pid)
+            before, begun = _processor_time(process.pid), time.monotonic()
+            time.sleep(3)
+            used, took = _processor_time(process.pid) - before, time.monotonic() - begun
+        finally:
+            throttle.end()
+            process.kill()
+    assert 0 < used / took < 0.4
+
+
+def _processor_time(pid: int) -> float:
+    """The processor time that a process has used, seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_with_a_tenth_of_a_processor(living: Living, server: RedisServer, kind: str) -> None:
+    """It comes back each time that its connections are cut."""
+    proxy, throttle = NetworkProxy(server.port), Throttle(kind)
+    try:
+        living.start(inside=throttle.inside, **through(living.made.env, proxy))
+        throttle.begin(living.workers[0].group)
+        for _ in range(3):
+            living.can_judge()
+            proxy.reset()
+            living.are_back()
+        living.nobody_was_judged()
+    finally:
+        throttle.end()
+        proxy.close()
+
+
+@pytest.mark.long
+def test_a_tenth_of_a_processor_for_messages_that_compute(
+    living: Living, server: RedisServer, history: History, tmp_path: Path
+) -> None:
+    """It takes seconds to come back, and its patience has grown by then: its looks have been as slow."""
+    proxy, throttle, made = NetworkProxy(server.port), Throttle("quota"), living.made
+    try:
+        for key in range(4):
+            made.app.burning.send(key, str(tmp_path / "gate"))
+        starved = made.worker(threads=4, inside=throttle.inside, env=through(made.env, proxy))
+        made.wait(lambda: history.count("start") == 4, timeout=SOON, what="all run")
+        other = made.worker(threads=1)
+        throttle.begin(starved.group)
+        made.wait(lambda: living.subscribers.patience() > 6000, timeout=2 * SOON, what="its patience has grown")
+        for _ in range(3):
+            living.can_judge()
+            proxy.reset()
+            living.are_back()
+        assert living.subscribers.events("died", "revived") == {}
+        (tmp_path / "gate").touch()
+        made.wait(lambda: history.count("end") == 4, timeout=SOON, what="all end")
+        assert history.count("start") == 4
+        assert "is dead" not in starved.output() + other.output()
+    finally:
+        throttle.end()
         proxy.close()
