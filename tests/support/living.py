@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Living workers whose connections to the tracker's Redis fail again and again: none may be declared dead.
 
-``python -m tests.support.living --minutes 30 [--rabbitmq] [--sentinel] [--seed 1] [--folder FOLDER]``
+``python -m tests.support.living --minutes 30 [--rabbitmq] [--sentinel] [--seed 1] [--only cut pause] [--folder DIR]``
 
 Three worker processes of two instances run messages of 5 seconds to two minutes at default settings.  Each instance has
 a network of its own to the tracker's Redis; no fault touches the broker.  A living worker can come back from each fault
@@ -26,7 +26,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -149,6 +149,11 @@ class OneAddress(Servers):
             if emptied:
                 nemesis.watched.note_loss()
             server, seconds = self.primary(), nemesis.random.uniform(0.0, 2.0)
+            # Once its first replica is there, it is another server for those that came before: for half a minute nobody
+            # can judge them. So they mostly come after it.
+            first = nemesis.random.choice(["workers", "replica", "replica", "replica"])
+            for proxy in self.pair.proxies:
+                proxy.switch(server.port if first == "workers" else 0)
             if killed:
                 server.kill()
             else:
@@ -158,7 +163,9 @@ class OneAddress(Servers):
             time.sleep(seconds)
             server.start()
             self.pair.wait_ready()
-            return f"{seconds:.1f} s"
+            for proxy in self.pair.proxies:
+                proxy.switch(server.port)
+            return f"{seconds:.1f} s, {first} first"
 
         def fail_over() -> str:
             how = nemesis.random.choice(["left", "cut", "reset"])
@@ -267,9 +274,20 @@ class Nemesis:
 
     Parameters:
       ways: The proxies of each instance.
+      only: The kinds, if not all.
+
+    Raises:
+      KeyError: There is no such kind here.
     """
 
-    def __init__(self, seed: int, servers: Servers, ways: dict[str, list[NetworkProxy]], watched: Watched) -> None:
+    def __init__(
+        self,
+        seed: int,
+        servers: Servers,
+        ways: dict[str, list[NetworkProxy]],
+        watched: Watched,
+        only: Sequence[str] = (),
+    ) -> None:
         self.random = random.Random(seed)
         self.servers, self.ways, self.watched = servers, ways, watched
         self.kinds: dict[str, Callable[[], str]] = {
@@ -286,6 +304,7 @@ class Nemesis:
             "maxclients": self._maxclients,
             **servers.faults(self),
         }
+        self.kinds = {kind: self.kinds[kind] for kind in only or self.kinds}
 
     def rage(self, until: float, figures: Figures) -> None:
         """Break things until then (``time.monotonic``); wait after each fault until all workers are back."""
@@ -424,8 +443,12 @@ class Sender(threading.Thread):
         self.join()
 
 
-def live(cluster: Cluster, servers: Servers, seconds: float, seed: int) -> Figures:
-    """Break the connections of living workers for so long, and let all messages end."""
+def live(cluster: Cluster, servers: Servers, seconds: float, seed: int, only: Sequence[str] = ()) -> Figures:
+    """Break the connections of living workers for so long, and let all messages end.
+
+    Parameters:
+      only: The kinds of faults, if not all.
+    """
     for line, module in ((DEAD, recovery), (TOLD, heartbeat)):  # a line that nobody writes would never be counted
         assert line in inspect.getsource(module), line
     figures, history = Figures(), cluster.history
@@ -436,7 +459,7 @@ def live(cluster: Cluster, servers: Servers, seconds: float, seed: int) -> Figur
         workers.append(cluster.worker(threads=THREADS, processes=processes, env=env))
     subscribers = Subscribers(cluster.prefix, servers.admin, sum(PROCESSES.values()))
     watched = Watched(subscribers)
-    nemesis = Nemesis(seed, servers, ways, watched)
+    nemesis = Nemesis(seed, servers, ways, watched, only)
     sender = Sender(cluster, seed)
     sender.start()
     try:
@@ -477,6 +500,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rabbitmq", action="store_true", help="the broker is a RabbitMQ")
     parser.add_argument("--sentinel", action="store_true", help="the tracker's Redis is behind sentinels")
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="KIND", help="kinds of faults, as the output names them"
+    )
     parser.add_argument("--folder", type=Path, help="where the logs and the history stay; it must not exist")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -485,7 +511,7 @@ def main() -> int:
         rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder))} if options.rabbitmq else {}
         cluster = stack.enter_context(standalone(lambda url: {**DEFAULTS, **rabbitmq}, folder))
         servers = stack.enter_context(_made(BySentinel if options.sentinel else OneAddress, folder / "tracker"))
-        figures = live(cluster, servers, 60 * options.minutes, options.seed)
+        figures = live(cluster, servers, 60 * options.minutes, options.seed, options.only)
     print(f"seed {options.seed}: {figures}")
     for line in [*figures.errors, *figures.deaths]:
         print(line)
