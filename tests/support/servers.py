@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import functools
+import importlib.util
 import os
 import platform
 import random
