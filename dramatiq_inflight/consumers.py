@@ -22,7 +22,7 @@ from dramatiq.errors import ConnectionClosed
 from .mutex import Mutex
 from .redis_broker import RedisQueues
 
-__all__ = ["Held", "RabbitmqConsumer", "RedisConsumer"]
+__all__ = ["Held", "RabbitmqConsumer", "RedisConsumer", "fetched_from"]
 
 #: How long a consumer that fetches nothing more waits for acknowledgements to send, at a time, seconds.
 PAUSE = 0.1
@@ -130,10 +130,18 @@ class RedisConsumer(_Consumer):
     """RedisBroker's, which keeps the ack set of its queue in step with what is held in this process."""
 
     def __init__(
-        self, consumer: Any, is_for_others: Callable[[Any], bool], queues: RedisQueues, held: Held, worker: object
+        self,
+        consumer: Any,
+        is_for_others: Callable[[Any], bool],
+        queues: RedisQueues,
+        held: Held,
+        worker: object,
+        *,
+        server: Callable[[], str],
     ) -> None:
         super().__init__(consumer, is_for_others)
-        self._queues, self._held, self._worker = queues, held, worker
+        self._queues, self._held, self._worker, self._server = queues, held, worker, server
+        self._fetched_from = ""
         self._queue: str = consumer.queue_name
         # A consumer that ends by anything else, such as a message that cannot be decoded, would turn its queue over.
         self._compare_at = time.monotonic() + COMPARE if self._queue in held.compared else 0.0
@@ -142,13 +150,16 @@ class RedisConsumer(_Consumer):
 
     def __next__(self) -> Any:
         try:
-            if time.monotonic() >= self._compare_at and not self._consumer.message_cache:
-                self._compare()
+            if not self._consumer.message_cache:
+                if time.monotonic() >= self._compare_at:
+                    self._compare()
+                self._fetched_from = self._server()
             message = super().__next__()
         except (ConnectionClosed, redis.RedisError):
             self._held.compared.discard(self._queue)
             raise
         if message is not None:
+            message.fetched_from = self._fetched_from
             self._held.add(self._queue, message.options["redis_message_id"], self._worker)
         return message
 
@@ -191,6 +202,11 @@ class RedisConsumer(_Consumer):
             raise ConnectionClosed(error) from None
         for message in messages:
             self._held.drop(self._queue, message.options["redis_message_id"], self._worker)
+
+
+def fetched_from(message: Any) -> str:
+    """The Redis, by its run id, from which or from a later one a message was fetched; empty: that is not known."""
+    return str(getattr(message, "fetched_from", ""))
 
 
 class RabbitmqConsumer(_Consumer):

@@ -70,7 +70,9 @@ class Deliveries:
             if hasattr(consumer, "known_tags"):
                 return RabbitmqConsumer(consumer, self._is_for_others)
             if queues is not None and hasattr(consumer, "message_cache"):
-                return RedisConsumer(consumer, self._is_for_others, queues, held, me)
+                return RedisConsumer(
+                    consumer, self._is_for_others, queues, held, me, server=lambda: self.registry.server
+                )
             return consumer
 
         self._before = broker.__dict__.get("consume")

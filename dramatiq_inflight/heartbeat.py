@@ -114,7 +114,7 @@ class Heartbeat(Thread):
         """
         forgotten = False
         if self.lease.was_lost():
-            forgotten = self.registry.is_forgotten()
+            forgotten = self.registry.is_forgotten(self.registry.server)
             self.logger.warning(
                 "This worker was taken for dead, or an operator has taken a message from it by force, or Redis has "
                 "lost its data. It goes on; what was taken from it stays where it is. %s",

@@ -34,6 +34,9 @@ class Membership(Scripting):
     #: The server that this incarnation has booted with, by its run id.
     _server = ""
 
+    #: The server as it was last heard of: what is fetched from now on comes from it, or from a later one.
+    server = ""
+
     #: Whether it shuts down.
     _draining = False
 
@@ -47,7 +50,8 @@ class Membership(Scripting):
             for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
-        self._server = self._server or self._run_id()
+        self.server = self._run_id()
+        self._server = self._server or self.server
         begun = Moment.now()
         known = self._register(self.me, {**fields, "schema": str(self.schema)})
         if isinstance(known, Refusal):
@@ -106,13 +110,16 @@ class Membership(Scripting):
         """Whether what this incarnation had fetched was ever given to others."""
         return self._ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
 
-    def is_forgotten(self) -> bool:
+    def is_forgotten(self, since: str = "") -> bool:
         """Whether Redis may have lost what it knew of this incarnation, or a part of it.
 
-        It does not know the incarnation, though nobody has recovered it.  Or it is another server than at boot: its
+        It does not know the incarnation, though nobody has recovered it.  Or it is another server than before: its
         data may be older than what has happened since.
+
+        Parameters:
+          since: The server that is meant, by its run id; empty: the one at boot.
         """
-        if self._run_id() != self._server:
+        if self._run_id() != (since or self._server):
             return True
         known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
         return not known and not self.was_handed_back()

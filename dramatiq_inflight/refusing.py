@@ -14,6 +14,7 @@ import redis
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
+from .consumers import fetched_from
 from .errors import MessageSkipped, PoisonMessage
 from .marks import OPTION, Mark, mark_of
 from .outcomes import Start
@@ -112,7 +113,9 @@ class Refusals:
         Raises:
           MessageSkipped: Once the broker has it.
         """
-        if self.runtime.is_elsewhere(message.queue_name, entry.copy.broker_copy_id, always=True):
+        if self.runtime.is_elsewhere(
+            message.queue_name, entry.copy.broker_copy_id, always=True, fetched_from=fetched_from(message)
+        ):
             entry.given_away = True
             self.skip(message, entry, SKIPS[Start.ELSEWHERE])
         why = "this worker shuts down before it can begin"

@@ -306,7 +306,7 @@ class Runtime:
         if self.queues is not None:
             self.registry.run(self.queues.ack_call(entry.copy.queue, entry.copy.broker_copy_id))
 
-    def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False) -> bool:
+    def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False, fetched_from: str = "") -> bool:
         """Return True if the broker has given a delivery that waited in our memory to another worker.
 
         That happens while this worker is declared dead, and when a command that gave messages back arrives late.
@@ -315,6 +315,7 @@ class Runtime:
 
         Parameters:
           always: Ask in any case: RedisBroker's maintenance may be wrong about us as well.
+          fetched_from: See `may_have_lost_data`.
         """
         queues = self.broker_queues
         judged = self.queues is not None and (always or self.lease.revived or self.lease.silent)
@@ -326,17 +327,20 @@ class Runtime:
             own, stored = queues.has_delivery(queue, copy_id)
             if own or stored or self.queues is None:  # a Redis apart may have lost what it does not have
                 return stored and not own
-            return not self.may_have_lost_data() or self.registry.was_handed_back()
+            return not self.may_have_lost_data(fetched_from) or self.registry.was_handed_back()
         except redis.RedisError:
             return False
 
-    def may_have_lost_data(self) -> bool:
-        """Whether Redis may have lost data since this worker has booted.
+    def may_have_lost_data(self, fetched_from: str) -> bool:
+        """Whether Redis may have lost data since a message was fetched from it.
+
+        Parameters:
+          fetched_from: The server, by its run id, from which or from a later one it came; empty: from the one at boot.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        return self.lease.forgotten or self.registry.is_forgotten()
+        return self.lease.forgotten or self.registry.is_forgotten(fetched_from)
 
     def keep_books(self) -> None:
         """Mend the records, and tell Redis what it could not be told.

@@ -13,6 +13,7 @@ import redis
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt, SkipMessage
 
+from .consumers import fetched_from
 from .errors import MessageSkipped
 from .incident import Incident, Kind
 from .interrupt import Strand
@@ -82,7 +83,9 @@ class Starting:
             self._refusals.to_another(message, self._reserve(message)[0])
         if self._policies.tracks(self.runtime.broker, message):
             self._start(message)
-        elif self.runtime.is_elsewhere(message.queue_name, message.options.get("redis_message_id", "")):
+        elif self.runtime.is_elsewhere(
+            message.queue_name, message.options.get("redis_message_id", ""), fetched_from=fetched_from(message)
+        ):
             message.options["store_results"] = False
             entry = Entry(Copy.of(message), broker=self.runtime.broker, given_away=True, phase=Phase.SKIPPED)
             current_entry.set(entry)
@@ -173,7 +176,7 @@ class Starting:
                 started = start(entry.payload if broker_keys else entry.encoded())
                 if started.answer is Start.PAYLOAD:
                     started = start(entry.encoded())
-                if started.answer is Start.ELSEWHERE and self.runtime.may_have_lost_data():
+                if started.answer is Start.ELSEWHERE and self.runtime.may_have_lost_data(fetched_from(entry.message)):
                     started = start(entry.encoded(), forgotten=True)  # nobody else has it if the loss took it away
                 return started
         except redis.RedisError:

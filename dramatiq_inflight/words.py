@@ -82,7 +82,10 @@ class Words(Membership):
         keys = [self.keys.heartbeats, self.keys.incarnation(self.me), self.keys.suspects]
         channel = self.keys.channel(self.me)
         args = [self.me, self.ttl_ms, flag(on_behalf), self._count, channel, ms(patience), flag(anew)]
-        return bool(self._own("enter", keys, args)[0])
+        entered = self._own("enter", keys, args)
+        if entered[0]:
+            self.server = entered[2].decode().partition(" ")[0]
+        return bool(entered[0])
 
     def look(self, ids: Sequence[str]) -> Mapping[str, int]:
         """How many connections each incarnation has that are subscribed to its channel."""

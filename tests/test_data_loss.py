@@ -189,6 +189,35 @@ def test_what_was_fetched_runs_after_an_older_snapshot(older: Older, tracked: bo
     assert app.ran.count("fetched") == 1
 
 
+def test_what_came_after_a_restart_is_not_run_beside_another_worker(older: Older) -> None:
+    """A restart long ago says nothing of a message that was fetched since: the broker gave it to somebody else."""
+    app = older.app
+
+    def work(name: str) -> None:
+        app.ran.append(name)
+        older.gate.wait()
+
+    actor = app.actor(work)
+    app.start(threads=1)
+    before = app.registry.server
+    older.save()
+    older.come_back(expired=False)
+    wait_until(lambda: app.registry.server not in ("", before), what="the worker has seen which server this is")
+    actor.send("long")
+    wait_until(lambda: app.ran == ["long"], what="it is fetched after the restart")
+    rid = actor.send("elsewhere").options["redis_message_id"]
+    wait_until(lambda: older.fetched() == 2, what="it is fetched, and waits")
+    # RedisBroker's maintenance gives it to another worker, by a clock that is off; that completes it.
+    queue = f"{app.broker.namespace}:default.msgs"
+    older.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default", rid)
+    older.client.hdel(queue, rid)
+    older.gate.set()
+    actor.send("last")
+    wait_until(lambda: "last" in app.ran)
+    app.join()
+    assert app.ran == ["long", "last"]
+
+
 @pytest.mark.parametrize("expired", [False, True], ids=["", "heartbeat expired"])
 def test_a_retry_runs_after_an_older_snapshot(older: Older, expired: bool) -> None:
     """It was fetched again, and waits behind another message, when Redis comes back without it."""

@@ -101,7 +101,7 @@ GRAPH = {
     },
     "recovery_thread": {"bell", "recovery"},
     "redis_broker": {"connection", "following", "replies", "scripting", "wire"},
-    "refusing": {"errors", "marks", "outcomes", "runtime", "table"},
+    "refusing": {"consumers", "errors", "marks", "outcomes", "runtime", "table"},
     "registry": {"broker_copies", "interventions", "orphans", "runs"},
     "replies": set(),
     "ruled": {"replies"},
@@ -118,7 +118,8 @@ GRAPH = {
     "siblings": set(),
     "stalls": {"bell", "registry", "table"},
     "starting": {
-        "errors", "incident", "interrupt", "marks", "outcomes", "policies", "records", "refusing", "runtime", "table",
+        "consumers", "errors", "incident", "interrupt", "marks", "outcomes", "policies", "records", "refusing",
+        "runtime", "table",
     },
     "subscription": {"connection", "registry", "replies"},
     "suspicions": {"outcomes", "registry", "subscription"},

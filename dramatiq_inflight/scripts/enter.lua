@@ -7,7 +7,7 @@
 -- ARGV  1 me   2 heartbeat ttl ms   3 '1': another process does this on its behalf
 --       4 NUMSUB or SHARDNUMSUB   5 my channel   6 my patience, ms   7 '1': the subscription is a new one
 -- returns {1, or 0 if this server does not see the subscription, or does not say which server it is: then the heartbeat
---       alone counts; known, as beat.lua has it}
+--       alone counts; known, as beat.lua has it; which server it is}
 --
 -- I9: Redis's clock alone decides. Every entry has another `seen`, so no suspicion that is older than it holds.
 
@@ -28,4 +28,4 @@ end
 -- The worker itself knows how slow Redis is.
 redis.call(ARGV[3] == '1' and 'HSETNX' or 'HSET', KEYS[2], 'patience', ARGV[6])
 redis.call('HDEL', KEYS[3], me)
-return {1, known}
+return {1, known, server}
