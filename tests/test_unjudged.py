@@ -271,31 +271,3 @@ def test_a_worker_with_a_tenth_of_a_processor(living: Living, server: RedisServe
     finally:
         throttle.end()
         proxy.close()
-
-
-@pytest.mark.long
-def test_a_tenth_of_a_processor_for_messages_that_compute(
-    living: Living, server: RedisServer, history: History, tmp_path: Path
-) -> None:
-    """It takes seconds to come back, and its patience has grown by then: its looks have been as slow."""
-    proxy, throttle, made = NetworkProxy(server.port), Throttle("quota"), living.made
-    try:
-        for key in range(4):
-            made.app.burning.send(key, str(tmp_path / "gate"))
-        starved = made.worker(threads=4, inside=throttle.inside, env=through(made.env, proxy))
-        made.wait(lambda: history.count("start") == 4, timeout=SOON, what="all run")
-        other = made.worker(threads=1)
-        throttle.begin(starved.group)
-        made.wait(lambda: living.subscribers.patience() > 6000, timeout=2 * SOON, what="its patience has grown")
-        for _ in range(3):
-            living.can_judge()
-            proxy.reset()
-            living.are_back()
-        assert living.subscribers.events("died", "revived") == {}
-        (tmp_path / "gate").touch()
-        made.wait(lambda: history.count("end") == 4, timeout=SOON, what="all end")
-        assert history.count("start") == 4
-        assert "is dead" not in starved.output() + other.output()
-    finally:
-        throttle.end()
-        proxy.close()

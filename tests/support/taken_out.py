@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from dramatiq.middleware import SkipMessage
 from dramatiq_inflight import checkpoints, table
 from dramatiq_inflight.bell import Bell
 from dramatiq_inflight.hooks import Hooks
+from dramatiq_inflight.mutex import Mutex
 from dramatiq_inflight.starting import Starting
 from dramatiq_inflight.table import Phase
 
@@ -124,8 +126,17 @@ def context_set_outside() -> Iterator[None]:
 
 @contextlib.contextmanager
 def saves_anywhere() -> Iterator[None]:
-    """An iteration saves wherever the garbage collector closes it."""
-    with mock.patch.object(checkpoints, "_is_within_our_code", return_value=False):
+    """An iteration saves wherever the garbage collector closes it, and a lock keeps its own owner out as well."""
+
+    def enter(self: Any) -> None:
+        while self._is_owned():
+            time.sleep(1)
+        self.acquire()
+
+    with (
+        mock.patch.object(checkpoints, "_is_within_our_code", return_value=False),
+        mock.patch.object(Mutex, "__enter__", enter),
+    ):
         yield
 
 
