@@ -155,15 +155,6 @@ def gated(key: Any, gate: str) -> None:
     history.write("end", key, _message_id())
 
 
-@actor(track_inflight=True, max_recoveries=None)
-def burning(key: Any, gate: str) -> None:
-    """Computes until a file is there."""
-    history.write("start", key, _message_id())
-    while not Path(gate).exists():
-        sum(range(100_000))
-    history.write("end", key, _message_id())
-
-
 @actor(track_inflight=True, max_recoveries=None, store_results=True)
 def starving(key: Any, seconds: float, gate: str) -> str:
     """Its first run holds the GIL, as C code may, for so long or until it is fed; a later one waits at its gate."""

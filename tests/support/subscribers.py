@@ -60,10 +60,6 @@ class Subscribers:
         client = client or self.admin()
         client.client_kill_filter(_id=client.client_list(_type="pubsub")[0]["id"])
 
-    def patience(self) -> int:
-        """Return the longest patience of a worker, milliseconds."""
-        return max(int(one.get(b"patience", 0)) for one in self._said(self.admin()).values())
-
     def events(self, *kinds: str) -> dict[str, dict[str, str]]:
         """Return the events of some kinds that the history has, by their ids."""
         found = {}
