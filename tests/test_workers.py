@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -471,3 +472,16 @@ def test_a_signal_that_stops_the_main_process_alone_is_no_death(
     cluster_.wait(lambda: history.count("acked") == 8)
     assert worker.process.wait(timeout=20) == 0
     assert "is dead" not in other.output()
+
+
+def test_a_process_group_with_the_number_of_a_dead_worker_lives(cluster: MakeCluster) -> None:
+    """The kernel gives the number of an empty process group to the next one."""
+    made = cluster()
+    worker = made.worker()
+    worker.kill()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        worker.group = other.pid
+        worker.resume_and_kill()
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(1)
+        other.kill()
