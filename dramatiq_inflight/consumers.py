@@ -203,6 +203,11 @@ class RedisConsumer(_Consumer):
         for message in messages:
             self._held.drop(self._queue, message.options["redis_message_id"], self._worker)
 
+    def close(self) -> None:
+        """As the consumer does it, and keeps nothing of ours."""
+        self._server = str  # which says ""
+        super().close()
+
 
 def fetched_from(message: Any) -> str:
     """The Redis, by its run id, from which or from a later one a message was fetched; empty: that is not known."""
