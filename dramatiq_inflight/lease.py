@@ -146,8 +146,9 @@ class Lease:
         if not known:
             if self._registered:
                 self._losses = self._losses[0] + 1, self._losses[1] + absent
-            self._unknown = True
-            self._wake.ring()
+            if not self._unknown:
+                self._unknown = True
+                self._wake.ring()
         if silence > self._silent_after:
             self._last_silence, self._silence_ended = silence, time.monotonic()
         if doubt or (not known and self._registered):

@@ -58,6 +58,8 @@ class Membership(Scripting):
             return known
         self._place = self.keys.places(fields.get("place", ""))
         self._in_contact(known, begun)
+        if self._draining:
+            self.beat()  # Redis did not know this incarnation, and was to hear that it shuts down
         return None
 
     def refusal(self) -> Refusal | None:

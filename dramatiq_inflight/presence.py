@@ -212,6 +212,9 @@ class Presence(threading.Thread):
         except redis.RedisError:
             self._refresh_at = time.monotonic() + LOOK  # of the subscription that says nothing: Redis may be slow
             return
+        if not entered and self.lease.unregistered:
+            self._refresh_at = time.monotonic() + AGAIN  # Redis does not know this incarnation, until it registers
+            return
         if not entered:
             self._not_seen()
             return

@@ -224,9 +224,10 @@ class Runtime:
         # Not left to the heartbeat: that may wait for an answer, and the process may end any moment.
         while not self.shutdown_is_known and not self.left:
             try:
-                self.registry.beat()
-                self.shutdown_is_known = True
+                self.shutdown_is_known = self.registry.beat()
             except redis.RedisError:
+                pass
+            if not self.shutdown_is_known:
                 time.sleep(ANNOUNCE_AGAIN)
 
     def drain(self) -> None:

@@ -104,9 +104,9 @@ def test_a_checkpoint_of_a_run_that_redis_does_not_know_is_kept(app: App) -> Non
 def test_a_checkpoint_is_a_proof_of_life(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.client.zrem(lab.prefix + "heartbeats", "a")
+    lab.kill(a)
     a.checkpoint(copy.message_id, started.run, {"value": "1"})
-    assert lab.client.zscore(lab.prefix + "heartbeats", "a") is not None
+    assert a.beat() is True, "it was revived by that, and not by its beat"
 
 
 # The handle.

@@ -958,6 +958,28 @@ def test_a_consumer_that_acknowledges_by_itself_leaves_no_key(app: App) -> None:
     assert app.records() == set()
 
 
+def test_a_beat_that_is_late_does_not_bring_back_a_worker_that_has_left(app: App) -> None:
+    """The one that says that it shuts down: nothing waits for its answer for longer than two seconds."""
+    app.start()
+    call, left, late = app.registry._call, threading.Event(), threading.Event()
+
+    def held_up(script: str, keys: Any, args: Any) -> Any:
+        announces = threading.current_thread().name == "dramatiq_inflight-shutdown"
+        if announces:
+            left.wait(20)
+        reply = call(script, keys, args)
+        if announces:
+            late.set()
+        return reply
+
+    app.registry._call = held_up  # type: ignore[method-assign]
+    app.stop()
+    assert app.lab.names() == set()
+    left.set()
+    assert late.wait(20)
+    assert app.lab.names() == set()
+
+
 def test_an_ack_that_times_out_with_its_finish_is_tried_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """By Dramatiq, which does so after connection errors."""
     monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)

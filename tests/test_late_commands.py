@@ -236,3 +236,69 @@ def test_a_late_word_about_a_copy_hits_no_other(lab: Lab, a: Registry, b: Regist
     before = scene.state()
     send(copy, 60)
     assert scene.state() == before
+
+
+# What comes when its worker has left.
+
+def of_its_run(command: Command) -> Callable[[Scene], Any]:
+    return lambda scene: command(scene, scene.run)
+
+
+def beat_draining(scene: Scene) -> None:
+    scene.a.drain()
+    scene.a.beat()
+
+
+#: What a worker says, of itself or of its message.
+SAID: dict[str, Callable[[Scene], Any]] = {
+    **{name: of_its_run(command) for name, command in COMMANDS.items()},
+    "beat": lambda scene: scene.a.beat(),
+    "beat, draining": beat_draining,
+    "beat, attested": lambda scene: scene.a.attest(),
+    "enter": lambda scene: scene.a.enter(patience=2, anew=True),
+    "enter, on its behalf": lambda scene: scene.a.enter(patience=2, anew=True, on_behalf=True),
+    "leave": lambda scene: scene.a.leave(),
+    "start, as its broker has it": lambda scene: scene.lab.start(
+        scene.a, FIRST, payload=b"", broker_keys=(scene.lab.prefix + "acks", scene.lab.prefix + "msgs")
+    ),
+}
+
+#: What another one does that has found it dead.
+SWEPT: dict[str, Callable[[Scene], Any]] = {
+    "due": lambda scene: scene.b.due(),
+    "notice": lambda scene: scene.b.notice(scene.b.incarnation("a")),
+    "prove": lambda scene: scene.b.prove(scene.b.incarnation("a"), "it is gone"),
+    "suspect": lambda scene: scene.b.suspect("a"),
+    "hand_back": lambda scene: scene.b.hand_back("a", []),
+    "hand_back, of a message": lambda scene: scene.b.hand_back("a", [("m", True)]),
+    "claim": lambda scene: scene.b.claim(["m"], dead="a", hold=60),
+    "reap": lambda scene: scene.b.reap("a"),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_nothing_that_it_said_brings_back_a_worker_that_has_left(
+    scene: Scene, lab: Lab, a: Registry, b: Registry, said: str
+) -> None:
+    """The last one deletes the heartbeats, and nobody is there who would judge it."""
+    scene.begin()
+    scene.succeeds()
+    a.leave()
+    b.leave()
+    SAID[said](scene)
+    assert lab.names() == set()
+
+
+@pytest.mark.parametrize("swept", SWEPT)
+def test_a_sweep_does_not_bring_back_a_worker_that_has_left(
+    scene: Scene, lab: Lab, a: Registry, b: Registry, swept: str
+) -> None:
+    """It was found dead, for its heartbeat had been late, and has left in order since."""
+    scene.begin()
+    scene.succeeds()
+    lab.kill(a)
+    assert b.due().dead == ["a"]
+    a.leave()
+    SWEPT[swept](scene)
+    b.leave()
+    assert lab.names() == set()

@@ -241,10 +241,11 @@ def test_redis_says_whether_it_has_heard_of_who_was_silent(lab: Lab, a: Registry
         on_contact=lambda known, begun, absent: heard.append((known, absent)),
     )
     late.beat()
+    late.register({"instance": "late"})
     late.beat()
     lab.kill(late)
     lab.start(late, copy_of())
-    assert heard == [(False, True), (True, False), (False, False)]
+    assert heard == [(False, True), (False, True), (True, False), (False, False)]
 
 
 def test_the_payload_is_the_brokers_own_where_the_broker_has_it(lab: Lab, a: Registry) -> None:

@@ -212,29 +212,35 @@ local function resume(heartbeats, now, ttl, last)
     end
 end
 
--- Says whether it was known (0: it had been declared dead, or has lost a message; -1: it is new, or was reaped, or
--- Redis has lost its data), and whether Redis had heard of it at all.
+-- A heartbeat comes into being for two reasons: an incarnation registers, or a record says that it runs a message, so
+-- that somebody judges it. Whatever else it says may arrive after it has left, and only renews a heartbeat.
+local function appear(heartbeats, incarnation, now, ttl)
+    redis.call('ZADD', heartbeats, 'NX', now, LAST, now + ttl, incarnation)
+end
+
+-- Says whether it was known. 0: it had been declared dead, or has lost a message. -1: Redis has no heartbeat of it, for
+-- it is new, or has left, or was reaped, or Redis has lost its data.
 local function beat(heartbeats, me, now, ttl)
     local scores = redis.call('ZMSCORE', heartbeats, me, LAST, DOUBTED .. me)
     local deadline, last, doubted = scores[1], scores[2], scores[3]
+    if not deadline then
+        return -1
+    end
     if last then
         resume(heartbeats, now, ttl, tonumber(last))
     end
     redis.call('ZADD', heartbeats, now, LAST, now + ttl, me)
     if doubted then
         redis.call('ZREM', heartbeats, DOUBTED .. me)
-    elseif deadline and tonumber(deadline) > now then
-        return 1, true
+    elseif tonumber(deadline) > now then
+        return 1
     end
-    return deadline and 0 or -1, deadline and true
+    return 0
 end
 
--- The same for a process that may only have another one beat on its behalf: that brings no incarnation into being, and
--- one that had been declared dead is to hear of it with its own next beat.
+-- The same for a process that may only have another one beat on its behalf: one that had been declared dead is to hear
+-- of it with its own next beat.
 local function beat_as(heartbeats, me, now, ttl, on_behalf)
-    if on_behalf and not redis.call('ZSCORE', heartbeats, me) then
-        return -1
-    end
     local known = beat(heartbeats, me, now, ttl)
     if on_behalf and known == 0 then
         doubt(heartbeats, me)
@@ -255,22 +261,24 @@ local function nobody_is_judged(heartbeats, now, ttl)
     return now < grace_end and grace_end - now or nil
 end
 
--- How long an incarnation is still believed to live, ms; 0: it is dead. A missing heartbeat beside a record is data
--- that Redis lost: it gets one TTL to come back, the longest, for its own is lost as well.
-local function believed_for(heartbeats, incarnation, now, ttl)
-    local deadline = redis.call('ZSCORE', heartbeats, incarnation)
-    if not deadline then
-        ttl = longest_ttl(heartbeats, ttl)
-        redis.call('ZADD', heartbeats, now + ttl, incarnation)
-        return ttl
+-- How long an incarnation is still believed to live, ms; 0: it is dead; nil: there is no heartbeat of it.
+local function lives_for(heartbeats, incarnation, now, ttl)
+    local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation))
+    if not deadline or deadline > now then
+        return deadline and deadline - now
     end
-    if tonumber(deadline) < PROVEN then
-        return 0
+    return deadline >= PROVEN and nobody_is_judged(heartbeats, now, ttl) or 0
+end
+
+-- How long the owner of a record is still believed to live, ms; 0: it is dead. A missing heartbeat beside a record is
+-- data that Redis lost: it gets one TTL to come back, the longest, for its own is lost as well.
+local function believed_for(heartbeats, owner, now, ttl)
+    local lives = lives_for(heartbeats, owner, now, ttl)
+    if not lives then
+        lives = longest_ttl(heartbeats, ttl)
+        appear(heartbeats, owner, now, lives)
     end
-    if tonumber(deadline) > now then
-        return tonumber(deadline) - now
-    end
-    return nobody_is_judged(heartbeats, now, ttl) or 0
+    return lives
 end
 
 -- For how long a dead incarnation may still be back, ms: its connections are closed, and nothing else is known. Its

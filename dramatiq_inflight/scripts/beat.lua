@@ -11,7 +11,7 @@
 -- I9: Redis's clock alone decides.
 
 local known = beat_as(KEYS[1], ARGV[1], clock(), tonumber(ARGV[2]), ARGV[3] == 'attested')
-if ARGV[3] == 'draining' then
+if ARGV[3] == 'draining' and known >= 0 then
     redis.call('ZADD', KEYS[1], MARK, DRAINING .. ARGV[1])
 end
 return known

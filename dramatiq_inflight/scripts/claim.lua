@@ -28,9 +28,9 @@
 local me, ttl, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = clock()
 local results, suspects = {}, {}
-local alive = dead ~= '' and believed_for(KEYS[1], dead, now, ttl) > 0
 local drained = was_draining(KEYS[1], dead)
 local doubted = dead ~= '' and doubted_for(KEYS[1], dead, now) > 0
+local believed -- how long the dead one still is, ms; asked only beside a record of it
 
 -- Also, whether the recoverer that had it in hand has died, as far as is known, and not by a shutdown.
 local function claimable(record, id)
@@ -40,7 +40,8 @@ local function claimable(record, id)
         if dead == '' or record.owner ~= dead then
             return 'gone'
         end
-        return (alive or (doubted and is_convicted(record, drained))) and 'alive' or 'claimed'
+        believed = believed or believed_for(KEYS[1], dead, now, ttl)
+        return (believed > 0 or (doubted and is_convicted(record, drained))) and 'alive' or 'claimed'
     elseif record.state ~= 'recovering' then
         return record.state == 'requeued' and due and 'claimed' or 'gone'
     elseif record.owner == '' then
@@ -48,12 +49,11 @@ local function claimable(record, id)
     elseif record.owner == me then
         return (due or ARGV[5] == '1') and 'claimed' or 'mine'
     end
-    local reaped = not redis.call('ZSCORE', KEYS[1], record.owner)
-    local lives = believed_for(KEYS[1], record.owner, now, ttl) > 0
-    if lives and not due then
+    local lives = lives_for(KEYS[1], record.owner, now, ttl) or 0
+    if not due and believed_for(KEYS[1], record.owner, now, ttl) > 0 then
         return 'busy'
     end
-    return 'claimed', (reaped or not lives) and not was_draining(KEYS[1], record.owner)
+    return 'claimed', lives == 0 and not was_draining(KEYS[1], record.owner)
 end
 
 -- It is kept whole where people look for it.

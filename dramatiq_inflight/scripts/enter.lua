@@ -13,8 +13,8 @@
 
 local me, now = ARGV[1], clock()
 local known = beat_as(KEYS[1], me, now, tonumber(ARGV[2]), ARGV[3] == '1')
-if known < 0 and ARGV[3] == '1' then
-    return {0, known}
+if known < 0 then
+    return {0, known} -- it has left, or is about to register again
 end
 local server = subscribers(ARGV[4], ARGV[5]) > 0 and life()
 if not server then

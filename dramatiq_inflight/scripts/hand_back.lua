@@ -7,7 +7,7 @@
 -- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 handed   5 history   6 counts   7... records
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 first deadline ms   4 fence ttl ms
 --       5 me   6... message id, '1' if the broker still holds its copy, ... (a pair for each record)
--- returns {1, or 0 if the incarnation is back and nothing was done; then for each record:
+-- returns {1, or 0 if the incarnation is back, or has left, and nothing was done; then for each record:
 --       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it, or it waits for certainty),
 --       gone, or later (not looked at: the payloads before it are enough for one script)}
 --
@@ -15,7 +15,7 @@
 
 local dead, ttl = ARGV[1], tonumber(ARGV[2])
 local now = clock()
-if believed_for(KEYS[1], dead, now, ttl) > 0 then
+if lives_for(KEYS[1], dead, now, ttl) ~= 0 then
     return {0}
 end
 -- Should it only have been frozen: what it has in memory was given to others.

@@ -122,4 +122,7 @@ else
     return {'lost', known, record.run, record.generation, record.crashes, record.drains}
 end
 redis.call('ZADD', KEYS[2], record.started, id)
+if known < 0 then
+    appear(KEYS[3], me, now, ttl) -- somebody has to judge us
+end
 return {answer, known, record.run, record.generation, record.crashes, record.drains}

@@ -5,10 +5,10 @@
 --
 -- KEYS  1 heartbeats   2 incarnation:<dead>   3 history   4 counts
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 why
--- returns 1, or 0 if it is back, or that is noted already
+-- returns 1, or 0 if it is back, or has left, or that is noted already
 
 local now = clock()
-if believed_for(KEYS[1], ARGV[1], now, tonumber(ARGV[2])) > 0
+if lives_for(KEYS[1], ARGV[1], now, tonumber(ARGV[2])) ~= 0
     or redis.call('HSETNX', KEYS[2], 'noticed', now) == 0 then
     return 0
 end

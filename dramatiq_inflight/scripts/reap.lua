@@ -6,10 +6,10 @@
 -- KEYS  1 heartbeats   2 incarnation:<dead>   3 running:<dead>   4 suspects
 --       5 history   6 counts   7 (if any) the incarnations in the same place
 -- ARGV  1 the dead incarnation   2 heartbeat ttl ms
--- returns 1, or 0 if it is back, or something of it is still to be recovered
+-- returns 1, or 0 if it is back, or has left, or something of it is still to be recovered
 
 local now = clock()
-if believed_for(KEYS[1], ARGV[1], now, tonumber(ARGV[2])) > 0 or doubted_for(KEYS[1], ARGV[1], now) > 0
+if lives_for(KEYS[1], ARGV[1], now, tonumber(ARGV[2])) ~= 0 or doubted_for(KEYS[1], ARGV[1], now) > 0
     or redis.call('ZCARD', KEYS[3]) > 0 then
     return 0
 end

@@ -22,7 +22,7 @@ if stored ~= writes then
     local blocker, wait = '', 0
     for _, member in ipairs(stored < writes and me ~= '' and redis.call('ZRANGE', KEYS[1], 0, -1) or {}) do
         if string.sub(member, 1, 1) ~= '*' and member ~= me then
-            local believed = math.max(believed_for(KEYS[1], member, now, ttl), doubted_for(KEYS[1], member, now))
+            local believed = math.max(lives_for(KEYS[1], member, now, ttl), doubted_for(KEYS[1], member, now))
             if believed > 0 then -- they come by their deadlines: if one lives, the last one does
                 blocker = member
                 wait = tonumber(redis.call('ZSCORE', KEYS[1], member)) > now and 0 or believed
@@ -40,6 +40,9 @@ elseif me == '' then
 end
 
 local known = beat(KEYS[1], me, now, ttl)
+if known < 0 then
+    appear(KEYS[1], me, now, ttl)
+end
 redis.call('ZADD', KEYS[1], -ttl, TTL .. me)
 redis.call('ZREM', KEYS[1], UNTIL .. me)
 local joined = redis.call('HSETNX', KEYS[2], 'booted', now) == 1

@@ -52,11 +52,18 @@ if KEYS[8] then
     end
 end
 local handed = held == 0 and redis.call('ZSCORE', KEYS[5], me)
-local known, remembered = beat(KEYS[3], me, now, ttl)
+local known = beat(KEYS[3], me, now, ttl)
 
 local function answer(name, wait)
     local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0, drains = 0}
     return {name, known, wait or 0, r.run, r.generation, r.crashes, r.started, r.first, r.drains, owner}
+end
+
+-- The record names us as its owner from now on: somebody has to judge us.
+local function own()
+    if known < 0 then
+        appear(KEYS[3], me, now, ttl)
+    end
 end
 
 local function run(crashes, drains, contended)
@@ -96,6 +103,7 @@ local function run(crashes, drains, contended)
     end
     save_running(KEYS[1], record, payload)
     redis.call('ZADD', KEYS[2], record.started, id)
+    own()
     if before and WAITING[before.state] then
         redis.call('ZREM', KEYS[4], id)
     end
@@ -106,7 +114,7 @@ end
 -- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
 -- done elsewhere; unless Redis has lost its data, and with them all that it knew of us: then our copy is the last.
 local over = not record or SETTLED[record.state]
-if held == 0 and (stored == 1 or handed or (over and remembered and ARGV[14] == '0')) then
+if held == 0 and (stored == 1 or handed or (over and known >= 0 and ARGV[14] == '0')) then
     return answer('elsewhere')
 end
 
@@ -199,5 +207,6 @@ record.state, record.owner, record.contended, record.now = 'recovering', me, 1, 
 record.dead_letter = convicted and 1 or 0
 record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '', 0, 0
 save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
+own()
 note_message(KEYS[6], KEYS[7], convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')
 return answer(convicted and 'convicted' or 'claimed')

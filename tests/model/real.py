@@ -450,8 +450,12 @@ class Real:
         return mended.value, *numbers
 
     def _beat(self, me: int, draining: bool) -> Any:
-        self.members[me]._draining = draining
-        return self.members[me].beat()
+        registry = self.members[me]
+        registry._draining = draining
+        known = registry.beat()
+        if self.client.zscore(self.hearts, registry.me) is None:
+            registry.register({"instance": "i"})  # as its heartbeat does
+        return known
 
     def _attest(self, me: int) -> Any:
         return self.members[me].attest()

@@ -128,10 +128,19 @@ def with_heart(redis: Redis, who: int, heart: Heart) -> Redis:
 
 
 def beat_of(redis: Redis, me: int) -> tuple[bool, bool, Redis]:
-    """The heartbeat that every own script brings: whether it was trusted, whether it was known at all."""
+    """The heartbeat that every own script renews: whether it was trusted, whether it was known at all."""
     heart = redis.hearts[me]
+    if heart.kind == "none":
+        return False, False, redis
     after = with_heart(redis, me, Heart("fresh", heart.draining))._replace(last=True)
     return heart.trusted, heart.kind != "none", after
+
+
+def appear(redis: Redis, who: int) -> Redis:
+    """It has a heartbeat: it has registered, or a record says that it runs the message."""
+    if redis.hearts[who].kind != "none":
+        return redis
+    return with_heart(redis, who, Heart("fresh"))._replace(last=True)
 
 
 def doubt(redis: Redis, who: int) -> Redis:
@@ -139,12 +148,16 @@ def doubt(redis: Redis, who: int) -> Redis:
     return redis._replace(hearts=put(redis.hearts, who, redis.hearts[who]._replace(doubted=True)))
 
 
-def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
-    """Whether it is believed to live; one whose heartbeat is missing gets a new one."""
+def is_dead(redis: Redis, who: int) -> bool:
+    """Whether it has a heartbeat that has ended: one that has none has left, or was reaped."""
     kind = redis.hearts[who].kind
-    if kind == "none":
-        return True, with_heart(redis, who, Heart("fresh"))
-    return kind == "fresh" or (kind == "expired" and not redis.last), redis
+    return kind in ("gone", "proven") or (kind == "expired" and redis.last)
+
+
+def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
+    """Whether the owner of a record is believed to live; one whose heartbeat is missing gets a new one."""
+    redis = appear(redis, who)
+    return not is_dead(redis, who), redis
 
 
 def save(redis: Redis, record: Record) -> Redis:
@@ -288,7 +301,7 @@ def start(
             tries,
             payload=payload,
         )
-        after = redis._replace(record=new, running=put(redis.running, me, True))
+        after = appear(redis._replace(record=new, running=put(redis.running, me, True)), me)
         if record and record.state in WAITING:
             after = after._replace(waiting="")
         return answer("run", new), after
@@ -357,7 +370,7 @@ def start(
         deaths=0,
         payload=payload,
     )
-    return answer("convicted" if convicted else "claimed", record), save_waiting(redis, record, "later")
+    return answer("convicted" if convicted else "claimed", record), save_waiting(appear(redis, me), record, "later")
 
 
 def accompany(redis: Redis, me: int, run: int, origin: int) -> tuple[Any, Redis]:
@@ -585,7 +598,7 @@ def mend(
                 record = taken_back(record)
                 redis = save(redis, record)
         return told("lost", record, redis)
-    return told(what, record, redis._replace(record=record, running=put(redis.running, me, True)))
+    return told(what, record, appear(redis._replace(record=record, running=put(redis.running, me, True)), me))
 
 
 # An incarnation's life.
@@ -593,6 +606,7 @@ def mend(
 
 def beat(redis: Redis, me: int, draining: bool) -> tuple[Any, Redis]:
     known, _, redis = beat_of(redis, me)
+    redis = appear(redis, me)  # one that is not known registers
     heart = redis.hearts[me]
     return known, with_heart(redis, me, heart._replace(draining=heart.draining or draining))
 
@@ -614,8 +628,7 @@ def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
 
 
 def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
-    alive, redis = believed(redis, dead)
-    if alive or redis.hearts[dead].kind == "gone" or redis.running[dead]:
+    if not is_dead(redis, dead) or redis.hearts[dead].kind == "gone" or redis.running[dead]:
         return False, redis
     redis = with_heart(redis, dead, Heart("none"))._replace(entered=put(redis.entered, dead, False))
     return True, redis._replace(last=redis.last and any(heart.kind != "none" for heart in redis.hearts))
@@ -623,7 +636,9 @@ def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
 
 def enter(redis: Redis, me: int, subscribed: bool) -> tuple[Any, Redis]:
     """`subscribed`: whether the server sees that it is."""
-    _, _, redis = beat_of(redis, me)
+    _, remembered, redis = beat_of(redis, me)
+    if not remembered:
+        return False, redis
     return subscribed, redis._replace(entered=put(redis.entered, me, subscribed))
 
 
@@ -643,8 +658,7 @@ def suspect(redis: Redis, me: int, other: int, seen: tuple[bool, bool], over: bo
 
 def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
     """`held`: whether the broker still holds the copy; ``None``: say only that it begins.  ``None`` is: it is alive."""
-    alive, redis = believed(redis, dead)
-    if alive:
+    if not is_dead(redis, dead):
         return None, redis
     redis = redis._replace(handed=put(redis.handed, dead, True))
     if held is None:
@@ -676,9 +690,6 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
 
 def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
     """`dead`: `NOBODY` for a record past its deadline.  A claim is answered with all that the copy is made of."""
-    alive = False
-    if dead != NOBODY:
-        alive, redis = believed(redis, dead)
     record = redis.record
     answer, died = "gone", False
     if record is None:
@@ -687,6 +698,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         redis, record, answer = redis._replace(record=None, aside=True), None, "aside"
     elif record.state == "running":
         if dead != NOBODY and record.owner == dead:
+            alive, redis = believed(redis, dead)
             answer = "alive" if alive or is_spared(redis, record, dead) else "claimed"
     elif record.state in WAITING:
         due = redis.waiting != "later"
@@ -697,10 +709,12 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
         elif record.owner == me:
             answer = "claimed" if due or leftovers else "mine"
         else:
-            reaped = redis.hearts[record.owner].kind == "none"
-            owner_lives, redis = believed(redis, record.owner)
-            answer = "busy" if owner_lives and not due else "claimed"
-            died = (reaped or not owner_lives) and not redis.hearts[record.owner].draining
+            died = redis.hearts[record.owner].kind == "none" or is_dead(redis, record.owner)
+            died = died and not redis.hearts[record.owner].draining
+            owner_lives = False
+            if not due:
+                owner_lives, redis = believed(redis, record.owner)
+            answer = "busy" if owner_lives else "claimed"
     if answer != "claimed" or record is None:
         if answer in ("gone", "aside"):
             redis = unlist(redis, dead)

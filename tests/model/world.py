@@ -599,6 +599,8 @@ class _Steps:
     def looks(self, me: int, worker: Worker) -> Iterator[Step]:
         """It subscribes, and enters; or looks at those that are not subscribed."""
         redis = self.world.redis
+        if redis.hearts[me].kind == "none":
+            return  # it registers first
         if not worker.connected or not redis.entered[me]:
             call = Call("enter", (me, True))
             _, after = self.execute(me, call)
