@@ -133,7 +133,10 @@ class Recovery(Copies):
             return False
 
     def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
-        """Recover one incarnation.  False: something of it is left."""
+        """Recover one incarnation.  False: something of it is left.
+
+        A sweep that is to stop forgets it all the same if nothing is left; reap.lua sees what it is listed as running.
+        """
         if dead.id not in self._said:
             self.registry.notice(dead)
             self._said.add(dead.id)
@@ -195,10 +198,10 @@ class Recovery(Copies):
             kept += len(to_claim) - len(ours) + self._claim(ours, dead, swept, holding.over)
             kept += sum(result is HandedBack.BUSY for result in results.values())
         if shared:
-            return kept == 0 and not holding.over()
+            return kept == 0
         if not holding.over():
             swept.returned += queues.give_back(dead.broker_id, names)
-        return kept == 0 and not holding.over() and queues.is_empty(dead.broker_id, names)
+        return kept == 0 and queues.is_empty(dead.broker_id, names)
 
     def _let_go_of(self, dead: DeadIncarnation, held: dict[str, bool]) -> dict[str, HandedBack] | None:
         """Let the records of a dead worker go; ``None``: it is back.
@@ -224,7 +227,7 @@ class Recovery(Copies):
             ours = self._ours([id for id in ids if id not in self.leftovers]) if self._is_ours(dead) else []
             swept.left += len(ids) - len(ours)
             kept += len(ids) - len(ours) + self._claim(ours, dead, swept, holding.over)
-        return kept == 0 and not holding.over() and not self._failures.too_many
+        return kept == 0 and not self._failures.too_many
 
     # What waits for its copy for too long, and what an earlier sweep left over.
 

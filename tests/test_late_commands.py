@@ -240,6 +240,7 @@ def test_a_late_word_about_a_copy_hits_no_other(lab: Lab, a: Registry, b: Regist
 
 # What comes when its worker has left.
 
+
 def of_its_run(command: Command) -> Callable[[Scene], Any]:
     return lambda scene: command(scene, scene.run)
 

@@ -632,6 +632,31 @@ def test_with_an_interval_of_zero_those_are_recovered_who_died_before_the_boot(f
     thread.stop()
 
 
+@pytest.mark.parametrize("stops_behind", ["give_back", "hand_back"])
+def test_a_sweep_that_is_to_stop_forgets_a_dead_worker_of_which_nothing_is_left(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, stops_behind: str
+) -> None:
+    """Its worker shuts down: it would leave the heartbeats behind, and what the dead one had said of itself."""
+    (id,) = fleet.dead("dead", 1)
+    recovery = fleet.recovery("r")
+    side: Any = fleet.queues if stops_behind == "give_back" else recovery.registry
+    step, stopping = getattr(side, stops_behind), threading.Event()
+
+    def then_stop(*args: Any) -> Any:
+        if args[1]:  # the first `hand_back` is of no message
+            stopping.set()
+        return step(*args)
+
+    monkeypatch.setattr(side, stops_behind, then_stop)
+    swept = recovery.sweep(stopping.is_set)
+    given_back = stops_behind == "give_back"
+    assert (swept.handed_back, swept.returned, swept.reaped) == (1, given_back, given_back)
+    assert recovery.registry.leave() == 0
+    assert fleet.lab.names() - {f"record:{id}", "waiting", "handed"} == (
+        set() if given_back else {"heartbeats", "incarnation:dead"}
+    )
+
+
 def test_a_worker_that_fetches_under_the_same_id_keeps_what_it_has(fleet: Fleet) -> None:
     """Stopped with messages running, and started again in the same process: the broker's id is the broker's."""
     (id,) = fleet.dead("dead", 1)
