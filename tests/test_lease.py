@@ -138,6 +138,20 @@ def test_who_was_never_registered_cannot_be_forgotten() -> None:
     assert lease.was_lost()
 
 
+def test_one_that_redis_does_not_know_is_woken_once_until_it_has_registered() -> None:
+    """It may not be able to: a namespace that it cannot share any more answers each of its beats so."""
+    bell = Bell()
+    lease = Lease(90, 2, bell)
+    lease.registered(lease.version)
+    for rings in (True, False):
+        bell.clear()
+        lease.contact(False, begun=Moment.now(), absent=True)
+        assert bell.wait(0) is rings
+    lease.registered(lease.version)
+    lease.contact(False, begun=Moment.now(), absent=True)
+    assert bell.wait(0)
+
+
 def test_what_changes_while_it_is_being_said_is_said_again(app: App) -> None:
     """A queue that is declared just then: recovery would not know where to look for what was fetched from it."""
     app.start()

@@ -588,6 +588,39 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
         app.close()
 
 
+def test_one_that_redis_has_forgotten_registers_and_enters_by_the_same_subscription(app: App) -> None:
+    """It cannot enter before that: what it says of itself may arrive when it has left."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    presence, lease, key = runtime.presence, runtime.lease, f"{app.lab.prefix}incarnation:{app.registry.me}"
+    wait_until(lambda: lease.known_by is Contact.ENTERED, what="it has entered")
+    subscription = presence._subscription
+    may_register, entered = threading.Event(), list[bool]()
+    register, enter = runtime.heartbeat.register, app.registry.enter
+
+    def register_late() -> None:
+        may_register.wait(20)
+        register()
+
+    def noting(**how: Any) -> bool:
+        entered.append(enter(**how))
+        return entered[-1]
+
+    runtime.heartbeat.register = register_late  # type: ignore[method-assign]
+    app.registry.enter = noting  # type: ignore[method-assign]
+    app.client.delete(key, app.lab.prefix + "heartbeats")
+    presence._look_again()
+    wait_until(lambda: len(entered) >= 3, what="it has tried to enter")
+    assert not any(entered)
+    assert app.client.hget(key, "life") is None
+    may_register.set()
+    wait_until(lambda: app.client.hget(key, "life") is not None, what="it has entered again")
+    assert presence._subscription is subscription
+    app.stop()
+    assert app.lab.names() == set()
+
+
 def test_many_have_as_much_patience_as_they_need_to_see_that_they_are_lost(app: App) -> None:
     """With many incarnations each looks more rarely, and a proxy may swallow the end of its connection."""
     app.start()
