@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import redis
 
+from .support import lost_hosts
 from .support.cluster import Cluster
 from .support.history import History
+from .support.living import OneAddress, live
 from .support.network import FailoverPair, through
 from .support.network_proxy import NetworkProxy
 from .support.servers import CAN_BE_SLOW, RedisServer
@@ -271,3 +273,19 @@ def test_a_worker_with_a_tenth_of_a_processor(living: Living, server: RedisServe
     finally:
         throttle.end()
         proxy.close()
+
+
+@pytest.mark.long
+def test_a_nemesis_of_connections(
+    cluster: MakeCluster, server_binary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes of one instance lose them together, and the broker is on another server."""
+    servers = OneAddress(server_binary, tmp_path / "tracker")
+    only = ("cut", "close both", "swallow the end", "proxy down", "SIGKILL")
+    try:
+        figures = live(cluster(**lost_hosts.DEFAULTS), servers, 25, 1, only=only, longest=10)
+    finally:
+        servers.kill()
+    assert figures.is_right, f"{figures}\n{figures.errors}\n{capsys.readouterr().out}"
+    assert figures.faults.total() > 0
+    assert figures.sent > 0

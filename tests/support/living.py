@@ -98,6 +98,14 @@ class Figures:
             f"{len(self.deaths)} deaths recorded, {self.told} workers told"
         )
 
+    @contextlib.contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Note that a condition did not come, or that a server did not answer."""
+        try:
+            yield
+        except (AssertionError, redis.RedisError) as error:
+            self.errors.append(f"{type(error).__name__}: {error}")
+
     @property
     def is_right(self) -> bool:
         """True if nobody was declared dead, and no message was lost or doubled."""
@@ -421,9 +429,9 @@ class Nemesis:
 class Sender(threading.Thread):
     """Sends messages, so that all threads of the workers are busy, until `stop`."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, longest: float) -> None:
         super().__init__(daemon=True)
-        self.cluster = cluster
+        self.cluster, self.longest = cluster, longest
         self.random = random.Random(seed)
         self.sent: dict[str, float] = {}
         self._stopping = threading.Event()
@@ -434,6 +442,7 @@ class Sender(threading.Thread):
             while len(self.sent) < self.cluster.history.count("end") + threads + len(PROCESSES):
                 number = len(self.sent)
                 seconds = round(self.random.uniform(*(LONG if number % EVERY == 1 else SECONDS)), 1)
+                seconds = min(seconds, self.longest)
                 self.cluster.app.work.send(f"m{number}", seconds)
                 self.sent[f"m{number}"] = seconds
 
@@ -443,11 +452,20 @@ class Sender(threading.Thread):
         self.join()
 
 
-def live(cluster: Cluster, servers: Servers, seconds: float, seed: int, only: Sequence[str] = ()) -> Figures:
+def live(
+    cluster: Cluster,
+    servers: Servers,
+    seconds: float,
+    seed: int,
+    *,
+    only: Sequence[str] = (),
+    longest: float = LONG[1],
+) -> Figures:
     """Break the connections of living workers for so long, and let all messages end.
 
     Parameters:
       only: The kinds of faults, if not all.
+      longest: How long a message may take, seconds.
     """
     for line, module in ((DEAD, recovery), (TOLD, heartbeat)):  # a line that nobody writes would never be counted
         assert line in inspect.getsource(module), line
@@ -460,19 +478,19 @@ def live(cluster: Cluster, servers: Servers, seconds: float, seed: int, only: Se
     subscribers = Subscribers(cluster.prefix, servers.admin, sum(PROCESSES.values()))
     watched = Watched(subscribers)
     nemesis = Nemesis(seed, servers, ways, watched, only)
-    sender = Sender(cluster, seed)
+    sender = Sender(cluster, seed, longest)
     sender.start()
-    try:
-        cluster.wait(subscribers.can_judge, timeout=SOON, what="all can judge")
+    with figures.noting_errors():
+        wait_until(subscribers.can_judge, timeout=SOON, what="all can judge")
         nemesis.rage(time.monotonic() + seconds, figures)
         assert sender.is_alive(), "the sender has failed"
-        sender.stop()
-        cluster.wait(lambda: history.keys("end") >= sender.sent.keys(), timeout=SOON, what="all messages end")
-        cluster.wait(lambda: cluster.enqueued() == 0, timeout=SOON, what="the broker is empty")
-        cluster.wait(subscribers.can_judge, timeout=SOON, what="all can judge at the end")
-    except (AssertionError, redis.RedisError) as error:
-        figures.errors.append(f"{type(error).__name__}: {error}")
     sender.stop()
+    with figures.noting_errors():
+        wait_until(lambda: history.keys("end") >= sender.sent.keys(), timeout=SOON, what="all messages end")
+        wait_until(lambda: cluster.enqueued() == 0, timeout=SOON, what="the broker is empty")
+        wait_until(subscribers.can_judge, timeout=SOON, what="all can judge at the end")
+    codes = {worker.log.name: worker.process.poll() for worker in workers}
+    figures.errors += [f"{name}: the worker has ended ({code})" for name, code in codes.items() if code is not None]
     watched.judge(workers, figures)
     starts = Counter(event.key for event in history.events("start"))
     figures.sent, figures.long = len(sender.sent), sum(seconds > LONG[0] for seconds in sender.sent.values())
@@ -511,7 +529,7 @@ def main() -> int:
         rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder))} if options.rabbitmq else {}
         cluster = stack.enter_context(standalone(lambda url: {**DEFAULTS, **rabbitmq}, folder))
         servers = stack.enter_context(_made(BySentinel if options.sentinel else OneAddress, folder / "tracker"))
-        figures = live(cluster, servers, 60 * options.minutes, options.seed, options.only)
+        figures = live(cluster, servers, 60 * options.minutes, options.seed, only=options.only)
     print(f"seed {options.seed}: {figures}")
     for line in [*figures.errors, *figures.deaths]:
         print(line)
