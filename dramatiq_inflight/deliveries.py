@@ -40,6 +40,7 @@ class Deliveries:
     Parameters:
       queues: A RedisBroker's.
       is_for_others: Whether a message that was fetched goes back to the broker.
+      server: The Redis, by its run id, from which or from a later one a RedisBroker is about to fetch.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Deliveries:
         registry: Registry,
         queues: RedisQueues | None = None,
         is_for_others: Callable[[Any], bool] = lambda message: False,
+        server: Callable[[], str] = str,
     ) -> None:
         self.registry = registry
         self._queues = queues
         self._is_for_others = is_for_others
+        self._server = server
         self._before: Any = None
         self._held: Held | None = None
         self._me: object = None
@@ -70,9 +73,7 @@ class Deliveries:
             if hasattr(consumer, "known_tags"):
                 return RabbitmqConsumer(consumer, self._is_for_others)
             if queues is not None and hasattr(consumer, "message_cache"):
-                return RedisConsumer(
-                    consumer, self._is_for_others, queues, held, me, server=lambda: self.registry.server
-                )
+                return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
             return consumer
 
         self._before = broker.__dict__.get("consume")

@@ -50,7 +50,7 @@ class Membership(Scripting):
             for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
-        self.server = self._run_id()
+        self.server = self.ask_server()
         self._server = self._server or self.server
         begun = Moment.now()
         known = self._register(self.me, {**fields, "schema": str(self.schema)})
@@ -121,13 +121,17 @@ class Membership(Scripting):
         Parameters:
           since: The server that is meant, by its run id; empty: the one at boot.
         """
-        if self._run_id() != (since or self._server):
+        if self.ask_server() != (since or self._server):
             return True
         known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
         return not known and not self.was_handed_back()
 
-    def _run_id(self) -> str:
-        """The id that the server has drawn when it started; the known one if this user may not ask for it."""
+    def ask_server(self) -> str:
+        """Ask for the id that the server drew when it started; return the known one if this user may not.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
 
         def ask() -> str:
             try:

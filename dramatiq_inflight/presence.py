@@ -39,8 +39,9 @@ REFRESH, REFRESH_PER_INCARNATION = 30.0, 0.3
 #: How long it may take to open a connection at first and at the longest, and the pause between two tries, seconds.
 CONNECT, LONGEST_CONNECT, AGAIN = 1.0, 4.0, 0.2
 
-#: How often a server may not see a subscription that it has confirmed, until it is believed that it never will.
-UNSEEN = 3
+#: How long a server may not see a subscription that it has confirmed, until it is believed that it never will, seconds.
+#: During a failover the commands and the subscription may go to different servers.
+UNSEEN = 10.0
 
 #: The patience: how many times the slowest look of how many seconds.
 LOOKS_PER_PATIENCE, SLOWEST_OF = 6, 600.0
@@ -88,7 +89,7 @@ class Presence(threading.Thread):
         self._stopping = threading.Event()
         self._failures = 0
         self._within = CONNECT
-        self._unseen = 0
+        self._unseen_since: float | None = None
         self._said = False
         self._anew = True
         self._slow: list[tuple[float, float]] = []  # looks by time, each slower than all later ones
@@ -218,7 +219,7 @@ class Presence(threading.Thread):
         if not entered:
             self._not_seen()
             return
-        self._unseen, self._anew = 0, False
+        self._unseen_since, self._anew = None, False
         if self.lease.known_by is not Contact.ENTERED:
             self._said = False
             self._look_at_all_at = time.monotonic() + QUALIFYING
@@ -235,10 +236,12 @@ class Presence(threading.Thread):
         self._unseeable.add(id)
 
     def _not_seen(self) -> None:
-        self._unseen += 1
         if self.lease.known_by is Contact.WITHOUT:
             return
-        if self._unseen < UNSEEN:
+        now = time.monotonic()
+        if self._unseen_since is None:
+            self._unseen_since = now
+        if now - self._unseen_since < UNSEEN:
             raise redis.ConnectionError("Redis does not see the subscription")
         self._say_without("Redis does not see the subscription, or does not say which server it is")
 

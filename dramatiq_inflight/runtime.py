@@ -26,7 +26,7 @@ from .handing_back import HandingBack, ShutdownSignals
 from .heartbeat import Heartbeat
 from .heartbeat_process import HeartbeatProcess
 from .incarnation import Incarnation
-from .lease import Connectivity, Lease
+from .lease import Connectivity, Contact, Lease
 from .ledger import Ledger
 from .membership import GRACE
 from .moment import Moment
@@ -112,6 +112,7 @@ class Runtime:
             self.registry,
             self.broker_queues,
             is_for_others=lambda message: self.handing_back.begun and policy_of(message).hand_back is not None,
+            server=self._server,
         )
         self.recovery = recovery_of(
             self.registry, broker, settings, policy_of, queues=self.broker_queues, shared=shared
@@ -331,6 +332,14 @@ class Runtime:
             return not self.may_have_lost_data(fetched_from) or self.registry.was_handed_back()
         except redis.RedisError:
             return False
+
+    def _server(self) -> str:
+        """The server that is fetched from; it is asked while the connection that would tell of another one is lost.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return self.registry.ask_server() if self.lease.known_by is Contact.LOST else self.registry.server
 
     def may_have_lost_data(self, fetched_from: str) -> bool:
         """Whether Redis may have lost data since a message was fetched from it.

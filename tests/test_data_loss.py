@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import redis
 
+from dramatiq_inflight.lease import Contact
 from dramatiq_inflight.outcomes import Finished
+from dramatiq_inflight.subscription import Subscriptions
 
 from .support.cluster import Cluster
 from .support.history import History
@@ -189,7 +191,14 @@ def test_what_was_fetched_runs_after_an_older_snapshot(older: Older, tracked: bo
     assert app.ran.count("fetched") == 1
 
 
-def test_what_came_after_a_restart_is_not_run_beside_another_worker(older: Older) -> None:
+def unreachable(*args: Any, **kwargs: Any) -> None:
+    raise redis.ConnectionError("unreachable")
+
+
+@pytest.mark.parametrize("subscribes", [True, False], ids=["", "not subscribed yet"])
+def test_what_came_after_a_restart_is_not_run_beside_another_worker(
+    older: Older, monkeypatch: pytest.MonkeyPatch, subscribes: bool
+) -> None:
     """A restart long ago says nothing of a message that was fetched since: the broker gave it to somebody else."""
     app = older.app
 
@@ -199,10 +208,14 @@ def test_what_came_after_a_restart_is_not_run_beside_another_worker(older: Older
 
     actor = app.actor(work)
     app.start(threads=1)
+    wait_until(lambda: app.tracker._runtime.lease.known_by is Contact.ENTERED)  # type: ignore[union-attr]
     before = app.registry.server
     older.save()
+    if not subscribes:
+        monkeypatch.setattr(Subscriptions, "open", unreachable)
     older.come_back(expired=False)
-    wait_until(lambda: app.registry.server not in ("", before), what="the worker has seen which server this is")
+    if subscribes:
+        wait_until(lambda: app.registry.server not in ("", before), what="the worker has seen which server this is")
     actor.send("long")
     wait_until(lambda: app.ran == ["long"], what="it is fetched after the restart")
     rid = actor.send("elsewhere").options["redis_message_id"]

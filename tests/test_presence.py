@@ -212,6 +212,40 @@ def test_what_another_server_has_seen_says_nothing(lab: Lab, me: Person, other: 
     assert me.judges(other) is Seen.UNSEEABLE
 
 
+@pytest.mark.parametrize(
+    ("changes", "seen"), [("a replica attaches", Seen.ABSENT), ("it was a replica for a while", Seen.LOST)]
+)
+def test_what_makes_a_server_another_one(
+    server_binary: str, tmp_path: Path, namespace: str, changes: str, seen: Seen
+) -> None:
+    """Its replication id is a new one in both cases."""
+    server, replica = [RedisServer(server_binary, tmp_path / name).start() for name in ("a", "b")]
+    lab = Lab(server.client(), namespace)
+    me, other = Person(lab, "me"), Person(lab, "other")
+    before = lab.client.info("replication")["master_replid"]
+    if changes == "a replica attaches":
+        follows(replica, server)
+    else:
+        follows(server, replica)  # and loses its data
+        server.client().replicaof("NO", "ONE")
+        for one in (me, other):
+            one.registry.register({"instance": one.registry.me})
+            lab.client.hset(one.key, mapping={"life": one.registry.server + " " + "0" * 40, "seen": 1})
+    other.disappears()
+    assert lab.client.info("replication")["master_replid"] != before
+    assert me.suspects(other).seen is seen
+    for one in (me, other):
+        one.close()
+    for each in (server, replica):
+        each.kill()
+
+
+def follows(replica: RedisServer, primary: RedisServer) -> None:
+    client: Any = replica.client()
+    client.replicaof("127.0.0.1", primary.port)
+    wait_until(lambda: client.info("replication")["master_link_status"] == "up", what="the replica follows")
+
+
 def test_one_that_never_entered_is_judged_by_its_heartbeat(lab: Lab, me: Person) -> None:
     lab.incarnation("b")
     assert me.registry.suspect("b").seen is Seen.UNSEEABLE
@@ -619,6 +653,36 @@ def test_one_that_redis_has_forgotten_registers_and_enters_by_the_same_subscript
     assert presence._subscription is subscription
     app.stop()
     assert app.lab.names() == set()
+
+
+@pytest.mark.parametrize(("unseen", "then"), [(1000.0, Contact.LOST), (0.0, Contact.WITHOUT)])
+def test_a_server_that_does_not_see_the_subscription_for_a_while(
+    own_server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch, unseen: float, then: Contact
+) -> None:
+    """During a failover the commands may go to another server than the subscription does."""
+    monkeypatch.setattr(presence_module, "UNSEEN", unseen)
+    monkeypatch.setattr(presence_module, "REFRESH", 0.1)
+    client = own_server.client()
+    client.execute_command("ACL", "SETUSER", "default", "-pubsub")
+    app = App(own_server.url, namespace, Lab(client, namespace))
+    try:
+        enter, entered = Registry.enter, list[bool]()
+
+        def noting(registry: Registry, **how: Any) -> bool:
+            entered.append(enter(registry, **how))
+            return entered[-1]
+
+        monkeypatch.setattr(Registry, "enter", noting)
+        app.start()
+        runtime = app.tracker._runtime
+        assert runtime is not None
+        wait_until(lambda: len(entered) > 5, what="it has tried to enter again and again")
+        assert not any(entered)
+        assert runtime.lease.known_by is then
+        client.execute_command("ACL", "SETUSER", "default", "+pubsub")
+        wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
+    finally:
+        app.close()
 
 
 def test_many_have_as_much_patience_as_they_need_to_see_that_they_are_lost(app: App) -> None:

@@ -289,11 +289,12 @@ local function doubted_for(heartbeats, incarnation, now)
 end
 
 -- Which server this is, and since when it is the primary; nil: it does not say. A demoted server that is promoted again
--- keeps its run id, and one that was a replica takes another replication id.
+-- keeps its run id, but remembers the replication id that it had as a replica. Its present one says nothing: it changes
+-- when the first replica attaches, too.
 local function life()
     local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
     local run_id = type(server) == 'string' and string.match(server, 'run_id:(%x+)')
-    local replid = type(replication) == 'string' and string.match(replication, 'master_replid:(%x+)')
+    local replid = type(replication) == 'string' and string.match(replication, 'master_replid2:(%x+)')
     return run_id and replid and run_id .. ' ' .. replid or nil
 end
 

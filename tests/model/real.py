@@ -83,7 +83,7 @@ class Real:
         self.connection: Any = Subscriptions(self.members[0]).open("any", 10)._connection
         self.life = " ".join(
             self.client.info(section)[name]
-            for section, name in (("server", "run_id"), ("replication", "master_replid"))
+            for section, name in (("server", "run_id"), ("replication", "master_replid2"))
         )
         #: The model's number of each start, by its time.
         self.starts: dict[int, int] = {}

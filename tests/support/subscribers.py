@@ -43,7 +43,7 @@ class Subscribers:
         """True if all workers are subscribed, and have entered on the server as it is now."""
         client = self.admin()
         try:
-            life = " ".join((client.info("server")["run_id"], client.info("replication")["master_replid"]))
+            life = " ".join((client.info("server")["run_id"], client.info("replication")["master_replid2"]))
             said = self._said(client)
             counts = [count for _, count in client.pubsub_numsub(*(f"{self.prefix}in:{id}" for id in said))]
         except redis.RedisError:
