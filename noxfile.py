@@ -92,10 +92,10 @@ def lint(session: nox.Session) -> None:
         if paths:
             session.run("check-jsonschema", "-q", "--builtin-schema", f"vendor.github-{schema}", *paths)
     if shutil.which("luacheck"):
-        scripts = ROOT / "dramatiq_inflight" / "scripts"
-        common = (scripts / "_common.lua").read_text("utf-8")
+        scripts = ROOT / "dramatiq_inflight" / "store" / "lua"
+        common = (scripts / "common.lua").read_text("utf-8")
         with tempfile.TemporaryDirectory() as folder:
-            for path in scripts.glob("[a-z]*.lua"):  # each as Redis gets it
+            for path in scripts.glob("*/*.lua"):  # each as Redis gets it
                 Path(folder, path.name).write_text(common + path.read_text("utf-8"), "utf-8")
             args = [
                 "--std",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.recovery.sweep import Recovery
 from tests.support.servers import RedisServer
 
 from .memory import incarnation, start

@@ -17,8 +17,8 @@ from typing import Any
 
 import dramatiq
 
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.registry import Registry
 from tests.support.servers import RedisServer, wait_until
 
 from .support import Result, server, server_binaries, version

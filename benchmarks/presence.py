@@ -11,12 +11,12 @@ import time
 
 import redis
 
-from dramatiq_inflight.bell import Bell
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.lease import Contact, Lease
-from dramatiq_inflight.presence import REFRESH, Presence
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.settings import Settings
+from dramatiq_inflight.config.settings import Settings
+from dramatiq_inflight.liveness.lease import Contact, Lease
+from dramatiq_inflight.liveness.presence import REFRESH, Presence
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.threads.bell import Bell
 
 from .support import Result, server
 

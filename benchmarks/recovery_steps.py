@@ -21,12 +21,12 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
-from dramatiq_inflight.connection import bounded_client_from_url
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.scripting import BATCH
+from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.connection import bounded_client_from_url
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import BATCH
 
 NAMESPACE = "dramatiq_processing"
 QUEUE, ACTOR = "default", "send_invoice"

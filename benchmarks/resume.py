@@ -23,8 +23,8 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
 from dramatiq_inflight import Current, InFlightTracker, current
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.registry import Registry
 from tests.support.servers import RedisServer, wait_until
 
 from .commands import OneByOne

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import redis
 
-from dramatiq_inflight.attendant import Task
-from dramatiq_inflight.connection import Address, bounded_client
-from dramatiq_inflight.evidence import Process
-from dramatiq_inflight.heartbeat_process import HeartbeatProcess
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.watch import NEIGHBOURS, REFRESH, Watch
+from dramatiq_inflight.liveness.pidfd import Process
+from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, REFRESH, Watch
+from dramatiq_inflight.liveness.sidecar import HeartbeatProcess
+from dramatiq_inflight.liveness.sidecar_main import Task
+from dramatiq_inflight.store.connection import Address, bounded_client
+from dramatiq_inflight.store.registry import Registry
 from tests.support.servers import RedisServer
 
 from .support import Result, server

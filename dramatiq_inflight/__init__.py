@@ -8,7 +8,6 @@ its messages are put back through the broker: at once, exactly once, and not for
 
 from __future__ import annotations
 
-from .current import Current, current
 from .errors import (
     AlreadyDone,
     Busy,
@@ -24,12 +23,13 @@ from .errors import (
     TryAgain,
     Unfenced,
 )
-from .history import Count, Event, EventKind
 from .incident import Incident, Kind
-from .inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
+from .inspection.history import Count, Event, EventKind
+from .inspection.inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
+from .message.current import Current, current
 from .middleware import InFlightTracker
 from .operations import Done, Operations
-from .swept import Swept
+from .recovery.summary import Swept
 from .version import __version__
 
 __all__ = [

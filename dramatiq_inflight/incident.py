@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from .records import DeadIncarnation, Orphan, moment
+from .store.records import DeadIncarnation, Orphan, moment
 
 __all__ = ["Incident", "Kind"]
 

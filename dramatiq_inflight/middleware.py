@@ -22,17 +22,17 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Middleware
 
-from .ending import Ending
-from .enqueues import Enqueues
+from .config.policies import Policies
+from .config.policy import OPTIONS
+from .config.settings import Settings, load_settings
 from .errors import ConfigurationError
-from .hooks import Hooks
-from .policies import Policies
-from .policy import OPTIONS
-from .process_metrics import ProcessMetrics, is_reported
-from .runtime import Runtime
-from .settings import Settings, load_settings
-from .starting import Starting
-from .table import new_context
+from .message.enqueue import Enqueues
+from .message.finish import Ending
+from .message.hooks import Hooks
+from .message.in_flight import new_context
+from .message.start import Starting
+from .metrics.process import ProcessMetrics, is_reported
+from .worker import Runtime
 
 __all__ = ["InFlightTracker", "tracker_of"]
 

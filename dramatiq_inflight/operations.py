@@ -17,18 +17,18 @@ from typing import Any
 from dramatiq import Broker, Message
 from dramatiq.errors import DecodeError
 
-from .broker_recovery import recovery_of
-from .connection import bounded_client
-from .copying import NOBODY
+from .brokers.location import tracker_client
+from .brokers.redis import RedisQueues
+from .delivery import OPTION
 from .errors import SchemaError
-from .inspector import Inspector, MessageView
-from .marks import OPTION
+from .inspection.inspector import Inspector, MessageView
 from .middleware import tracker_of
-from .records import DeadIncarnation, Orphan
-from .redis_broker import RedisQueues
-from .registry import Registry
-from .swept import Swept
-from .whereabouts import tracker_client
+from .recovery.copies import NOBODY
+from .recovery.for_broker import recovery_of
+from .recovery.summary import Swept
+from .store.connection import bounded_client
+from .store.records import DeadIncarnation, Orphan
+from .store.registry import Registry
 
 __all__ = ["Done", "Operations"]
 

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from dramatiq_inflight import effects
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.store.registry import Registry
 from tests.support import rabbitmq
 from tests.support.cluster import Cluster
 from tests.support.databases import KINDS, Database

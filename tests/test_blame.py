@@ -11,10 +11,10 @@ import dataclasses
 
 import pytest
 
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim, Finished, HandedBack, Mended, Start, Started
-from dramatiq_inflight.records import Enqueued, Head, Orphan
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.records import Enqueued, Head, Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, Finished, HandedBack, Mended, Start, Started
 
 from .support.lab import Lab, copy_of, payload_of
 

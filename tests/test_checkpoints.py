@@ -15,10 +15,10 @@ import dramatiq
 import pytest
 
 from dramatiq_inflight import CheckpointError, Current, Inspector, MessageLost, current
-from dramatiq_inflight.checkpoints import LARGEST
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Finished, Saved, Start
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.message.checkpoints import LARGEST
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Finished, Saved, Start
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until

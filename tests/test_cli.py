@@ -26,7 +26,7 @@ from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.cli.screen import share
 from dramatiq_inflight.cli.table import Cell, Column, cells, cut, lines, plain
 from dramatiq_inflight.cli.text import age, clean, duration, masked
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.store.registry import Registry
 from tests.support.cluster import Cluster
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import free_port, wait_until

@@ -21,12 +21,12 @@ from redis.exceptions import NoPermissionError, ReadOnlyError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.pool import COMMAND_TIMEOUT
-from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.replies import says_wrong_server
-from dramatiq_inflight.ruled import CONNECT_TIMEOUT
+from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.errors import says_wrong_server
+from dramatiq_inflight.store.pool import COMMAND_TIMEOUT
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.ruled import CONNECT_TIMEOUT
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.network import FailoverPair

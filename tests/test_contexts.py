@@ -20,9 +20,9 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Shutdown
 
 from dramatiq_inflight import InFlightTracker, current
-from dramatiq_inflight import table as table_module
-from dramatiq_inflight.marks import OPTION
-from dramatiq_inflight.table import is_own_enqueue, own_enqueue
+from dramatiq_inflight.delivery import OPTION
+from dramatiq_inflight.message import in_flight as table_module
+from dramatiq_inflight.message.in_flight import is_own_enqueue, own_enqueue
 
 from .support.boundaries import interruptions
 from .support.inprocess import App

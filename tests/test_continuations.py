@@ -15,8 +15,9 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import Retries
 from pika.exceptions import ChannelClosedByBroker
 
-from dramatiq_inflight import HandBack, continuations
-from dramatiq_inflight.outcomes import Finished
+from dramatiq_inflight import HandBack
+from dramatiq_inflight.message import continuations
+from dramatiq_inflight.store.replies import Finished
 
 from .support.inprocess import App
 from .support.lab import Lab, ago, copy_of

@@ -35,10 +35,10 @@ from dramatiq_inflight.dashboard.serving import LoopbackOnly
 from dramatiq_inflight.dashboard.shared import Shared
 from dramatiq_inflight.dashboard.tail import Tail
 from dramatiq_inflight.dashboard.timeline import draw
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim
-from dramatiq_inflight.records import Enqueued
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim
 from tests.support.lab import Lab, copy_of
 from tests.support.scenes import Scene
 from tests.support.servers import RedisServer, free_port, wait_until

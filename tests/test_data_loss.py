@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_inflight.lease import Contact
-from dramatiq_inflight.outcomes import Finished
-from dramatiq_inflight.subscription import Subscriptions
+from dramatiq_inflight.liveness.lease import Contact
+from dramatiq_inflight.liveness.subscription import Subscriptions
+from dramatiq_inflight.store.replies import Finished
 
 from .support.cluster import Cluster
 from .support.history import History

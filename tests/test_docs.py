@@ -42,10 +42,10 @@ from dramatiq_inflight import (
     errors,
     metrics,
 )
-from dramatiq_inflight.environment import VARIABLES
-from dramatiq_inflight.keys import Keys
-from dramatiq_inflight.policy import OPTIONS
-from dramatiq_inflight.settings import ARGUMENTS_ONLY, Settings, load_settings
+from dramatiq_inflight.config.environment import VARIABLES
+from dramatiq_inflight.config.policy import OPTIONS
+from dramatiq_inflight.config.settings import ARGUMENTS_ONLY, Settings, load_settings
+from dramatiq_inflight.store.keys import Keys
 from tests.support.scenes import Scene
 from tests.support.servers import wait_until
 

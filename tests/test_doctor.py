@@ -32,8 +32,8 @@ from dramatiq_inflight.doctor import examination as examination_module
 from dramatiq_inflight.doctor import server as server_module
 from dramatiq_inflight.doctor.case import Check
 from dramatiq_inflight.doctor.rights import PROBES
-from dramatiq_inflight.records import Orphan
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.store.records import Orphan
+from dramatiq_inflight.store.registry import Registry
 
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
@@ -428,8 +428,8 @@ def test_a_server_that_does_not_tell_its_configuration(serve: Serve) -> None:
 
 
 def test_all_that_the_scripts_do_is_tried() -> None:
-    scripts = Path(dramatiq_inflight.__file__).parent / "scripts"
-    used = {name for path in scripts.glob("*.lua") for name in re.findall(r"redis\.p?call\('(\w+)'", path.read_text())}
+    scripts = Path(dramatiq_inflight.__file__).parent / "store" / "lua"
+    used = {name for path in scripts.rglob("*.lua") for name in re.findall(r"redis\.p?call\('(\w+)'", path.read_text())}
     assert len(used) > 20
     optional = {"INFO", "PUBSUB"}  # without them deaths are known by heartbeats alone: `heartbeat-only`
     assert used - optional <= {command for command, _ in PROBES}

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from dramatiq_inflight import AlreadyDone, Busy, ConfigurationError, InFlightError, MessageLost, Overtaken, Unfenced
+from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.effects import clean, create, ddl, fence, forget, once, statements
 from dramatiq_inflight.effects import connecting as module
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.table import Entry, Phase, current_entry
+from dramatiq_inflight.message.in_flight import Entry, Phase, current_entry
 
 from .support.databases import Database, run
 from .support.servers import wait_until

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from dramatiq_inflight import evidence
-from dramatiq_inflight.evidence import Process, Watched
-from dramatiq_inflight.outcomes import HandedBack, Start
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.watch import NEIGHBOURS, Watch
+from dramatiq_inflight.liveness import pidfd as evidence
+from dramatiq_inflight.liveness.pidfd import Process, Watched
+from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, Watch
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import HandedBack, Start
 
 from .support.cluster import Cluster
 from .support.history import History
@@ -180,7 +180,7 @@ def test_equal_pids_in_two_pid_namespaces_are_in_two_places() -> None:
     """As in two containers on one host."""
     unshare = shutil.which("unshare")
     command = [str(unshare), "--fork", "--pid", "--mount-proc", sys.executable, "-c"]
-    say = "from dramatiq_inflight.evidence import Process; p = Process.here(); print(p.pid, p.place)"
+    say = "from dramatiq_inflight.liveness.pidfd import Process; p = Process.here(); print(p.pid, p.place)"
     results = [subprocess.run([*command, say], cwd=ROOT, capture_output=True, text=True, check=False) for _ in range(2)]
     if unshare is None or results[0].returncode:
         pytest.skip(f"pid namespaces cannot be made here: {results[0].stderr if unshare else 'no unshare'}")

@@ -17,10 +17,10 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import InFlightTracker, current
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.forks import tell_children
-from dramatiq_inflight.outcomes import Saved
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Saved
+from dramatiq_inflight.threads.forks import tell_children
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from dramatiq.threading import raise_thread_exception
 
-from dramatiq_inflight.gate import Gate, _Pass
-from dramatiq_inflight.siblings import Siblings, die_together
+from dramatiq_inflight.isolation.container import Siblings, die_together
+from dramatiq_inflight.isolation.gate import Gate, _Pass
 
 from .support.servers import wait_until
 
@@ -351,7 +351,7 @@ def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> Non
 
 SIBLING = """
 import sys
-from dramatiq_inflight.siblings import Siblings
+from dramatiq_inflight.isolation.container import Siblings
 siblings = Siblings("n", "i", sys.argv[1])
 for line in sys.stdin:
     name, _, argument = line.strip().partition(" ")

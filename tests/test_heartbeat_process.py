@@ -18,13 +18,13 @@ import pytest
 import redis
 from redis.sentinel import Sentinel
 
-from dramatiq_inflight.attendant import Task
-from dramatiq_inflight.connection import Address
-from dramatiq_inflight.evidence import Process
-from dramatiq_inflight.heartbeat_process import HeartbeatProcess
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.subscription import Subscriptions
-from dramatiq_inflight.words import DIED
+from dramatiq_inflight.liveness.pidfd import Process
+from dramatiq_inflight.liveness.sidecar import HeartbeatProcess
+from dramatiq_inflight.liveness.sidecar_main import Task
+from dramatiq_inflight.liveness.subscription import Subscriptions
+from dramatiq_inflight.store.connection import Address
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.words import DIED
 
 from .support.cluster import Cluster
 from .support.history import History
@@ -137,7 +137,7 @@ def test_it_holds_no_application_and_no_credentials(
         assert b"redis://" not in text
         assert port not in text
     assert b"/dramatiq/" not in (proc / "maps").read_bytes()
-    check = "import sys; import dramatiq_inflight.attendant as a; assert 'dramatiq' not in sys.modules, 'imported'"
+    check = "import sys, dramatiq_inflight.liveness.sidecar_main; assert 'dramatiq' not in sys.modules, 'imported'"
     program = f"{_without_main()}\n{check}"
     path = str(Path(sys.modules["dramatiq_inflight"].__file__ or ""))
     result = subprocess.run(
@@ -150,9 +150,9 @@ def test_it_holds_no_application_and_no_credentials(
 
 
 def _without_main() -> str:
-    from dramatiq_inflight.heartbeat_process import PROGRAM  # noqa: PLC0415
+    from dramatiq_inflight.liveness.sidecar import PROGRAM  # noqa: PLC0415
 
-    return PROGRAM.replace("from dramatiq_inflight.attendant import main\nmain()", "")
+    return PROGRAM.replace("from dramatiq_inflight.liveness.sidecar_main import main\nmain()", "")
 
 
 def test_it_is_started_again_should_it_die(watched: Callable[..., Worker]) -> None:

@@ -25,13 +25,13 @@ from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.records import Enqueued
-from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.table import Entry, Phase, Table, own_enqueue
+from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.message.in_flight import Entry, Phase, Table, own_enqueue
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
 
 from .support.hooked import beside
 from .support.inprocess import App, put_off_briefly
@@ -873,7 +873,7 @@ def test_an_ack_given_up_does_not_run_the_message_again(
     app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dramatiq gives up after anything but a connection error: it logs, and leaves the copy in the ack set."""
-    monkeypatch.setattr("dramatiq_inflight.ledger.ACK_PATIENCE", 0.5)
+    monkeypatch.setattr("dramatiq_inflight.message.reconcile.ACK_PATIENCE", 0.5)
 
     def work() -> None:
         app.ran.append(1)
@@ -1087,7 +1087,7 @@ def test_a_success_is_not_settled_while_what_follows_from_it_is_under_way(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long another middleware takes: a kill would lose the next stage."""
-    monkeypatch.setattr("dramatiq_inflight.ledger.ACK_PATIENCE", 0.0)
+    monkeypatch.setattr("dramatiq_inflight.message.reconcile.ACK_PATIENCE", 0.0)
     go, there = threading.Event(), threading.Event()
 
     class Slow(Middleware):

@@ -17,9 +17,9 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_inflight import InFlightTracker, current
-from dramatiq_inflight.marks import OPTION, Copy
-from dramatiq_inflight.policies import Policies
-from dramatiq_inflight.settings import load_settings
+from dramatiq_inflight.config.policies import Policies
+from dramatiq_inflight.config.settings import load_settings
+from dramatiq_inflight.delivery import OPTION, Copy
 
 from .support.inprocess import App
 from .support.lab import Lab

@@ -14,9 +14,9 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import ConfigurationError, Event, EventKind, InFlightTracker, Inspector
-from dramatiq_inflight.outcomes import Claim, Finished
-from dramatiq_inflight.records import Enqueued, Orphan
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.store.records import Enqueued, Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, Finished
 from tests.support.lab import JOURNAL, Lab, copy_of
 
 

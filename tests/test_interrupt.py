@@ -15,11 +15,11 @@ from dramatiq import Message
 from dramatiq.middleware import CurrentMessage
 
 from dramatiq_inflight import MessageLost, current
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.records import Enqueued
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.table import Phase
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.message.in_flight import Phase
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
 
 from .support.inprocess import App
 from .support.lab import Lab

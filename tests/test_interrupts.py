@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
-from dramatiq_inflight.mutex import Mutex
+from dramatiq_inflight.threads.mutex import Mutex
 
 from .support import boundaries
 from .support.boundaries import interruptions

@@ -17,8 +17,8 @@ import dramatiq.cli
 import pytest
 import yaml
 
-from dramatiq_inflight.environment import VARIABLES
-from dramatiq_inflight.settings import load_settings
+from dramatiq_inflight.config.environment import VARIABLES
+from dramatiq_inflight.config.settings import load_settings
 
 pytestmark = pytest.mark.once
 

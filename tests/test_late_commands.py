@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Mended, Start
-from dramatiq_inflight.records import Enqueued
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Mended, Start
 
 from .support.lab import Lab, copy_of, payload_of
 

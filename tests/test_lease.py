@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_inflight.bell import Bell
-from dramatiq_inflight.lease import Contact, Lease
-from dramatiq_inflight.moment import Moment
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.table import Entry
+from dramatiq_inflight.liveness.lease import Contact, Lease
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.threads.bell import Bell
+from dramatiq_inflight.threads.moment import Moment
 
 from .support.inprocess import App
-from .support.lab import Lab, ago, copy_of
+from .support.lab import Lab, ago
 from .support.servers import wait_until
 
 
@@ -37,27 +36,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def a_message(lease: Lease) -> Entry:
-    return Entry(copy_of(), epoch=lease.epoch)
-
-
 def test_one_that_nothing_has_shown_to_be_connected_looks_before_anything_follows(clock: Clock) -> None:
     """Neither a look that counted it nor a heartbeat: it may be declared dead by its connections."""
     lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
     lease.entered(clock.now)
-    entry = a_message(lease)
+    epoch = lease.epoch
     clock.at += 1.9
-    assert not lease.in_doubt(entry)
+    assert not lease.in_doubt(epoch)
     clock.at += 0.2
-    assert lease.in_doubt(entry)
+    assert lease.in_doubt(epoch)
     assert not lease.silent
     lease.seen(Moment(101, 0))  # its look took a second to come back: it is as old as when it was sent
-    assert not lease.in_doubt(entry)
+    assert not lease.in_doubt(epoch)
     clock.at += 1
-    assert lease.in_doubt(entry)
+    assert lease.in_doubt(epoch)
     lease.contact(True, begun=clock.now)
-    assert not lease.in_doubt(entry)
+    assert not lease.in_doubt(epoch)
     assert (lease.epoch, lease.revived) == (1, False)
 
 
@@ -65,16 +60,16 @@ def test_a_look_is_no_heartbeat(clock: Clock) -> None:
     """It says nothing of whether the heartbeat had expired before it."""
     lease = Lease(90, 2, Bell())
     lease.entered(clock.now)
-    entry = a_message(lease)
+    epoch = lease.epoch
     clock.at += 46
     lease.seen(clock.now)
-    assert lease.in_doubt(entry)
+    assert lease.in_doubt(epoch)
     lease.contact(True, begun=clock.now)
-    entry = a_message(lease)
+    epoch = lease.epoch
     clock.at += 0.6
     lease.seen(clock.now)
-    assert not lease.in_doubt(entry)
-    assert lease.in_doubt(entry, something_follows=True)
+    assert not lease.in_doubt(epoch)
+    assert lease.in_doubt(epoch, something_follows=True)
 
 
 def test_a_lost_subscription_begins_another_epoch_and_beats() -> None:
@@ -82,12 +77,12 @@ def test_a_lost_subscription_begins_another_epoch_and_beats() -> None:
     bell = Bell()
     lease = Lease(90, 2, bell)
     lease.entered(Moment.now())
-    entry = a_message(lease)
+    epoch = lease.epoch
     lease.lost()
     lease.lost()
     assert (lease.known_by, lease.epoch, bell.wait(0)) == (Contact.LOST, 1, True)
-    assert lease.in_doubt(entry)
-    assert not lease.in_doubt(a_message(lease))
+    assert lease.in_doubt(epoch)
+    assert not lease.in_doubt(lease.epoch)
 
 
 @pytest.mark.parametrize("timeout", [0, 2])
@@ -98,11 +93,11 @@ def test_one_that_cannot_be_seen_is_in_doubt_by_its_heartbeat_alone(clock: Clock
     lease.without()
     lease.lost()
     assert lease.known_by is Contact.WITHOUT
-    entry = a_message(lease)
+    epoch = lease.epoch
     clock.at += 44
-    assert not lease.in_doubt(entry)
+    assert not lease.in_doubt(epoch)
     clock.at += 2
-    assert lease.in_doubt(entry)
+    assert lease.in_doubt(epoch)
 
 
 def test_who_was_taken_for_dead_knows_whether_redis_has_lost_its_data() -> None:
@@ -177,13 +172,13 @@ def test_an_answer_that_was_lost_may_have_said_so() -> None:
     """The script that told us may have run, and the connection broken."""
     lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
-    entry = Entry(copy_of(), epoch=lease.epoch)
+    epoch = lease.epoch
     lease.answer_lost()
     lease.contact(True, Moment.now())
-    assert lease.in_doubt(entry)
-    entry.epoch = lease.epoch
+    assert lease.in_doubt(epoch)
+    epoch = lease.epoch
     lease.contact(True, Moment.now())
-    assert not lease.in_doubt(entry)
+    assert not lease.in_doubt(epoch)
 
 
 def test_a_script_that_may_have_run_twice_is_an_answer_that_was_lost(lab: Lab) -> None:

@@ -24,11 +24,12 @@ from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dramatiq_inflight import EventKind, Inspector, process_metrics
+from dramatiq_inflight import EventKind, Inspector
 from dramatiq_inflight.metrics import InFlightCollector, serve
-from dramatiq_inflight.process_metrics import ProcessMetrics, forget_the_dead, is_reported
-from dramatiq_inflight.records import Enqueued
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.metrics import process as process_metrics
+from dramatiq_inflight.metrics.process import ProcessMetrics, forget_the_dead, is_reported
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
 
 from .support.cluster import Cluster
 from .support.history import History

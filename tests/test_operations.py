@@ -17,10 +17,10 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operations
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Finished, Mended, Start
-from dramatiq_inflight.records import Enqueued
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Finished, Mended, Start
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer
 

@@ -19,7 +19,7 @@ from dramatiq.middleware import MiddlewareError, Retries, SkipMessage, TimeLimit
 from dramatiq.results import Results
 
 import dramatiq_inflight
-from dramatiq_inflight.marks import Copy
+from dramatiq_inflight.delivery import Copy
 
 from .support.inprocess import App, put_off_briefly
 from .support.servers import wait_until

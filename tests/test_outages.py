@@ -21,11 +21,11 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.results import ResultMissing
 
 from dramatiq_inflight import InFlightTracker, current
-from dramatiq_inflight.lease import JUST_NOW
-from dramatiq_inflight.moment import Moment
-from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.runtime import Runtime
+from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.liveness.lease import JUST_NOW
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.threads.moment import Moment
+from dramatiq_inflight.worker import Runtime
 
 from .support.inprocess import App
 from .support.lab import Lab, copy_of
@@ -305,7 +305,7 @@ def test_a_moment_ages_while_the_machine_is_suspended(monkeypatch: pytest.Monkey
     assert Moment(then.since_boot + 90, then.wall + 90).until(then) == -90
     assert then.until(Moment(then.since_boot + 90, then.wall - 3600)) == 90
     assert then.until(Moment(then.since_boot, then.wall + 90)) == 90
-    monkeypatch.setattr("dramatiq_inflight.moment.BOOT_TIME", None)
+    monkeypatch.setattr("dramatiq_inflight.threads.moment.BOOT_TIME", None)
     assert Moment.now().age < 60
 
 

@@ -22,11 +22,11 @@ from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import ConfigurationError, Current, Incident, InFlightTracker, Kind
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import HandedBack
-from dramatiq_inflight.policy import OPTIONS, Policy, check_options
-from dramatiq_inflight.records import Head
-from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.config.policy import OPTIONS, Policy, check_options
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.records import Head
+from dramatiq_inflight.store.replies import HandedBack
 
 from .support.inprocess import App
 from .support.lab import Lab
@@ -475,7 +475,7 @@ def test_an_actor_that_makes_its_message_unencodable_leaks_nothing(app: App) -> 
 
 def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis refuses it, and Dramatiq emits no further hook: the heartbeat sees to it."""
-    monkeypatch.setattr("dramatiq_inflight.ledger.ACK_PATIENCE", 0.3)
+    monkeypatch.setattr("dramatiq_inflight.message.reconcile.ACK_PATIENCE", 0.3)
     last_chance = app.actor(lambda: app.ran.append("last"), actor_name="last", max_recoveries=1)
     other = app.actor(lambda: app.ran.append("other"), actor_name="other", track_inflight=False)
     app.start(threads=2)

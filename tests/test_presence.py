@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_inflight import attendant
-from dramatiq_inflight import presence as presence_module
-from dramatiq_inflight.lease import Contact
-from dramatiq_inflight.outcomes import Claim, HandedBack, Mended, Seen, Start, Suspicion
-from dramatiq_inflight.presence import Presence
-from dramatiq_inflight.records import DeadIncarnation
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.settings import Settings
-from dramatiq_inflight.subscription import CannotSubscribe, Subscription, Subscriptions
-from dramatiq_inflight.suspicions import Suspicions
-from dramatiq_inflight.words import BEAT, CLOSED, DIED, JOINED
+from dramatiq_inflight.config.settings import Settings
+from dramatiq_inflight.liveness import presence as presence_module
+from dramatiq_inflight.liveness import sidecar_main as attendant
+from dramatiq_inflight.liveness.lease import Contact
+from dramatiq_inflight.liveness.presence import Presence
+from dramatiq_inflight.liveness.subscription import CannotSubscribe, Subscription, Subscriptions
+from dramatiq_inflight.liveness.suspicions import Suspicions
+from dramatiq_inflight.store.records import DeadIncarnation
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Seen, Start, Suspicion
+from dramatiq_inflight.store.words import BEAT, CLOSED, DIED, JOINED
 
 from .support.inprocess import App
 from .support.lab import Lab, copy_of

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_inflight.broker_copies import ACK_TTL
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim, Finished, HandedBack, Mended, Requeued, Start
-from dramatiq_inflight.pool import COMMAND_TIMEOUT
-from dramatiq_inflight.records import Enqueued, Orphan
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.broker_copies import ACK_TTL
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.pool import COMMAND_TIMEOUT
+from dramatiq_inflight.store.records import Enqueued, Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, Finished, HandedBack, Mended, Requeued, Start
 
 from .support.lab import Lab, copy_of, payload_of
 

@@ -21,12 +21,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import SkipMessage
 
+from dramatiq_inflight.config.policy import Policy
+from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.incident import Incident
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim, HandedBack
-from dramatiq_inflight.policy import Policy
-from dramatiq_inflight.records import Orphan
-from dramatiq_inflight.recovery import Recovery
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.records import Orphan
+from dramatiq_inflight.store.replies import Claim, HandedBack
 
 from .support.fleet import Fleet
 from .support.inprocess import App

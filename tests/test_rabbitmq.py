@@ -19,13 +19,13 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, xq_name
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.broker_copies import ACK_TTL
-from dramatiq_inflight.broker_recovery import recovery_of
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.policy import Policy
-from dramatiq_inflight.rabbitmq_broker import RabbitmqQueues
-from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.words import CLOSED
+from dramatiq_inflight.brokers.rabbitmq import RabbitmqQueues
+from dramatiq_inflight.config.policy import Policy
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.recovery.for_broker import recovery_of
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.broker_copies import ACK_TTL
+from dramatiq_inflight.store.words import CLOSED
 
 from .support.brokers import quorum_arguments
 from .support.cluster import Cluster

@@ -22,14 +22,14 @@ from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import SkipMessage
 
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim, Start
-from dramatiq_inflight.records import Orphan
-from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.recovery_thread import RecoveryThread
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.scripting import BATCH
-from dramatiq_inflight.swept import Swept
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.recovery.summary import Swept
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.thread import RecoveryThread
+from dramatiq_inflight.store.records import Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, Start
+from dramatiq_inflight.store.scripts import BATCH
 
 from .support.cluster import Cluster
 from .support.fleet import Fleet

@@ -23,12 +23,12 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.middleware import Middleware, Retries, default_middleware
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker, current
-from dramatiq_inflight.deliveries import Deliveries
-from dramatiq_inflight.marks import Copy, Mark
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.scripting import BATCH
-from dramatiq_inflight.table import Entry
+from dramatiq_inflight.brokers.deliveries import Deliveries
+from dramatiq_inflight.delivery import Copy, Mark
+from dramatiq_inflight.message.in_flight import Entry
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.scripts import BATCH
 
 from .support.inprocess import App, put_off_briefly
 from .support.lab import Lab
@@ -482,13 +482,12 @@ def test_what_was_acknowledged_is_forgotten_by_several_threads_at_once(lab: Lab,
     deliveries = Deliveries(registry)
     errors: list[BaseException] = []
 
-    class Delivered:
-        came_by = None
+    message: Message[Any] = Message(queue_name="q", actor_name="a", args=(), kwargs={}, options={})
 
     def finish() -> None:
         try:
-            for i in range(4000):
-                deliveries.acked(Delivered(), Entry(Copy(str(i), 1, "o", "", False, "q", "a"), run=1))
+            for _ in range(4000):
+                deliveries.acked(message, 1, 0)
         except BaseException as error:
             errors.append(error)
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import dramatiq_inflight
-from dramatiq_inflight.schema import SCHEMA
+from dramatiq_inflight.store.schema import SCHEMA
 
 from .packaging.sdist import ours
 

@@ -17,7 +17,7 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import InFlightTracker, SchemaError, current
-from dramatiq_inflight.runtime import Runtime
+from dramatiq_inflight.worker import Runtime
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.servers import RedisServer, another_database, wait_until

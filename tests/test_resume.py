@@ -15,8 +15,8 @@ from dramatiq import Middleware
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import HandBack, current
-from dramatiq_inflight.outcomes import Finished, Mended, Start
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Finished, Mended, Start
 
 from .support.cluster import Cluster
 from .support.history import History

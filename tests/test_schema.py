@@ -24,10 +24,10 @@ from dramatiq_inflight import InFlightTracker, Inspector, Operations, SchemaErro
 from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.metrics import InFlightCollector
-from dramatiq_inflight.outcomes import Claim, Start
-from dramatiq_inflight.records import TYPES, Enqueued
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.schema import SCHEMA, Refusal
+from dramatiq_inflight.store.records import TYPES, Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, Start
+from dramatiq_inflight.store.schema import SCHEMA, Refusal
 
 from .support.cluster import Cluster
 from .support.inprocess import App
@@ -346,7 +346,7 @@ def test_a_thread_that_was_about_to_take_a_message_starts_none_either(app: App) 
 
 def test_the_word_of_a_namespace_outlasts_the_longest_lives(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """It expires, and would be gone where no worker has booted for as long as that, however many there are."""
-    monkeypatch.setattr("dramatiq_inflight.heartbeat.SAY_AGAIN", 0.5)
+    monkeypatch.setattr("dramatiq_inflight.liveness.heartbeat.SAY_AGAIN", 0.5)
     app.start()
     key = app.lab.prefix + "schema"
     app.client.delete(key)

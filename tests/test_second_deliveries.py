@@ -14,8 +14,8 @@ from dramatiq import Middleware
 from dramatiq.common import current_millis
 
 from dramatiq_inflight import HandBack
-from dramatiq_inflight.outcomes import Finished, Started
-from dramatiq_inflight.table import Entry
+from dramatiq_inflight.message.in_flight import Entry
+from dramatiq_inflight.store.replies import Finished, Started
 
 from .support.hooked import beside
 from .support.inprocess import App, put_off_briefly

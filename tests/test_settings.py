@@ -19,9 +19,9 @@ from dramatiq.errors import DramatiqError
 from dramatiq.middleware import MiddlewareError
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker
-from dramatiq_inflight.environment import VARIABLES
-from dramatiq_inflight.policy import OPTIONS
-from dramatiq_inflight.settings import load_settings
+from dramatiq_inflight.config.environment import VARIABLES
+from dramatiq_inflight.config.policy import OPTIONS
+from dramatiq_inflight.config.settings import load_settings
 
 ENVIRONMENT = {
     "instance_id": ("pod-7", "pod-7"),

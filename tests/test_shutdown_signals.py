@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from dramatiq.cli import RET_KILLED
 
-from dramatiq_inflight import handing_back
-from dramatiq_inflight.handing_back import SIGNALS, ShutdownSignals
+from dramatiq_inflight.message import shutdown as handing_back
+from dramatiq_inflight.message.shutdown import SIGNALS, ShutdownSignals
 
 from .support.cluster import Cluster
 from .support.history import History

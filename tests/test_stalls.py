@@ -17,12 +17,12 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import CurrentMessage, SkipMessage
 
 from dramatiq_inflight import EventKind, HandBack, Inspector, current
-from dramatiq_inflight.broker_copies import ACK_TTL
+from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.errors import MessageSkipped
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Finished, Start
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.table import current_entry
+from dramatiq_inflight.message.in_flight import current_entry
+from dramatiq_inflight.store.broker_copies import ACK_TTL
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Finished, Start
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
@@ -156,7 +156,7 @@ def test_one_whose_copy_is_refused_is_recovered(
 ) -> None:
     """By a sweep, at once: it is not in the queue, and its deadline there is ten TTLs away."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("dramatiq_inflight.continuations.PAUSE", 0.01)
+    monkeypatch.setattr("dramatiq_inflight.message.continuations.PAUSE", 0.01)
     stopping, runs = threading.Event(), list[int]()
 
     def work() -> None:
@@ -382,7 +382,7 @@ def test_a_stall_that_was_fenced_is_tried_again(app: App, monkeypatch: pytest.Mo
 
     actor = app.actor(work, stall_timeout=0.2)
     app.start()
-    monkeypatch.setattr("dramatiq_inflight.stalls.LONGEST", 0.1)
+    monkeypatch.setattr("dramatiq_inflight.message.stalls.LONGEST", 0.1)
     actor.send()
     assert began.wait(20)
     entry = entry_of(app)

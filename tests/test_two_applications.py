@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from dramatiq_inflight import ConfigurationError
-from dramatiq_inflight.broker_recovery import custody
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.recovery.for_broker import custody
+from dramatiq_inflight.store.registry import Registry
 
 from .support.inprocess import App
 from .support.lab import Lab

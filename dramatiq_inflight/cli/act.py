@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..inspector import Inspector
+from ..inspection.inspector import Inspector
 from ..operations import Done, Operations
 from .failures import Wrong, not_done
 from .output import Output, json_option

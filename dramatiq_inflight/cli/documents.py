@@ -10,8 +10,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from ..history import Event
-from ..inspector import MessageView, Overview, Tally, WorkerView
+from ..inspection.history import Event
+from ..inspection.inspector import MessageView, Overview, Tally, WorkerView
 from .text import iso
 
 __all__ = ["STATES", "event", "overview", "view", "worker_states"]

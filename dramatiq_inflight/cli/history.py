@@ -10,8 +10,8 @@ from datetime import timedelta
 
 import click
 
-from ..history import Event, EventKind
-from ..inspector import Inspector
+from ..inspection.history import Event, EventKind
+from ..inspection.inspector import Inspector
 from . import documents
 from .failures import AWAY, away
 from .output import Output, json_option

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from ..inspector import Inspector, MessageView
-from ..views import IN_FLIGHT
+from ..inspection.inspector import Inspector, MessageView
+from ..inspection.views import IN_FLIGHT
 from . import documents
 from .failures import not_done
 from .output import Output, json_option

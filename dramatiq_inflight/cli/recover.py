@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from ..inspector import WorkerView
+from ..inspection.inspector import WorkerView
 from ..operations import Operations
-from ..records import DeadIncarnation
-from ..swept import Swept
+from ..recovery.summary import Swept
+from ..store.records import DeadIncarnation
 from . import documents
 from .failures import AWAY, not_done
 from .output import Output, console_of, json_option

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..history import Event
-from ..inspector import MessageView, Overview
+from ..inspection.history import Event
+from ..inspection.inspector import MessageView, Overview
 from .shapes import BRIEF_EVENTS, MESSAGES, TALLIES, WORKERS, event_rows, message_rows, tally_rows, worker_rows
 from .status import counts
 from .table import Cell, Column, Line, cells, cut, lines

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from ..history import Event, EventKind
-from ..inspector import MessageView, Tally, WorkerView
+from ..inspection.history import Event, EventKind
+from ..inspection.inspector import MessageView, Tally, WorkerView
 from .table import Cell, Column
 from .text import age, when
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from dramatiq import Broker, get_broker
 
+from ..config.settings import load_settings
 from ..errors import ConfigurationError
-from ..inspector import Inspector
+from ..inspection.inspector import Inspector
 from ..operations import Operations
-from ..settings import load_settings
 from .failures import Wrong
 
 __all__ = ["Source", "import_broker"]

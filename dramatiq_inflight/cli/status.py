@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import click
 
-from ..history import Event
-from ..inspector import Inspector, Overview
-from ..views import WAITING_SHOWN
+from ..inspection.history import Event
+from ..inspection.inspector import Inspector, Overview
+from ..inspection.views import WAITING_SHOWN
 from . import documents
 from .output import Output, json_option
 from .shapes import EVENTS, NOTABLE, STYLES, TALLIES, WORKERS, event_rows, tally_rows, worker_rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..inspector import Inspector
+from ..inspection.inspector import Inspector
 from .failures import AWAY, Wrong, away
 from .output import block, console_of
 from .screen import Seen, draw

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flask import Flask, url_for
 
-from ..inspector import Inspector
+from ..inspection.inspector import Inspector
 from ..operations import Operations
 from . import actions, errors, headers, pages, words
 from .board import Board

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..inspector import Inspector, MessageView, Overview, WorkerView
+from ..inspection.inspector import Inspector, MessageView, Overview, WorkerView
 from .shared import Shared
 from .tail import Tail
 

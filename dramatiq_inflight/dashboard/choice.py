@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from flask import request
 from werkzeug.datastructures import MultiDict
 
-from ..history import Event, EventKind
-from ..inspector import MessageView
+from ..inspection.history import Event, EventKind
+from ..inspection.inspector import MessageView
 from .timeline import HOURS
 
 __all__ = ["GROUPS", "PER_PAGE", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "paged"]

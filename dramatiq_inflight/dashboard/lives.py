@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..history import Event, EventKind
-from ..inspector import WorkerView
+from ..inspection.history import Event, EventKind
+from ..inspection.inspector import WorkerView
 
 __all__ = ["Life", "lives"]
 

@@ -11,7 +11,7 @@ from flask import Flask, Response, make_response, render_template, request, url_
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from ..inspector import MessageView
+from ..inspection.inspector import MessageView
 from . import choice, timeline
 from .board import Board, Instance
 from .headers import FRAGMENT

@@ -11,7 +11,7 @@ from typing import Any
 import waitress
 from dramatiq.logging import get_logger
 
-from ..inspector import Inspector
+from ..inspection.inspector import Inspector
 from ..operations import Operations
 from .app import create_app
 

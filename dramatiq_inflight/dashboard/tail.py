@@ -7,8 +7,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from ..history import Event, EventKind
-from ..inspector import Inspector
+from ..inspection.history import Event, EventKind
+from ..inspection.inspector import Inspector
 from .shared import Shared
 
 __all__ = ["TROUBLE", "Tail"]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ..history import Event, EventKind
-from ..inspector import WorkerView
+from ..inspection.history import Event, EventKind
+from ..inspection.inspector import WorkerView
 from .lives import Life, lives
 from .tail import TROUBLE
 from .words import clock

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..history import Event, EventKind
+from ..inspection.history import Event, EventKind
 from ..operations import Done
 from .payload import seen
 

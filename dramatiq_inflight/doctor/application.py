@@ -11,8 +11,8 @@ from typing import Any
 import redis
 from dramatiq.brokers.redis import RedisBroker
 
+from ..config.policy import check_options
 from ..errors import ConfigurationError
-from ..policy import check_options
 from .case import Case, Check
 from .findings import Finding, error, note, warning
 

@@ -13,9 +13,9 @@ import redis
 from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
 
-from ..inspector import Inspector, Overview
+from ..config.settings import Settings
+from ..inspection.inspector import Inspector, Overview
 from ..middleware import InFlightTracker
-from ..settings import Settings
 from .findings import Finding
 
 __all__ = ["CannotTell", "Case", "Check", "text"]

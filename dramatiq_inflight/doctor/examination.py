@@ -10,7 +10,7 @@ import redis
 from dramatiq import Broker
 
 from ..errors import ConfigurationError
-from ..inspector import Inspector
+from ..inspection.inspector import Inspector
 from . import application, fleet, load, messages, rabbitmq, rights, server
 from .case import CannotTell, Case, Check
 from .findings import Finding, error, fine, note

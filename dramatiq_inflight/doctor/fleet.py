@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ..inspector import WorkerView
-from ..schema import SCHEMA
-from ..settings import LONGEST_INTERVAL_PER_TTL
+from ..config.settings import LONGEST_INTERVAL_PER_TTL
+from ..inspection.inspector import WorkerView
+from ..store.schema import SCHEMA
 from ..version import __version__
 from .case import Case, Check
 from .findings import Finding, error, warning

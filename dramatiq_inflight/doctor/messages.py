@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
-from ..history import EventKind
+from ..inspection.history import EventKind
 from .case import Case, Check
 from .findings import Finding, warning
 

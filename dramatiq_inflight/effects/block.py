@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from ..errors import AlreadyDone, Busy, ConfigurationError, InFlightError, MessageLost, Overtaken, Unfenced
-from ..table import Entry, entry_here
+from ..message.in_flight import Entry, entry_here
 from .statements import TABLE, Claim, Row, is_conflict
 from .transactions import Transaction, transaction_on
 

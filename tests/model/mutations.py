@@ -219,7 +219,7 @@ def mutated(mutation: Mutation) -> dict[str, str]:
       AssertionError: What is to be replaced is not there exactly once.
     """
     scripts = texts()
-    common = files("dramatiq_inflight").joinpath("scripts", "_common.lua").read_text("utf-8")
+    common = files("dramatiq_inflight.store").joinpath("lua", "common.lua").read_text("utf-8")
     if mutation.script == "_common":
         assert common.count(mutation.old) == 1, f"{mutation}: it is there {common.count(mutation.old)} times"
         changed = common.replace(mutation.old, mutation.new)

@@ -14,13 +14,13 @@ from typing import Any
 
 import redis
 
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim, Mended, Start, Started
-from dramatiq_inflight.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
-from dramatiq_inflight.registry import Registry
-from dramatiq_inflight.scripting import load_scripts
-from dramatiq_inflight.subscription import Subscriptions
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.liveness.subscription import Subscriptions
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, Mended, Start, Started
+from dramatiq_inflight.store.scripts import load_scripts
 
 from .scripts import NOBODY, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from dramatiq_inflight.records import DRAINING
+from dramatiq_inflight.store.records import DRAINING
 
 from .cluster import Cluster, standalone
 

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.runtime import Runtime
+from dramatiq_inflight.worker import Runtime
 
 from . import app
 

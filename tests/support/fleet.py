@@ -9,11 +9,11 @@ from typing import Any
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.recovery import Recovery
-from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
 
 from .lab import Lab, copy_of
 

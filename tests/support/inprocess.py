@@ -19,9 +19,9 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
 
 from .lab import Lab
 from .servers import count_stored, wait_until

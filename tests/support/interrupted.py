@@ -24,9 +24,9 @@ from dramatiq.middleware import Shutdown, ShutdownNotifications, TimeLimit, Time
 from dramatiq_abort.abort_manager import Abort
 
 from dramatiq_inflight import HandBack, MessageLost, current
-from dramatiq_inflight.marks import OPTION, Copy
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.records import Enqueued
+from dramatiq_inflight.delivery import OPTION, Copy
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.replies import Start
 
 from .boundaries import Boundaries, Place, innermost, is_in_redis, is_within
 from .servers import wait_until
@@ -105,7 +105,7 @@ def _hand_back_armed(world: World, proxy: Any) -> bool:
 
 
 def _hand_back(world: World, proxy: Any) -> None:
-    from dramatiq_inflight.checkpoints import expect_hand_back  # noqa: PLC0415
+    from dramatiq_inflight.message.checkpoints import expect_hand_back  # noqa: PLC0415
 
     expect_hand_back(world.entry_of(proxy))
     raise HandBack(proxy.message_id)

@@ -12,12 +12,12 @@ from typing import Any
 import redis
 from dramatiq import Message
 
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.moment import Moment
-from dramatiq_inflight.outcomes import Claim, HandedBack, Mended, Start, Started
-from dramatiq_inflight.records import DRAINING, Head, Orphan
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.records import DRAINING, Head, Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Start, Started
+from dramatiq_inflight.threads.moment import Moment
 
 __all__ = ["JOURNAL", "Lab", "ago", "copy_of"]
 

@@ -34,7 +34,8 @@ from typing import Any
 
 import redis
 
-from dramatiq_inflight import heartbeat, recovery
+from dramatiq_inflight.liveness import heartbeat
+from dramatiq_inflight.recovery import sweep as recovery
 
 from .cluster import Cluster, standalone
 from .failover import is_tracked

@@ -15,7 +15,7 @@ from typing import Any
 from dramatiq.middleware import Middleware
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.outcomes import Saved
+from dramatiq_inflight.store.replies import Saved
 
 from .history import History
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from dramatiq import Message
 
-from dramatiq_inflight.keys import Keys
-from dramatiq_inflight.records import Head
+from dramatiq_inflight.store.keys import Keys
+from dramatiq_inflight.store.records import Head
 
 __all__ = ["Scene"]
 

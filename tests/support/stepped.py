@@ -37,11 +37,11 @@ from dramatiq_abort import Abortable
 from dramatiq_abort.backend import Event, EventBackend
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight import table as contexts
-from dramatiq_inflight.marks import OPTION, Copy
-from dramatiq_inflight.outcomes import Start
-from dramatiq_inflight.records import Head
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.delivery import OPTION, Copy
+from dramatiq_inflight.message import in_flight as contexts
+from dramatiq_inflight.store.records import Head
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
 
 from .lab import Lab, copy_of
 from .servers import another_database, wait_until

@@ -20,12 +20,13 @@ from unittest import mock
 
 from dramatiq.middleware import SkipMessage
 
-from dramatiq_inflight import checkpoints, table
-from dramatiq_inflight.bell import Bell
-from dramatiq_inflight.hooks import Hooks
-from dramatiq_inflight.mutex import Mutex
-from dramatiq_inflight.starting import Starting
-from dramatiq_inflight.table import Phase
+from dramatiq_inflight.message import checkpoints
+from dramatiq_inflight.message import in_flight as table
+from dramatiq_inflight.message.hooks import Hooks
+from dramatiq_inflight.message.in_flight import Phase
+from dramatiq_inflight.message.start import Starting
+from dramatiq_inflight.threads.bell import Bell
+from dramatiq_inflight.threads.mutex import Mutex
 
 from .garbage import COLLECTIONS, Collecting
 from .interrupted import SCENARIOS, SOURCES, Report, Sweep, short

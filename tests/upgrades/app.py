@@ -29,7 +29,7 @@ tracker = importlib.import_module("dramatiq_inflight")
 assert tracker.__file__ is not None
 assert not PACKAGE or tracker.__file__.startswith(PACKAGE), tracker.__file__
 if os.environ.get("TEST_SCHEMA"):  # what a later version writes
-    scripting = importlib.import_module("dramatiq_inflight.scripting")
+    scripting = importlib.import_module("dramatiq_inflight.store.scripts")
     scripting.SCHEMA = int(os.environ["TEST_SCHEMA"])  # type: ignore[attr-defined]
 
 history = History(Path(os.environ["TEST_HISTORY"]))

@@ -24,12 +24,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import dq_name
 
 import dramatiq_inflight
-from dramatiq_inflight.connection import bounded_client
-from dramatiq_inflight.marks import Copy
-from dramatiq_inflight.outcomes import Claim, HandedBack, Start
-from dramatiq_inflight.records import DRAINING, Enqueued, Orphan
-from dramatiq_inflight.redis_broker import RedisQueues
-from dramatiq_inflight.registry import Registry
+from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.records import DRAINING, Enqueued, Orphan
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Claim, HandedBack, Start
 
 from ..support.servers import RedisServer, find_server
 from .frozen import ROOT, save

@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the broker thinks of a delivery, where it is not on the tracker's Redis: is it ours, and is it acknowledged?
+
+RabbitMQ takes back what was delivered on a connection that is lost, and delivers it again; and Dramatiq's consumer
+sends its acknowledgements later, from its own thread.  So a message that was finished is remembered until its ack was
+sent, and a copy in memory whose connection is gone is not run.
+
+While a worker shuts down, its consumers fetch on, and nobody runs what they fetch until the last of its messages has
+ended.  What is to be handed back goes back to the broker at once, or it would wait there for that; and from then on the
+consumer fetches nothing more.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from dramatiq import Broker, Consumer
+
+from ..store.registry import Registry
+from ..store.scripts import BATCH
+from ..threads.mutex import Mutex
+from .consumers import Held, RabbitmqConsumer, RedisConsumer
+from .redis import RedisQueues
+
+__all__ = ["Deliveries"]
+
+#: By the broker, for it may have more than one worker, or one after the other.
+_held: weakref.WeakKeyDictionary[Broker, Held] = weakref.WeakKeyDictionary()
+
+
+class Deliveries:
+    """The deliveries of one worker.
+
+    Parameters:
+      queues: A RedisBroker's.
+      is_for_others: Whether a message that was fetched goes back to the broker.
+      server: The Redis, by its run id, from which or from a later one a RedisBroker is about to fetch.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        queues: RedisQueues | None = None,
+        is_for_others: Callable[[Any], bool] = lambda message: False,
+        server: Callable[[], str] = str,
+    ) -> None:
+        self.registry = registry
+        self._queues = queues
+        self._is_for_others = is_for_others
+        self._server = server
+        self._before: Any = None
+        self._held: Held | None = None
+        self._me: object = None
+        self._mutex = Mutex()
+        self._acked: deque[tuple[str, int, float]] = deque()
+
+    def attach(self, broker: Broker) -> None:
+        """From now on know by which connection each message came: where the broker's ids are those of a connection."""
+        consume = broker.consume
+        queues = self._queues
+        held = self._held = _held.setdefault(broker, Held())
+        held.workers += 1
+        me = self._me = object()  # what is held for longer than this worker lives must not keep it in memory
+
+        def tagged(*args: Any, **kwargs: Any) -> Consumer:
+            consumer = consume(*args, **kwargs)
+            if hasattr(consumer, "known_tags"):
+                return RabbitmqConsumer(consumer, self._is_for_others)
+            if queues is not None and hasattr(consumer, "message_cache"):
+                return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
+            return consumer
+
+        self._before = broker.__dict__.get("consume")
+        broker.consume = tagged  # type: ignore[method-assign]
+
+    def detach(self, broker: Broker, *, over: bool = True) -> None:
+        """The broker's consumers are its own again.
+
+        Parameters:
+          over: Whether nothing of the worker runs any more.
+        """
+        if self._held is not None:
+            self._held.workers -= 1
+            if over:
+                self._held.leave(self._me)
+            self._held = None
+        if self._before is not None:
+            broker.consume = self._before  # type: ignore[method-assign]
+        else:
+            broker.__dict__.pop("consume", None)
+
+    def is_lost(self, message: Any) -> bool:
+        """Whether the broker has taken this delivery back: its connection is gone, and the message is in its queue."""
+        came_by = getattr(message, "came_by", None)
+        return came_by is not None and (came_by.closed or not came_by.channel.is_open)
+
+    def acked(self, message: Any, run: int, retention: float) -> None:
+        """Dramatiq has acknowledged a message that is finished: when that is sent, it can be forgotten soon.
+
+        Parameters:
+          retention: How long its outcome is to be remembered then, seconds.
+        """
+        acked = message.message_id, run, retention
+        came_by = getattr(message, "came_by", None)
+        if came_by is None:
+            self._acked.append(acked)
+        else:
+            try:
+                # After the ack, which is a callback, too.
+                came_by.connection.add_callback_threadsafe(lambda: self._acked.append(acked))
+            except Exception:
+                return  # the connection is closed: the ack may not have been sent, and it stays remembered
+        if len(self._acked) >= BATCH:
+            try:
+                self.flush()
+            except redis.RedisError:
+                pass  # it is remembered for longer
+
+    def flush(self) -> None:
+        """Have Redis forget in a while what need not be remembered for long.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        while True:
+            with self._mutex:
+                batch = [self._acked.popleft() for _ in range(min(BATCH, len(self._acked)))]
+            if not batch:
+                return
+            self.registry.acked(batch)

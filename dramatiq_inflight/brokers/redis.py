@@ -1,0 +1,285 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What Dramatiq's RedisBroker keeps in Redis for a worker, and how to give a dead worker's share back.
+
+The key names are those at the head of Dramatiq's ``dispatch.lua`` (the same from 2.0 to 2.2).  Nothing is moved by
+hand: the broker's own ``requeue`` command does it, which moves a message only if the ack set still has it.  So it
+never doubles with the broker's own maintenance, or with another recoverer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import cast
+
+import redis
+from dramatiq import Broker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import current_millis, dq_name, xq_name
+
+from ..store.connection import bounded_client, close_client
+from ..store.errors import comes_and_goes
+from ..store.scripts import BATCH
+from ..store.transport import Call
+from .following import Following
+
+__all__ = ["RedisQueues"]
+
+#: For how long a command that was given up may still arrive, seconds: kernels send again for a quarter of an hour.
+MAY_ARRIVE = 3600.0
+
+
+class RedisQueues:
+    """The queues of one RedisBroker.
+
+    No thread of the tracker uses the broker's own client, which may wait for an answer for ever.
+
+    Parameters:
+      client: Of the broker's Redis, with the tracker's bounds.
+    """
+
+    def __init__(self, broker: RedisBroker, client: redis.Redis) -> None:
+        self.broker = broker
+        self.namespace: str = broker.namespace
+        self._client = client
+        self._keys: dict[str, tuple[str, ...]] = {}
+        self._gave_back_at = float("-inf")
+
+    @classmethod
+    def of(cls, broker: Broker, client: redis.Redis | None = None) -> RedisQueues | None:
+        """The queues of a RedisBroker; None for any other broker.
+
+        Parameters:
+          client: See the class; None to make one.
+        """
+        if not isinstance(broker, RedisBroker):
+            return None
+        return cls(broker, bounded_client(broker.client) if client is None else client)
+
+    def close(self) -> None:
+        """Close the connections."""
+        close_client(self._client)
+
+    def attach(self) -> None:
+        """Have the broker's own commands get back to the right server after a failover, too."""
+        script = self.broker.scripts["dispatch"]
+        if not isinstance(script, Following):
+            self.broker.scripts["dispatch"] = Following(script)
+
+    def forked(self) -> None:
+        """Give the broker's pool new locks in a forked child: redis-py 8 waits there for the old ones, for ever."""
+        pool = getattr(self.broker.client, "connection_pool", None)
+        for name in ("_lock", "_fork_lock"):
+            if hasattr(pool, name):
+                setattr(pool, name, threading.RLock())
+
+    def detach(self) -> None:
+        """Leave the broker's commands and acknowledgements to the broker again."""
+        self.broker.__dict__.pop("do_ack", None)
+        script = self.broker.scripts["dispatch"]
+        if isinstance(script, Following):
+            self.broker.scripts["dispatch"] = script.plain
+
+    def keys(self, queue: str) -> tuple[str, ...]:
+        """The keys of this broker's own ack set for a queue, and of the queue's messages.
+
+        None on Redis Cluster, where a script cannot see keys of another hash slot.
+        """
+        keys = self._keys.get(queue)
+        if keys is None:
+            keys = self._acks(self.broker.broker_id, queue), self._messages(queue)
+            if isinstance(self._client, redis.RedisCluster):
+                keys = ()
+            self._keys[queue] = keys
+        return keys
+
+    def ack_with(self, finish: Callable[[str, str, Call], None]) -> None:
+        """Let a worker's acknowledgements take another script along, in one write.
+
+        A message that is finished in the same write as it is acknowledged cannot be killed in between.
+
+        Parameters:
+          finish: Called with the queue, the copy's id and the broker's own script for the ack, which it runs.
+        """
+
+        def do_ack(queue: str, copy_id: str) -> None:
+            try:
+                finish(queue, copy_id, self.ack_call(queue, copy_id))
+            except redis.RedisError as error:
+                if comes_and_goes(error):
+                    # Dramatiq tries an ack again after a connection error, and gives it up after any other.
+                    raise redis.ConnectionError(str(error)) from error
+                raise
+
+        # RedisBroker finds its commands by __getattr__: an attribute of the object comes first.
+        self.broker.do_ack = do_ack  # type: ignore[attr-defined]
+
+    def names(self) -> list[str]:
+        """All queues that a worker of this broker may fetch from."""
+        return sorted(self.broker.get_declared_queues() | self.broker.get_declared_delay_queues())
+
+    def held(self, copies: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether the broker still holds each copy, given as queue and the broker's id; delayed ones included.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        for queue, copy_id in copies:
+            pipeline.hexists(self._messages(queue), copy_id)
+            pipeline.hexists(self._messages(dq_name(queue)), copy_id)
+        answers = pipeline.execute()
+        return [bool(answers[i] or answers[i + 1]) for i in range(0, len(answers), 2)]
+
+    def payload(self, queue: str, copy_id: str) -> bytes:
+        """The encoded message as the broker has it; empty if it has none.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        data = self._client.hget(self._messages(queue), copy_id)
+        return data if isinstance(data, bytes) else b""
+
+    def dead_letter(self, queue: str, copy_id: str) -> bytes | None:
+        """The encoded message, if that copy is in the dead-letter queue.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        data = self._client.hget(self._messages(xq_name(queue)), copy_id)
+        return cast("bytes | None", data)
+
+    def has_dead_letter(self, queue: str, copy_id: str) -> bool:
+        """Whether that copy is in the dead-letter queue.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return bool(self._client.hexists(self._messages(xq_name(queue)), copy_id))
+
+    def drop_dead_letter(self, queue: str, copy_id: str) -> None:
+        """Take a copy out of the dead-letter queue.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        pipeline = self._client.pipeline()
+        pipeline.zrem(f"{self.namespace}:{xq_name(queue)}", copy_id)
+        pipeline.hdel(self._messages(xq_name(queue)), copy_id)
+        pipeline.execute()
+
+    def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
+        """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.sismember(self._acks(self.broker.broker_id, queue), copy_id)
+        pipeline.hexists(self._messages(queue), copy_id)
+        own, stored = pipeline.execute()
+        return bool(own), bool(stored)
+
+    def gives_back(self) -> None:
+        """Note that a worker of this broker gives back what it has fetched.
+
+        The command may arrive once more, minutes after it was given up and sent again.  It then takes away what the
+        worker has fetched anew.
+        """
+        self._gave_back_at = time.monotonic()
+
+    @property
+    def has_given_back(self) -> bool:
+        """True while a command that gave something back may still arrive."""
+        return time.monotonic() - self._gave_back_at < MAY_ARRIVE
+
+    def ack_call(self, queue: str, copy_id: str) -> Call:
+        """The broker's script that acknowledges one of its own copies."""
+        return self._dispatch("ack", current_millis(), queue, self.broker.broker_id, [copy_id])
+
+    def take_back(self, queue: str, copy_id: str, broker_ids: Collection[str]) -> bool:
+        """Move a message back to its queue from whichever of these workers has fetched it.
+
+        If that worker has it in memory after all, its start finds that it is not its own any more.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        ids = list(broker_ids)
+        pipeline = self._client.pipeline(transaction=False)
+        for broker_id in ids:
+            pipeline.sismember(self._acks(broker_id, queue), copy_id)
+        holders = [broker_id for broker_id, has in zip(ids, pipeline.execute(), strict=True) if has]
+        for broker_id in holders:
+            # At the present time, which the command notes as a heartbeat: a living worker must not look dead.
+            self._requeue(broker_id, queue, [copy_id], at=current_millis())
+        return bool(holders)
+
+    def give_back(self, broker_id: str, queues: Collection[str]) -> int:
+        """Move all that a worker had fetched back to its queues, a batch at a time.
+
+        Returns: how many messages there were.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; what was moved is moved, the rest stays.
+        """
+        moved = 0
+        for queue in queues:
+            key = self._acks(broker_id, queue)
+            # A worker that is not dead after all may fetch more meanwhile: only what is there now.
+            for _ in range(0, self._client.scard(key), BATCH):
+                ids = cast("list[bytes | str]", self._client.srandmember(key, BATCH))
+                if not ids:
+                    break
+                self._requeue(broker_id, queue, ids)
+                moved += len(ids)
+        return moved
+
+    def give_back_unheld(self, queue: str, held: Collection[str]) -> int:
+        """Move what this broker has fetched from a queue back to it, but for what is held in this process.
+
+        At the present time: a living worker must not look dead.
+
+        Returns: how many messages there were.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        key = self._acks(self.broker.broker_id, queue)
+        if self._client.scard(key) == 0:
+            return 0
+        members = cast("set[bytes]", self._client.smembers(key))
+        strays = [id for id in members if id.decode() not in held]
+        for start in range(0, len(strays), BATCH):
+            self._requeue(self.broker.broker_id, queue, strays[start : start + BATCH], at=current_millis())
+        return len(strays)
+
+    def is_empty(self, broker_id: str, queues: Collection[str]) -> bool:
+        """Whether a worker has nothing left that it had fetched."""
+        keys = [self._acks(broker_id, queue) for queue in queues]
+        return not keys or not self._client.exists(*keys)
+
+    def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str], *, at: int = 0) -> None:
+        # As RedisBroker's own do_requeue, but in the other worker's name.  The command also notes a heartbeat for that
+        # name: at time 0 for the dead, so that they look no younger than they are.
+        if broker_id == self.broker.broker_id:
+            self.gives_back()
+        script, keys, args = self._dispatch("requeue", at, queue, broker_id, ids)
+        script(keys=keys, args=args, client=self._client)
+
+    def _dispatch(self, command: str, at: int, queue: str, broker_id: str, ids: Sequence[bytes | str]) -> Call:
+        broker = self.broker
+        args = [
+            *(command, at, queue, broker_id, broker.heartbeat_timeout, broker.dead_message_ttl),
+            *(0, broker._max_unpack_size(), *ids),
+        ]
+        script = broker.scripts["dispatch"]
+        return Call(script.plain if isinstance(script, Following) else script, [broker.namespace], args)
+
+    def _acks(self, broker_id: str, queue: str) -> str:
+        return f"{self.namespace}:__acks__.{broker_id}.{queue}"
+
+    def _messages(self, queue: str) -> str:
+        return f"{self.namespace}:{queue}.msgs"

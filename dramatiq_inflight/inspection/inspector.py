@@ -1,0 +1,276 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What runs where, since when, and what happened: read-only, for people and programs.
+
+The command line, the web page and the metrics are made of this; so can yours be::
+
+    inspector = Inspector.of(broker)
+    for message in inspector.messages(actor="charge", older_than=600):
+        print(message.id, message.instance, message.age)
+
+It reads by the indexes, in a few round trips, and runs no script: no command takes Redis long, however much there is.
+What it shows of different keys may be milliseconds apart.  Every method raises ``redis.RedisError`` when Redis cannot
+be reached or refuses, and `SchemaError` when the namespace is written by a version of this package that this one cannot
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta, timezone
+
+from dramatiq import Broker
+
+from ..brokers.location import tracker_client
+from ..config.settings import Settings
+from ..errors import ConfigurationError
+from ..middleware import tracker_of
+from ..store.connection import bounded_client_from_url
+from ..store.records import AT_A_TIME, Head, head_of, read_heads
+from ..store.schema import FIELDS, Held
+from .history import Count, Event, EventKind
+from .parsing import message_view, text, texts
+from .reader import Instances, Reader
+from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, Overview, Tally, WorkerView
+
+__all__ = ["Aside", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"]
+
+
+class Inspector(Reader):
+    """Reads one namespace.
+
+    >>> inspector = Inspector.of(broker)
+    >>> [worker.instance for worker in inspector.workers() if not worker.is_alive]
+    ['billing-1', 'billing-1']
+    >>> inspector.history(limit=1)[0].text
+    'joined'
+
+    Parameters:
+      client: A Redis client; the inspector makes connections of its own, with bounds.
+      namespace: As the trackers have it.
+    """
+
+    @classmethod
+    def of(cls, broker: Broker) -> Inspector:
+        """Of what the tracker in a broker's middleware writes.
+
+        Raises:
+          ConfigurationError: There is no tracker in it, or it has no Redis.
+        """
+        settings = tracker_of(broker).settings
+        return cls(tracker_client(settings, broker)[0], settings.namespace)
+
+    @classmethod
+    def from_url(cls, url: str, namespace: str = Settings.namespace) -> Inspector:
+        """Of the Redis at a URL.
+
+        Raises:
+          ConfigurationError: It is no URL of a Redis.
+        """
+        try:
+            return cls(bounded_client_from_url(url), namespace)
+        except ValueError:
+            raise ConfigurationError(
+                "The Redis URL is wrong; it must be one such as redis://host:6379/0, rediss://... or unix://..."
+            ) from None
+
+    def overview(self) -> Overview:
+        """All at a glance: workers, how much runs and waits by queue and actor, what is set aside."""
+        now, workers, running = self._look()
+        # Those that wait: not all of them, for there may be very many.
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.zrange(self._keys.waiting, 0, WAITING_SHOWN - 1, withscores=True)
+        pipeline.zcard(self._keys.waiting)
+        pipeline.zcount(self._keys.waiting, "-inf", now)
+        pipeline.hlen(self._keys.aside)
+        first, waiting, overdue, aside = pipeline.execute()
+        shown = [text(id) for id, _ in first]
+        tallies: dict[tuple[str, str], list[float]] = {}
+        heads = read_heads(self._client, self._keys, [id for ids in running.values() for id, _ in ids])
+        starts = {id: started for ids in running.values() for id, started in ids}
+        for id, head in heads.items():
+            if head.state == "running":
+                tally = tallies.setdefault((head.queue, head.actor), [0, 0, 0.0])
+                tally[0] += 1
+                tally[2] = max(tally[2], (now - starts[id]) / 1000)
+        for head in read_heads(self._client, self._keys, shown).values():
+            tallies.setdefault((head.queue, head.actor), [0, 0, 0.0])[1] += 1
+        return Overview(
+            at=datetime.fromtimestamp(now / 1000, tz=timezone.utc),
+            workers=workers,
+            tallies=[
+                Tally(queue, actor, int(count), int(waits), max(oldest, 0.0))
+                for (queue, actor), (count, waits, oldest) in sorted(tallies.items())
+            ],
+            running=sum(map(len, running.values())),
+            waiting=int(waiting),
+            aside=int(aside),
+            overdue=int(overdue),
+            most_overdue=max(0.0, (now - first[0][1]) / 1000) if first else 0.0,
+        )
+
+    def workers(self) -> list[WorkerView]:
+        """All worker processes that live, or whose death is not recovered yet, by instance."""
+        return self._look(messages=False)[1]
+
+    def messages(
+        self,
+        *,
+        instance: str | None = None,
+        worker: str | None = None,
+        queue: str | None = None,
+        actor: str | None = None,
+        state: str | None = None,
+        older_than: float | None = None,
+        limit: int | None = None,
+    ) -> list[MessageView]:
+        """The messages that run, or wait to be recovered, oldest first.
+
+        Parameters:
+          instance, worker, queue, actor, state: Only those; a worker by its incarnation.
+          older_than: Only those that were started so many seconds ago, or earlier.
+          limit: So many at the most: the oldest.
+        """
+        now, workers, running = self._look()
+        by_id = {view.id: view for view in workers}
+        chosen = [
+            id
+            for owner, ids in running.items()
+            for id, started in ids
+            if worker in (None, owner)
+            and instance in (None, by_id[owner].instance)
+            and (older_than is None or now - started >= older_than * 1000)
+        ]
+        due: dict[str, float] = {}
+        if worker is None and instance is None and state != "running":
+            due = self._waiting()
+            chosen += due
+        at_once = len(chosen)
+        if state == "running" and limit is not None:
+            # The oldest are known by the index, and there may be very many others: read no more than it takes.
+            starts = {id: started for ids in running.values() for id, started in ids}
+            chosen.sort(key=starts.__getitem__)
+            at_once = max(limit, AT_A_TIME)
+        chosen = list(dict.fromkeys(chosen))
+        found: list[MessageView] = []
+        for at in range(0, len(chosen), max(at_once, 1)):
+            found += [
+                message_view(id, head, now, by_id.get(head.owner), due.get(id))
+                for id, head in read_heads(self._client, self._keys, chosen[at : at + at_once]).items()
+                if head.state in IN_FLIGHT
+                and queue in (None, head.queue)
+                and actor in (None, head.actor)
+                and state in (None, head.state)
+                and (older_than is None or now - head.started >= older_than * 1000)
+            ]
+            if limit is not None and len(found) >= limit:
+                break
+        found.sort(key=lambda view: (-view.age, view.id))
+        return self._with_progress(found[:limit])
+
+    def message(self, id: str) -> MessageView | None:
+        """One message, whatever its state; ``None``: nothing is known of it.
+
+        Nothing is known of a message that is queued, or is complete and was run but once.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.zscore(self._keys.waiting, id)
+        pipeline.hget(self._keys.aside, id)
+        now, (deadline, aside) = self._timed(pipeline)
+        head = read_heads(self._client, self._keys, [id]).get(id)
+        if head is None:
+            if aside is None:
+                return None
+            unreadable = Head("aside", "", 0, 0, 0, "unlimited", 0, 0, 0, 0, "", "", "", "", 0, 0, 0, 0, 0, 0)
+            head = head_of(aside) or unreadable
+            return message_view(id, head, now, None, None, state="aside")
+        owner = self._workers([head.owner], now)[0] if head.owner else None
+        view = message_view(id, head, now, owner if owner and owner.instance else None, deadline)
+        return self._with_progress([view])[0]
+
+    def payload(self, id: str) -> bytes | None:
+        """The encoded message, which is the user's data; ``None``: there is none."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.get(self._keys.record(id))
+        pipeline.hget(self._keys.aside, id)
+        record, aside = self._read(pipeline)
+        raw = record or aside
+        if raw is None:
+            return None
+        return bytes(raw.partition(b"\n")[2] or b"") or (None if head_of(raw) else bytes(raw))
+
+    def aside(self) -> list[Aside]:
+        """The messages that were set aside."""
+        found = []
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hkeys(self._keys.aside)
+        (ids,) = self._read(pipeline)
+        for id in sorted(ids):
+            raw = self._client.hget(self._keys.aside, id)
+            if raw is not None:
+                head = head_of(raw)
+                found.append(
+                    Aside(text(id), head.queue if head else "", head.actor if head else "", len(raw)),
+                )
+        return found
+
+    def overdue(self) -> int:
+        """How many messages wait for a copy that should have started by now."""
+        return int(self._client.zcount(self._keys.waiting, "-inf", self._now()))
+
+    def history(
+        self,
+        *,
+        limit: int = 100,
+        kinds: Collection[EventKind] = (),
+        message_id: str | None = None,
+        instance: str | None = None,
+        since: timedelta | None = None,
+        after: str | None = None,
+    ) -> list[Event]:
+        """The last events, newest first.
+
+        Parameters:
+          limit: So many at the most.
+          kinds, message_id, instance: Only those.
+          since: Only those of so long ago, or later.
+          after: Only those after the event with this id.
+        """
+        found: list[Event] = []
+        last = "+"
+        first = f"({after}" if after else "-"
+        if since is not None:
+            first = str(max(0, self._now() - round(since.total_seconds() * 1000)))
+        at_once = AT_A_TIME if kinds or message_id or instance else min(limit, AT_A_TIME)
+        instances = Instances(self)
+        while len(found) < limit:
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.xrevrange(self._keys.journal[0], last, first, at_once)
+            (entries,) = self._read(pipeline)
+            events = [Event.of(id.decode(), texts(raw)) for id, raw in entries if raw]
+            instances.learn(events)
+            for event in map(instances.complete, events):
+                if (
+                    (not kinds or event.kind in kinds)
+                    and message_id in (None, event.message_id)
+                    and instance in (None, event.instance)
+                ):
+                    found.append(event)
+            if len(entries) < at_once:
+                break
+            last = f"({entries[-1][0].decode()}"
+        return found[:limit]
+
+    def counts(self) -> list[Count]:
+        """How often each event ever happened, by queue and actor."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(self._keys.journal[1])
+        (raw,) = self._read(pipeline)
+        return sorted(
+            (Count.of(name.decode(), int(number)) for name, number in raw.items()),
+            key=lambda count: (count.kind, count.queue, count.actor),
+        )
+
+    def schema(self) -> int:
+        """Which schema is in use in the namespace, known or not; 0: nothing was written there yet."""
+        return Held.of(self._client.hmget(self._keys.schema, FIELDS)).schema

@@ -1,0 +1,352 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A subscription that lasts as long as this process, and a look at those of others.
+
+When a process is killed, its kernel closes its connections, and Redis knows within milliseconds.  So each incarnation
+is subscribed to a channel of its own.  Each looks every second at the next ones in a ring; one that is absent, and does
+not come back within its patience, is declared dead by `suspect.lua`, which checks all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+from dramatiq.logging import get_logger
+
+from ..store.registry import Registry
+from ..store.words import DIED, JOINED
+from ..threads.moment import Moment
+from .lease import Contact, Lease
+from .subscription import CannotSubscribe, Subscription, Subscriptions
+from .suspicions import Suspicions
+
+__all__ = ["Presence"]
+
+#: How often to look, seconds: every second, and with many incarnations as often as makes 100 looks a second.
+LOOK, LOOK_PER_INCARNATION = 1.0, 0.01
+
+#: How many others that are there each one looks at.
+NEIGHBOURS = 2
+
+#: How often to read who is there, and to say again that this one is, seconds; with many incarnations so long for each.
+REFRESH, REFRESH_PER_INCARNATION = 30.0, 0.3
+
+#: How long it may take to open a connection at first and at the longest, and the pause between two tries, seconds.
+CONNECT, LONGEST_CONNECT, AGAIN = 1.0, 4.0, 0.2
+
+#: How long a server may not see a subscription that it has confirmed, until it is believed that it never will, seconds.
+#: During a failover the commands and the subscription may go to different servers.
+UNSEEN = 10.0
+
+#: The patience: how many times the slowest look of how many seconds.
+LOOKS_PER_PATIENCE, SLOWEST_OF = 6, 600.0
+
+#: As long as QUALIFYING in common.lua, and some more, seconds.
+QUALIFYING = 6.5
+
+
+class Presence(threading.Thread):
+    """A thread that keeps the subscription, hears what others publish there, and looks at them.
+
+    Parameters:
+      connection_timeout: How long an incarnation may have no connection, seconds; 0: that is not looked at.
+      longest: The longest patience, seconds.
+      on_word: Called with each hint, and with all of them when some may have been missed.
+      on_death: Called after each death that was recorded here.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        lease: Lease,
+        *,
+        connection_timeout: float,
+        longest: float,
+        on_word: Callable[[str], None],
+        on_death: Callable[[], None],
+    ) -> None:
+        super().__init__(name="dramatiq_inflight-presence", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self.registry = registry
+        self.lease = lease
+        self.connection_timeout = connection_timeout
+        self.longest = longest
+        self.on_word = on_word
+        self._subscriptions = Subscriptions(registry)
+        self._subscription: Subscription | None = None
+        self._suspicions = Suspicions(
+            registry,
+            self._subscriptions,
+            on_death=on_death,
+            on_lost=self._look_again,
+            on_unseeable=self._unseeable_is,
+        )
+        self._stopping = threading.Event()
+        self._failures = 0
+        self._within = CONNECT
+        self._unseen_since: float | None = None
+        self._said = False
+        self._anew = True
+        self._slow: list[tuple[float, float]] = []  # looks by time, each slower than all later ones
+        self._told_patience = 0.0
+        self._everybody: list[str] = []
+        self._unseeable: set[str] = set()
+        self._neighbours: dict[str, bool] = {}  # that were there in the last looks: whether they look at others, too
+        self._look_at, self._refresh_at = float("inf"), 0.0
+        self._look_at_all_at = float("inf")
+
+    def run(self) -> None:
+        """Be present until `stop` is called; survive everything."""
+        while not self._stopping.is_set():
+            try:
+                self._once()
+                continue
+            except CannotSubscribe as error:
+                self._cannot(str(error))
+            except redis.RedisError as error:
+                self._lose(str(error))
+            except Exception:
+                self.logger.exception("The look at other workers failed for an unexpected reason; it is tried again.")
+                self._lose("an unexpected error")
+            self._failures += 1
+            self._stopping.wait(self._pause)
+
+    def start(self) -> None:
+        """Be present from now on."""
+        self._suspicions.start()
+        super().start()
+
+    def stop(self) -> None:
+        """Look at nobody any more, and stay subscribed; returns when the threads have ended, or after a few seconds."""
+        self._stopping.set()
+        with contextlib.suppress(redis.RedisError):
+            self.registry.wake([self.registry.me], "")
+        if self.is_alive():
+            self.join(timeout=5)
+        self._suspicions.stop()
+
+    def close(self) -> None:
+        """Close the subscription."""
+        self._close()
+
+    def forked(self) -> None:
+        """This process is a child of the worker's: it keeps none of its connections open."""
+        self._subscriptions.forked()
+
+    def suspect(self, id: str) -> None:
+        """Look at an incarnation at once: a second delivery of one of its messages is here, or no connection of it."""
+        if self.lease.known_by is Contact.ENTERED:
+            self._suspicions.add(id)
+
+    @property
+    def _pause(self) -> float:
+        """The pause before the next try, seconds: none before the first, and longer ones when the patience is over."""
+        if self.lease.known_by is Contact.WITHOUT:
+            return REFRESH
+        return 0.0 if self._failures <= 1 else AGAIN if self._failures * AGAIN < LONGEST_CONNECT else LOOK
+
+    @property
+    def patience(self) -> float:
+        """How long this incarnation may take to come back, seconds; longer where Redis answers slowly."""
+        slowest = self._slow[0][1] if self._slow else 0.0
+        unnoticed = 2 * LOOK_PER_INCARNATION * len(self._everybody)  # until it sees by its own look that it is lost
+        return min(max(self.connection_timeout, LOOKS_PER_PATIENCE * slowest, unnoticed), self.longest)
+
+    def _once(self) -> None:
+        if self._subscription is None:
+            self._subscribe()
+        if self._stopping.is_set():
+            return
+        assert self._subscription is not None
+        due = min(self._look_at, self._refresh_at)
+        if word := self._subscription.wait(min(due - time.monotonic(), LOOK)):
+            self._hear(word)
+        if self._stopping.is_set():
+            return
+        if time.monotonic() >= self._refresh_at:
+            self._refresh()
+        elif time.monotonic() >= self._look_at:
+            self._look()
+
+    def _subscribe(self) -> None:
+        channel = self.registry.keys.channel(self.registry.me)
+        try:
+            self._subscription = self._subscriptions.open(channel, self._within)
+        except redis.TimeoutError:
+            self._within = min(2 * self._within, LONGEST_CONNECT)  # Redis may be too slow
+            raise
+        self._within = CONNECT
+        if self._stopping.is_set():
+            return  # what enters now would never leave
+        self._anew = True
+        self._refresh()
+        self._failures = 0
+        for word in (JOINED, DIED):  # as if all that was published meanwhile had been heard
+            self.on_word(word)
+
+    def _refresh(self) -> None:
+        """Say that this incarnation is subscribed, and read who else is there.
+
+        Raises:
+          redis.RedisError: Redis does not see the subscription.
+        """
+        pause = max(REFRESH, REFRESH_PER_INCARNATION * len(self._everybody))
+        self._refresh_at = time.monotonic() + pause * random.uniform(0.9, 1.1)
+        if not self.connection_timeout:
+            return
+        if not self.lease.is_registered:  # it may not share the namespace
+            self._refresh_at = time.monotonic() + AGAIN
+            return
+        begun, self._told_patience = Moment.now(), self.patience
+        try:
+            entered = self.registry.enter(patience=self._told_patience, anew=self._anew)
+            everybody = sorted(self.registry.everybody()) if entered else []
+            self._everybody = everybody
+            if entered and self._anew:
+                there = [id for id, count in self.registry.look(self._ring()).items() if count]
+                self.registry.wake(there[-NEIGHBOURS:], JOINED)  # these are to look at this one
+        except redis.RedisError:
+            self._refresh_at = time.monotonic() + LOOK  # of the subscription that says nothing: Redis may be slow
+            return
+        if not entered and self.lease.unregistered:
+            self._refresh_at = time.monotonic() + AGAIN  # Redis does not know this incarnation, until it registers
+            return
+        if not entered:
+            self._not_seen()
+            return
+        self._unseen_since, self._anew = None, False
+        if self.lease.known_by is not Contact.ENTERED:
+            self._said = False
+            self._look_at_all_at = time.monotonic() + QUALIFYING
+        self.lease.entered(begun)
+        self._look_at = time.monotonic()
+        self._unseeable.clear()
+        self._neighbours.clear()
+
+    def _look_again(self) -> None:
+        """The server is another one than before, though no connection was closed; or the subscription is lost."""
+        self._refresh_at = 0.0
+
+    def _unseeable_is(self, id: str) -> None:
+        self._unseeable.add(id)
+
+    def _not_seen(self) -> None:
+        if self.lease.known_by is Contact.WITHOUT:
+            return
+        now = time.monotonic()
+        if self._unseen_since is None:
+            self._unseen_since = now
+        if now - self._unseen_since < UNSEEN:
+            raise redis.ConnectionError("Redis does not see the subscription")
+        self._say_without("Redis does not see the subscription, or does not say which server it is")
+
+    def _cannot(self, why: str) -> None:
+        self._lose(why)
+        try:
+            self.registry.enter(patience=self.patience, anew=False)  # that it is not seen keeps it from being judged
+        except redis.RedisError:
+            return
+        self._say_without(why)
+
+    def _say_without(self, why: str) -> None:
+        self.lease.without()
+        if not self._said and self.connection_timeout:
+            self._said = True
+            self.logger.warning(
+                "Redis cannot tell by its connections that this worker has died (%s): its heartbeat alone decides, and "
+                "its messages are recovered later.",
+                why,
+            )
+
+    def _lose(self, why: str) -> None:
+        self._close()
+        if self.lease.known_by is Contact.ENTERED:
+            self.logger.info("This worker's subscription in Redis was lost (%s); it subscribes again.", why)
+            self._failures = 0
+        self.lease.lost()
+        self._look_at, self._refresh_at = float("inf"), 0.0
+
+    def _close(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.close()
+
+    def _hear(self, word: str) -> None:
+        if word == JOINED:
+            self._refresh_at = min(self._refresh_at, time.monotonic() + random.uniform(0.0, LOOK))
+        self.on_word(word)
+
+    def _look(self) -> None:
+        """Look at this incarnation itself, and at the next in the ring until so many are there.
+
+        Raises:
+          redis.RedisError: The server does not count this incarnation.
+        """
+        pause = max(LOOK, LOOK_PER_INCARNATION * len(self._everybody))
+        self._look_at = time.monotonic() + pause * random.uniform(0.7, 1.0)
+        everybody = time.monotonic() >= self._look_at_all_at
+        if everybody:
+            self._unseeable.clear()  # some may not have been back when they were seen last
+        ring = [id for id in self._ring() if id not in self._unseeable]
+        there = 0
+        me = [self.registry.me]
+        while me or (ring and (everybody or there < NEIGHBOURS)):
+            some = ring if everybody else ring[: NEIGHBOURS - there]
+            ring = ring[len(some) :]
+            counts = self._count([*me, *some])
+            if counts is None:
+                return
+            if me and not counts[self.registry.me]:
+                raise redis.ConnectionError("Redis does not see the subscription any more")
+            me = []
+            present = {id for id in some if counts[id]}
+            if not everybody:
+                there += sum(self._looks_too(present).values())
+            for id in some:
+                if id in present:
+                    continue
+                if id in self._neighbours:  # it has died or left: others that it has looked at may be mine now
+                    del self._neighbours[id]
+                    self._refresh_at = time.monotonic()
+                self.suspect(id)
+        if everybody:
+            self._look_at_all_at = float("inf")
+
+    def _looks_too(self, ids: set[str]) -> dict[str, bool]:
+        """Whether each looks at others in turn; where its own `connection_timeout` is 0 it does not."""
+        unknown = ids - self._neighbours.keys()
+        if unknown:
+            try:
+                self._neighbours.update(self.registry.have_entered(unknown))
+            except redis.RedisError:
+                return dict.fromkeys(ids, True)  # until the next look
+        return {id: self._neighbours[id] for id in ids}
+
+    def _count(self, ids: list[str]) -> dict[str, int] | None:
+        """How many connections each has; None if Redis does not answer, which says nothing of the subscription."""
+        moment, begun = Moment.now(), time.monotonic()
+        try:
+            counts = dict(self.registry.look(ids))
+        except redis.RedisError:
+            counts = None
+        now = time.monotonic()
+        while self._slow and self._slow[-1][1] <= now - begun:
+            self._slow.pop()
+        self._slow.append((now, now - begun))
+        while self._slow[0][0] < now - SLOWEST_OF:
+            del self._slow[0]
+        if self.patience > self._told_patience:
+            self._refresh_at = now
+        if counts is not None and counts.get(self.registry.me):
+            self.lease.seen(moment)
+        return counts
+
+    def _ring(self) -> list[str]:
+        """All others that are there, beginning with the next one."""
+        me = self.registry.me
+        return [id for id in self._everybody if id > me] + [id for id in self._everybody if id < me]

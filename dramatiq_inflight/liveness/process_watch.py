@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The worker processes of one place watch each other: a death is known within milliseconds.
+
+Each watches a few that come after it in a ring, so that the watch of many costs each of them little.  When one in the
+ring is gone, those before it see it, prove it in Redis, and look for whoever comes next: is that one gone as well, they
+see it then.  Who boots looks at everybody in its place, and makes itself known to those before it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+
+import redis
+from dramatiq.logging import get_logger
+
+from ..store.records import DeadIncarnation
+from ..store.registry import Registry
+from ..store.words import JOINED
+from .pidfd import GONE, Process, Watched
+
+__all__ = ["NEIGHBOURS", "Watch"]
+
+#: How many each one watches: as many may die together with one that watches them.
+NEIGHBOURS = 4
+
+#: How often to look for new neighbours that could not make themselves known, seconds.
+REFRESH = 30.0
+
+#: How long to wait after Redis could not be asked, seconds.
+RETRY = 1.0
+
+SUCCEEDED = "a newer container has its instance id, which is exclusive"
+
+
+class Watch(threading.Thread):
+    """Watches the next in the ring.
+
+    Parameters:
+      me: This process.
+      on_death: Called after each death that was proven here.
+      exclusive: The id of this instance, if no two containers ever have it at once.
+    """
+
+    def __init__(
+        self, registry: Registry, me: Process, on_death: Callable[[], None], *, exclusive: str | None = None
+    ) -> None:
+        super().__init__(name="dramatiq_inflight-watch", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self.registry = registry
+        self.me = me
+        self.on_death = on_death
+        self.exclusive = exclusive
+        self._watched: dict[str, tuple[Watched, DeadIncarnation]] = {}
+        self._gone: set[str] = set()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._mutex = threading.Lock()  # whoever writes does so while the pipe is there
+        self._closed = False
+        self._stopping = False
+
+    def run(self) -> None:
+        """Watch until `stop` is called; survive everything."""
+        joined = False
+        while not self._stopping:
+            pause = REFRESH
+            try:
+                self.look(everybody=not joined)
+                if not joined:
+                    self.succeed()
+                    self.registry.wake(self._before_me(), JOINED)
+                    joined = True
+            except redis.RedisError:
+                pause = RETRY  # said once, by Connectivity
+            except Exception:
+                self.logger.exception("The watch failed for an unexpected reason; it will be tried again.")
+                pause = RETRY
+            self._wait(pause)
+
+    def refresh(self) -> None:
+        """Somebody has joined: look at once."""
+        with self._mutex:
+            if self._closed:
+                return
+            try:
+                os.write(self._wake_write, b".")
+            except OSError:
+                pass  # full: it looks anyway
+
+    def stop(self) -> None:
+        """Watch no more; returns when the thread has ended, or after a few seconds."""
+        self._stopping = True
+        self.refresh()
+        if self.is_alive():
+            self.join(timeout=5)
+        if not self.is_alive():
+            self._forget(set(self._watched))
+            with self._mutex:
+                if not self._closed:
+                    self._closed = True
+                    os.close(self._wake_read)
+                    os.close(self._wake_write)
+
+    def look(self, *, everybody: bool = False) -> None:
+        """See who is gone, and watch whoever comes next.
+
+        Parameters:
+          everybody: Look once at all in this place, not only at those that are to be watched.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        gone = True
+        while gone:
+            ring = self._ring()
+            wanted = ring if everybody else ring[:NEIGHBOURS]
+            self._get_to_know([id for id in wanted if id not in self._watched])
+            gone = self._see_who_is_gone()
+            everybody = False
+            self._forget(self._watched.keys() - set(ring[:NEIGHBOURS]))
+
+    def succeed(self) -> None:
+        """Whoever had this exclusive instance id in another container is dead.
+
+        The processes of one container are in one place: they are no successors of each other.  Where one does not say
+        in which place it is, nothing is known.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        if self.exclusive is None:
+            return
+        for said in self.registry.incarnations(self.registry.everybody()):
+            elsewhere = said.place and said.place != self.me.place
+            if said.instance == self.exclusive and elsewhere and self.registry.prove(said, SUCCEEDED):
+                self.on_death()
+
+    def _ring(self) -> list[str]:
+        """All others in this place that are not known to be gone, beginning with the next one."""
+        ids = self.registry.in_place(self.me.place)
+        self._gone.intersection_update(ids)  # the others were reaped
+        ids = [id for id in ids if id not in self._gone]
+        return [id for id in ids if id > self.registry.me] + [id for id in ids if id < self.registry.me]
+
+    def _get_to_know(self, ids: list[str]) -> None:
+        for said in self.registry.incarnations(ids) if ids else []:
+            process = Process.of(said.place, said.pid, said.process_started)
+            if process is not None and process.place == self.me.place:
+                self._watched[said.id] = Watched(process), said
+
+    def _see_who_is_gone(self) -> bool:
+        gone = [id for id, (watched, _) in self._watched.items() if watched.is_gone()]
+        for id in gone:
+            if self.registry.prove(self._watched[id][1], GONE):
+                self.on_death()
+            self._gone.add(id)
+            self._forget({id})
+        return bool(gone)
+
+    def _forget(self, ids: set[str]) -> None:
+        for id in ids:
+            self._watched.pop(id)[0].close()
+
+    def _before_me(self) -> list[str]:
+        return self._ring()[-NEIGHBOURS:]
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        for watched, _ in self._watched.values():
+            if watched.fd is not None:
+                poll.register(watched.fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(seconds * 1000)]
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)

@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Keeps the heartbeat's own process (`attendant`) at work, from the worker's side."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import redis
+from dramatiq.logging import get_logger
+
+from ..config.settings import Settings
+from ..store.connection import Address
+from .pidfd import Process
+from .sidecar_main import BYE, READY, Task
+
+__all__ = ["HeartbeatProcess"]
+
+#: How long to wait before a process that has ended is started again, seconds; doubles, up to the second.
+RESTART, LONGEST_RESTART = 1.0, 60.0
+
+#: How long it may take to end, seconds.
+END = 3.0
+
+#: What it needs of our environment, which may hold anybody's credentials: how to start, to resolve names, to trust.
+ENVIRONMENT = (
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TZ", "RES_OPTIONS"),
+    *("LOCALDOMAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),
+)
+
+#: The program.  The package's own ``__init__`` is not executed: it would import Dramatiq.
+PROGRAM = """
+import importlib.util, pickle, sys
+path, init = pickle.load(sys.stdin.buffer)
+sys.path += [folder for folder in path if folder not in sys.path]
+spec = importlib.util.spec_from_file_location("dramatiq_inflight", init)
+sys.modules["dramatiq_inflight"] = importlib.util.module_from_spec(spec)
+from dramatiq_inflight.liveness.sidecar_main import main
+main()
+"""
+
+
+class HeartbeatProcess(threading.Thread):
+    """Starts it, and starts it again should it end before the worker does."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(name="dramatiq_inflight-heartbeat-process", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self.task = task
+        self._mutex = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._pause = RESTART
+
+    @classmethod
+    def of(
+        cls, client: redis.Redis, settings: Settings, incarnation: str, process: Process | None
+    ) -> HeartbeatProcess | None:
+        """That of an incarnation; ``None``: it is not possible here, which is said.
+
+        Parameters:
+          client: Whose Redis it is to beat in.
+          process: The worker's own, where that can be told from others.
+        """
+        address = Address.of(client)
+        try:
+            if address is None:
+                raise TypeError(f"a {type(client).__name__} cannot be made anew there")
+            if getattr(sys, "frozen", False) or not sys.executable:
+                raise OSError("there is no Python to start")
+            if not hasattr(select, "poll"):
+                raise OSError("this system cannot wait for a process and a pipe at once")
+            pickled = address.pickled()
+        except Exception as error:
+            get_logger(__name__, cls).error(
+                "heartbeat='process' is not possible here (%s: %s): no other process could be started, and connect to "
+                "Redis like this client. A thread sends the heartbeat. If it is the client, give the address by "
+                "redis_url (PROCESSING_REDIS_URL).",
+                *(type(error).__name__, error),
+            )
+            return None
+        task = Task(
+            address=pickled,
+            namespace=settings.namespace,
+            incarnation=incarnation,
+            process=process,
+            parent=os.getpid(),
+            interval=settings.beat_interval,
+            ttl=settings.heartbeat_ttl,
+            connection_timeout=settings.connection_timeout,
+            health_file=settings.health_file,
+        )
+        return cls(task)
+
+    def run(self) -> None:
+        """Keep it at work until `stop` is called; survive everything."""
+        while not self._stopping.is_set():
+            try:
+                self._attend()
+            except Exception:
+                self.logger.exception("The heartbeat's process cannot be started; the heartbeat thread goes on.")
+            if self._stopping.wait(self._pause):
+                return
+            self._pause = min(2 * self._pause, LONGEST_RESTART)
+
+    def stop(self) -> None:
+        """End it, so that no beat comes any more; returns when it has ended."""
+        self._stopping.set()
+        with self._mutex:
+            process = self._process
+        if process is not None and process.stdin is not None:
+            try:
+                process.stdin.write(BYE)
+                process.stdin.close()
+            except (OSError, ValueError):
+                pass  # it has ended, or was told before
+            try:
+                process.wait(END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def _attend(self) -> None:
+        with self._mutex:
+            if self._stopping.is_set():
+                return
+            self._process = process = _start(self.task)
+        assert process.stdout is not None
+        if READY in process.stdout:  # up to that line; whatever else a site's own start-up may say
+            self._pause = RESTART
+        process.stdout.read()  # until it ends
+        code = process.wait()
+        if not self._stopping.is_set():
+            self.logger.warning(
+                "The heartbeat's process has ended (%s). It is started again; until then the thread goes on alone.",
+                f"signal {-code}" if code < 0 else f"exit code {code}",
+            )
+
+
+def _start(task: Task) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        # Isolated: our path comes with the task, and behind its own, lest a module of the application hides another.
+        # The last arguments are for whoever looks at the list of processes.
+        [sys.executable, "-I", "-c", PROGRAM, "dramatiq_inflight heartbeat of", str(task.parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        start_new_session=True,  # a signal to the worker's group is not for it
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(pickle.dumps((sys.path, str(Path(__file__).with_name("__init__.py")))) + pickle.dumps(task))
+        process.stdin.flush()
+    except OSError:
+        pass  # it has ended already: that is seen next
+    return process

@@ -1,0 +1,111 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What follows from a message: its retry, the next stage of its pipeline, the callback of its group.
+
+Dramatiq enqueues it when the actor has ended.  If the broker is away then, Dramatiq logs that and acknowledges the
+message, and what was to follow never runs.  So what could not be enqueued is enqueued here before the acknowledgement,
+whatever that takes; should the worker die meanwhile, the message is still its, and is recovered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq import Broker
+from dramatiq.common import q_name
+from dramatiq.errors import ActorNotFound, QueueNotFound
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Interrupt, MiddlewareError
+from dramatiq.results import Results
+
+from ..brokers.errors import is_passing
+from .in_flight import Entry, own_enqueue
+
+__all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
+
+#: What Dramatiq's middleware does after a success, by the message's options.
+OPTIONS = ("pipe_target", "group_completion_uuid", "group_completion_callbacks", "on_success", "on_failure")
+
+#: What is wrong with the message itself, or with the application: to try again is no use.
+PERMANENT = (TypeError, ValueError, ActorNotFound, QueueNotFound)
+
+#: How often an enqueue is tried that fails for another reason than that the broker is away.
+TRIES = 5
+
+#: Between two tries, seconds.
+PAUSE = 1.0
+
+logger = get_logger(__name__)
+
+
+def has_more_to_do(broker: Broker, message: Any) -> bool:
+    """Whether a success of this message is to have consequences beyond those of the actor itself."""
+    options = {**broker.actors[message.actor_name].options, **message.options}
+    results = any(isinstance(m, Results) and m.store_results for m in broker.middleware)
+    return any(options.get(option) for option in OPTIONS) or bool(options.get("store_results", results))
+
+
+def remove_continuations(message: Any) -> None:
+    """Nothing follows from this run: another worker has its message."""
+    for option in OPTIONS:
+        message.options.pop(option, None)
+
+
+def begin_enqueue(entry: Entry, message: Any, delay: int | None) -> None:
+    """Something that follows from a message is about to be enqueued."""
+    id = str(message.message_id)
+    entry.retry_begun = entry.retry_begun or id == entry.copy.message_id
+    entry.to_follow = {**(entry.to_follow or {}), id: (message, delay)}
+
+
+def end_enqueue(entry: Entry, message: Any) -> None:
+    """It was."""
+    if entry.to_follow:
+        entry.to_follow.pop(str(message.message_id), None)
+
+
+def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], bool]) -> None:
+    """Enqueue what Dramatiq could not.  Does not return until it is with the broker, or cannot be for good.
+
+    Parameters:
+      is_lost: Whether another worker has the message by now, which then answers for what follows.
+    """
+    for message, delay in list((entry.to_follow or {}).values()):
+        failures, said = 0, False
+        while failures < TRIES:
+            try:
+                if is_lost():
+                    entry.cut_short = True
+                    return
+                # Of a delayed message Dramatiq's hooks see the copy that goes to the delay queue.
+                copy = message.copy(queue_name=q_name(message.queue_name))
+                with own_enqueue():
+                    broker.enqueue(copy, delay=delay)
+                break
+            except Interrupt:
+                if str(message.message_id) not in (entry.to_follow or {}):
+                    break  # it came when the broker had the message
+                continue  # there is no actor to interrupt any more
+            except MiddlewareError:
+                break  # somebody does not want it to be enqueued
+            except Exception as error:
+                failures = TRIES if isinstance(error, PERMANENT) else failures + (not is_passing(error))
+                if not said or failures == TRIES:
+                    said = True
+                    logger.warning(
+                        "Message %s, which follows from message %s, could not be enqueued (%s: %s); %s.",
+                        *(message.message_id, entry.copy.message_id, type(error).__name__, error),
+                        "giving up" if failures == TRIES else "it will be tried again",
+                    )
+            if failures < TRIES:
+                _pause()
+    entry.to_follow = None
+
+
+def _pause() -> None:
+    try:
+        time.sleep(PAUSE)
+    except Interrupt:
+        pass

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What is enqueued: marks keep copies apart, and nothing is enqueued by a run that has lost its message."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import Any
+
+from dramatiq import Broker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.worker import ConsumerThread
+
+from ..config.policies import Policies
+from ..delivery import OPTION, Mark, mark_of
+from ..errors import MessageSkipped
+from ..worker import Runtime
+from .continuations import begin_enqueue, end_enqueue
+from .in_flight import Entry, entry_here, is_own_enqueue
+
+__all__ = ["Enqueues"]
+
+#: The option of a delayed copy, in memory alone, that says by which queue and id the broker knows it: the copy that is
+#: moved to its queue has another id.
+DELIVERY = f"{OPTION}_delivery"
+
+
+class Enqueues:
+    """Marks what is enqueued, in workers and elsewhere."""
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        #: Of the worker, if this process is one.
+        self.runtime: Runtime | None = None
+        self._marks_early = False
+
+    def attach(self, broker: Broker) -> None:
+        """Where a broker gives no ids, give each enqueue one before it begins.
+
+        Not in ``before_enqueue``: RabbitmqBroker calls that again with each attempt, and other people's brokers may
+        have encoded the message by then.
+        """
+        if isinstance(broker, (RedisBroker, StubBroker)) or self._marks_early:
+            return
+        self._marks_early = True
+        enqueue = broker.enqueue
+
+        def marking(message: Any, *, delay: int | None = None) -> Any:
+            if not is_own_enqueue():
+                message = message.copy()  # two threads may enqueue one message object
+                self._mark(broker, message)
+                entry = entry_here(broker)
+                if entry is not None and entry.has_ended:
+                    begin_enqueue(entry, message, delay)  # RabbitmqBroker may fail before its hook
+            return enqueue(message, delay=delay)
+
+        broker.enqueue = marking  # type: ignore[method-assign]
+
+    def delay(self, message: Any) -> None:
+        """Remember under which id the broker knows a copy that waits in our memory for its time."""
+        if self.runtime is not None and self.runtime.broker_queues is not None:
+            message.options[DELIVERY] = message.queue_name, message.options.get("redis_message_id", "")
+
+    def begin(self, broker: Broker, message: Any, delay: int | None) -> None:
+        """Mark what is enqueued, unless that is done already.
+
+        Raises:
+          MessageSkipped: See `_mark`.
+        """
+        if not self._marks_early:
+            self._mark(broker, message)
+        entry = entry_here(broker)
+        if entry is not None and entry.has_ended:
+            begin_enqueue(entry, message, delay)
+
+    def end(self, broker: Broker, message: Any) -> None:
+        """Note that a run has enqueued its own message again: itself, or as a retry."""
+        entry = entry_here(broker)
+        if entry is None:
+            return
+        end_enqueue(entry, message)
+        if str(message.message_id) == entry.copy.message_id:
+            entry.enqueued_again = True
+            entry.retried = entry.has_ended
+
+    def _mark(self, broker: Broker, message: Any) -> None:
+        """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
+
+        What a run enqueues of its own message after it has lost it is void: it does not run.  What comes after such a
+        run enqueues nothing (Dramatiq logs that as a failure).  A delayed copy that was given to others is not moved to
+        its queue.
+
+        Raises:
+          MessageSkipped: That is so; Dramatiq then drops what the consumer has in memory, and fetches anew.
+        """
+        if is_own_enqueue():
+            return
+        if isinstance(threading.current_thread(), ConsumerThread):
+            delivery = message.options.pop(DELIVERY, None)
+            if delivery is not None and self.runtime is not None and self.runtime.is_elsewhere(*delivery):
+                raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
+            return
+        entry = entry_here(broker)
+        self._give_origin(broker, message, entry)
+        if entry is None or not (entry.lost or entry.handed_back):
+            return
+        if entry.handed_back:
+            raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} yet: it is enqueued again")
+        if entry.has_ended:
+            raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
+        if str(message.message_id) == entry.copy.message_id:
+            message.options[OPTION] = {"void": True}
+
+    def _give_origin(self, broker: Broker, message: Any, entry: Entry | None) -> None:
+        """What is enqueued anew has a mark of its own, with an id where the broker gives none."""
+        mark = mark_of(message)
+        kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
+        if "home" in mark:
+            kept["home"] = mark["home"]
+        fence = entry.started_ms if entry is not None and entry.copy.message_id == str(message.message_id) else 0
+        if fence := max(fence, mark.get("fence", 0)):
+            kept["fence"] = fence  # the record of one that has failed may be gone when its retry starts
+        has_ids = isinstance(broker, (RedisBroker, StubBroker))
+        tracked = self._policies.settings.enabled and self._policies.tracks(broker, message)
+        if not has_ids and (tracked or mark):  # what had a mark is known to the records, whoever sends it again
+            kept["origin"] = secrets.token_hex(8)
+        if kept:
+            message.options[OPTION] = kept
+        elif mark:
+            del message.options[OPTION]

@@ -1,0 +1,277 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The end of a message: what follows from it is with the broker before its record is settled, and settled before it is
+forgotten.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import redis
+from dramatiq.common import q_name
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Shutdown
+
+from ..config.policies import Policies
+from ..delivery import OPTION, Copy, mark_of_copy
+from ..errors import HandBack, TryAgain
+from ..worker import Runtime
+from .checkpoints import expect_nothing
+from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
+from .in_flight import Entry, Phase, current_entry
+from .interrupt import uninterrupted
+from .refuse import patiently
+from .results import store_at_home
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """Ends the messages of one worker."""
+
+    def __init__(self, runtime: Runtime, policies: Policies) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.runtime = runtime
+        self._policies = policies
+
+    def processed(self, message: Any, result: Any, exception: BaseException | None) -> None:
+        """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
+        entry = self.runtime.table.get(message)
+        if entry is not None and (entry.phase is Phase.RUNNING or entry.has_ended):
+            uninterrupted(lambda: self._processed(message, entry, result, exception))
+
+    def _processed(self, message: Any, entry: Entry, result: Any, exception: BaseException | None) -> None:
+        self._end(entry, succeeded=exception is None)
+        if self._is_lost(entry, exception is not None or has_more_to_do(self.runtime.broker, message)):
+            entry.cut_short = has_more_to_do(self.runtime.broker, message)
+            _let_nothing_follow(message)  # its new owner answers for it
+        elif _is_to_go_on(entry, exception):
+            self._hand_back(message, entry, max((again.delay for again in _leaves(exception, TryAgain)), default=None))
+        elif exception is None:
+            store_at_home(self.runtime.broker, message, "after_process_message", result=result)
+
+    def skipped(self, message: Any) -> None:
+        """Another middleware has skipped the message after we had recorded its start."""
+        entry = self.runtime.table.get(message)
+        if entry is not None and entry.phase is Phase.RUNNING:
+            uninterrupted(lambda: self._end(entry, succeeded=not message.failed))
+            store_at_home(self.runtime.broker, message, "after_skip_message")
+
+    def before_ack(self, message: Any) -> None:
+        """A success is settled now: everything that follows from it has been enqueued.
+
+        Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
+        Elsewhere it is remembered until the ack was sent.  A failure of which nothing comes next is handed over.
+        """
+        uninterrupted(lambda: self._before_ack(message))
+
+    def _before_ack(self, message: Any) -> None:
+        entry = self.runtime.table.get(message)
+        if entry is not None:
+            if entry.phase in (Phase.RUNNING, Phase.ENDING):
+                # An interrupt has hit Dramatiq's own code behind the actor, or one of the hooks: it has failed, and
+                # nothing comes next.
+                self._end(entry, succeeded=False)
+                entry.retry_begun = not self._is_lost(entry)
+                entry.follow()
+            if entry.handed_back:
+                try:
+                    self.runtime.ledger.hand_back(entry)
+                except redis.RedisError:
+                    pass  # its copy waits until its release is told
+            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_taken(entry))
+            if entry.handed_back and not entry.retried:
+                entry.told = False  # the copy that it was let go for is refused
+            entry.acking_since = time.monotonic()
+        if entry is None:
+            self._settle_unseen(message, "completed")
+        elif self._is_stranded(entry):
+            # Before the ack: killed in between, it would be taken for one of which the broker holds what comes next.
+            self._strand(message, entry)
+        elif entry.to_finish and not self.runtime.finishes_with_ack:
+            entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
+            self._finish(entry)
+
+    def after_ack(self, message: Any) -> None:
+        """A failure is settled now: the broker holds the retry.  So is a success that the ack has not taken along."""
+        uninterrupted(lambda: self._after_ack(message))
+
+    def _after_ack(self, message: Any) -> None:
+        entry = self.runtime.table.get(message)
+        if entry is not None and entry.told and entry.succeeded and not self.runtime.finishes_with_ack:
+            self.runtime.deliveries.acked(message, entry.run, entry.policy.remember_completed)
+        try:
+            if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
+                entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
+                self._let_go(entry)
+            elif entry is not None and entry.to_finish and self.runtime.finishes_with_ack:
+                self._finish(entry)  # its consumer does not call `do_ack`; whether it has acknowledged, the broker says
+        finally:
+            self._forget(message, entry)
+
+    def before_nack(self, message: Any) -> None:
+        """What follows from a failure is enqueued first."""
+        entry = self.runtime.table.get(message)
+        if entry is not None:
+            uninterrupted(lambda: enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry)))
+
+    def after_nack(self, message: Any) -> None:
+        """The broker has dead-lettered the copy."""
+        uninterrupted(lambda: self._after_nack(message))
+
+    def _after_nack(self, message: Any) -> None:
+        entry = self.runtime.table.get(message)
+        if entry is None:
+            self._settle_unseen(message, "dead_lettered")
+        elif entry.phase is Phase.POISONED:
+            self._settle(entry.copy, "dead_lettered")
+        elif entry.has_ended:
+            entry.follow()
+            entry.succeeded, entry.dead_lettered = False, self._is_dead_lettered(message, entry)
+            entry.taken_back = not entry.dead_lettered
+            self._let_go(entry)
+        self._forget(message, entry)
+        store_at_home(self.runtime.broker, message, "after_nack")
+
+    def _end(self, entry: Entry, *, succeeded: bool) -> None:
+        """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
+        if entry.succeeded and not succeeded:
+            entry.to_follow = None  # from the success: what was not enqueued of it follows from its retry
+        entry.end(succeeded=succeeded)
+        expect_nothing(entry)
+        with entry.mutex:
+            pass
+
+    def _hand_back(self, message: Any, entry: Entry, delay: int | None) -> None:
+        """The message has stopped, and is enqueued again before it is acknowledged: its worker shuts down, or its
+        database asks for it.
+
+        Parameters:
+          delay: How long it waits, milliseconds.
+        """
+        # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
+        mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
+        copy = message.copy(options={OPTION: mark})
+        entry.to_follow, entry.handed_back = {entry.copy.message_id: (copy, delay)}, True
+        entry.retry_begun = True  # should that not be possible, recovery does it
+        _let_nothing_follow(message)  # it has not failed, and has not succeeded either
+        self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
+
+    def _is_lost(self, entry: Entry, something_follows: bool = False) -> bool:
+        """Whether another worker has the message, as far as Redis can be asked."""
+        if self.runtime.lease.in_doubt(entry.epoch, something_follows=something_follows):
+            try:
+                self.runtime.ledger.look_up(entry)
+            except redis.RedisError:
+                pass  # the heartbeat learns it when Redis is back
+        return entry.lost
+
+    def _is_taken(self, entry: Entry) -> bool:
+        """The same, and what is handed back is no older than the record, should that have been taken back by asking."""
+        lost = self._is_lost(entry)
+        if entry.handed_back and entry.to_follow:
+            copy, _ = entry.to_follow[entry.copy.message_id]
+            copy.options[OPTION]["generation"] = _generation(entry)
+        return lost
+
+    def _is_stranded(self, entry: Entry) -> bool:
+        """Whether a failure is about to be acknowledged, and nothing comes next."""
+        if entry.phase is not Phase.ENDED or entry.succeeded or entry.lost or entry.told or entry.retried:
+            return False
+        return entry.retry_begun  # else nobody wanted one: an acknowledged failure is over
+
+    def _strand(self, message: Any, entry: Entry) -> None:
+        entry.stranded = True
+        try:
+            if not entry.handed_back:  # nothing was to follow from that
+                entry.payload = message.encode()
+        except Exception:
+            self.logger.exception(
+                "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
+            )
+        # However long that takes: acknowledged before Redis knows of it, it would be lost with this process.
+        patiently(
+            f"Redis could not be told that message {message.message_id} has failed",
+            lambda: self.runtime.ledger.let_go(entry),
+        )
+
+    def _is_dead_lettered(self, message: Any, entry: Entry) -> bool:
+        """Whether the nack has moved the copy: it moves nothing that the broker had taken back before."""
+        queues = self.runtime.recovery.asks
+        if queues is None:
+            return not self.runtime.deliveries.is_lost(message)
+        try:
+            return queues.has_dead_letter(entry.copy.queue, entry.copy.broker_copy_id)
+        except redis.RedisError:
+            return False  # if it was moved, there is no other to run
+
+    def _finish(self, entry: Entry) -> None:
+        try:
+            self.runtime.ledger.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
+        except redis.RedisError:
+            pass  # _forget leaves it to the heartbeat
+
+    def _let_go(self, entry: Entry) -> None:
+        try:
+            self.runtime.ledger.let_go(entry)
+        except redis.RedisError:
+            pass  # _forget leaves it to the heartbeat
+
+    def _forget(self, message: Any, entry: Entry | None) -> None:
+        """The broker is done with this copy, and so is this thread."""
+        if entry is not None and entry.phase is Phase.ENDED and not entry.lost and self.runtime.ledger.owes(entry):
+            entry.phase = Phase.UNTOLD
+        # Its record must not say that it is alone when others come in.
+        self.runtime.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
+        current_entry.set(None)
+        self.runtime.table.forget(message)  # last: an interrupt repeats all this with the same entry
+
+    def _settle_unseen(self, message: Any, state: str) -> None:
+        """The broker is rid of a copy that never came to us: it was too old, or has no actor here."""
+        if message.queue_name != q_name(message.queue_name):
+            return  # moved from a delay queue to its queue
+        if self._policies.tracks(self.runtime.broker, message) or message.actor_name not in self.runtime.broker.actors:
+            self._settle(Copy.of(message), state)
+
+    def _settle(self, copy: Copy, state: str) -> None:
+        try:
+            self.runtime.registry.settle(copy, state, self.runtime.broker_keys(copy.queue))
+        except redis.RedisError:
+            pass  # the record keeps its deadline, and recovery asks the broker then
+
+
+def _generation(entry: Entry) -> int:
+    """Of a copy that its own run enqueues: what is older than the record would be stale."""
+    return max(entry.generation, entry.copy.generation)
+
+
+def _let_nothing_follow(message: Any) -> None:
+    """Neither what comes after a success, nor a retry or a dead letter."""
+    remove_continuations(message)
+    message.options["store_results"] = False
+    message.options["throws"] = BaseException
+    message.failed, message.fail = False, lambda: None
+
+
+def _is_to_go_on(entry: Entry, exception: BaseException | None) -> bool:
+    """Whether a run has stopped for a reason that is no failure, and is to be enqueued again for that."""
+    if _leaves(exception, HandBack, TryAgain):
+        return True
+    return entry.policy.hand_back is not None and bool(_leaves(exception, Shutdown))
+
+
+def _leaves(exception: BaseException | None, *kinds: type[Any]) -> list[Any]:
+    """The errors of these kinds that an exception stands for; none if it stands for another one, too.
+
+    It is one itself, or was raised from one, as Dramatiq does if an async actor takes more than a second to clean up,
+    or is a group of such, as of ``asyncio.TaskGroup``.
+    """
+    if exception is None or isinstance(exception, kinds):
+        return [] if exception is None else [exception]
+    inside = getattr(exception, "exceptions", None)
+    if isinstance(inside, tuple):
+        found = [_leaves(one, *kinds) for one in inside]
+        return [leaf for leaves in found for leaf in leaves] if all(found) else []
+    return [exception.__cause__] if isinstance(exception.__cause__, kinds) else []

@@ -1,0 +1,351 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Keeps the records in step with what this process runs: what ends is told, what differs is mended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import redis
+from dramatiq.logging import get_logger
+
+from ..delivery import Copy
+from ..errors import MessageLost
+from ..liveness.lease import Lease
+from ..store.registry import Registry
+from ..store.replies import Finished, Mended
+from ..store.scripts import NotSent
+from ..store.transport import Call
+from .in_flight import Entry, Phase, Table
+
+__all__ = ["Ledger"]
+
+#: How long Dramatiq may take to acknowledge a message that has ended, before that is done for it, seconds.  It tries
+#: every five seconds as long as its broker is away.
+ACK_PATIENCE = 60.0
+
+#: After how long what has succeeded is settled though it is not acknowledged yet, seconds: no ack takes so long.
+ACK_PAUSE = 2.0
+
+
+class Ledger:
+    """What Redis knows of the messages in this process.
+
+    Parameters:
+      interval: The pause between two heartbeats, seconds.
+      on_hand_over: Called when there is a message for recovery to enqueue.
+      acknowledge: Acknowledges what Dramatiq gave up to acknowledge.
+      on_drop: Called with what was dropped from the table then.
+      unacked: Whether what is finished before its ack is to be remembered until that.
+      payload_of: The encoded message.
+      broker_keys: The broker's ack set of this worker for a queue, and the queue's messages, if on this Redis.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        table: Table,
+        lease: Lease,
+        *,
+        interval: float,
+        on_hand_over: Callable[[], None],
+        acknowledge: Callable[[Entry], None],
+        on_drop: Callable[[Entry], None],
+        unacked: bool,
+        payload_of: Callable[[Entry], bytes],
+        broker_keys: Callable[[str], tuple[str, ...]],
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.registry = registry
+        self.table = table
+        self.lease = lease
+        self.interval = interval
+        self.on_hand_over = on_hand_over
+        self.acknowledge = acknowledge
+        self.on_drop = on_drop
+        self.unacked = unacked
+        self.payload_of = payload_of
+        self.broker_keys = broker_keys
+        self._strangers: dict[str, tuple[int, str]] = {}  # by run and origin
+
+    def beaten(self) -> None:
+        """This incarnation has beaten: tell Redis what it could not be told, and mend what differs.
+
+        The number of messages that Redis says we run is compared with our own; only a difference is looked into.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        self._tell_the_untold()
+        self.settle_what_was_never_acknowledged(max(self.interval, ACK_PATIENCE))
+        self._compare()
+
+    def accompany(self, entry: Entry) -> bool:
+        """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
+        try:
+            with entry.mutex:
+                if not entry.run:
+                    self._mend(entry)
+                self.registry.accompany(entry.copy.message_id, entry.run, entry.copy.origin)
+                entry.alone = False
+        except redis.RedisError:
+            return False
+        return True
+
+    def finish(
+        self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None, *, unacked: bool = False
+    ) -> None:
+        """Tell Redis that a message is complete; `then`: and acknowledge it, in one write.
+
+        Parameters:
+          unacked: It is still to be acknowledged, and is to be remembered until then.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            # What was lost before its start was recorded has no number to tell its record from another run's.
+            entry.told = entry.told or (entry.lost and not entry.run)
+            if entry.told:
+                if then is not None:
+                    self.registry.run(then)
+                return
+            outcome = self._finish(entry, broker_keys, then, unacked=unacked)
+            if outcome is Finished.FENCED and self._finds_run(entry):
+                outcome = self._finish(entry, broker_keys, None, unacked=unacked)
+            entry.told = True
+        if outcome is Finished.LATE:
+            self.logger.warning(
+                "Message %s was completed here after it had been taken over. Its copy will not run.",
+                entry.copy.message_id,
+            )
+        elif outcome is Finished.FENCED:
+            self.logger.warning(
+                "Message %s was completed here, but another worker owns it: nothing was changed.", entry.copy.message_id
+            )
+
+    def _finish(self, entry: Entry, broker_keys: tuple[str, ...], then: Call | None, *, unacked: bool) -> Finished:
+        return self.registry.finish(
+            entry.copy,
+            entry.run,
+            started_ms=entry.started_ms,
+            again=entry.enqueued_again or entry.cut_short,
+            contended=entry.contended,
+            unacked=unacked,
+            remember=entry.policy.remember_completed,
+            broker_keys=broker_keys,
+            then=then,
+        )
+
+    def let_go(self, entry: Entry) -> None:
+        """Tell Redis that a message has failed; if it is stranded, that recovery has to enqueue what comes next.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            if entry.lost:
+                return
+            outcome = self._let_go(entry)
+            found = outcome is Finished.FENCED and self._finds_run(entry)
+            # What is stranded has no other copy: its record is written where Redis has lost it, or has let it go.
+            if found or (entry.stranded and self._is_written(entry, outcome)):
+                outcome = self._let_go(entry)
+            entry.told = True
+        if outcome is Finished.HANDED_OVER:
+            self.logger.warning(
+                "Message %s ended here, and its next copy could not be enqueued; recovery enqueues it.",
+                entry.copy.message_id,
+            )
+            self.on_hand_over()
+
+    def _let_go(self, entry: Entry) -> Finished:
+        copy = entry.copy
+        if entry.stranded:
+            return self.registry.hand_over(copy.message_id, entry.run, entry.payload, origin=copy.origin)
+        return self.registry.release(
+            copy.message_id,
+            entry.run,
+            contended=entry.contended or entry.may_run_again,
+            consumed=not entry.may_run_again,
+            dead_lettered=entry.dead_lettered,
+            copy=copy,
+        )
+
+    def _finds_run(self, entry: Entry) -> bool:
+        """Look up the number of a run whose start was not answered: only the number says what is its own."""
+        if entry.run or entry.lost:
+            return False
+        if entry.has_run:
+            self._mend(entry)
+            return bool(entry.run) and not entry.lost
+        # Its actor was never begun: to write its record anew would end the copy that waits, unrun.
+        head = self.registry.peek([entry.copy.message_id])[0]
+        if head and (head.state, head.owner, head.origin) == ("running", self.registry.me, entry.copy.origin):
+            entry.run = head.run
+        return entry.run > 0
+
+    def _is_written(self, entry: Entry, outcome: Finished) -> bool:
+        missing = outcome is Finished.GONE or (outcome is Finished.FENCED and entry.handed_back)
+        if missing:
+            self._mend(entry)
+        return missing and bool(entry.run) and not entry.lost
+
+    def hand_back(self, entry: Entry) -> None:
+        """Tell Redis that a message has stopped, and is about to be enqueued again: whichever copy starts, may.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            if entry.lost or entry.told:
+                return
+            copy = entry.copy
+            outcome = self.registry.hand_over(copy.message_id, entry.run, b"", later=True, origin=copy.origin)
+            entry.told = outcome is Finished.HANDED_OVER
+            if outcome is Finished.FENCED:
+                self._mend(entry)  # ours all the same, if only the answer was lost that it had let go
+
+    def look_up(self, entry: Entry) -> None:
+        """See whether a message that runs here is still ours, and write its record where it is missing.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        with entry.mutex:
+            # What is lost stays lost: its run ends without a word, and whose record it was by then would be no one's.
+            if not (entry.told or entry.lost):
+                self._mend(entry)
+
+    def _mend(self, entry: Entry) -> None:
+        epoch = self.lease.epoch
+        try:
+            mended, run, generation, crashes, drains = self.registry.mend(
+                entry.copy,
+                lambda: self.payload_of(entry),
+                run=entry.run,
+                limit=entry.policy.limit,
+                started_ms=entry.started_ms,
+                crashes=entry.crashes,
+                drains=entry.drains,
+                alone=entry.alone,
+                tailored=entry.policy.tailored,
+                acked=entry.acking_since > 0 or entry.phase is Phase.UNTOLD,
+                broker_keys=self.broker_keys(entry.copy.queue),
+            )
+        except NotSent:
+            raise
+        except redis.RedisError:
+            entry.contended = True  # it may have been written: its end is told, and remembered
+            raise
+        except Exception:
+            self.logger.exception("Message %s cannot be encoded any more: it is not looked up.", entry.copy.message_id)
+            return
+        if mended is Mended.AGAIN:
+            return  # it stays in doubt
+        if mended is Mended.LOST:
+            if not entry.lost:
+                self.lose(entry)
+        elif mended is not Mended.LATER:
+            if mended is not Mended.KEPT:
+                self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
+            entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
+            entry.written = True
+        entry.epoch = epoch
+
+    def owes(self, entry: Entry) -> bool:
+        """Whether Redis is still to be told how a message ended.
+
+        Not what it never heard of, and of which it has nothing to remember: what runs while Redis is away would fill
+        the memory of the process.
+        """
+        to_tell = entry.written or entry.contended or entry.stranded or entry.policy.remember_completed > 0
+        return to_tell and not entry.told
+
+    def lose(self, entry: Entry) -> None:
+        """Another worker has the message, or is to have it."""
+        entry.lost = True
+        interrupted = (
+            entry.policy.interrupt_on_loss and entry.strand is not None and entry.strand.interrupt(MessageLost)
+        )
+        self.logger.warning(
+            "Message %s was taken over while this worker was silent, or by force. It %s here, and changes nothing.",
+            *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),
+        )
+
+    def _tell_the_untold(self) -> None:
+        for entry in self.table.entries():
+            late = entry.to_finish and 0 < entry.acking_since < time.monotonic() - max(self.interval, ACK_PAUSE)
+            if entry.phase is not Phase.UNTOLD and not late:
+                continue
+            entry.contended = True  # the broker may have given the message to others while Redis could not be told
+            if late:
+                self.finish(entry, unacked=self.unacked)  # Dramatiq still tries to acknowledge it
+                continue
+            goes_on = entry.enqueued_again or not entry.succeeded
+            if entry.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry.epoch):
+                self.look_up(entry)  # if it was let go, and nobody has started it: no copy is to run beside its retry
+            if entry.succeeded:
+                self.finish(entry)
+            else:
+                self.let_go(entry)
+            self.table.drop(entry)
+
+    def settle_what_was_never_acknowledged(self, age: float) -> None:
+        """Messages that Dramatiq began to acknowledge so many seconds ago, and gave up: see that it comes about.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        for entry in self.table.entries():
+            if not entry.acking_since or time.monotonic() - entry.acking_since < age:
+                continue  # whatever follows from it may still be under way
+            if entry.phase is not Phase.ENDED:
+                continue
+            if not entry.succeeded and not entry.enqueued_again:
+                continue  # our record is all there is of it
+            if entry.to_finish:
+                self.finish(entry, unacked=self.unacked)
+            elif not entry.told:
+                self.let_go(entry)
+            self.acknowledge(entry)
+            self.table.drop(entry)
+            self.on_drop(entry)
+
+    def _compare(self) -> None:
+        before = [entry for entry in self.table.entries() if not entry.lost]
+        running = [entry for entry in before if entry.phase is Phase.RUNNING]
+        for entry in running:
+            if not entry.written or self.lease.in_doubt(entry.epoch):
+                self.look_up(entry)
+        self._see_deliveries(running)
+        if self.registry.count_running() == len(before) and not self._strangers:
+            return
+        there = self.registry.running_here()
+        for entry in running:
+            if entry.copy.message_id not in there and entry.phase is Phase.RUNNING:
+                self.look_up(entry)
+        # What Redis believes to run here and is not in the table may just be starting or ending: only what was a
+        # stranger one beat ago as well is let go.
+        strangers = there - {entry.copy.message_id for entry in before + self.table.entries()}
+        runs = self.registry.runs_of(strangers) if strangers else {}
+        for message_id, (run, origin) in runs.items():
+            if self._strangers.get(message_id) == (run, origin):
+                self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
+                copy = Copy(message_id, 0, origin, "", False, "", "")
+                self.registry.release(message_id, run, contended=True, consumed=False, copy=copy)
+        self._strangers = runs
+
+    def _see_deliveries(self, running: list[Entry]) -> None:
+        """Where the broker does not hold a copy any more that runs here, the record is all that is left."""
+        delivered = [
+            (entry, (keys, entry.copy.broker_copy_id))
+            for entry in running
+            if entry.copy.broker_copy_id and (keys := self.broker_keys(entry.copy.queue))
+        ]
+        if not delivered:
+            return
+        for (entry, _), held in zip(delivered, self.registry.delivered([where for _, where in delivered]), strict=True):
+            if not held and entry.phase is Phase.RUNNING:
+                self.look_up(entry)

@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Messages that run, and do not move: neither a checkpoint nor an end for longer than ``stall_timeout``."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import redis
+from dramatiq.logging import get_logger
+
+from ..store.registry import Registry
+from ..threads.bell import Bell
+from .in_flight import Entry, Phase, Table
+
+__all__ = ["Stalls"]
+
+#: How often to look, at the most and at the least, seconds.
+SHORTEST, LONGEST = 0.05, 5.0
+
+
+class Stalls(threading.Thread):
+    """Reports messages with a ``stall_timeout`` that do not move."""
+
+    def __init__(self, registry: Registry, table: Table) -> None:
+        super().__init__(name="dramatiq_inflight-stalls", daemon=True)
+        self.logger = get_logger(__name__, type(self))
+        self._registry = registry
+        self._table = table
+        self._ended = False
+        self._wake = Bell()
+        self._told: dict[int, float] = {}
+
+    def watch(self) -> None:
+        """A message has started that is not to stall."""
+        self._wake.ring()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended = True
+        self._wake.ring()
+
+    def run(self) -> None:
+        """Look until `stop` is called; survive everything."""
+        while not self._ended:
+            self._wake.clear()
+            if self._ended:
+                return
+            try:
+                pause = self._look()
+            except redis.RedisError:
+                pause = 1.0  # said once, by Connectivity
+            except Exception:
+                self.logger.exception("Stalled messages could not be looked for; it will be tried again.")
+                pause = LONGEST
+            self._wake.wait(pause)
+
+    def _look(self) -> float | None:
+        """Report what has stalled.  Returns how long to pause, seconds; ``None``: until a message starts."""
+        due: list[float] = []
+        entries = [entry for entry in self._table.entries() if entry.policy.stall_timeout is not None]
+        self._told = {id(entry): self._told[id(entry)] for entry in entries if id(entry) in self._told}
+        for entry in entries:
+            timeout = entry.policy.stall_timeout or 0.0
+            if entry.phase is not Phase.RUNNING or entry.lost:
+                continue
+            still = time.monotonic() - entry.moved_at
+            if still < timeout:
+                due.append(timeout - still)
+            elif self._told.get(id(entry)) != entry.moved_at:
+                self._stalled(entry, still)
+        return min(max(min(due), SHORTEST), LONGEST) if due else (LONGEST if entries else None)
+
+    def _stalled(self, entry: Entry, still: float) -> None:
+        message_id, actor = entry.copy.message_id, entry.copy.actor
+        with entry.mutex:
+            if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.moved_at < still:
+                return  # it has moved meanwhile, or ended
+            if not self._registry.stall(message_id, entry.run, still=still, origin=entry.copy.origin):
+                return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
+        self._told[id(entry)] = entry.moved_at
+        self.logger.warning(
+            "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end.",
+            *(message_id, actor, still),
+        )

@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Copies of messages whose worker died: claim, enqueue a copy with a higher generation, mark.
+
+Whatever the broker redelivers of the old copy is stale from the claim on.  A crash between any two steps leaves
+something that the next sweep finishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from ..incident import Incident, Kind
+from ..store.records import DeadIncarnation, Orphan
+from ..store.replies import Claim
+from .enqueue import NOBODY, PuttingBack
+from .summary import Swept
+
+__all__ = ["NOBODY", "Copies"]
+
+#: What a claim answers of a message that stays where it is.
+STAYS = (Claim.BUSY, Claim.MINE, Claim.WAITS, Claim.ALIVE)
+
+
+@dataclass(kw_only=True)
+class Copies(PuttingBack):
+    """Claims messages, and enqueues copies of them.
+
+    Parameters:
+      lock_ttl: How long a claim keeps others off, seconds.
+      custody: Who keeps the messages here; see `broker_recovery.custody`.
+    """
+
+    lock_ttl: float
+    custody: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._unreachable: set[str] = set()
+        self._strange: set[tuple[str, str]] = set()  # queues and actors
+
+    def _claim(
+        self,
+        ids: list[str],
+        dead: DeadIncarnation,
+        swept: Swept,
+        over: Callable[[], bool],
+        *,
+        leftovers: bool = False,
+    ) -> int:
+        """Claim and put back, as many at a time as one script may copy.
+
+        Returns: how many are still where they were.
+        """
+        kept = 0
+        while ids:
+            with self.in_company() as in_company:
+                if over() or self._failures.too_many or not in_company:
+                    swept.left += len(ids)
+                    return kept + len(ids)
+                answers = self._try_to_claim(ids, dead, swept, leftovers=leftovers)
+                orphans = [answer for answer in answers if isinstance(answer, Orphan)]
+                kept += sum(answer in STAYS for answer in answers)
+                if orphans:
+                    kept += self._put_back(orphans, dead, swept)
+            later = [id for id, answer in zip(ids, answers, strict=True) if answer is Claim.LATER]
+            if len(later) == len(ids):
+                return kept + len(ids)
+            ids = later
+        return kept
+
+    def _try_to_claim(
+        self, ids: list[str], dead: DeadIncarnation, swept: Swept, *, leftovers: bool
+    ) -> list[Orphan | Claim]:
+        """Claim; what cannot be read, or kills whoever decodes it, is set aside by that, and said."""
+        try:
+            answers = self.registry.claim(ids, dead=dead.id, hold=self.lock_ttl, leftovers=leftovers)
+        except redis.RedisError:
+            for id in ids:
+                self.leave_over(id, dead.id)  # it may be claimed, and only the answer lost
+            raise
+        for id, answer in zip(ids, answers, strict=True):
+            if leftovers and answer is not Claim.LATER:
+                self.leftovers.pop(id, None)
+            if answer is Claim.MINE:
+                self.leave_over(id, dead.id)
+            elif answer is Claim.ASIDE:
+                swept.set_aside += 1
+                self.logger.error(
+                    "The record of message %s cannot be read: it is damaged, or of another version. It is set aside "
+                    "whole, and no copy is enqueued; if the broker still has the message, that runs. %d are aside now.",
+                    *(id, self.registry.count_aside()),
+                )
+                self._tell(Incident.of(Kind.SET_ASIDE, _unreadable(id), dead), None)
+            elif answer is Claim.DEADLY:
+                swept.set_aside += 1
+                self.logger.error(
+                    "Message %s has killed each process that was to recover it, as soon as it decoded the payload. It "
+                    "is set aside whole, and is not run; %d are aside now.",
+                    *(id, self.registry.count_aside()),
+                )
+                self._tell(Incident.of(Kind.SET_ASIDE, _unreadable(id), dead), None)
+        return answers
+
+    def _is_ours(self, dead: DeadIncarnation) -> bool:
+        """Whether its messages are kept where ours are, as far as that can be told.
+
+        Two applications may have queues and actors of the same names.
+        """
+        kind = self.custody.partition(",")[0]
+        if dead.custody == self.custody or dead.custody.partition(",")[0] != kind:
+            return True  # or the application has gone from one broker to another
+        if dead.id not in self._unreachable:
+            self._unreachable.add(dead.id)
+            self.logger.warning(
+                "Worker %s is dead, and its messages are kept elsewhere (%s) than this worker's (%s): a worker there "
+                "has to recover them. Are two applications sharing one namespace of dramatiq_inflight? Give each its "
+                "own (PROCESSING_NS).",
+                *(dead, dead.custody, self.custody),
+            )
+        return False
+
+    def _ours(self, ids: list[str]) -> list[str]:
+        """Those whose queue and actor this broker declares, or whose record is gone.
+
+        Enqueuing to a queue that is not declared would declare it on RabbitMQ, and consume what another application
+        keeps there.
+        """
+        queues, actors = self.declared()
+        ours = []
+        for id, head in zip(ids, self.registry.peek(ids), strict=True):
+            if head is None or (head.queue in queues and head.actor in actors):
+                ours.append(id)
+            elif (head.queue, head.actor) not in self._strange:
+                self._strange.add((head.queue, head.actor))
+                self.logger.warning(
+                    "Messages of queue %r and actor %r are to be recovered, and this application does not declare "
+                    "both: a worker of one that does has to do it. Are two applications sharing one namespace of "
+                    "dramatiq_inflight?",
+                    *(head.queue, head.actor),
+                )
+        return ours
+
+
+def _unreadable(message_id: str) -> Orphan:
+    return Orphan(message_id, Claim.ASIDE, 0, 0, 0, -1, 0, 0, 0, 0, "", "", "", b"")

@@ -1,0 +1,242 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Enqueue copies of claimed messages: none that cannot be enqueued keeps another one waiting.
+
+A message that the broker, a middleware or the encoder refuses waits by itself, longer with every try.  A broker that
+is away is found out by a few failures in a row, and is not tried for every message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dramatiq import Message
+from dramatiq.errors import DecodeError
+
+from ..brokers.errors import is_passing
+from ..incident import Incident, Kind
+from ..message.in_flight import own_enqueue
+from ..store.records import DeadIncarnation, Enqueued, Orphan
+from ..store.registry import Registry
+from ..store.replies import Claim
+from ..threads.mutex import Mutex
+from .away import Failures
+from .making import Making
+from .summary import Swept
+
+__all__ = ["NOBODY", "PuttingBack"]
+
+#: Of how many messages it is remembered why they could not be enqueued.
+MOST_REASONS = 10_000
+
+#: Whose death it was, when it is the copy of a message that was lost.
+NOBODY = DeadIncarnation("", "", "", "", "", "", [])
+
+
+class Enqueue(Protocol):
+    """As `dramatiq.Broker.enqueue`; the delay is in milliseconds."""
+
+    def __call__(self, message: Message[object], *, delay: int | None = None) -> Message[object]: ...
+
+
+@dataclass(kw_only=True)
+class PuttingBack(Making):
+    """Enqueues copies of claimed messages.
+
+    Parameters:
+      registry: The records.
+      enqueue: Puts a message on the broker, and returns it as enqueued.
+      tell: Tells whoever wants to know what happened to a message, which is given where it was looked into.
+      in_company: Entered while payloads are decoded, which may kill this process: no message is alone in it meanwhile.
+        False: one is, and has to be left alone.
+    """
+
+    registry: Registry
+    enqueue: Enqueue
+    tell: Callable[[Incident, Message[object] | None], None] = lambda incident, message: None
+    in_company: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
+    #: What was claimed here and not brought to an end, with the dead incarnation's id: the next sweep's first work.
+    leftovers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._mutex = Mutex()  # worker threads add to `leftovers`
+        #: What was logged: why messages cannot be enqueued, by id, and why the broker cannot be reached.
+        self._refusals: dict[str, str] = {}
+        self._away = ""
+        self._failures = Failures()
+
+    def leave_over(self, message_id: str, dead: str) -> None:
+        """What was claimed elsewhere in this process: the next sweep puts it back.
+
+        The record has the payload until then.
+        """
+        with self._mutex:
+            self.leftovers[message_id] = dead
+
+    def let_go(self) -> None:
+        """Let go of what was claimed here and not brought to an end: this worker shuts down, and others can do it.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; the claims hold for a while.
+        """
+        with self._mutex:
+            ids = list(self.leftovers)
+        heads = self.registry.peek(ids) if ids else []
+        mine = [
+            (id, head.generation, "left_over")
+            for id, head in zip(ids, heads, strict=True)
+            if head is not None and head.owner == self.registry.me
+        ]
+        if mine:
+            self.registry.refused(mine)
+
+    def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, *, reason: str = "") -> bool:
+        """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
+
+        Parameters:
+          dead: Who ran them; `NOBODY` if it is their copies that were lost.
+          reason: Why those are dead-lettered that are, if not by the blame rule.
+
+        Returns: whether all got to their end; the rest waits, each by itself.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; all that is not marked is left over for the next sweep.
+        """
+        self._failures.begin()
+        return self._put_back(orphans, dead, swept, reason) == 0
+
+    def _put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, reason: str = "") -> int:
+        """Put back, and return how many did not get to their end."""
+        with self._mutex:
+            self.leftovers.update((orphan.message_id, dead.id) for orphan in orphans)
+        copies: list[Enqueued] = []
+        refused: list[tuple[Orphan, Exception]] = []
+        away: list[tuple[Orphan, Exception]] = []
+        untried: list[Orphan] = []
+        to_do = deque(sorted(orphans, key=lambda orphan: orphan.tries))
+        while to_do:
+            orphan = to_do.popleft()
+            if self._failures.to_pass_over():
+                untried.append(orphan)
+                continue
+            try:
+                message = Message.decode(orphan.payload)
+            except DecodeError as error:
+                if isinstance(error.error, MemoryError) or is_passing(error.error):  # of this process, or of a moment
+                    refused.append((orphan, error.error))
+                else:
+                    self._set_aside(orphan, error, dead, swept)
+                continue
+            begun = time.monotonic()
+            try:
+                copy, delay, why = self.copy_of(message, orphan, dead, reason)
+                with own_enqueue():
+                    enqueued = self.enqueue(copy, delay=round(delay * 1000) or None)
+            except Exception as error:
+                passing = is_passing(error)
+                (away if passing else refused).append((orphan, error))
+                self._failures.failed(time.monotonic() - begun, passing)
+                continue
+            self._failures.succeeded()
+            to_do.extendleft(reversed(untried))
+            untried.clear()
+            copies.append(Enqueued(orphan, str(enqueued.options.get("redis_message_id") or ""), copy.queue_name, delay))
+            self._say(orphan, message, dead, why)
+        if copies:
+            self._away = ""
+            self._mark(copies, dead, swept)
+        if self._failures.reached:  # the broker is there: it was the messages
+            refused, away = refused + away, []
+        self._let_wait(refused, away, untried)
+        swept.refused += len(refused)
+        swept.failed = swept.failed or bool(away or untried)
+        return len(refused) + len(away) + len(untried)
+
+    def _set_aside(self, orphan: Orphan, error: DecodeError, dead: DeadIncarnation, swept: Swept) -> None:
+        if self.registry.set_aside(orphan, dead=dead.id):
+            swept.set_aside += 1
+            self.logger.error(
+                "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, and is "
+                "not run; %d are aside now.",
+                *(orphan.message_id, orphan.actor, error.error, self.registry.count_aside()),
+            )
+            self._tell(Incident.of(Kind.SET_ASIDE, orphan, dead), None)
+        self._is_over(orphan.message_id)
+
+    def _say(self, orphan: Orphan, message: Message[object], dead: DeadIncarnation, why: str) -> None:
+        poison = orphan.verdict is Claim.POISONED
+        if poison:
+            self.logger.warning(
+                "Message %s (actor %r) is moved to the dead-letter queue: %s.",
+                *(orphan.message_id, orphan.actor, why),
+            )
+        if dead.id:
+            self._tell(Incident.of(Kind.POISON if poison else Kind.RECOVERED, orphan, dead), message)
+
+    def _mark(self, copies: list[Enqueued], dead: DeadIncarnation, swept: Swept) -> None:
+        self.registry.requeued(copies, dead=dead.id)
+        for orphan, *_ in copies:
+            self._is_over(orphan.message_id)
+            if orphan.verdict is Claim.POISONED:
+                swept.poisoned += 1
+            else:
+                swept.copied += 1
+
+    def _let_wait(
+        self,
+        refused: list[tuple[Orphan, Exception]],
+        away: list[tuple[Orphan, Exception]],
+        untried: list[Orphan],
+    ) -> None:
+        """Let go of what was not enqueued, and log why: once for a message and cause, once while the broker is away."""
+        if not (refused or away or untried):
+            return
+        self.registry.refused(
+            [
+                *((orphan.message_id, orphan.generation, "refused") for orphan, _ in refused),
+                *((orphan.message_id, orphan.generation, "away") for orphan, _ in away),
+                *((orphan.message_id, orphan.generation, "untried") for orphan in untried),
+            ]
+        )
+        for orphan, error in refused:
+            self.leftovers.pop(orphan.message_id, None)
+            if self._refusals.get(orphan.message_id) != _cause(error):
+                if len(self._refusals) < MOST_REASONS:
+                    self._refusals[orphan.message_id] = _cause(error)
+                self.logger.warning(
+                    "A copy of message %s (queue %r, actor %r) could not be enqueued (%s: %s). Nothing is lost: it is "
+                    "tried again later, and keeps no other message waiting.",
+                    *(orphan.message_id, orphan.queue, orphan.actor, type(error).__name__, error),
+                )
+        for orphan in (*(orphan for orphan, _ in away), *untried):
+            self.leftovers.pop(orphan.message_id, None)
+        for _, error in away:
+            if self._away != _cause(error):
+                self._away = _cause(error)
+                self.logger.warning(
+                    "The broker cannot be reached (%s: %s), and copies of messages could not be enqueued. Nothing is "
+                    "lost: they are tried again.",
+                    *(type(error).__name__, error),
+                )
+
+    def _is_over(self, message_id: str) -> None:
+        for kept in (self.leftovers, self._refusals):
+            kept.pop(message_id, None)
+
+    def _tell(self, incident: Incident, message: Message[object] | None) -> None:
+        try:
+            self.tell(incident, message)
+        except Exception:
+            self.logger.exception("What became of message %s could not be told; recovery goes on.", incident.message_id)
+
+
+def _cause(error: BaseException) -> str:
+    """What an error is about, without what differs from one time to the next."""
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else None
+    return f"{type(error).__name__} {type(inner).__name__}"

@@ -1,0 +1,353 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Recovery: find what dead workers left behind, and put it back, exactly once.
+
+Two ways, by what the dead worker's broker was:
+
+*Hand back* (RedisBroker on the tracker's own Redis): the broker still holds the copies.  The records let go of them,
+then the broker's ack sets are moved back, with everything else the worker had fetched.  No second copy is made.
+
+*Copy* (every other broker): claim, enqueue a copy with a higher generation, mark.  The broker's own late redelivery of
+the old copy is stale.
+
+A crash between any two steps leaves something that the next sweep finishes.  The lock saves work: two sweeps at once
+lose and double nothing, because every step checks in Redis what it changes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+from dramatiq.common import dq_name
+from redis.exceptions import LockError
+from redis.lock import Lock
+
+from ..brokers.errors import is_passing
+from ..brokers.rabbitmq import RabbitmqQueues
+from ..brokers.redis import RedisQueues
+from ..incident import Incident, Kind
+from ..store.records import DeadIncarnation, Due, Head, Orphan
+from ..store.replies import Claim, HandedBack
+from ..store.scripts import BATCH
+from .copies import NOBODY, Copies
+from .summary import Swept
+
+__all__ = ["Recovery"]
+
+
+@dataclass(kw_only=True)
+class Recovery(Copies):
+    """One sweep after another: find what is left, hand back or copy.
+
+    Parameters:
+      queues: The RedisBroker's queues, where they are on the tracker's own Redis: what is handed back.
+      asks: The RedisBroker's queues, wherever they are: whom to ask whether the broker still holds a copy.
+      counts: The RabbitmqBroker's queues, if it is one: whom to ask whether a copy may still be there.
+      lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
+    """
+
+    queues: RedisQueues | None
+    asks: RedisQueues | None = None
+    counts: RabbitmqQueues | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._said: set[str] = set()
+
+    def sweep(self, stop: Callable[[], bool] = lambda: False) -> Swept:
+        """Put back all that is due, under the recovery lock.
+
+        Parameters:
+          stop: Asked between batches; what is left then is for another sweep.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached; what was done is done, the rest is for the next sweep.
+        """
+        swept = Swept()
+        due = self.registry.due()
+        swept.next_in = due.next_in
+        if due.dead or due.overdue or self.leftovers:
+            self._sweep_alone(swept, due, stop)
+        if swept.summary:
+            self.logger.info("Recovered from dead workers: %s.", swept.summary)
+        return swept
+
+    def _sweep_alone(self, swept: Swept, due: Due, stop: Callable[[], bool]) -> None:
+        lock = self.registry.lock(self.lock_ttl)
+        if not self._acquire(lock):
+            swept.locked = True
+            return
+        try:
+            holding = _Holding(lock, self.lock_ttl, stop)
+            if due.dead and self.queues is not None:
+                holding.brokers.update(self.registry.registered_brokers())
+            self._failures.begin()
+            too_slow = self._finish_leftovers(swept, holding)
+            if self.registry.me in due.dead:
+                self.registry.beat()  # late, and evidently alive
+            kept = 0
+            while not holding.over():
+                dead = [id for id in self.registry.due(skip_dead=kept).dead if id != self.registry.me]
+                if not dead:
+                    break
+                for id in dead:
+                    if not holding.over() and not self._recover_safely(id, swept, holding):
+                        kept += 1
+            self._recover_overdue(swept, holding)
+            if too_slow is not None:
+                raise too_slow
+            self._finish_leftovers(swept, holding)  # claimed in this sweep, and only the answer lost
+            swept.next_in = self.registry.due().next_in
+        finally:
+            try:
+                lock.release()
+            except LockError:
+                pass  # it ran out, or somebody deleted it: it protects nothing
+
+    def _acquire(self, lock: Lock) -> bool:
+        me = self.registry.me
+        if lock.acquire(blocking=False, token=me):
+            return True
+        lock.local.token = me.encode()  # ours from a sweep that could not reach Redis to release it?
+        try:
+            return bool(lock.reacquire())
+        except LockError:
+            return False
+
+    # One dead incarnation.
+
+    def _recover_safely(self, id: str, swept: Swept, holding: _Holding) -> bool:
+        """As `_recover`; whatever is wrong with one incarnation or its messages stops the recovery of no other."""
+        try:
+            return self._recover(self.registry.incarnation(id), swept, holding)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            self.logger.exception("Worker %s could not be recovered for an unexpected reason; it is tried again.", id)
+            swept.failed = True
+            return False
+
+    def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
+        """Recover one incarnation.  False: something of it is left.
+
+        A sweep that is to stop forgets it all the same if nothing is left; reap.lua sees what it is listed as running.
+        """
+        if dead.id not in self._said:
+            self.registry.notice(dead)
+            self._said.add(dead.id)
+            self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
+        if not dead.broker_id:
+            complete = self._copy(dead, swept, holding)
+        elif self.queues is not None and self.queues.namespace == dead.broker_namespace:
+            complete = self._hand_back(dead, swept, holding)
+        else:
+            if dead.id not in self._unreachable:
+                self._unreachable.add(dead.id)
+                self.logger.warning(
+                    "Worker %s is dead, and its broker (a RedisBroker with namespace %r) cannot be reached from here: "
+                    "a worker of that broker has to recover its messages. Are two applications sharing one "
+                    "namespace of dramatiq_inflight?",
+                    *(dead, dead.broker_namespace),
+                )
+            swept.left += 1
+            return False
+        if not complete or not self.registry.reap(dead.id, dead.place):
+            return False
+        swept.reaped += 1
+        holding.brokers[dead.broker_namespace, dead.broker_id] -= 1  # the last one's share is nobody else's
+        self._said.discard(dead.id)
+        self.logger.info("All that worker %s left behind was recovered.", dead)
+        return True
+
+    def _hand_back(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
+        queues = self.queues
+        assert queues is not None
+        if self.registry.hand_back(dead.id, []) is None:
+            return False
+        names = set(dead.queues)
+        # A worker that was stopped and started again in one process fetches under the same id as before.
+        shared = holding.brokers[dead.broker_namespace, dead.broker_id] > 1
+        kept = 0
+        while not holding.over():
+            ids = self.registry.running_of(dead.id, kept)
+            if not ids:
+                break
+            heads = dict(zip(ids, self.registry.peek(ids), strict=True))
+            names |= {name for head in heads.values() if head for name in (head.queue, dq_name(head.queue))}
+            copies = [(head.queue, head.copy) if head else ("", "") for head in heads.values()]
+            results = self._let_go_of(dead, dict(zip(ids, queues.held(copies), strict=True)))
+            if results is None:
+                return False
+            swept.settled += sum(result is HandedBack.SETTLED for result in results.values())
+            for id, result in results.items():
+                head = heads[id]
+                if head and result is HandedBack.HANDED_BACK:
+                    swept.handed_back += 1
+                    self._tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
+                    if shared:
+                        swept.returned += queues.take_back(head.queue, head.copy, [dead.broker_id])
+            to_claim = [id for id, result in results.items() if result is HandedBack.TO_CLAIM]
+            # Only those whose actor, and so whose policy, is known here.
+            ours = self._ours(to_claim)
+            swept.left += len(to_claim) - len(ours)
+            kept += len(to_claim) - len(ours) + self._claim(ours, dead, swept, holding.over)
+            kept += sum(result is HandedBack.BUSY for result in results.values())
+        if shared:
+            return kept == 0
+        if not holding.over():
+            swept.returned += queues.give_back(dead.broker_id, names)
+        return kept == 0 and queues.is_empty(dead.broker_id, names)
+
+    def _let_go_of(self, dead: DeadIncarnation, held: dict[str, bool]) -> dict[str, HandedBack] | None:
+        """Let the records of a dead worker go; ``None``: it is back.
+
+        Parameters:
+          held: Whether the broker has the copy of each message.
+        """
+        found: dict[str, HandedBack] = {}
+        while left := [(id, has) for id, has in held.items() if id not in found]:
+            results = self.registry.hand_back(dead.id, left)
+            if results is None:
+                return None
+            pairs = zip(left, results, strict=True)
+            found |= {id: result for (id, _), result in pairs if result is not HandedBack.LATER}
+        return found
+
+    def _copy(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
+        kept = 0
+        while not holding.over() and not self._failures.too_many:
+            ids = self.registry.running_of(dead.id, kept)
+            if not ids:
+                break
+            ours = self._ours([id for id in ids if id not in self.leftovers]) if self._is_ours(dead) else []
+            swept.left += len(ids) - len(ours)
+            kept += len(ids) - len(ours) + self._claim(ours, dead, swept, holding.over)
+        return kept == 0 and not self._failures.too_many
+
+    # What waits for its copy for too long, and what an earlier sweep left over.
+
+    def _recover_overdue(self, swept: Swept, holding: _Holding) -> None:
+        seen: set[str] = set()
+        offset = 0
+        while not holding.over() and not self._failures.too_many:
+            ids = self.registry.due(skip_overdue=offset).overdue
+            fresh = [id for id in ids if id not in seen and id not in self.leftovers]
+            seen.update(ids)
+            offset += len(ids) - len(fresh)  # they stay where they are
+            ours = self._ours(self._ask_about(fresh, swept))
+            swept.left += len(fresh) - len(ours)
+            self._claim(ours, NOBODY, swept, holding.over)
+            if len(ids) < BATCH:
+                return
+
+    def _ask_about(self, ids: list[str], swept: Swept) -> list[str]:
+        """Ask the broker about copies that have not started for so long, if it can be asked.
+
+        Returns: those of which another copy is to be made.
+        """
+        if not ids or (self.asks is None and self.counts is None):
+            return ids
+        heads = {
+            id: head for id, head in zip(ids, self.registry.peek(ids), strict=True) if head and head.state == "requeued"
+        }
+        said = self._ask_rabbitmq(heads) if self.asks is None else self._ask_redis(self.asks, heads, swept)
+        found: dict[str, str] = {}
+        while left := [(id, heads[id].copy, what) for id, what in said.items() if id not in found]:
+            pairs = zip(left, self.registry.postpone(left), strict=True)
+            found |= {id: result for (id, _, _), result in pairs if result != "later"}
+        swept.settled += list(found.values()).count("settled")
+        return [id for id in ids if found.get(id, "due") == "due"]
+
+    def _ask_redis(self, asks: RedisQueues, heads: dict[str, Head], swept: Swept) -> dict[str, str]:
+        """Whether the broker has each copy; of those that it can be asked about."""
+        named = {id: head for id, head in heads.items() if head.copy}
+        if not named:
+            return {}
+        held = dict(zip(named, asks.held([(head.queue, head.copy) for head in named.values()]), strict=True))
+        if self.queues is None:
+            # A Redis apart may have lost what it does not have: another copy is made.
+            return {id: "held" for id, has in held.items() if has}
+        # With the broker: in a long queue, or stranded with a living worker whose fetch timed out on a stalled Redis.
+        # Back to its queue with it: should a worker have it in memory after all, its start will know.
+        brokers = [id for namespace, id in self.registry.registered_brokers() if namespace == self.queues.namespace]
+        for id, head in named.items():
+            if held[id] and self.queues.take_back(head.queue, head.copy, brokers):
+                swept.returned += 1
+        return {id: "held" if has else "consumed" for id, has in held.items()}
+
+    def _ask_rabbitmq(self, heads: dict[str, Head]) -> dict[str, str]:
+        """Whether the broker may have each copy; of those that were enqueued."""
+        assert self.counts is not None
+        declared, _ = self.declared()
+        enqueued = {id: head.queue for id, head in heads.items() if head.tries and head.queue in declared}
+        try:
+            may_have = {queue: self.counts.may_have(queue) for queue in set(enqueued.values())}
+        except Exception:
+            return {}  # it cannot be reached: nor can another copy be enqueued
+        return {id: "maybe" for id, queue in enqueued.items() if may_have[queue]}
+
+    def _finish_leftovers(self, swept: Swept, holding: _Holding) -> redis.RedisError | None:
+        """Put back what an earlier sweep, or another thread, has claimed.
+
+        Returns: why some are still left over: a payload takes too long, say, and nothing else is to wait for that.
+        """
+        with self._mutex:
+            leftovers = list(self.leftovers.items())
+        random.shuffle(leftovers)  # or one that takes too long would always come before others
+        for dead in {dead for _, dead in leftovers}:
+            ids = [id for id, other in leftovers if other == dead]
+            for batch in range(0, len(ids), BATCH):
+                try:
+                    owner = self.registry.incarnation(dead) if dead else NOBODY
+                    self._claim(ids[batch : batch + BATCH], owner, swept, holding.over, leftovers=True)
+                except redis.RedisError as error:
+                    return error
+        return None
+
+
+class _Holding:
+    """The recovery lock while it is held: extended as long as work goes on."""
+
+    def __init__(self, lock: Lock, ttl: float, stop: Callable[[], bool]) -> None:
+        self._lock = lock
+        self._ttl = ttl
+        self._stop = stop
+        #: How many incarnations fetch under each broker id, by namespace and id.
+        self.brokers: Counter[tuple[str, str]] = Counter()
+        self._extended = time.monotonic()
+        self._lost = False
+
+    def over(self) -> bool:
+        """Whether to end here: asked to, or the lock is somebody else's now."""
+        if not self._lost and time.monotonic() - self._extended > self._ttl / 3:
+            try:
+                self._lock.reacquire()
+                self._extended = time.monotonic()
+            except LockError:
+                self._lost = True
+        return self._lost or self._stop()
+
+
+def _handed_back(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
+    """A record that was handed back, as it was charged."""
+    return Orphan(
+        message_id=message_id,
+        verdict=Claim.CLAIMED,
+        run=head.run,
+        generation=head.generation,
+        crashes=head.crashes + (not dead.draining),
+        limit=head.limit,
+        started_ms=head.started,
+        first_ms=head.first or head.started,
+        drains=head.drains + dead.draining,
+        tries=head.tries,
+        origin=head.origin,
+        queue=head.queue,
+        actor=head.actor,
+        payload=b"",
+    )

@@ -1,0 +1,243 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A message's life in the records: from the start of a run to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import redis
+
+from ..delivery import Copy
+from ..threads.moment import Moment
+from .replies import Finished, Mended, Saved, Start, Started
+from .scripts import Scripting, flag, ms
+from .transport import Call
+
+__all__ = ["Runs"]
+
+STARTED = {answer.value.encode(): answer for answer in Start}
+NO_PAYLOAD = Started(Start.PAYLOAD, True, 0, 0, 0, 0, 0, 0, 0, "")
+FINISHED = {answer.value.encode(): answer for answer in Finished}
+
+#: How long a checkpoint is kept after it was last written, seconds: for longer than retries are delayed.
+CHECKPOINT_TTL = 30 * 24 * 3600.0
+
+
+class Runs(Scripting):
+    """What this incarnation says of the messages that it runs."""
+
+    @cached_property
+    def _starts(self) -> tuple[str, ...]:
+        """What the start of a message may change beside its record."""
+        return (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.handed, *self.keys.journal)
+
+    @cached_property
+    def _ends(self) -> tuple[str, ...]:
+        """What its end may."""
+        return (self._mine, self.keys.heartbeats, self.keys.waiting, *self.keys.journal)
+
+    def start(
+        self,
+        copy: Copy,
+        payload: bytes,
+        *,
+        limit: int | str,
+        here: str,
+        forgotten: bool = False,
+        alone: bool | None = None,
+        tailored: bool = False,
+        broker_keys: Sequence[str] = (),
+    ) -> Started:
+        """May this copy run here?  One round trip.
+
+        Parameters:
+          payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
+          limit: How many crashes it may have; see `Policy.limit`.
+          here: What this process knows of the message; see `Table.reserve`.
+          forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
+          alone: Whether it has the process to itself; ``None``: that was not seen to yet.
+          tailored: Whether its recovery takes a copy.
+          broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
+        """
+        begun = Moment.now()
+        reply = self._call(
+            "start",
+            [self.keys.record(copy.message_id), *self._starts, *broker_keys],
+            [
+                *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, flag(copy.redelivered), here),
+                *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload),
+                *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
+                *(flag(copy.condemned), copy.fence, copy.tries),
+            ],
+        )
+        if len(reply) == 1:
+            return NO_PAYLOAD
+        self._in_contact(reply[1], begun)
+        return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
+
+    def accompany(self, message_id: str, run: int, origin: str = "") -> None:
+        """A message that had its process to itself is about to get company."""
+        keys = [self.keys.record(message_id), self.keys.heartbeats]
+        self._own("accompany", keys, [self.me, self.ttl_ms, run, origin])
+
+    def checkpoint(self, message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
+        """Keep how far a run has come.  One round trip."""
+        reply = self._own(
+            "checkpoint",
+            [self.keys.record(message_id), self.keys.heartbeats, self.keys.checkpoint(message_id)],
+            [
+                self.me,
+                self.ttl_ms,
+                run,
+                ms(CHECKPOINT_TTL),
+                origin,
+                *(text for pair in fields.items() for text in pair),
+            ],
+        )
+        return Saved(reply[0].decode())
+
+    def kept(self, message_id: str) -> dict[str, str]:
+        """What the last checkpoint of a message has; empty: there is none."""
+        raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
+        return {name.decode(): value.decode() for name, value in raw.items()}
+
+    def stall(self, message_id: str, run: int, *, still: float, origin: str = "") -> bool:
+        """Note that a message that runs here has not moved for `still` seconds.  One round trip.
+
+        Returns: False if another run has it, or its start is not recorded.
+        """
+        reply = self._own(
+            "stall",
+            [self.keys.record(message_id), self.keys.heartbeats, *self.keys.journal],
+            [self.me, self.ttl_ms, message_id, run, round(still * 1000), origin],
+        )
+        return bool(reply[0] == b"noted")
+
+    def mend(
+        self,
+        copy: Copy,
+        payload: bytes | Callable[[], bytes],
+        *,
+        run: int,
+        limit: int | str,
+        started_ms: int,
+        crashes: int,
+        drains: int,
+        alone: bool = False,
+        tailored: bool = False,
+        acked: bool = False,
+        broker_keys: Sequence[str] = (),
+    ) -> tuple[Mended, int, int, int, int]:
+        """This process runs the message: make the record say so, if nobody else has started it.
+
+        One round trip where the record says so already; two where it is to be written.
+
+        Parameters:
+          payload: The encoded message, or what encodes it; called only if the record is to be written.
+          run: As `start` gave it; 0 if its answer was lost.
+          crashes, drains: As they were when this run started: what it was charged with since is taken back.
+          acked: Whether the broker was told already that its copy is done with.
+          broker_keys: As for `start`.
+
+        Returns: what became of it, and the record's run, generation, crashes and drains.
+        """
+        keys = [self.keys.record(copy.message_id), *self._ends, *broker_keys]
+        args = [
+            *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
+            *(limit, copy.broker_copy_id, started_ms, crashes, drains, flag(alone), flag(tailored)),
+        ]
+        reply = self._own("mend", keys, [*args, b"", 0, flag(not acked), copy.tries])
+        for _ in range(3):  # the second answer may have come too late
+            if reply[0] != b"again":
+                break
+            payload = payload if isinstance(payload, bytes) else payload()
+            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked), copy.tries])
+        return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
+
+    def finish(
+        self,
+        copy: Copy,
+        run: int,
+        *,
+        again: bool,
+        contended: bool,
+        started_ms: int = 0,
+        unacked: bool = False,
+        remember: float = 0.0,
+        broker_keys: Sequence[str] = (),
+        then: Call | None = None,
+    ) -> Finished:
+        """The message is complete.  One round trip.
+
+        Parameters:
+          again: Whether the run enqueued its own message again.
+          contended: Whether another copy of it was met in this process.
+          started_ms: As `start` gave it; 0: not known.
+          unacked: Whether it is to be remembered until `acked` says that the broker was told.
+          remember: How long it is to be remembered at the least, seconds.
+          broker_keys: As for `start`.
+          then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
+            error is raised.
+        """
+        keys = [self.keys.record(copy.message_id), *self._ends, self.keys.checkpoint(copy.message_id), *broker_keys]
+        args = [
+            *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, flag(again), flag(contended)),
+            *(self.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
+            *(round(remember * 1000), started_ms),
+        ]
+        begun = Moment.now()
+        if then is None:
+            reply = self._call("finish", keys, args)
+        else:
+            both = (Call(self._scripts["finish"], keys, args), then)
+            reply, answer = self._ask(lambda: self._wire.exchange(both))
+            for outcome in (answer, reply):
+                if isinstance(outcome, redis.RedisError):
+                    raise outcome
+        self._in_contact(reply[1], begun)
+        return FINISHED[reply[0]]
+
+    def release(
+        self,
+        message_id: str,
+        run: int,
+        *,
+        contended: bool,
+        consumed: bool = True,
+        dead_lettered: bool = False,
+        copy: Copy | None = None,
+    ) -> Finished:
+        """The message failed, and the broker holds its retry or its dead letter.  One round trip.
+
+        Parameters:
+          consumed: False: it never ran here, and whatever copy the broker has may run.
+          dead_lettered: Its copy may run again, too: if it is met, it was replayed.
+          copy: The copy that ran; None: whichever it was.
+        """
+        origin = copy.origin if copy is not None else ""
+        state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
+        reply = self._own(
+            "release",
+            [self.keys.record(message_id), *self._ends],
+            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, state, origin],
+        )
+        return FINISHED[reply[0]]
+
+    def hand_over(
+        self, message_id: str, run: int, payload: bytes, *, later: bool = False, origin: str = ""
+    ) -> Finished:
+        """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to.
+
+        Parameters:
+          payload: The encoded message; empty: as the record has it.
+          later: It is about to be enqueued here: recovery has to only if no copy of it starts.
+        """
+        reply = self._own(
+            "hand_over",
+            [self.keys.record(message_id), *self._ends],
+            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, origin],
+        )
+        return FINISHED[reply[0]]

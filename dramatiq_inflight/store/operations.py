@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What an operator does to the records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from redis.exceptions import LockError
+from redis.lock import Lock
+
+from .looking import Looking
+from .records import Orphan
+from .recovery import orphan_of
+from .scripts import flag, ms
+from .words import BEAT, Words
+
+__all__ = ["Interventions"]
+
+T = TypeVar("T")
+
+
+class Interventions(Looking, Words):
+    """Takes messages from whoever has them, or gives them up."""
+
+    def take(self, message_id: str, *, hold: float, condemn: bool, force: bool) -> Orphan | str:
+        """Take a message from whoever has it, to enqueue a copy; or why not: see take.lua.
+
+        Parameters:
+          hold: How long the claim holds, seconds.
+          condemn: The copy is to be dead-lettered.
+          force: Also from a living worker that runs it.
+        """
+        owner = self._owner(message_id)
+        keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
+        args = [self.me, self.ttl_ms, message_id, owner, ms(hold), flag(condemn), flag(force)]
+        row = self._call("take", [*keys, *self.keys.journal], args)
+        if force and owner:
+            self.wake([owner], BEAT)  # it hears of that with its beat
+        return row[0].decode() if len(row) == 1 else cast("Orphan", orphan_of(message_id, row))
+
+    def discard(self, message_id: str, *, force: bool = False) -> str:
+        """Give a message up; or why not: see discard.lua.
+
+        Parameters:
+          force: Also one that runs on a living worker.
+        """
+        owner = self._owner(message_id)
+        keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
+        keys += [self.keys.aside, *self.keys.journal, self.keys.checkpoint(message_id)]
+        answer = self._call("discard", keys, [self.ttl_ms, message_id, owner, self.fence_ms, flag(force)])
+        if force and owner:
+            self.wake([owner], BEAT)
+        return str(answer, "utf-8")
+
+    def one_at_a_time(self, replay: Callable[[], T], ttl: float) -> T | None:
+        """To read a dead letter, enqueue it and drop it are three steps: two operators at once would double it.
+
+        Parameters:
+          ttl: How long it may take, and how long others are waited for, seconds.
+
+        Returns: what `replay` does; ``None``: others have taken too long.
+        """
+        lock = Lock(self.client, self.keys.replay, timeout=ttl, blocking_timeout=ttl)
+        if not lock.acquire():
+            return None
+        try:
+            return replay()
+        finally:
+            with contextlib.suppress(LockError):  # it has taken longer than that
+                lock.release()
+
+    def drop_aside(self, message_id: str) -> None:
+        """What was set aside is enqueued anew, and need not be kept."""
+        self._call("drop_aside", [self.keys.aside, *self.keys.journal], [message_id])
+
+    def _owner(self, message_id: str) -> str:
+        (head,) = self.peek([message_id])
+        return head.owner if head is not None else ""

@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Recovery in the records: what there is to recover, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.lock import Lock
+
+from .records import Due, Enqueued, Orphan
+from .replies import Claim, HandedBack, Requeued
+from .scripts import BATCH, Scripting, flag, ms
+
+__all__ = ["Orphans", "orphan_of"]
+
+#: After how many deaths in a row of those that had it in hand a payload is set aside.
+DEADLY_AFTER = 3
+
+#: How long what could not be enqueued waits at first, and at the longest, seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
+
+
+class Orphans(Scripting):
+    """What a recoverer does with what dead incarnations have left."""
+
+    def lock(self, ttl: float) -> Lock:
+        """The recovery lock, which saves work and protects nothing; not yet acquired."""
+        return Lock(self.client, self.keys.lock, timeout=ttl, blocking=False, thread_local=False)
+
+    def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
+        """What is there to recover, a batch of each kind, passing over so many that are to be left."""
+        keys = [self.keys.heartbeats, self.keys.waiting, self.keys.lock]
+        dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, skip_dead, skip_overdue])
+        next_in = next_ms / 1000 if next_ms >= 0 else None
+        return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
+
+    def hand_back(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[HandedBack] | None:
+        """Let go of a dead worker's records.
+
+        Parameters:
+          held: At most `BATCH` pairs of message id and whether the broker still holds its copy.
+
+        Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
+        """
+        reply = self._call(
+            "hand_back",
+            [
+                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.handed),
+                *(*self.keys.journal, *(self.keys.record(id) for id, _ in held)),
+            ],
+            [
+                *(dead, self.ttl_ms, self.deadline_ms, self.fence_ms, self.me),
+                *(x for id, has in held for x in (id, flag(has))),
+            ],
+        )
+        return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
+
+    def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
+        """Take at most `BATCH` orphans, to enqueue a copy of each: as many as one script may copy, and one at least.
+
+        Parameters:
+          dead: The dead incarnation that ran them; empty for records past their deadline.
+          hold: How long the claim holds, seconds.
+          leftovers: Also what this incarnation has claimed before, and did not bring to an end.
+        """
+        reply = self._call(
+            "claim",
+            [
+                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
+                *(*self.keys.journal, *(self.keys.record(id) for id in ids)),
+            ],
+            [self.me, self.ttl_ms, dead, ms(hold), flag(leftovers), DEADLY_AFTER, *ids],
+        )
+        return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
+
+    def requeued(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
+        """The copies of claimed orphans, at most `BATCH`, are with the broker."""
+        reply = self._call(
+            "requeued",
+            [
+                self.keys.waiting,
+                self.keys.running(dead),
+                *(self.keys.record(copy.orphan.message_id) for copy in copies),
+            ],
+            [
+                *(self.me, self.deadline_ms, dead),
+                *(
+                    x
+                    for orphan, copy_id, queue, delay in copies
+                    for x in (orphan.message_id, orphan.generation, copy_id, queue, round(delay * 1000))
+                ),
+            ],
+        )
+        return [Requeued(result.decode()) for result in reply]
+
+    def refused(self, claims: Sequence[tuple[str, int, str]]) -> None:
+        """Claimed orphans could not be enqueued: each waits by itself.
+
+        Parameters:
+          claims: At most `BATCH` triples of message id, generation, and ``refused``, ``away``, ``left_over`` or
+            ``untried``.
+        """
+        self._call(
+            "refused",
+            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in claims)],
+            [self.me, ms(FIRST_PAUSE), ms(LONGEST_PAUSE), *(x for claim in claims for x in claim)],
+        )
+
+    def postpone(self, answers: Sequence[tuple[str, str, str]]) -> list[str]:
+        """Records past their deadline: at most `BATCH` triples of message id, copy id, and what the broker says of it.
+
+        Returns: for each ``postponed``, ``settled``, ``due`` (another copy is to be made), ``later`` (not looked at) or
+        ``gone``.
+        """
+        reply = self._call(
+            "postpone",
+            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in answers)],
+            [
+                *(self.deadline_ms, self.fence_ms),
+                *(x for answer in answers for x in answer),
+            ],
+        )
+        return [result.decode() for result in reply]
+
+    def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
+        """Keep a claimed payload that cannot be decoded where people look for it."""
+        keys = [
+            self.keys.record(orphan.message_id),
+            self.keys.waiting,
+            self.keys.running(dead),
+            self.keys.aside,
+            *self.keys.journal,
+        ]
+        return bool(self._call("set_aside", keys, [self.me, orphan.message_id, orphan.generation]) == b"aside")
+
+
+def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
+    """What a claim of a message has brought, as the scripts give it."""
+    answer = Claim(row[0].decode())
+    if len(row) == 1:
+        return answer
+    run, generation, crashes, limit, started, first, drains, tries = row[1:9]
+    origin, queue, actor = (text.decode(errors="replace") for text in row[9:12])
+    return Orphan(
+        message_id=message_id,
+        verdict=answer,
+        run=run,
+        generation=generation,
+        crashes=crashes,
+        limit=limit.decode() if isinstance(limit, bytes) else limit,
+        started_ms=started,
+        first_ms=first or started,
+        drains=drains,
+        tries=tries,
+        origin=origin,
+        queue=queue,
+        actor=actor,
+        payload=row[12],
+    )

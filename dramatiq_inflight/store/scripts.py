@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""How a script gets to the tracker's keys: what all of the registry's parts are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+from redis.exceptions import RedisClusterException
+
+from ..threads.moment import Moment
+from .connection import close_client
+from .keys import Keys
+from .pool import Pool, SentinelPool
+from .schema import SCHEMA
+from .transport import Call, Wire
+
+__all__ = ["BATCH", "NotSent", "Scripting", "flag", "load_scripts", "ms", "reach"]
+
+#: How many records one script handles at the most: they take about a millisecond of the server's time.
+BATCH = 50
+
+#: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
+FIRST_DEADLINE_TTLS = 10
+
+#: What Redis can be told of a message later as well, by the heartbeat.
+LATER = frozenset({"accompany", "checkpoint", "mend", "finish", "release", "hand_over", "settle", "put_off", "acked"})
+
+
+class NotSent(redis.ConnectionError):
+    """Redis is away, and is on its own: no message waits to be told so once more."""
+
+
+class Scripting:
+    """The tracker's keys as one incarnation sees them.
+
+    Parameters:
+      client: Redis; its replies must be bytes.
+      namespace: Prefix of every key.
+      me: The id of this incarnation.
+      heartbeat_ttl: How long a heartbeat is believed, seconds.
+      fence_ttl: How long settled records are remembered, seconds.
+      on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
+        when it was begun, and whether Redis had not heard of it at all.
+      on_answer_lost: Called when a script may have run, and what it said is not known.
+      on_failure: Called after every command that did not reach Redis, or was refused.
+      is_away: Whether what can be told later is not to be tried now.
+      schema: What this version writes.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        me: str,
+        *,
+        heartbeat_ttl: float,
+        fence_ttl: float,
+        on_contact: Callable[[bool, Moment, bool], None] = lambda known, begun, absent: None,
+        on_answer_lost: Callable[[], None] = lambda: None,
+        on_failure: Callable[[redis.RedisError], None] = lambda error: None,
+        is_away: Callable[[], bool] = lambda: False,
+        schema: int | None = None,
+    ) -> None:
+        self.client = client
+        self.schema = schema or SCHEMA
+        self.namespace = namespace
+        self.keys = Keys(namespace)
+        self.me = me
+        self.ttl_ms = ms(heartbeat_ttl)
+        self.fence_ms = ms(fence_ttl)
+        self.deadline_ms = FIRST_DEADLINE_TTLS * ms(heartbeat_ttl)
+        self._on_contact = on_contact
+        self._on_answer_lost = on_answer_lost
+        self._on_failure = on_failure
+        self._is_away = is_away
+        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in load_scripts().items()}
+        self._wire = Wire(client, on_resend=on_answer_lost)
+        pool = getattr(client, "connection_pool", None)
+        if isinstance(pool, (Pool, SentinelPool)):
+            pool.on_wrong_server = on_failure  # though a new connection leads to the right one at once
+        self._mine = self.keys.running(me)
+        self._worker: int | None = None
+
+    def run(self, call: Call) -> Any:
+        """Run a script of the broker's, on this Redis, with the tracker's bounds."""
+        return self._ask(lambda: self._wire.call(*call))
+
+    def close(self) -> None:
+        """Close the connections.  What goes on opens one for each command."""
+        close_client(self.client)
+
+    def forked(self) -> None:
+        """Speak for the worker no more: this process is a child that it has forked.
+
+        A checkpoint is kept as long as the worker lives, for it renews the worker's heartbeat as well.
+        """
+        if self._worker is None:
+            self._worker = os.getppid()
+        self._on_contact, self._on_failure = lambda known, begun, absent: None, lambda error: None
+        self._on_answer_lost = lambda: None
+
+    def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """A script that this incarnation runs for itself: it renews the heartbeat."""
+        begun = Moment.now()
+        reply = self._call(script, keys, args)
+        self._in_contact(reply[1], begun)
+        return reply
+
+    def _say_alive(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
+        """A script that does nothing else, or whose answer is no more than whether this incarnation was known."""
+        begun = Moment.now()
+        return self._in_contact(self._call(script, keys, args), begun)
+
+    def _in_contact(self, known: int, begun: Moment) -> bool:
+        """A script has renewed the heartbeat; `known`: as ``beat`` in common.lua says it."""
+        self._on_contact(known == 1, begun, known < 0)
+        return known == 1
+
+    def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if self._worker is not None and (script != "checkpoint" or os.getppid() != self._worker):
+            raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
+        if script in LATER and self._is_away():
+            raise NotSent(f"Redis is away: {script} is not sent.")
+        return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
+
+    def _ask(self, command: Callable[[], Any]) -> Any:
+        try:
+            return reach(command)
+        except redis.RedisError as error:
+            self._on_answer_lost()
+            self._on_failure(error)
+            raise
+
+
+def reach(command: Callable[[], Any]) -> Any:
+    """Run a command of a client.
+
+    Raises:
+      redis.RedisError: It failed.  A cluster of which no node can be reached raises another error by itself.
+    """
+    try:
+        return command()
+    except RedisClusterException as error:
+        raise redis.ConnectionError(str(error)) from error
+
+
+def load_scripts() -> dict[str, str]:
+    """The text of each script, with what all have in common, by its name."""
+    folder = files(__package__).joinpath("lua")
+    common = folder.joinpath("common.lua").read_text("utf-8")
+    own = [entry for part in folder.iterdir() if part.is_dir() for entry in part.iterdir()]
+    return {entry.name.removesuffix(".lua"): common + entry.read_text("utf-8") for entry in own}
+
+
+def ms(seconds: float) -> int:
+    """As the scripts are given a duration."""
+    return max(1, round(seconds * 1000))
+
+
+def flag(value: bool) -> str:
+    """As the scripts are given a yes or no."""
+    return "1" if value else "0"

@@ -1,0 +1,222 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""An incarnation's life in the records, and what is known of the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from ..threads.moment import Moment
+from ..version import __version__
+from .records import DRAINING, DeadIncarnation
+from .schema import FIELDS, Held, Refusal
+from .scripts import Scripting, ms
+
+__all__ = ["GRACE", "Membership"]
+
+#: The shortest grace after an outage, seconds; see common.lua.
+GRACE = 6.0
+
+#: How long messages that are still running when their worker leaves may take to end, seconds.
+HAND_OVER_DELAY = 5.0
+
+
+class Membership(Scripting):
+    """Who is there: this incarnation comes, beats and goes, and sees the others do so."""
+
+    #: The set of those in its place, once it has said where that is.
+    _place: tuple[str, ...] = ()
+
+    #: The server that this incarnation has booted with, by its run id.
+    _server = ""
+
+    #: The server as it was last heard of: what is fetched from now on comes from it, or from a later one.
+    server = ""
+
+    #: Whether it shuts down.
+    _draining = False
+
+    def register(self, fields: dict[str, str]) -> Refusal | None:
+        """Say who this incarnation is; `incarnation` gives it back.
+
+        Returns: why it cannot share the namespace with those that are there; ``None``: it does.
+        """
+        if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
+            pipeline = self.client.pipeline(transaction=False)
+            for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
+                pipeline.script_load(script.script)
+            self._ask(pipeline.execute)
+        self.server = self.ask_server()
+        self._server = self._server or self.server
+        begun = Moment.now()
+        known = self._register(self.me, {**fields, "schema": str(self.schema)})
+        if isinstance(known, Refusal):
+            return known
+        self._place = self.keys.places(fields.get("place", ""))
+        self._in_contact(known, begun)
+        if self._draining:
+            self.beat()  # Redis did not know this incarnation, and was to hear that it shuts down
+        return None
+
+    def refusal(self) -> Refusal | None:
+        """Why whoever is no worker must not change anything here; ``None``: it may."""
+        answer = self._register("", {})
+        return answer if isinstance(answer, Refusal) else None
+
+    def explain(self, refusal: Refusal) -> str:
+        """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
+        raw: Any = self._ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
+        blocker = str(self.incarnation(refusal.blocker)) if refusal.blocker else ""
+        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw).version, blocker)
+
+    def _register(self, me: str, fields: dict[str, str]) -> int | Refusal:
+        keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
+        keys += self.keys.places(fields.get("place", ""))
+        args = [me, self.ttl_ms, self.schema, *(text for pair in fields.items() for text in pair)]
+        reply = self._call("register", keys, args)
+        if isinstance(reply, list):
+            return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
+        return int(reply)
+
+    def beat(self) -> bool:
+        """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
+        state = "draining" if self._draining else "alive"
+        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, state])
+
+    def attest(self) -> bool:
+        """Beat on behalf of this incarnation, from a process that sees it live.  False if Redis does not know it."""
+        return int(self._call("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "attested"])) >= 0
+
+    def drain(self) -> None:
+        """This incarnation shuts down: every beat from now on says so."""
+        self._draining = True
+
+    def leave(self) -> int:
+        """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
+
+        Returns: how many messages that are.
+        """
+        # A thread that goes on must not keep the incarnation alive for longer.
+        self.ttl_ms = ms(HAND_OVER_DELAY)
+        keys = [
+            *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, self.keys.suspects),
+            *(*self.keys.journal, *self._place),
+        ]
+        return int(self._call("leave", keys, [self.me, self.ttl_ms]))
+
+    def was_handed_back(self) -> bool:
+        """Whether what this incarnation had fetched was ever given to others."""
+        return self._ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
+
+    def is_forgotten(self, since: str = "") -> bool:
+        """Whether Redis may have lost what it knew of this incarnation, or a part of it.
+
+        It does not know the incarnation, though nobody has recovered it.  Or it is another server than before: its
+        data may be older than what has happened since.
+
+        Parameters:
+          since: The server that is meant, by its run id; empty: the one at boot.
+        """
+        if self.ask_server() != (since or self._server):
+            return True
+        known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
+        return not known and not self.was_handed_back()
+
+    def ask_server(self) -> str:
+        """Ask for the id that the server drew when it started; return the known one if this user may not.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+
+        def ask() -> str:
+            try:
+                return str(self.client.info("server").get("run_id", self._server))
+            except redis.ResponseError:  # the ACL does not allow INFO, or a proxy does not know it
+                return self._server
+
+        run_id: str = self._ask(ask)
+        return run_id
+
+    # The others.
+
+    def incarnation(self, id: str) -> DeadIncarnation:
+        """What an incarnation said of itself."""
+        return self.incarnations([id])[0]
+
+    def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
+        """What incarnations said of themselves."""
+        return [_incarnation(id, raw, *scores) for id, (raw, scores) in zip(ids, self._said(ids), strict=True)]
+
+    def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], list[float | None]]]:
+        """What incarnations said of themselves, until when they are believed to live, and whether they shut down."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hgetall(self.keys.incarnation(id))
+            pipeline.zmscore(self.keys.heartbeats, [id, DRAINING + id])
+        replies = self._ask(pipeline.execute)
+        return list(zip(replies[::2], replies[1::2], strict=True))
+
+    def everybody(self) -> list[str]:
+        """All incarnations that are believed to live, or whose death is not recovered yet."""
+        return list(self.deadlines())
+
+    def in_place(self, place: str) -> list[str]:
+        """The incarnations in a place, in an order that is the same for all who ask."""
+        (key,) = self.keys.places(place)
+        return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key)))
+
+    def deadlines(self) -> dict[str, float]:
+        """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
+        scores: Any = self._ask(lambda: self.client.zrangebyscore(self.keys.heartbeats, 0, "+inf", withscores=True))
+        return {member.decode(): score for member, score in scores if not member.startswith(b"*")}
+
+    def registered_brokers(self) -> list[tuple[str, str]]:
+        """Namespace and broker id of every incarnation that has a RedisBroker on this Redis, living or dead."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in self.everybody():
+            pipeline.hmget(self.keys.incarnation(id), "broker_namespace", "broker_id")
+        rows = self._ask(pipeline.execute)
+        return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
+
+    def prove(self, dead: DeadIncarnation, why: str) -> bool:
+        """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
+        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal, *self.keys.places(dead.place)]
+        return bool(self._call("prove", keys, [dead.id, why]))
+
+    def notice(self, dead: DeadIncarnation) -> bool:
+        """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
+        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal]
+        return bool(self._call("notice", keys, [dead.id, self.ttl_ms, dead.why]))
+
+    def reap(self, dead: str, place: str = "") -> bool:
+        """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
+        keys = [
+            *(self.keys.heartbeats, self.keys.incarnation(dead), self.keys.running(dead), self.keys.suspects),
+            *(*self.keys.journal, *self.keys.places(place)),
+        ]
+        return bool(self._call("reap", keys, [dead, self.ttl_ms]))
+
+
+def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None, draining: float | None) -> DeadIncarnation:
+    said = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+    return DeadIncarnation(
+        id=id,
+        instance=said.get("instance", ""),
+        host=said.get("host", ""),
+        pid=said.get("pid", ""),
+        broker_namespace=said.get("broker_namespace", ""),
+        broker_id=said.get("broker_id", ""),
+        queues=json.loads(said.get("queues", "[]")),
+        custody=said.get("custody", ""),
+        dead_since_ms=int(said.get("gone", deadline or 0)),
+        draining=draining is not None,
+        left="left" in said,
+        proof=said.get("why", ""),
+        place=said.get("place", ""),
+        process_started=said.get("process_started", ""),
+    )
