@@ -82,7 +82,7 @@ class Real:
         self.suspects = self.prefix + "suspects"
         self.connection: Any = Subscriptions(self.members[0]).open("any", 10)._connection
         self.life = " ".join(
-            self.client.info(section)[name]
+            str(self.client.info(section)[name]).zfill(40)  # redis-py makes a number of the zeros
             for section, name in (("server", "run_id"), ("replication", "master_replid2"))
         )
         #: The model's number of each start, by its time.

@@ -43,7 +43,7 @@ class Subscribers:
         """True if all workers are subscribed, and have entered on the server as it is now."""
         client = self.admin()
         try:
-            life = " ".join((client.info("server")["run_id"], client.info("replication")["master_replid2"]))
+            life = f"{client.info('server')['run_id']} {str(client.info('replication')['master_replid2']).zfill(40)}"
             said = self._said(client)
             counts = [count for _, count in client.pubsub_numsub(*(f"{self.prefix}in:{id}" for id in said))]
         except redis.RedisError:
