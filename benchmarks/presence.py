@@ -8,6 +8,7 @@ import random
 import resource
 import threading
 import time
+from typing import Any, NamedTuple
 
 import redis
 
@@ -28,17 +29,51 @@ def run(*, quick: bool = False) -> Result:
     number, rest = (50, REFRESH) if quick else (500, 4 * REFRESH)
     result = Result(f"presence: {number} incarnations with the default settings, {rest:g} seconds at rest")
     with server() as redis_server:
-        cpu, commands = _at_rest(redis_server.client(), number, rest)
-    result.add("CPU of Redis for all of them", 100 * cpu / rest, unit="% of a core", at_most=1.0)
-    result.add("commands a second", commands / rest)
+        plain = redis_server.client()
+        used = _at_rest(plain, number, rest)
+        round_trips = used.reads / rest
+        idle, pings = (_pings(plain, rate, rest / 4) for rate in (0.0, round_trips))
+    result.add("CPU of Redis for all of them", 100 * used.cpu / rest, unit="% of a core", at_most=1.0)
+    result.add("CPU of Redis with nobody there", 100 * idle.cpu / (rest / 4), unit="% of a core")
+    result.add("CPU of Redis for as many PINGs", 100 * pings.cpu / (rest / 4), unit="% of a core")
+    result.add("round trips a second", round_trips)
+    result.add("commands a second, those within scripts too", used.commands / rest)
     result.notes.append(
         "their threads are those of one process here, and share its connections but for the subscriptions"
     )
     return result
 
 
-def _at_rest(plain: redis.Redis, number: int, rest: float) -> tuple[float, int]:
-    """CPU seconds of the server, and how many commands it was sent."""
+class _Used(NamedTuple):
+    """The server's CPU seconds, the commands that it ran, and how often it read from a client."""
+
+    cpu: float
+    commands: float
+    reads: float
+
+    @classmethod
+    def now(cls, client: redis.Redis) -> _Used:
+        cpu: Any = client.info("cpu")
+        stats: Any = client.info("stats")
+        seconds = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+        return cls(seconds, float(stats["total_commands_processed"]), float(stats["total_reads_processed"]))
+
+    def since(self, before: _Used) -> _Used:
+        return _Used(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+def _pings(client: redis.Redis, rate: float, seconds: float) -> _Used:
+    """Send so many PINGs a second, evenly."""
+    before, ends = _Used.now(client), time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        time.sleep(min(left, 1 / rate if rate else left))
+        if rate:
+            client.ping()
+    return _Used.now(client).since(before)
+
+
+def _at_rest(plain: redis.Redis, number: int, rest: float) -> _Used:
+    """Have so many incarnations at rest for so many seconds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     client, over = bounded_client(plain), threading.Event()
@@ -49,10 +84,9 @@ def _at_rest(plain: redis.Redis, number: int, rest: float) -> tuple[float, int]:
         while any(one.presence.lease.known_by is not Contact.ENTERED for one in all_here):
             time.sleep(0.1)
         time.sleep(REFRESH / 2)  # those that came last were greeted
-        before = _used(plain)
+        before = _Used.now(plain)
         time.sleep(rest)
-        cpu, commands = (now - then for now, then in zip(_used(plain), before, strict=True))
-        return cpu, int(commands)
+        return _Used.now(plain).since(before)
     finally:
         over.set()
         for one in all_here:
@@ -91,9 +125,3 @@ class _Incarnation(threading.Thread):
             self.registry.due()
         self.presence.stop()
         self.presence.close()
-
-
-def _used(client: redis.Redis) -> tuple[float, float]:
-    cpu, stats = client.info("cpu"), client.info("stats")
-    seconds = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])  # type: ignore[index]
-    return seconds, float(stats["total_commands_processed"])  # type: ignore[index]
