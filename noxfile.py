@@ -80,6 +80,16 @@ def servers(session: nox.Session) -> None:
         session.run("pytest", *args, env={"TEST_REDIS_SERVER": str(binary)})
 
 
+#: Writes each script as Redis gets it into a folder.
+EACH_SCRIPT = """
+import sys
+from pathlib import Path
+from dramatiq_inflight.store.declarations import SCRIPTS
+for name, text in SCRIPTS.items():
+    Path(sys.argv[1], name + ".lua").write_text(text, "utf-8")
+"""
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types; and the Lua scripts, where luacheck is installed."""
@@ -92,11 +102,8 @@ def lint(session: nox.Session) -> None:
         if paths:
             session.run("check-jsonschema", "-q", "--builtin-schema", f"vendor.github-{schema}", *paths)
     if shutil.which("luacheck"):
-        scripts = ROOT / "dramatiq_inflight" / "store" / "lua"
-        common = (scripts / "common.lua").read_text("utf-8")
         with tempfile.TemporaryDirectory() as folder:
-            for path in scripts.glob("*/*.lua"):  # each as Redis gets it
-                Path(folder, path.name).write_text(common + path.read_text("utf-8"), "utf-8")
+            session.run("python", "-c", EACH_SCRIPT, folder)
             args = [
                 "--std",
                 "lua51",

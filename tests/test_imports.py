@@ -120,12 +120,12 @@ def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:
 
 
 def test_every_script_has_a_method_and_a_header() -> None:
-    """Each Lua file says its purpose, KEYS, ARGV, what it returns and why."""
+    """Each Lua file says its purpose, its keys and arguments, what it returns and why."""
     registry = "".join(path.read_text() for path in (PACKAGE / "store").glob("*.py"))
     scripts = list((PACKAGE / "store" / "lua").glob("*/*.lua"))
     assert len(scripts) > 10
     for path in scripts:
         text = path.read_text()
         assert f'"{path.stem}"' in registry, path.name
-        for part in ("-- KEYS", "-- returns"):
+        for part in ("--@ ", "-- returns"):
             assert part in text, f"{path.name} lacks {part}"

@@ -74,11 +74,39 @@ def scene(lab: Lab, a: Registry, b: Registry) -> Scene:
 
 Command = Callable[[Scene, int], Any]
 
+
+def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
+    """One mend, and no second one with what it has answered."""
+    a = scene.a
+    return a._execute(
+        "mend",
+        record_key=a.keys.record("m"),
+        running=a.keys.running(a.me),
+        id="m",
+        run=run,
+        generation=FIRST.generation,
+        origin=FIRST.origin,
+        queue=FIRST.queue,
+        actor=FIRST.actor,
+        limit=3,
+        copy=FIRST.broker_copy_id,
+        started=scene.started_ms,
+        crashes=0,
+        drains=0,
+        alone=True,
+        tailored=False,
+        payload=payload_of(FIRST),
+        asked=asked,
+        unacked=True,
+        tries=0,
+    )
+
+
 #: What a worker says of its run, by what it is given of its number.
 COMMANDS: dict[str, Command] = {
     "accompany": lambda scene, run: scene.a.accompany("m", run, "o1"),
     "checkpoint": lambda scene, run: scene.a.checkpoint("m", run, {"value": "1"}, "o1"),
-    "mend": lambda scene, run: scene.a._call(*mend_of(scene, run)),
+    "mend": mend_of,
     "stall": lambda scene, run: scene.a.stall("m", run, still=9, origin="o1"),
     "finish": lambda scene, run: scene.a.finish(FIRST, run, again=False, contended=False),
     "finish, again": lambda scene, run: scene.a.finish(FIRST, run, again=True, contended=False),
@@ -90,14 +118,6 @@ COMMANDS: dict[str, Command] = {
     "hand_over": lambda scene, run: scene.a.hand_over("m", run, b"retry", origin="o1"),
     "hand_over, later": lambda scene, run: scene.a.hand_over("m", run, b"", later=True, origin="o1"),
 }
-
-
-def mend_of(scene: Scene, run: int, since: int = 0) -> tuple[str, list[str], list[Any]]:
-    """One mend, as it goes over the wire."""
-    keys = [scene.a.keys.record("m"), *scene.a._ends]
-    args = [scene.a.me, scene.a.ttl_ms, "m", run, FIRST.generation, FIRST.origin, FIRST.queue, FIRST.actor]
-    rest = [3, FIRST.broker_copy_id, scene.started_ms, 0, 0, "1", "0", payload_of(FIRST), since, "1"]
-    return "mend", keys, [*args, *rest]
 
 
 def retry_here(scene: Scene) -> None:
@@ -197,7 +217,7 @@ def test_a_mend_writes_only_what_it_was_told_just_now(
     seconds, _ = lab.client.time()
     before = scene.state()
     for since in (0, seconds * 1000 - 60_000, seconds * 1000 + 60_000):
-        assert a._call(*mend_of(scene, run, since))[0] == b"again"
+        assert mend_of(scene, run, since)[0] == b"again"
     assert scene.state() == before
     assert scene.mend(run)[0] is (Mended.RETAKEN if waits else Mended.WRITTEN)
 

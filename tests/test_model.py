@@ -37,7 +37,7 @@ NAMES = {
     "prove": "a proof leaves a doubt",
     "enter": "whoever is not seen enters",
     "suspect": "a sign of life does not matter",
-    "_common": "the settled never expire",
+    "common": "the settled never expire",
 }
 FEW = [m for m in MUTATIONS if NAMES.get(m.script) == m.name]
 

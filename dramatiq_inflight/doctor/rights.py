@@ -115,7 +115,7 @@ def _probe(case: Case) -> list[str]:
 
 
 def _history(case: Case) -> Iterator[Finding]:
-    history, counts = case.inspector._keys.journal
+    history, counts = case.inspector._keys.history, case.inspector._keys.counts
     for key, kind in ((history, "stream"), (counts, "hash")):
         found = text(case.server.type(key))
         if found not in (kind, "none"):

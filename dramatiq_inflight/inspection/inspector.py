@@ -245,7 +245,7 @@ class Inspector(Reader):
         instances = Instances(self)
         while len(found) < limit:
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.xrevrange(self._keys.journal[0], last, first, at_once)
+            pipeline.xrevrange(self._keys.history, last, first, at_once)
             (entries,) = self._read(pipeline)
             events = [Event.of(id.decode(), texts(raw)) for id, raw in entries if raw]
             instances.learn(events)
@@ -264,7 +264,7 @@ class Inspector(Reader):
     def counts(self) -> list[Count]:
         """How often each event ever happened, by queue and actor."""
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.hgetall(self._keys.journal[1])
+        pipeline.hgetall(self._keys.counts)
         (raw,) = self._read(pipeline)
         return sorted(
             (Count.of(name.decode(), int(number)) for name, number in raw.items()),

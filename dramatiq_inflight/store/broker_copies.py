@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..delivery import Copy
-from .scripts import Scripting, flag, ms
+from .scripts import Scripting, ms
 
 __all__ = ["ACK_TTL", "BrokerCopies"]
 
@@ -21,15 +21,22 @@ class BrokerCopies(Scripting):
 
     def hold(self, copy: Copy, seconds: float) -> None:
         """A recovered copy waits here before it may run: its deadline comes so much later."""
-        keys = [self.keys.record(copy.message_id), self.keys.waiting]
-        self._call("hold", keys, [copy.message_id, copy.generation, self.deadline_ms + round(seconds * 1000)])
+        self._execute(
+            "hold",
+            record_key=self.keys.record(copy.message_id),
+            id=copy.message_id,
+            generation=copy.generation,
+            wait=self.deadline_ms + round(seconds * 1000),
+        )
 
     def put_off(self, copy: Copy, delay: float) -> None:
         """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged."""
-        self._call(
+        self._execute(
             "put_off",
-            [self.keys.record(copy.message_id), self.keys.waiting, *self.keys.journal],
-            [copy.message_id, copy.broker_copy_id, self.deadline_ms + round(delay * 1000), self.me],
+            record_key=self.keys.record(copy.message_id),
+            id=copy.message_id,
+            copy=copy.broker_copy_id,
+            wait=self.deadline_ms + round(delay * 1000),
         )
 
     def settle(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
@@ -39,16 +46,17 @@ class BrokerCopies(Scripting):
           state: ``completed`` or ``dead_lettered``.
           broker_keys: As for `Runs.start`.
         """
-        self._call(
+        self._execute(
             "settle",
-            [
-                *(self.keys.record(copy.message_id), self.keys.waiting, self.keys.heartbeats),
-                *(*self.keys.journal, *broker_keys[1:]),
-            ],
-            [
-                *(copy.message_id, copy.generation, copy.origin, flag(copy.redelivered)),
-                *(state, self.fence_ms, self.ttl_ms, copy.broker_copy_id, copy.tries),
-            ],
+            record_key=self.keys.record(copy.message_id),
+            broker_messages=broker_keys[1] if broker_keys else None,
+            id=copy.message_id,
+            generation=copy.generation,
+            origin=copy.origin,
+            redelivered=copy.redelivered,
+            state=state,
+            copy=copy.broker_copy_id,
+            tries=copy.tries,
         )
 
     def acked(self, finished: Sequence[tuple[str, int, float]]) -> int:
@@ -59,7 +67,9 @@ class BrokerCopies(Scripting):
 
         Returns: how many records are forgotten then, or in `ACK_TTL`, whatever is later.
         """
-        keys = [self.keys.record(id) for id, _, _ in finished]
         least = min(ms(ACK_TTL), self.fence_ms)
-        args = [x for _, run, remember in finished for x in (run, max(least, round(remember * 1000)))]
-        return int(self._call("acked", keys, args))
+        rows = [
+            {"record_key": self.keys.record(id), "run": run, "remember": max(least, round(remember * 1000))}
+            for id, run, remember in finished
+        ]
+        return int(self._execute("acked", rows))

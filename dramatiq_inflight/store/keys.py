@@ -45,8 +45,10 @@ class Keys:
         self.replay = prefix + "replay"
         self.schema = prefix + "schema"
         self.suspects = prefix + "suspects"
-        #: The history and its counts, which go together.
-        self.journal = (prefix + "history", prefix + "counts")
+        self.history = prefix + "history"
+        self.counts = prefix + "counts"
+        #: The keys of which the namespace has one, by name.
+        self.shared = {name: key for name, key in vars(self).items() if name != "prefix"}
 
     def record(self, message_id: str) -> str:
         """Of one message."""
@@ -72,8 +74,6 @@ class Keys:
         """What an incarnation subscribes to, by a connection from scratch, before it declares another one dead."""
         return f"{self.prefix}probe:{incarnation}"
 
-    def places(self, place: str) -> tuple[str, ...]:
+    def place(self, place: str) -> str | None:
         """Of those in a place; none where processes cannot be told."""
-        if not place:
-            return ()
-        return (f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}",)
+        return f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}" if place else None

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import redis
 
 from ..delivery import Copy
 from ..threads.moment import Moment
+from .declarations import flag
 from .replies import Finished, Mended, Saved, Start, Started
-from .scripts import Scripting, flag, ms
+from .scripts import Scripting, ms
 from .transport import Call
 
 __all__ = ["Runs"]
@@ -32,12 +33,13 @@ class Runs(Scripting):
     @cached_property
     def _starts(self) -> tuple[str, ...]:
         """What the start of a message may change beside its record."""
-        return (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.handed, *self.keys.journal)
+        keys = self.keys
+        return (self._mine, keys.heartbeats, keys.waiting, keys.handed, keys.history, keys.counts)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
-        """What its end may."""
-        return (self._mine, self.keys.heartbeats, self.keys.waiting, *self.keys.journal)
+        """What its completion may."""
+        return (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.history, self.keys.counts)
 
     def start(
         self,
@@ -80,22 +82,18 @@ class Runs(Scripting):
 
     def accompany(self, message_id: str, run: int, origin: str = "") -> None:
         """A message that had its process to itself is about to get company."""
-        keys = [self.keys.record(message_id), self.keys.heartbeats]
-        self._own("accompany", keys, [self.me, self.ttl_ms, run, origin])
+        self._own("accompany", record_key=self.keys.record(message_id), run=run, origin=origin)
 
     def checkpoint(self, message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
         """Keep how far a run has come.  One round trip."""
         reply = self._own(
             "checkpoint",
-            [self.keys.record(message_id), self.keys.heartbeats, self.keys.checkpoint(message_id)],
-            [
-                self.me,
-                self.ttl_ms,
-                run,
-                ms(CHECKPOINT_TTL),
-                origin,
-                *(text for pair in fields.items() for text in pair),
-            ],
+            record_key=self.keys.record(message_id),
+            checkpoint=self.keys.checkpoint(message_id),
+            run=run,
+            kept_for=ms(CHECKPOINT_TTL),
+            origin=origin,
+            rows=[{"field": field, "value": value} for field, value in fields.items()],
         )
         return Saved(reply[0].decode())
 
@@ -111,8 +109,11 @@ class Runs(Scripting):
         """
         reply = self._own(
             "stall",
-            [self.keys.record(message_id), self.keys.heartbeats, *self.keys.journal],
-            [self.me, self.ttl_ms, message_id, run, round(still * 1000), origin],
+            record_key=self.keys.record(message_id),
+            id=message_id,
+            run=run,
+            still=round(still * 1000),
+            origin=origin,
         )
         return bool(reply[0] == b"noted")
 
@@ -144,17 +145,36 @@ class Runs(Scripting):
 
         Returns: what became of it, and the record's run, generation, crashes and drains.
         """
-        keys = [self.keys.record(copy.message_id), *self._ends, *broker_keys]
-        args = [
-            *(self.me, self.ttl_ms, copy.message_id, run, copy.generation, copy.origin, copy.queue, copy.actor),
-            *(limit, copy.broker_copy_id, started_ms, crashes, drains, flag(alone), flag(tailored)),
-        ]
-        reply = self._own("mend", keys, [*args, b"", 0, flag(not acked), copy.tries])
+        broker_acks, broker_messages = broker_keys or (None, None)
+        mend = partial(
+            self._own,
+            "mend",
+            record_key=self.keys.record(copy.message_id),
+            running=self._mine,
+            broker_acks=broker_acks,
+            broker_messages=broker_messages,
+            id=copy.message_id,
+            run=run,
+            generation=copy.generation,
+            origin=copy.origin,
+            queue=copy.queue,
+            actor=copy.actor,
+            limit=limit,
+            copy=copy.broker_copy_id,
+            started=started_ms,
+            crashes=crashes,
+            drains=drains,
+            alone=alone,
+            tailored=tailored,
+            unacked=not acked,
+            tries=copy.tries,
+        )
+        reply = mend(payload=b"", asked=0)
         for _ in range(3):  # the second answer may have come too late
             if reply[0] != b"again":
                 break
             payload = payload if isinstance(payload, bytes) else payload()
-            reply = self._own("mend", keys, [*args, payload, reply[2], flag(not acked), copy.tries])
+            reply = mend(payload=payload, asked=reply[2])
         return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
     def finish(
@@ -221,8 +241,13 @@ class Runs(Scripting):
         state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
         reply = self._own(
             "release",
-            [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, flag(contended), self.fence_ms, state, origin],
+            record_key=self.keys.record(message_id),
+            running=self._mine,
+            id=message_id,
+            run=run,
+            contended=contended,
+            state=state,
+            origin=origin,
         )
         return FINISHED[reply[0]]
 
@@ -237,7 +262,12 @@ class Runs(Scripting):
         """
         reply = self._own(
             "hand_over",
-            [self.keys.record(message_id), *self._ends],
-            [self.me, self.ttl_ms, message_id, run, payload, self.deadline_ms if later else 0, origin],
+            record_key=self.keys.record(message_id),
+            running=self._mine,
+            id=message_id,
+            run=run,
+            payload=payload,
+            delay=self.deadline_ms if later else 0,
+            origin=origin,
         )
         return FINISHED[reply[0]]

@@ -14,7 +14,7 @@ from redis.lock import Lock
 from .looking import Looking
 from .records import Orphan
 from .recovery import orphan_of
-from .scripts import flag, ms
+from .scripts import ms
 from .words import BEAT, Words
 
 __all__ = ["Interventions"]
@@ -34,9 +34,16 @@ class Interventions(Looking, Words):
           force: Also from a living worker that runs it.
         """
         owner = self._owner(message_id)
-        keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
-        args = [self.me, self.ttl_ms, message_id, owner, ms(hold), flag(condemn), flag(force)]
-        row = self._call("take", [*keys, *self.keys.journal], args)
+        row = self._execute(
+            "take",
+            record_key=self.keys.record(message_id),
+            running=self.keys.running(owner),
+            id=message_id,
+            expected_owner=owner,
+            hold=ms(hold),
+            dead_letter=condemn,
+            force=force,
+        )
         if force and owner:
             self.wake([owner], BEAT)  # it hears of that with its beat
         return row[0].decode() if len(row) == 1 else cast("Orphan", orphan_of(message_id, row))
@@ -48,9 +55,15 @@ class Interventions(Looking, Words):
           force: Also one that runs on a living worker.
         """
         owner = self._owner(message_id)
-        keys = [self.keys.record(message_id), self.keys.heartbeats, self.keys.waiting, self.keys.running(owner)]
-        keys += [self.keys.aside, *self.keys.journal, self.keys.checkpoint(message_id)]
-        answer = self._call("discard", keys, [self.ttl_ms, message_id, owner, self.fence_ms, flag(force)])
+        answer = self._execute(
+            "discard",
+            record_key=self.keys.record(message_id),
+            running=self.keys.running(owner),
+            checkpoint=self.keys.checkpoint(message_id),
+            id=message_id,
+            expected_owner=owner,
+            force=force,
+        )
         if force and owner:
             self.wake([owner], BEAT)
         return str(answer, "utf-8")
@@ -74,7 +87,7 @@ class Interventions(Looking, Words):
 
     def drop_aside(self, message_id: str) -> None:
         """What was set aside is enqueued anew, and need not be kept."""
-        self._call("drop_aside", [self.keys.aside, *self.keys.journal], [message_id])
+        self._execute("drop_aside", id=message_id)
 
     def _owner(self, message_id: str) -> str:
         (head,) = self.peek([message_id])

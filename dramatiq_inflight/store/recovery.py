@@ -11,7 +11,7 @@ from redis.lock import Lock
 
 from .records import Due, Enqueued, Orphan
 from .replies import Claim, HandedBack, Requeued
-from .scripts import BATCH, Scripting, flag, ms
+from .scripts import BATCH, Scripting, ms
 
 __all__ = ["Orphans", "orphan_of"]
 
@@ -31,8 +31,7 @@ class Orphans(Scripting):
 
     def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
         """What is there to recover, a batch of each kind, passing over so many that are to be left."""
-        keys = [self.keys.heartbeats, self.keys.waiting, self.keys.lock]
-        dead, overdue, next_ms = self._call("due", keys, [self.ttl_ms, BATCH, skip_dead, skip_overdue])
+        dead, overdue, next_ms = self._execute("due", limit=BATCH, skip_dead=skip_dead, skip_overdue=skip_overdue)
         next_in = next_ms / 1000 if next_ms >= 0 else None
         return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
 
@@ -44,16 +43,12 @@ class Orphans(Scripting):
 
         Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
         """
-        reply = self._call(
+        reply = self._execute(
             "hand_back",
-            [
-                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.handed),
-                *(*self.keys.journal, *(self.keys.record(id) for id, _ in held)),
-            ],
-            [
-                *(dead, self.ttl_ms, self.deadline_ms, self.fence_ms, self.me),
-                *(x for id, has in held for x in (id, flag(has))),
-            ],
+            running=self.keys.running(dead),
+            dead=dead,
+            first_deadline=self.deadline_ms,
+            rows=[{"record_key": self.keys.record(id), "id": id, "held": has} for id, has in held],
         )
         return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
 
@@ -65,32 +60,34 @@ class Orphans(Scripting):
           hold: How long the claim holds, seconds.
           leftovers: Also what this incarnation has claimed before, and did not bring to an end.
         """
-        reply = self._call(
+        reply = self._execute(
             "claim",
-            [
-                *(self.keys.heartbeats, self.keys.waiting, self.keys.running(dead), self.keys.aside),
-                *(*self.keys.journal, *(self.keys.record(id) for id in ids)),
-            ],
-            [self.me, self.ttl_ms, dead, ms(hold), flag(leftovers), DEADLY_AFTER, *ids],
+            running=self.keys.running(dead),
+            dead=dead,
+            hold=ms(hold),
+            leftovers=leftovers,
+            deadly_after=DEADLY_AFTER,
+            rows=[{"record_key": self.keys.record(id), "id": id} for id in ids],
         )
         return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
 
     def requeued(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
         """The copies of claimed orphans, at most `BATCH`, are with the broker."""
-        reply = self._call(
+        reply = self._execute(
             "requeued",
-            [
-                self.keys.waiting,
-                self.keys.running(dead),
-                *(self.keys.record(copy.orphan.message_id) for copy in copies),
-            ],
-            [
-                *(self.me, self.deadline_ms, dead),
-                *(
-                    x
-                    for orphan, copy_id, queue, delay in copies
-                    for x in (orphan.message_id, orphan.generation, copy_id, queue, round(delay * 1000))
-                ),
+            running=self.keys.running(dead),
+            first_deadline=self.deadline_ms,
+            dead=dead,
+            rows=[
+                {
+                    "record_key": self.keys.record(orphan.message_id),
+                    "id": orphan.message_id,
+                    "generation": orphan.generation,
+                    "copy": copy_id,
+                    "queue": queue,
+                    "delay": round(delay * 1000),
+                }
+                for orphan, copy_id, queue, delay in copies
             ],
         )
         return [Requeued(result.decode()) for result in reply]
@@ -102,10 +99,14 @@ class Orphans(Scripting):
           claims: At most `BATCH` triples of message id, generation, and ``refused``, ``away``, ``left_over`` or
             ``untried``.
         """
-        self._call(
+        self._execute(
             "refused",
-            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in claims)],
-            [self.me, ms(FIRST_PAUSE), ms(LONGEST_PAUSE), *(x for claim in claims for x in claim)],
+            first_wait=ms(FIRST_PAUSE),
+            longest_wait=ms(LONGEST_PAUSE),
+            rows=[
+                {"record_key": self.keys.record(id), "id": id, "generation": generation, "why": why}
+                for id, generation, why in claims
+            ],
         )
 
     def postpone(self, answers: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -114,26 +115,25 @@ class Orphans(Scripting):
         Returns: for each ``postponed``, ``settled``, ``due`` (another copy is to be made), ``later`` (not looked at) or
         ``gone``.
         """
-        reply = self._call(
+        reply = self._execute(
             "postpone",
-            [self.keys.waiting, *(self.keys.record(id) for id, _, _ in answers)],
-            [
-                *(self.deadline_ms, self.fence_ms),
-                *(x for answer in answers for x in answer),
+            wait=self.deadline_ms,
+            rows=[
+                {"record_key": self.keys.record(id), "id": id, "copy": copy, "what": what} for id, copy, what in answers
             ],
         )
         return [result.decode() for result in reply]
 
     def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
         """Keep a claimed payload that cannot be decoded where people look for it."""
-        keys = [
-            self.keys.record(orphan.message_id),
-            self.keys.waiting,
-            self.keys.running(dead),
-            self.keys.aside,
-            *self.keys.journal,
-        ]
-        return bool(self._call("set_aside", keys, [self.me, orphan.message_id, orphan.generation]) == b"aside")
+        answer = self._execute(
+            "set_aside",
+            record_key=self.keys.record(orphan.message_id),
+            running=self.keys.running(dead),
+            id=orphan.message_id,
+            generation=orphan.generation,
+        )
+        return bool(answer == b"aside")
 
 
 def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -15,12 +14,13 @@ from redis.exceptions import RedisClusterException
 
 from ..threads.moment import Moment
 from .connection import close_client
+from .declarations import DECLARATIONS, SCRIPTS
 from .keys import Keys
 from .pool import Pool, SentinelPool
 from .schema import SCHEMA
 from .transport import Call, Wire
 
-__all__ = ["BATCH", "NotSent", "Scripting", "flag", "load_scripts", "ms", "reach"]
+__all__ = ["BATCH", "NotSent", "Scripting", "ms", "reach"]
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
@@ -79,12 +79,13 @@ class Scripting:
         self._on_answer_lost = on_answer_lost
         self._on_failure = on_failure
         self._is_away = is_away
-        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in load_scripts().items()}
+        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
         self._wire = Wire(client, on_resend=on_answer_lost)
         pool = getattr(client, "connection_pool", None)
         if isinstance(pool, (Pool, SentinelPool)):
             pool.on_wrong_server = on_failure  # though a new connection leads to the right one at once
         self._mine = self.keys.running(me)
+        self._usual = {**self.keys.shared, "me": me, "fence_ttl": self.fence_ms}
         self._worker: int | None = None
 
     def run(self, call: Call) -> Any:
@@ -105,22 +106,35 @@ class Scripting:
         self._on_contact, self._on_failure = lambda known, begun, absent: None, lambda error: None
         self._on_answer_lost = lambda: None
 
-    def _own(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def _own(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
         begun = Moment.now()
-        reply = self._call(script, keys, args)
+        reply = self._execute(script, rows, **named)
         self._in_contact(reply[1], begun)
         return reply
-
-    def _say_alive(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
-        """A script that does nothing else, or whose answer is no more than whether this incarnation was known."""
-        begun = Moment.now()
-        return self._in_contact(self._call(script, keys, args), begun)
 
     def _in_contact(self, known: int, begun: Moment) -> bool:
         """A script has renewed the heartbeat; `known`: as ``beat`` in common.lua says it."""
         self._on_contact(known == 1, begun, known < 0)
         return known == 1
+
+    def _execute(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
+        """Run a script with its keys and arguments by name.
+
+        Raises:
+          TypeError: One is missing, or is none of the script's.
+        """
+        return self._call(script, *self._pack(script, rows, **named))
+
+    def _pack(
+        self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Keys and arguments of a script in their order; what means the same to all scripts need not be given."""
+        declaration = DECLARATIONS[script]
+        usual = {**self._usual, "ttl": self.ttl_ms}
+        for name in declaration.names & usual.keys():
+            named.setdefault(name, usual[name])
+        return declaration.pack(named, rows)
 
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._worker is not None and (script != "checkpoint" or os.getppid() != self._worker):
@@ -150,19 +164,6 @@ def reach(command: Callable[[], Any]) -> Any:
         raise redis.ConnectionError(str(error)) from error
 
 
-def load_scripts() -> dict[str, str]:
-    """The text of each script, with what all have in common, by its name."""
-    folder = files(__package__).joinpath("lua")
-    common = folder.joinpath("common.lua").read_text("utf-8")
-    own = [entry for part in folder.iterdir() if part.is_dir() for entry in part.iterdir()]
-    return {entry.name.removesuffix(".lua"): common + entry.read_text("utf-8") for entry in own}
-
-
 def ms(seconds: float) -> int:
     """As the scripts are given a duration."""
     return max(1, round(seconds * 1000))
-
-
-def flag(value: bool) -> str:
-    """As the scripts are given a yes or no."""
-    return "1" if value else "0"

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from .replies import Seen, Suspicion
-from .scripts import flag, ms
+from .scripts import ms
 from .workers import Membership
 
 __all__ = ["BEAT", "CLOSED", "DIED", "JOINED", "Words"]
@@ -79,10 +79,15 @@ class Words(Membership):
 
         Returns: False if the server does not see it, or does not say which server it is.
         """
-        keys = [self.keys.heartbeats, self.keys.incarnation(self.me), self.keys.suspects]
-        channel = self.keys.channel(self.me)
-        args = [self.me, self.ttl_ms, flag(on_behalf), self._count, channel, ms(patience), flag(anew)]
-        entered = self._own("enter", keys, args)
+        entered = self._own(
+            "enter",
+            incarnation=self.keys.incarnation(self.me),
+            on_behalf=on_behalf,
+            count=self._count,
+            channel=self.keys.channel(self.me),
+            patience=ms(patience),
+            anew=anew,
+        )
         if entered[0]:
             self.server = entered[2].decode().partition(" ")[0]
         return bool(entered[0])
@@ -107,10 +112,18 @@ class Words(Membership):
         Parameters:
           since: What an earlier answer has said, if a connection was opened from scratch since; see suspect.lua.
         """
-        keys = [self.keys.heartbeats, self.keys.suspects, self.keys.incarnation(self.me), self.keys.incarnation(other)]
-        channels = [self.keys.channel(self.me), self.keys.channel(other), self.keys.probe(self.me)]
-        args = [self.me, other, self._count, *channels, since, CLOSED]
-        seen, absent_since, patience = self._call("suspect", [*keys, *self.keys.journal], args)
+        seen, absent_since, patience = self._execute(
+            "suspect",
+            incarnation=self.keys.incarnation(self.me),
+            other_incarnation=self.keys.incarnation(other),
+            other=other,
+            count=self._count,
+            my_channel=self.keys.channel(self.me),
+            its_channel=self.keys.channel(other),
+            my_probe=self.keys.probe(self.me),
+            absent_since=since,
+            why=CLOSED,
+        )
         return Suspicion(Seen(seen.decode()), absent_since, patience / 1000)
 
     @property

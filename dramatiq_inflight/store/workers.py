@@ -29,7 +29,7 @@ class Membership(Scripting):
     """Who is there: this incarnation comes, beats and goes, and sees the others do so."""
 
     #: The set of those in its place, once it has said where that is.
-    _place: tuple[str, ...] = ()
+    _place: str | None = None
 
     #: The server that this incarnation has booted with, by its run id.
     _server = ""
@@ -56,7 +56,7 @@ class Membership(Scripting):
         known = self._register(self.me, {**fields, "schema": str(self.schema)})
         if isinstance(known, Refusal):
             return known
-        self._place = self.keys.places(fields.get("place", ""))
+        self._place = self.keys.place(fields.get("place", ""))
         self._in_contact(known, begun)
         if self._draining:
             self.beat()  # Redis did not know this incarnation, and was to hear that it shuts down
@@ -74,22 +74,27 @@ class Membership(Scripting):
         return refusal.text(self.namespace, __version__, self.schema, Held.of(raw).version, blocker)
 
     def _register(self, me: str, fields: dict[str, str]) -> int | Refusal:
-        keys = [self.keys.heartbeats, self.keys.incarnation(me), *self.keys.journal, self.keys.schema]
-        keys += self.keys.places(fields.get("place", ""))
-        args = [me, self.ttl_ms, self.schema, *(text for pair in fields.items() for text in pair)]
-        reply = self._call("register", keys, args)
+        reply = self._execute(
+            "register",
+            incarnation=self.keys.incarnation(me),
+            place=self.keys.place(fields.get("place", "")),
+            me=me,
+            writes=self.schema,
+            rows=[{"field": field, "value": value} for field, value in fields.items()],
+        )
         if isinstance(reply, list):
             return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
         return int(reply)
 
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
-        state = "draining" if self._draining else "alive"
-        return self._say_alive("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, state])
+        begun = Moment.now()
+        known = self._execute("beat", kind="draining" if self._draining else "alive")
+        return self._in_contact(known, begun)
 
     def attest(self) -> bool:
         """Beat on behalf of this incarnation, from a process that sees it live.  False if Redis does not know it."""
-        return int(self._call("beat", [self.keys.heartbeats], [self.me, self.ttl_ms, "attested"])) >= 0
+        return int(self._execute("beat", kind="attested")) >= 0
 
     def drain(self) -> None:
         """This incarnation shuts down: every beat from now on says so."""
@@ -102,11 +107,9 @@ class Membership(Scripting):
         """
         # A thread that goes on must not keep the incarnation alive for longer.
         self.ttl_ms = ms(HAND_OVER_DELAY)
-        keys = [
-            *(self.keys.heartbeats, self.keys.incarnation(self.me), self._mine, self.keys.suspects),
-            *(*self.keys.journal, *self._place),
-        ]
-        return int(self._call("leave", keys, [self.me, self.ttl_ms]))
+        incarnation = self.keys.incarnation(self.me)
+        left = self._execute("leave", incarnation=incarnation, running=self._mine, place=self._place, delay=self.ttl_ms)
+        return int(left)
 
     def was_handed_back(self) -> bool:
         """Whether what this incarnation had fetched was ever given to others."""
@@ -167,8 +170,8 @@ class Membership(Scripting):
 
     def in_place(self, place: str) -> list[str]:
         """The incarnations in a place, in an order that is the same for all who ask."""
-        (key,) = self.keys.places(place)
-        return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key)))
+        key = self.keys.place(place)
+        return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key))) if key else []
 
     def deadlines(self) -> dict[str, float]:
         """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
@@ -185,21 +188,24 @@ class Membership(Scripting):
 
     def prove(self, dead: DeadIncarnation, why: str) -> bool:
         """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
-        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal, *self.keys.places(dead.place)]
-        return bool(self._call("prove", keys, [dead.id, why]))
+        incarnation, place = self.keys.incarnation(dead.id), self.keys.place(dead.place)
+        return bool(self._execute("prove", incarnation=incarnation, place=place, dead=dead.id, why=why))
 
     def notice(self, dead: DeadIncarnation) -> bool:
         """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
-        keys = [self.keys.heartbeats, self.keys.incarnation(dead.id), *self.keys.journal]
-        return bool(self._call("notice", keys, [dead.id, self.ttl_ms, dead.why]))
+        incarnation = self.keys.incarnation(dead.id)
+        return bool(self._execute("notice", incarnation=incarnation, dead=dead.id, why=dead.why))
 
     def reap(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
-        keys = [
-            *(self.keys.heartbeats, self.keys.incarnation(dead), self.keys.running(dead), self.keys.suspects),
-            *(*self.keys.journal, *self.keys.places(place)),
-        ]
-        return bool(self._call("reap", keys, [dead, self.ttl_ms]))
+        reaped = self._execute(
+            "reap",
+            incarnation=self.keys.incarnation(dead),
+            running=self.keys.running(dead),
+            place=self.keys.place(place),
+            dead=dead,
+        )
+        return bool(reaped)
 
 
 def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None, draining: float | None) -> DeadIncarnation:

@@ -131,12 +131,12 @@ SEEDS = (None, 1, 2, 3, 4)
 def caught(client: redis.Redis, mutation: Mutation, executed: Executed, examples: int = 500) -> tuple[str, int] | None:
     """By what a mutation is noticed, and after how many steps (0: by any calls); ``None``: by nothing."""
     scripts = mutated(mutation)
-    mine = [step for step in executed if mutation.script in ("_common", step[1].script)]
+    mine = [step for step in executed if mutation.script in ("common", step[1].script)]
     try:
         drive_steps(client, mine, scripts)
     except Disagreement as found:
         return found.said, found.steps
-    called = MODEL if mutation.script == "_common" else [mutation.script]
+    called = MODEL if mutation.script == "common" else [mutation.script]
     for seed in SEEDS:
         try:
             drive_any(client, executed, examples, seed=seed, scripts=scripts, called=called, calls=3, shrink=False)

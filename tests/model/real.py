@@ -17,10 +17,10 @@ import redis
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.liveness.subscription import Subscriptions
 from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.declarations import SCRIPTS
 from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Mended, Start, Started
-from dramatiq_inflight.store.scripts import load_scripts
 
 from .scripts import NOBODY, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis
 
@@ -43,7 +43,7 @@ DAMAGED = b"what is this?"
 
 def texts() -> dict[str, str]:
     """The scripts as Redis gets them, by name."""
-    return load_scripts()
+    return dict(SCRIPTS)
 
 
 def _id(number: int) -> str:

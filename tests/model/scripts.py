@@ -39,7 +39,7 @@ DAYS_LATER = 8
 
 
 class Record(NamedTuple):
-    """As in _common.lua, but for queue and actor, of which there is one."""
+    """As in common.lua, but for queue and actor, of which there is one."""
 
     state: str
     owner: int = NOBODY

@@ -40,7 +40,7 @@ DEFAULTS = {
     "dramatiq_restart_delay": "3000",
 }
 
-#: For how long both workers are there before one is lost, seconds: longer than QUALIFYING in _common.lua.
+#: For how long both workers are there before one is lost, seconds: longer than QUALIFYING in common.lua.
 SETTLED = 8.0
 
 

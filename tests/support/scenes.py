@@ -50,7 +50,7 @@ class Scene:
     def write_events(self) -> None:
         pipeline = self.client.pipeline(transaction=False)
         for at, event in sorted(self.events, key=lambda one: one[0]):
-            pipeline.xadd(self.keys.journal[0], event, id=f"{at}-*")
+            pipeline.xadd(self.keys.history, event, id=f"{at}-*")
         pipeline.execute()
 
     def lives(self, instance: str, pid: int, *, booted: float, left: float = 0.8, why: str = "") -> str:

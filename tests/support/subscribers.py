@@ -11,7 +11,7 @@ import redis
 
 __all__ = ["QUALIFIED", "Subscribers"]
 
-#: How long a worker is connected before it judges others, and some more, milliseconds; see QUALIFYING in _common.lua.
+#: How long a worker is connected before it judges others, and some more, milliseconds; see QUALIFYING in common.lua.
 QUALIFIED = 6500
 
 

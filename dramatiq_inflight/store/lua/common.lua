@@ -84,6 +84,13 @@ local QUALIFYING = 6000
 -- that nobody works on any more to clean itself up without forgetting anybody's work.
 local WAITING_TTL = 7 * 24 * 3600 * 1000
 
+-- A yes or no that may not be known: nil.
+local function maybe(text)
+    if text ~= '' then
+        return text == '1'
+    end
+end
+
 local function clock()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)

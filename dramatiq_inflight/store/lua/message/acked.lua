@@ -5,18 +5,20 @@
 -- unless another copy may be under way. Not forgotten at once: what was sent may not have arrived, and a broker notices
 -- a lost connection after two of its heartbeats, or three.
 --
--- KEYS  the records
--- ARGV  of each its run, and for how long it is remembered yet, ms
+--@ rows  record_key | run:int remember:ms
+--
+--    remember: for how long it is remembered yet
+--
 -- returns how many are forgotten then
 --
 -- I1: a record that is about something else by now stays as it is.
 
 local forgotten = 0
-for i, key in ipairs(KEYS) do
-    local record = load(key)
-    if record and SETTLED[record.state] and record.run == tonumber(ARGV[i + i - 1])
+for _, row in ipairs(rows) do
+    local record = load(row.record_key)
+    if record and SETTLED[record.state] and record.run == row.run
         and record.generation <= 1 and record.contended == 0 then
-        redis.call('PEXPIRE', key, ARGV[i + i])
+        redis.call('PEXPIRE', row.record_key, row.remember)
         forgotten = forgotten + 1
     end
 end

@@ -4,13 +4,21 @@
 -- This process runs a message: make Redis say so again, where nobody else has started it.
 -- For records that Redis lost or never got, and for a worker that was taken for dead and is back.
 --
--- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 history   6 counts
---       7, 8 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
--- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 run (0: not known)   5 generation   6 origin   7 queue   8 actor
---       9 limit   10 broker's id of the copy   11 started ms (0: now)   12 crashes, 13 drains (before this run)
---       14 '1': it has the process to itself   15 '1': its recovery takes a copy
---       16 payload   17 when it was answered `again`, ms; 0: it was not   18 '1': its copy is not acknowledged yet
---       19 the number of recovery's try that made the copy
+--@ keys  record_key running heartbeats waiting history counts [broker_acks broker_messages]
+--@ args  me ttl:ms id run:int generation:int origin queue actor limit:limit copy started:ms crashes:int drains:int
+--@ args  alone:bit tailored:bit payload asked:ms unacked:flag tries:int
+--
+--    broker_acks, broker_messages: as for start.lua
+--    run: 0: not known
+--    copy: the broker's id of the copy
+--    started: 0: now
+--    crashes, drains: before this run
+--    alone: it has the process to itself
+--    tailored: its recovery takes a copy
+--    asked: when it was answered `again`; 0: it was not
+--    unacked: its copy is not acknowledged yet
+--    tries: the number of recovery's try that made the copy
+--
 -- returns {answer, known, run, generation, crashes, drains}; answers: kept, written, retaken, lost,
 --       later (the record is about another enqueue of the message, which is not over: ours has none until then),
 --       again (to be asked once more, with the payload and the number that stands in the place of the run)
@@ -19,18 +27,17 @@
 -- minutes after it was given up and sent again; the message may be over by then. So it writes only what it was told
 -- seconds ago is missing.
 
-local me, ttl, id, run = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local now = clock()
-local record = load(KEYS[1])
-local known = beat(KEYS[3], me, now, ttl)
-local copy = ARGV[10]
+local record = load(record_key)
+local known = beat(heartbeats, me, now, ttl)
 local answer
 
 -- Where the broker does not hold our copy, or cannot be asked here, the record is all there may be of the message.
-local held = KEYS[7] and redis.call('SISMEMBER', KEYS[7], copy) + redis.call('HEXISTS', KEYS[8], copy) == 2
-local is_all = ARGV[18] == '1' and copy ~= '' and not held
+local held = broker_acks
+    and redis.call('SISMEMBER', broker_acks, copy) + redis.call('HEXISTS', broker_messages, copy) == 2
+local is_all = unacked and copy ~= '' and not held
 
-local since = now - tonumber(ARGV[17])
+local since = now - asked
 if since < 0 or since > 10000 then
     since = nil
 end
@@ -38,9 +45,9 @@ local again = {'again', known, now, 0, 0, 0}
 
 -- We were charged with a death, and are alive.
 local function take_back()
-    if run > 0 and record.crashes > tonumber(ARGV[12]) then
+    if run > 0 and record.crashes > crashes then
         record.crashes = record.crashes - 1
-    elseif run > 0 and record.drains > tonumber(ARGV[13]) then
+    elseif run > 0 and record.drains > drains then
         record.drains = record.drains - 1
     else
         return false
@@ -50,7 +57,7 @@ end
 
 -- A start that was not recorded, of another enqueue than the record is about: nobody has taken that from us.
 local before
-if record and run == 0 and ARGV[6] ~= '' and record.state ~= 'damaged' and record.origin ~= ARGV[6] then
+if record and run == 0 and origin ~= '' and record.state ~= 'damaged' and record.origin ~= origin then
     if not SETTLED[record.state] then
         return {'later', known, 0, 0, 0, 0}
     end
@@ -62,12 +69,11 @@ if not record or record.state == 'damaged' then
         return again
     end
     record = {
-        state = 'running', owner = me, run = math.max(run, 1), generation = tonumber(ARGV[5]),
-        crashes = tonumber(ARGV[12]), limit = tonumber(ARGV[9]) or ARGV[9], contended = 0, forced = 0,
-        started = tonumber(ARGV[11]) > 0 and tonumber(ARGV[11]) or now, first = 0,
-        origin = ARGV[6], copy = copy, queue = ARGV[7], actor = ARGV[8],
-        drains = tonumber(ARGV[13]), alone = tonumber(ARGV[14]), tailored = tonumber(ARGV[15]),
-        tries = tonumber(ARGV[19]),
+        state = 'running', owner = me, run = math.max(run, 1), generation = generation,
+        crashes = crashes, limit = limit, contended = 0, forced = 0, first = 0,
+        started = started > 0 and started or now,
+        origin = origin, copy = copy, queue = queue, actor = actor,
+        drains = drains, alone = alone, tailored = tailored, tries = tries,
     }
     if before then -- as start.lua has it
         record.run, record.generation = before.run + 1, math.max(record.generation, before.generation)
@@ -79,23 +85,23 @@ if not record or record.state == 'damaged' then
     if is_all then
         record.copy, record.tailored = '', 1
     end
-    save_running(KEYS[1], record, ARGV[16])
+    save_running(record_key, record, payload)
     answer = 'written'
-elseif record.origin == ARGV[6] and (is_run(record, me, run == 0 and record.run or run, ARGV[6])
-    or is_retaken(record, me, run, ARGV[6], tonumber(ARGV[11]))) then
-    local admits, lost = record.alone == 1 and ARGV[14] == '0', is_all and KEYS[7] and record.copy ~= ''
+elseif record.origin == origin and (is_run(record, me, run == 0 and record.run or run, origin)
+    or is_retaken(record, me, run, origin, started)) then
+    local admits, lost = record.alone == 1 and alone == 0, is_all and broker_acks and record.copy ~= ''
     if admits or lost then
-        local payload = payload_of(KEYS[1], record)
+        local kept = payload_of(record_key, record)
         if admits then
             record.alone = 0
         end
         if lost then
             record.copy, record.tailored = '', 1
         end
-        save_running(KEYS[1], record, payload)
+        save_running(record_key, record, kept)
     end
     answer = 'kept'
-elseif is_to_start(record) and record.origin == ARGV[6]
+elseif is_to_start(record) and record.origin == origin
     and (record.dead_letter == 0 or record.state == 'recovering') then
     -- Its copy has not started: ours goes on, and the copy will find it running.
     if not since then
@@ -107,22 +113,22 @@ elseif is_to_start(record) and record.origin == ARGV[6]
         copy, record.tailored = '', 1
     end
     record.state, record.owner, record.run, record.contended, record.copy = 'running', me, record.run + 1, 1, copy
-    record.alone, record.tries, record.dead_letter = tonumber(ARGV[14]), tonumber(ARGV[19]), 0
-    save_running(KEYS[1], record, ARGV[16])
-    redis.call('ZREM', KEYS[4], id)
-    note_message(KEYS[5], KEYS[6], 'retaken', id, record, me)
+    record.alone, record.tries, record.dead_letter = alone, tries, 0
+    save_running(record_key, record, payload)
+    redis.call('ZREM', waiting, id)
+    note_message(history, counts, 'retaken', id, record, me)
     answer = 'retaken'
 else
     if record.owner ~= me then
-        redis.call('ZREM', KEYS[2], id)
-        if record.state == 'running' and record.run == run + 1 and record.origin == ARGV[6] and take_back() then
-            save_running(KEYS[1], record, payload_of(KEYS[1], record))
+        redis.call('ZREM', running, id)
+        if record.state == 'running' and record.run == run + 1 and record.origin == origin and take_back() then
+            save_running(record_key, record, payload_of(record_key, record))
         end
     end
     return {'lost', known, record.run, record.generation, record.crashes, record.drains}
 end
-redis.call('ZADD', KEYS[2], record.started, id)
+redis.call('ZADD', running, record.started, id)
 if known < 0 then
-    appear(KEYS[3], me, now, ttl) -- somebody has to judge us
+    appear(heartbeats, me, now, ttl) -- somebody has to judge us
 end
 return {answer, known, record.run, record.generation, record.crashes, record.drains}

@@ -4,27 +4,30 @@
 -- A copy was put off: another one, with an id that nobody will know, is with the broker, and this one is about to be
 -- acknowledged. Whoever asks the broker about this one must not take the message for consumed.
 --
--- KEYS  1 record   2 waiting   3 history   4 counts
--- ARGV  1 message id   2 broker's id of the copy that was put off   3 deadline of the new one, ms
---       4 me
+--@ keys  record_key waiting history counts
+--@ args  id copy wait:ms me
+--
+--    copy: the broker's id of the one that was put off
+--    wait: when the deadline of the new one is
+--
 -- returns 1, or 0 if the record is not about this copy
 --
 -- I2: the payload stays, with a later deadline.
 
-local record = load(KEYS[1])
+local record = load(record_key)
 if record and record.state ~= 'damaged' then
-    note_message(KEYS[3], KEYS[4], 'deferred', ARGV[1], record, ARGV[4])
+    note_message(history, counts, 'deferred', id, record, me)
 end
-if not record or ARGV[2] == '' or record.copy ~= ARGV[2] then
+if not record or copy == '' or record.copy ~= copy then
     return 0
 end
-local payload = payload_of(KEYS[1], record)
+local payload = payload_of(record_key, record)
 record.copy, record.contended = '', 1
 if record.state == 'running' then
-    save_running(KEYS[1], record, payload)
+    save_running(record_key, record, payload)
 elseif WAITING[record.state] then
     record.now = clock()
-    save_waiting(KEYS[1], KEYS[2], ARGV[1], record, payload, record.now + tonumber(ARGV[3]))
+    save_waiting(record_key, waiting, id, record, payload, record.now + wait)
 else
     return 0
 end

@@ -3,56 +3,57 @@
 --
 -- A worker is about to run a copy of a message: may it?
 --
--- KEYS  1 record   2 running:<me>   3 heartbeats   4 waiting   5 handed
---       6 history   7 counts
---       8, 9 (RedisBroker on this Redis only) the broker's ack set of this worker and queue, and its message hash
--- ARGV  1 me   2 heartbeat ttl ms   3 message id   4 generation of the copy   5 origin
---       6 '1': the copy may be a redelivery, whatever its origin
---       7 what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written), or
---       'handed_back' (it stopped and was enqueued again, and its record is still to be let go)
---       8 queue   9 actor   10 limit   11 broker's id of the copy   12 payload ('': as the broker has it)
---       13 '1': the copy was put off as a duplicate of its origin before
---       14 '1': Redis has lost what it knew of this incarnation before, or may have
---       15 '1': it has the process to itself; '0': it has company; '': that was not seen to yet
---       16 '1': its recovery takes a copy
---       17 '1': it carries a verdict, and the broker has delivered it before
---       18 when the run that has enqueued it started, ms; 0: none has. The record of a retry may be gone
---       19 the number of recovery's try that made the copy; 0: none did
+--@ keys  record_key running heartbeats waiting handed history counts [broker_acks broker_messages]
+--@ args  me ttl:ms id generation:int origin redelivered:flag here queue actor limit:limit copy payload
+--@ args  duplicate:flag forgotten:flag alone:maybe tailored:bit condemned:flag enqueued_by:ms tries:int
+--
+--    broker_acks, broker_messages (RedisBroker on this Redis only): the ack set of this worker and queue, and its
+--      messages
+--    generation, copy: of the copy, and the broker's id of it
+--    redelivered: the copy may be a redelivery, whatever its origin
+--    here: what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written), or
+--      'handed_back' (it stopped and was enqueued again, and its record is still to be let go)
+--    payload: '': as the broker has it
+--    duplicate: the copy was put off as a duplicate of its origin before
+--    forgotten: Redis has lost what it knew of this incarnation before, or may have
+--    alone: it has the process to itself, or company; nil: that was not seen to yet
+--    tailored: its recovery takes a copy
+--    condemned: it carries a verdict, and the broker has delivered it before
+--    enqueued_by: when the run that has enqueued it started; 0: none has. The record of a retry may be gone
+--    tries: the number of recovery's try that made the copy; 0: none did
+--
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       runs it, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
---       last_chance (to be asked again when 15 is known), claimed (its owner is dead: a copy is to be enqueued),
+--       last_chance (to be asked again when `alone` is known), claimed (its owner is dead: a copy is to be enqueued),
 --       convicted (a copy is to be dead-lettered)
 --
 -- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
 -- I7: a poison verdict holds until the broker has dead-lettered a copy; if it delivers that again, it has not.
 
-local me, ttl, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local generation, origin, here, copy = tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[11]
-local limit, owner, tries = tonumber(ARGV[10]) or ARGV[10], '', tonumber(ARGV[19])
+local owner = ''
 local now = clock()
-local record = load(KEYS[1])
+local record = load(record_key)
 if record and record.state == 'damaged' then
     record = nil -- the copy at hand is whole
 end
 local held, stored = 1, 1
-local payload = ARGV[12]
-if KEYS[8] then
-    held = redis.call('SISMEMBER', KEYS[8], copy)
+if broker_acks then
+    held = redis.call('SISMEMBER', broker_acks, copy)
     if held == 0 or payload ~= '' then
-        stored = redis.call('HEXISTS', KEYS[9], copy)
+        stored = redis.call('HEXISTS', broker_messages, copy)
     end
     if payload == '' then
-        payload = redis.call('HGET', KEYS[9], copy)
+        payload = redis.call('HGET', broker_messages, copy)
         if not payload then
             return {'payload'} -- nothing is changed: what this incarnation does next is as if it had not asked
         end
     end
 end
-local handed = held == 0 and redis.call('ZSCORE', KEYS[5], me)
-local known = beat(KEYS[3], me, now, ttl)
+local given_away = held == 0 and redis.call('ZSCORE', handed, me)
+local known = beat(heartbeats, me, now, ttl)
 
 local function answer(name, wait)
     local r = record or {run = 0, generation = generation, crashes = 0, started = 0, first = 0, drains = 0}
@@ -62,7 +63,7 @@ end
 -- The record names us as its owner from now on: somebody has to judge us.
 local function own()
     if known < 0 then
-        appear(KEYS[3], me, now, ttl)
+        appear(heartbeats, me, now, ttl)
     end
 end
 
@@ -73,11 +74,11 @@ local function run(crashes, drains, contended)
         return answer('waiting', 250)
     end
     local before = record
-    if ARGV[15] == '' and is_last_chance(crashes, limit) then
+    if alone == nil and is_last_chance(crashes, limit) then
         if before and before.state == 'running' and before.alone == 1 then
             -- An earlier try of ours to start it did not come about, and others may be inside by now.
             before.alone = 0
-            save_running(KEYS[1], before, payload_of(KEYS[1], before))
+            save_running(record_key, before, payload_of(record_key, before))
         end
         return answer('last_chance')
     end
@@ -89,9 +90,9 @@ local function run(crashes, drains, contended)
     record = {
         state = 'running', owner = me, run = (before and before.run or 0) + 1,
         generation = kept_generation, crashes = crashes, limit = limit,
-        contended = contended or 0, forced = 0, started = next_start(before, now, tonumber(ARGV[18])), first = 0,
-        origin = origin, copy = copy, queue = ARGV[8], actor = ARGV[9],
-        drains = drains, alone = ARGV[15] == '1' and 1 or 0, tailored = tonumber(ARGV[16]), tries = tries,
+        contended = contended or 0, forced = 0, started = next_start(before, now, enqueued_by), first = 0,
+        origin = origin, copy = copy, queue = queue, actor = actor,
+        drains = drains, alone = alone and 1 or 0, tailored = tailored, tries = tries,
     }
     if stored == 0 then
         -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
@@ -101,11 +102,11 @@ local function run(crashes, drains, contended)
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
     end
-    save_running(KEYS[1], record, payload)
-    redis.call('ZADD', KEYS[2], record.started, id)
+    save_running(record_key, record, payload)
+    redis.call('ZADD', running, record.started, id)
     own()
     if before and WAITING[before.state] then
-        redis.call('ZREM', KEYS[4], id)
+        redis.call('ZREM', waiting, id)
     end
     return answer('run')
 end
@@ -114,7 +115,7 @@ end
 -- quicker than our polls). Whoever got it answers for it; we do not. If the broker has no such message either, it was
 -- done elsewhere; unless Redis has lost its data, and with them all that it knew of us: then our copy is the last.
 local over = not record or SETTLED[record.state]
-if held == 0 and (stored == 1 or handed or (over and known >= 0 and ARGV[14] == '0')) then
+if held == 0 and (stored == 1 or given_away or (over and known >= 0 and not forgotten)) then
     return answer('elsewhere')
 end
 
@@ -123,7 +124,7 @@ if not record then
 end
 
 -- Only what can be the same enqueue is skipped; a message that was sent again under its old id waits its turn.
-local same = ARGV[6] == '1' or (origin ~= '' and origin == record.origin)
+local same = redelivered or (origin ~= '' and origin == record.origin)
 
 -- The copy that the record names is its own, whatever its generation: one that was sent again under its old id, or
 -- replayed, starts at the generation of the record that it found.
@@ -131,7 +132,7 @@ local named = copy ~= '' and copy == record.copy
 if same and generation < record.generation and not named then
     return answer('stale')
 end
-if ARGV[13] == '1' and origin ~= '' and origin ~= record.origin then
+if duplicate and origin ~= '' and origin ~= record.origin then
     return answer('superseded') -- what it was a duplicate of is over, and the message has been enqueued again since
 end
 
@@ -143,9 +144,9 @@ if record.state == 'completed' then
 elseif record.state == 'dead_lettered' then
     if same and tries ~= record.tries then
         return answer('superseded') -- another copy of it was dead-lettered, not this one: it is no replay
-    elseif ARGV[17] == '1' then
+    elseif condemned then
         return answer('poisoned')
-    elseif ARGV[13] == '1' and same then
+    elseif duplicate and same then
         return answer('superseded') -- put off while the one ran that was dead-lettered since
     end
     return run(0, 0, record.contended) -- a replay, with a clean count
@@ -175,16 +176,16 @@ if record.owner == me then
     end
     wait = ttl
 else
-    wait = believed_for(KEYS[3], record.owner, now, ttl)
-    if wait == 0 and is_convicted(record, was_draining(KEYS[3], record.owner)) then
-        wait = doubted_for(KEYS[3], record.owner, now) -- a verdict takes more than closed connections
+    wait = believed_for(heartbeats, record.owner, now, ttl)
+    if wait == 0 and is_convicted(record, was_draining(heartbeats, record.owner)) then
+        wait = doubted_for(heartbeats, record.owner, now) -- a verdict takes more than closed connections
     end
 end
 if wait > 0 or not same then
     if record.contended == 0 then
-        local own = payload_of(KEYS[1], record)
+        local kept = payload_of(record_key, record)
         record.contended = 1
-        save_running(KEYS[1], record, own)
+        save_running(record_key, record, kept)
     end
     if same and here ~= 'handed_back' then
         owner = record.owner ~= me and record.owner or ''
@@ -195,18 +196,18 @@ end
 
 -- Its owner is dead: take over, unless it is convicted, or is to be recovered by a copy.
 owner = record.owner
-local convicted = charge(record, was_draining(KEYS[3], owner))
+local convicted = charge(record, was_draining(heartbeats, owner))
 if not convicted and record.tailored == 0 then
     local reply = run(record.crashes, record.drains, 1)
     if reply[1] == 'run' then
-        note_message(KEYS[6], KEYS[7], 'recovered', id, record, owner, 'by', me, 'how', 'taken over')
+        note_message(history, counts, 'recovered', id, record, owner, 'by', me, 'how', 'taken over')
     end
     return reply
 end
 record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
 record.dead_letter = convicted and 1 or 0
 record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '', 0, 0
-save_waiting(KEYS[1], KEYS[4], id, record, payload, now + ttl)
+save_waiting(record_key, waiting, id, record, payload, now + ttl)
 own()
-note_message(KEYS[6], KEYS[7], convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')
+note_message(history, counts, convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')
 return answer(convicted and 'convicted' or 'claimed')

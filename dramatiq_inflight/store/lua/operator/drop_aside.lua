@@ -4,12 +4,13 @@
 -- What was set aside was enqueued anew by an operator, and need not be kept. A record of the message, if there is one,
 -- is about the new enqueue by now.
 --
--- KEYS  1 aside   2 history   3 counts
--- ARGV  1 message id
+--@ keys  aside history counts
+--@ args  id
+--
 -- returns 1, or 0 if it was not there any more
 
-local dropped = redis.call('HDEL', KEYS[1], ARGV[1])
+local dropped = redis.call('HDEL', aside, id)
 if dropped == 1 then
-    note(KEYS[2], KEYS[3], 'requeued', 'requeued', 'message', ARGV[1])
+    note(history, counts, 'requeued', 'requeued', 'message', id)
 end
 return dropped

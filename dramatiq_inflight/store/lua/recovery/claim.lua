@@ -4,10 +4,15 @@
 -- A recoverer takes orphans, to enqueue a copy of each: what a dead incarnation ran, what waited past its deadline,
 -- or what it had claimed before without getting to the end.
 --
--- KEYS  1 heartbeats   2 waiting   3 running:<dead>   4 aside   5 history   6 counts   7... records
--- ARGV  1 me   2 heartbeat ttl ms   3 the dead incarnation ('' for records past their deadline)
---       4 how long the claim holds, ms   5 '1': also what I have claimed, and did not bring to an end
---       6 after how many deaths of recoverers a payload is set aside   7... message ids
+--@ keys  heartbeats waiting running aside history counts
+--@ args  me ttl:ms dead hold:ms leftovers:flag deadly_after:int
+--@ rows  record_key | id
+--
+--    running, dead: of the dead incarnation; '' for records past their deadline
+--    hold: how long the claim holds
+--    leftovers: also what I have claimed, and did not bring to an end
+--    deadly_after: after how many deaths of recoverers a payload is set aside
+--
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue,
 --       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, alive, gone,
 --       busy (another recoverer has it), mine (I have claimed it, and may be at it), waits (it could not be enqueued;
@@ -25,55 +30,54 @@
 -- nowhere else: a copy that is still queued is not made stale by another one, and whichever comes first runs.
 -- I7: the verdict is in the record before any copy can be fetched.
 
-local me, ttl, dead = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = clock()
 local results, suspects = {}, {}
-local drained = was_draining(KEYS[1], dead)
-local doubted = dead ~= '' and doubted_for(KEYS[1], dead, now) > 0
+local drained = was_draining(heartbeats, dead)
+local doubted = dead ~= '' and doubted_for(heartbeats, dead, now) > 0
 local believed -- how long the dead one still is, ms; asked only beside a record of it
 
 -- Also, whether the recoverer that had it in hand has died, as far as is known, and not by a shutdown.
 local function claimable(record, id)
-    local deadline = WAITING[record.state] and redis.call('ZSCORE', KEYS[2], id)
+    local deadline = WAITING[record.state] and redis.call('ZSCORE', waiting, id)
     local due = not deadline or tonumber(deadline) <= now
     if record.state == 'running' then
         if dead == '' or record.owner ~= dead then
             return 'gone'
         end
-        believed = believed or believed_for(KEYS[1], dead, now, ttl)
+        believed = believed or believed_for(heartbeats, dead, now, ttl)
         return (believed > 0 or (doubted and is_convicted(record, drained))) and 'alive' or 'claimed'
     elseif record.state ~= 'recovering' then
         return record.state == 'requeued' and due and 'claimed' or 'gone'
     elseif record.owner == '' then
         return due and 'claimed' or 'waits'
     elseif record.owner == me then
-        return (due or ARGV[5] == '1') and 'claimed' or 'mine'
+        return (due or leftovers) and 'claimed' or 'mine'
     end
-    local lives = lives_for(KEYS[1], record.owner, now, ttl) or 0
-    if not due and believed_for(KEYS[1], record.owner, now, ttl) > 0 then
+    local lives = lives_for(heartbeats, record.owner, now, ttl) or 0
+    if not due and believed_for(heartbeats, record.owner, now, ttl) > 0 then
         return 'busy'
     end
-    return 'claimed', lives == 0 and not was_draining(KEYS[1], record.owner)
+    return 'claimed', lives == 0 and not was_draining(heartbeats, record.owner)
 end
 
 -- It is kept whole where people look for it.
-local function set_aside(i)
-    redis.call('HSET', KEYS[4], ARGV[i], redis.call('GET', KEYS[i]))
-    redis.call('DEL', KEYS[i])
-    redis.call('ZREM', KEYS[2], ARGV[i])
-    redis.call('ZREM', KEYS[3], ARGV[i])
+local function set_aside(row)
+    redis.call('HSET', aside, row.id, redis.call('GET', row.record_key))
+    redis.call('DEL', row.record_key)
+    redis.call('ZREM', waiting, row.id)
+    redis.call('ZREM', running, row.id)
 end
 
-local function claim(i, record, died)
-    local key, id, again = KEYS[i], ARGV[i], record.state == 'recovering'
+local function claim(row, record, died)
+    local key, id, again = row.record_key, row.id, record.state == 'recovering'
     if died then
         record.deaths = record.deaths + 1
     elseif not again then
         record.deaths = 0
     end
-    if record.deaths >= tonumber(ARGV[6]) then
-        set_aside(i)
-        note_message(KEYS[5], KEYS[6], 'set_aside', id, record, '')
+    if record.deaths >= deadly_after then
+        set_aside(row)
+        note_message(history, counts, 'set_aside', id, record, '')
         return {'deadly'}
     end
     local payload = payload_of(key, record)
@@ -86,16 +90,16 @@ local function claim(i, record, died)
     end
     record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
     record.copy = ''
-    save_waiting(key, KEYS[2], id, record, payload, now + tonumber(ARGV[4]))
+    save_waiting(key, waiting, id, record, payload, now + hold)
     if not again then
         local event = dead == '' and 'copied_again' or record.dead_letter == 1 and 'poison' or 'recovered'
-        note_message(KEYS[5], KEYS[6], event, id, record, dead, 'by', me, 'how', 'copied')
+        note_message(history, counts, event, id, record, dead, 'by', me, 'how', 'copied')
     end
     return orphan_of(record, payload)
 end
 
-for i = 7, #KEYS do
-    local key, id = KEYS[i], ARGV[i]
+for i, row in ipairs(rows) do
+    local key, id = row.record_key, row.id
     local record = load(key)
     local answer, died = 'gone', false
     if record and record.state == 'damaged' then
@@ -105,8 +109,8 @@ for i = 7, #KEYS do
     end
     local result
     if answer == 'aside' then
-        set_aside(i)
-        note(KEYS[5], KEYS[6], 'set_aside', 'set_aside', 'message', id, 'worker', dead)
+        set_aside(row)
+        note(history, counts, 'set_aside', 'set_aside', 'message', id, 'worker', dead)
     elseif answer == 'claimed' and record.state == 'recovering'
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
@@ -114,15 +118,15 @@ for i = 7, #KEYS do
     elseif answer == 'claimed' and is_too_much(key) then
         answer = 'later'
     elseif answer == 'claimed' then
-        result = claim(i, record, died)
+        result = claim(row, record, died)
     end
     if answer == 'gone' then
-        redis.call('ZREM', KEYS[3], id)
+        redis.call('ZREM', running, id)
         if not record or not WAITING[record.state] then
-            redis.call('ZREM', KEYS[2], id)
+            redis.call('ZREM', waiting, id)
         end
     end
-    results[i - 6] = result or {answer}
+    results[i] = result or {answer}
 end
 if copied == 0 and #suspects > 0 then
     local first = suspects[1]
@@ -131,6 +135,6 @@ if copied == 0 and #suspects > 0 then
             first = suspect
         end
     end
-    results[first.i - 6] = claim(first.i, first.record, first.died)
+    results[first.i] = claim(rows[first.i], first.record, first.died)
 end
 return results

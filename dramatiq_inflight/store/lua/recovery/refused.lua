@@ -3,10 +3,14 @@
 --
 -- A recoverer could not enqueue the copies of what it had claimed: it lets go of them, so that each waits by itself.
 --
--- KEYS  1 waiting   2... records
--- ARGV  1 me   2 first wait ms (doubles with every try)   3 longest wait ms
---       4... message id, generation, and why: refused (this very message), away (the broker is), left_over (its
---       recoverer shuts down in the middle), or untried, ...; the last two are due at once, for anybody
+--@ keys  waiting
+--@ args  me first_wait:ms longest_wait:ms
+--@ rows  record_key | id generation:int why
+--
+--    first_wait: doubles with every try
+--    why: refused (this very message), away (the broker is), left_over (its recoverer shuts down in the middle), or
+--      untried; the last two are due at once, for anybody
+--
 -- returns for each record: refused, or fenced (it is not ours any more: the copy was started, or claimed)
 --
 -- It stays on the list of what the dead worker ran: that worker is not forgotten before all that it ran is put back.
@@ -19,24 +23,22 @@
 
 local now = clock()
 local results = {}
-for i = 2, #KEYS do
-    local at = 4 + 3 * (i - 2)
-    local id, generation = ARGV[at], tonumber(ARGV[at + 1])
-    local record = load(KEYS[i])
-    results[i - 1] = 'fenced'
-    if record and record.state == 'recovering' and record.owner == ARGV[1] and record.generation == generation then
-        local payload, wait = payload_of(KEYS[i], record), 0
-        if ARGV[at + 2] == 'refused' then
-            wait = wait_of(record, tonumber(ARGV[2]), tonumber(ARGV[3]))
-        elseif ARGV[at + 2] == 'away' then
-            wait = tonumber(ARGV[2]) -- should it be the message after all, others are tried before it
+for i, row in ipairs(rows) do
+    local record = load(row.record_key)
+    results[i] = 'fenced'
+    if record and record.state == 'recovering' and record.owner == me and record.generation == row.generation then
+        local payload, wait = payload_of(row.record_key, record), 0
+        if row.why == 'refused' then
+            wait = wait_of(record, first_wait, longest_wait)
+        elseif row.why == 'away' then
+            wait = first_wait -- should it be the message after all, others are tried before it
         end
-        if ARGV[at + 2] ~= 'untried' then
+        if row.why ~= 'untried' then
             record.tries = record.tries + 1
         end
         record.owner, record.deaths, record.now = '', 0, now
-        save_waiting(KEYS[i], KEYS[1], id, record, payload, now + wait)
-        results[i - 1] = 'refused'
+        save_waiting(row.record_key, waiting, row.id, record, payload, now + wait)
+        results[i] = 'refused'
     end
 end
 return results

@@ -3,29 +3,33 @@
 --
 -- An incarnation has subscribed to its channel: from now on its death may be known by its connections.
 --
--- KEYS  1 heartbeats   2 incarnation:<me>   3 suspects
--- ARGV  1 me   2 heartbeat ttl ms   3 '1': another process does this on its behalf
---       4 NUMSUB or SHARDNUMSUB   5 my channel   6 my patience, ms   7 '1': the subscription is a new one
+--@ keys  heartbeats incarnation suspects
+--@ args  me ttl:ms on_behalf:flag count channel patience:ms anew:flag
+--
+--    on_behalf: another process does this on its behalf
+--    count: NUMSUB or SHARDNUMSUB
+--    anew: the subscription is a new one
+--
 -- returns {1, or 0 if this server does not see the subscription, or does not say which server it is: then the heartbeat
 --       alone counts; known, as beat.lua has it; which server it is}
 --
 -- I9: Redis's clock alone decides. Every entry has another `seen`, so no suspicion that is older than it holds.
 
-local me, now = ARGV[1], clock()
-local known = beat_as(KEYS[1], me, now, tonumber(ARGV[2]), ARGV[3] == '1')
+local now = clock()
+local known = beat_as(heartbeats, me, now, ttl, on_behalf)
 if known < 0 then
     return {0, known} -- it has left, or is about to register again
 end
-local server = subscribers(ARGV[4], ARGV[5]) > 0 and life()
+local server = subscribers(count, channel) > 0 and life()
 if not server then
-    redis.call('HDEL', KEYS[2], 'life')
+    redis.call('HDEL', incarnation, 'life')
     return {0, known}
 end
-local entered = redis.call('HMGET', KEYS[2], 'life', 'seen')
-if ARGV[7] == '1' or entered[1] ~= server or tonumber(entered[2]) > now then -- the clock has gone back since
-    redis.call('HSET', KEYS[2], 'life', server, 'seen', now)
+local entered = redis.call('HMGET', incarnation, 'life', 'seen')
+if anew or entered[1] ~= server or tonumber(entered[2]) > now then -- the clock has gone back since
+    redis.call('HSET', incarnation, 'life', server, 'seen', now)
 end
 -- The worker itself knows how slow Redis is.
-redis.call(ARGV[3] == '1' and 'HSETNX' or 'HSET', KEYS[2], 'patience', ARGV[6])
-redis.call('HDEL', KEYS[3], me)
+redis.call(on_behalf and 'HSETNX' or 'HSET', incarnation, 'patience', patience)
+redis.call('HDEL', suspects, me)
 return {1, known, server}

@@ -3,14 +3,15 @@
 --
 -- A recoverer has found an incarnation dead: it is noted once.
 --
--- KEYS  1 heartbeats   2 incarnation:<dead>   3 history   4 counts
--- ARGV  1 the dead incarnation   2 heartbeat ttl ms   3 why
+--@ keys  heartbeats incarnation history counts
+--@ args  dead ttl:ms why
+--
 -- returns 1, or 0 if it is back, or has left, or that is noted already
 
 local now = clock()
-if lives_for(KEYS[1], ARGV[1], now, tonumber(ARGV[2])) ~= 0
-    or redis.call('HSETNX', KEYS[2], 'noticed', now) == 0 then
+if lives_for(heartbeats, dead, now, ttl) ~= 0
+    or redis.call('HSETNX', incarnation, 'noticed', now) == 0 then
     return 0
 end
-note_worker(KEYS[3], KEYS[4], 'died', ARGV[1], KEYS[2], 'why', ARGV[3])
+note_worker(history, counts, 'died', dead, incarnation, 'why', why)
 return 1

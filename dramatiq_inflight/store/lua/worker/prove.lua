@@ -3,21 +3,24 @@
 --
 -- An incarnation is dead beyond doubt: somebody has seen it.
 --
--- KEYS  1 heartbeats   2 incarnation:<dead>   3 history   4 counts
---       5 (if any) the incarnations in its place
--- ARGV  1 the dead incarnation   2 what proves it
+--@ keys  heartbeats incarnation history counts [place]
+--@ args  dead why
+--
+--    place: the incarnations in its place
+--    why: what proves it
+--
 -- returns 1, or 0 if it is known already, or has left or been reaped meanwhile
 
-local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1)
-if deadline < 0 and redis.call('EXISTS', KEYS[2]) == 0 then
-    if KEYS[5] then
-        redis.call('SREM', KEYS[5], ARGV[1]) -- nothing is left of it but this
+local deadline = tonumber(redis.call('ZSCORE', heartbeats, dead) or -1)
+if deadline < 0 and redis.call('EXISTS', incarnation) == 0 then
+    if place then
+        redis.call('SREM', place, dead) -- nothing is left of it but this
     end
     return 0
 end
-local doubted = redis.call('ZREM', KEYS[1], UNTIL .. ARGV[1]) == 1
+local doubted = redis.call('ZREM', heartbeats, UNTIL .. dead) == 1
 if deadline >= 0 and deadline < PROVEN and not doubted then
     return 0
 end
-record_death(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], clock(), ARGV[2])
+record_death(heartbeats, incarnation, history, counts, dead, clock(), why)
 return 1

@@ -4,10 +4,14 @@
 -- An incarnation says who it is, and where its broker keeps what it has fetched; unless the namespace has a schema that
 -- it cannot share (see store/schema.py): then nothing is changed.
 --
--- KEYS  1 heartbeats   2 incarnation:<me>   3 history   4 counts   5 schema
---       6 (where processes can be told) the incarnations in the same place
--- ARGV  1 me ('': nobody, who only asks)   2 heartbeat ttl ms   3 the schema that it writes
---       4... field, value, ...
+--@ keys  heartbeats incarnation history counts schema [place]
+--@ args  me ttl:ms writes:int
+--@ rows  | field value
+--
+--    place (where processes can be told): the incarnations in the same place
+--    me: '': nobody, who only asks
+--    writes: the schema that it writes
+--
 -- returns 1, or 0 if it was not known before; or {'refused', the schema in use, who stands in the way ('': nobody, but
 --       the schema does), ms after which it is worth asking again soon, for that one may be dead (0: it lives)}
 --
@@ -16,22 +20,22 @@
 -- nobody could come in who could recover what they left. And whoever waits for them to be judged is heard of: if
 -- nobody were, nobody would ever be judged (see common.lua).
 
-local me, ttl, writes, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), clock()
-local stored = tonumber(redis.call('HGET', KEYS[5], 'schema') or writes)
+local now = clock()
+local stored = tonumber(redis.call('HGET', schema, 'schema') or writes)
 if stored ~= writes then
     local blocker, wait = '', 0
-    for _, member in ipairs(stored < writes and me ~= '' and redis.call('ZRANGE', KEYS[1], 0, -1) or {}) do
+    for _, member in ipairs(stored < writes and me ~= '' and redis.call('ZRANGE', heartbeats, 0, -1) or {}) do
         if string.sub(member, 1, 1) ~= '*' and member ~= me then
-            local believed = math.max(lives_for(KEYS[1], member, now, ttl), doubted_for(KEYS[1], member, now))
+            local believed = math.max(lives_for(heartbeats, member, now, ttl), doubted_for(heartbeats, member, now))
             if believed > 0 then -- they come by their deadlines: if one lives, the last one does
                 blocker = member
-                wait = tonumber(redis.call('ZSCORE', KEYS[1], member)) > now and 0 or believed
+                wait = tonumber(redis.call('ZSCORE', heartbeats, member)) > now and 0 or believed
             end
         end
     end
     if stored > writes or me == '' or blocker ~= '' then
         if wait > 0 then
-            redis.call('ZADD', KEYS[1], now, LAST)
+            redis.call('ZADD', heartbeats, now, LAST)
         end
         return {'refused', stored, blocker, math.ceil(wait)}
     end
@@ -39,26 +43,27 @@ elseif me == '' then
     return 1
 end
 
-local known = beat(KEYS[1], me, now, ttl)
+local known = beat(heartbeats, me, now, ttl)
 if known < 0 then
-    appear(KEYS[1], me, now, ttl)
+    appear(heartbeats, me, now, ttl)
 end
-redis.call('ZADD', KEYS[1], -ttl, TTL .. me)
-redis.call('ZREM', KEYS[1], UNTIL .. me)
-local joined = redis.call('HSETNX', KEYS[2], 'booted', now) == 1
-local noticed = redis.call('HGET', KEYS[2], 'noticed')
-redis.call('HDEL', KEYS[2], 'why', 'gone', 'noticed') -- should anybody have taken it for dead
-if KEYS[6] then
-    redis.call('SADD', KEYS[6], me)
+redis.call('ZADD', heartbeats, -ttl, TTL .. me)
+redis.call('ZREM', heartbeats, UNTIL .. me)
+local joined = redis.call('HSETNX', incarnation, 'booted', now) == 1
+local noticed = redis.call('HGET', incarnation, 'noticed')
+redis.call('HDEL', incarnation, 'why', 'gone', 'noticed') -- should anybody have taken it for dead
+if place then
+    redis.call('SADD', place, me)
 end
-for i = 4, #ARGV, 2 do
-    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+for _, row in ipairs(rows) do
+    redis.call('HSET', incarnation, row.field, row.value)
 end
-if redis.call('HGET', KEYS[5], 'schema') ~= ARGV[3] then
-    redis.call('HSET', KEYS[5], 'schema', writes, 'since', now, 'version', redis.call('HGET', KEYS[2], 'version') or '')
+if redis.call('HGET', schema, 'schema') ~= tostring(writes) then
+    local version = redis.call('HGET', incarnation, 'version') or ''
+    redis.call('HSET', schema, 'schema', writes, 'since', now, 'version', version)
 end
-redis.call('PEXPIRE', KEYS[5], HISTORY_TTL)
+redis.call('PEXPIRE', schema, HISTORY_TTL)
 if joined or noticed then
-    note_worker(KEYS[3], KEYS[4], noticed and 'revived' or 'joined', me, KEYS[2])
+    note_worker(history, counts, noticed and 'revived' or 'joined', me, incarnation)
 end
 return known

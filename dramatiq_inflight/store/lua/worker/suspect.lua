@@ -3,9 +3,14 @@
 --
 -- An incarnation has seen no connection of another one: note that, and when its patience is over, that it is dead.
 --
--- KEYS  1 heartbeats   2 suspects   3 incarnation:<me>   4 incarnation:<other>   5 history   6 counts
--- ARGV  1 me   2 the other   3 NUMSUB or SHARDNUMSUB   4 my channel   5 its channel   6 my probe's channel
---       7 since when it was absent, as an earlier answer has said; 0: none has   8 why it is dead
+--@ keys  heartbeats suspects incarnation other_incarnation history counts
+--@ args  other count my_channel its_channel my_probe absent_since why
+--
+--    count: NUMSUB or SHARDNUMSUB
+--    my_probe: the channel of my probe
+--    absent_since: since when it was absent, as an earlier answer has said; 0: none has
+--    why: why it is dead
+--
 -- returns {answer, since when it is absent ms, its patience ms}; answers: unqualified (I have not been connected for
 --       long enough), lost (this server does not see me), present, unseeable (its heartbeat decides), absent,
 --       gone (declared dead just now)
@@ -16,47 +21,47 @@
 --
 -- I9: Redis's clock alone decides; the caller waits by its own as well.
 
-local me, other, now = ARGV[1], ARGV[2], clock()
-local mine = redis.call('HMGET', KEYS[3], 'life', 'seen')
-local its = redis.call('HMGET', KEYS[4], 'life', 'seen', 'patience', 'instance')
-local deadline = redis.call('ZSCORE', KEYS[1], other)
+local now = clock()
+local mine = redis.call('HMGET', incarnation, 'life', 'seen')
+local its = redis.call('HMGET', other_incarnation, 'life', 'seen', 'patience', 'instance')
+local deadline = redis.call('ZSCORE', heartbeats, other)
 local server = life()
-if not server or mine[1] ~= server or subscribers(ARGV[3], ARGV[4]) == 0 then
+if not server or mine[1] ~= server or subscribers(count, my_channel) == 0 then
     return {'lost', 0, 0}
 elseif now - tonumber(mine[2]) < QUALIFYING then
     return {'unqualified', 0, 0}
 end
-local present = subscribers(ARGV[3], ARGV[5]) > 0
+local present = subscribers(count, its_channel) > 0
 if present or not deadline or tonumber(deadline) <= now or its[1] ~= server then
-    redis.call('HDEL', KEYS[2], other)
+    redis.call('HDEL', suspects, other)
     return {present and 'present' or 'unseeable', 0, 0}
 end
 
 local instance, patience = its[4] or '', tonumber(its[3])
 local state = deadline .. ' ' .. its[2] .. ' ' .. instance
-local since, noted = string.match(redis.call('HGET', KEYS[2], other) or '', '^(%d+) (.*)$')
+local since, noted = string.match(redis.call('HGET', suspects, other) or '', '^(%d+) (.*)$')
 if noted ~= state then
     since = string.format('%d', now)
-    redis.call('HSET', KEYS[2], other, since .. ' ' .. state)
+    redis.call('HSET', suspects, other, since .. ' ' .. state)
 end
-if since ~= ARGV[7] or now < tonumber(since) + patience or subscribers(ARGV[3], ARGV[6]) == 0 then
+if since ~= absent_since or now < tonumber(since) + patience or subscribers(count, my_probe) == 0 then
     return {'absent', tonumber(since), patience}
 end
 
-local suspects, alike = 0, true
-local all = redis.call('HGETALL', KEYS[2])
+local suspected, alike = 0, true
+local all = redis.call('HGETALL', suspects)
 for i = 1, #all, 2 do
     local its_deadline, its_instance = string.match(all[i + 1], '^%d+ (%S+) %S+ (.*)$')
-    if redis.call('ZSCORE', KEYS[1], all[i]) == its_deadline then -- else it has beaten since, or is known to be dead
-        suspects, alike = suspects + 1, alike and its_instance == instance
+    if redis.call('ZSCORE', heartbeats, all[i]) == its_deadline then -- else it has beaten since, or is known to be dead
+        suspected, alike = suspected + 1, alike and its_instance == instance
     end
 end
-local grace_end = tonumber(redis.call('ZSCORE', KEYS[1], GRACE_END) or 0)
-local living = redis.call('ZCOUNT', KEYS[1], string.format('(%d', now), '+inf') - (grace_end > now and 1 or 0)
-if not alike and 3 * suspects > living then
+local grace_end = tonumber(redis.call('ZSCORE', heartbeats, GRACE_END) or 0)
+local living = redis.call('ZCOUNT', heartbeats, string.format('(%d', now), '+inf') - (grace_end > now and 1 or 0)
+if not alike and 3 * suspected > living then
     return {'absent', tonumber(since), patience}
 end
-redis.call('HDEL', KEYS[2], other)
-redis.call('ZADD', KEYS[1], -tonumber(deadline), UNTIL .. other)
-record_death(KEYS[1], KEYS[4], KEYS[5], KEYS[6], other, now, ARGV[8])
+redis.call('HDEL', suspects, other)
+redis.call('ZADD', heartbeats, -tonumber(deadline), UNTIL .. other)
+record_death(heartbeats, other_incarnation, history, counts, other, now, why)
 return {'gone', tonumber(since), patience}
