@@ -22,7 +22,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-__all__ = ["DECLARATIONS", "SCRIPTS", "Argument", "Declaration", "flag"]
+__all__ = ["COMMON", "DECLARATIONS", "SCRIPTS", "Argument", "Declaration", "flag"]
 
 
 def flag(value: bool) -> str:
