@@ -85,7 +85,8 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
         for _ in range(number):
             noop.send()
         counted = _counting(client, lambda number=number: one_by_one.work(number))  # type: ignore[misc]
-    if not runtime.heartbeat.beat() or runtime.registry.count_running():
+    runtime.heartbeat.run_once()
+    if runtime.registry.count_running():
         raise RuntimeError(
             "the tracker has not tracked these messages to their end: the counts are not of what it does"
         )
@@ -93,7 +94,7 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
         raise RuntimeError(
             f"{counted['time']} runs of the tracker's scripts, not a start and a finish for each message"
         )
-    idle = _counting(client, lambda: [runtime.heartbeat.beat() for _ in range(beats)])
+    idle = _counting(client, lambda: [runtime.heartbeat.run_once() for _ in range(beats)])
     return counted, idle
 
 

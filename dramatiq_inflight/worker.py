@@ -154,7 +154,7 @@ class Runtime:
             self.connectivity,
             interval=settings.beat_interval,
             identity=self._identity,
-            on_beat=self.bookkeeping.due,
+            on_beat=self.bookkeeping.wake,
             on_refused=self._refused,
             health_file=settings.health_file,
         )
@@ -235,7 +235,7 @@ class Runtime:
         """The worker is about to stop: take nothing more from the dead, but go on beating, and say so."""
         self.begin_shutdown()
         self.gate.close()
-        self.stalls.stop()
+        self.stalls.stop(within=0)
         self.connectivity.wake.ring()
         self.recovery_thread.stop()
 
@@ -253,7 +253,7 @@ class Runtime:
             self.broker_queues.detach()
         self.heartbeat.stop()
         self.bookkeeping.stop()
-        self.heartbeat.beat()
+        self.heartbeat.once()
         self.bookkeeping.once()  # whatever was still to be told
         try:
             self.ledger.settle_what_was_never_acknowledged(0)
@@ -276,7 +276,7 @@ class Runtime:
 
     def close(self) -> None:
         """Close what this incarnation has opened."""
-        self.handing_back.end()
+        self.handing_back.stop(within=0)
         self.gate.end()
         if self.watch is not None:
             self.watch.stop()  # also one that never began
@@ -390,7 +390,7 @@ class Runtime:
     def _told(self, word: str) -> None:
         """Another incarnation says something to this one."""
         if word == JOINED and self.watch is not None:
-            self.watch.refresh()
+            self.watch.wake()
         elif word == DIED:
             self.recovery_thread.wake()
         elif word == BEAT:

@@ -373,7 +373,7 @@ def test_a_watch_that_has_ended_writes_to_nobody(ring: Callable[[int], Ring], tm
     watch = ring(0).watch("i000b")
     watch.stop()
     files = [(tmp_path / str(n)).open("wb") for n in range(4)]
-    watch.refresh()
+    watch.wake()
     watch.stop()
     for file in files:
         file.close()

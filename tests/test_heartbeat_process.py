@@ -118,7 +118,7 @@ def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Regist
     assert b.incarnation("a").why == "its process is gone, seen from the same host"
     assert words.wait(5) == DIED
     words.close()
-    worker.heartbeat._stopping.set()
+    worker.heartbeat.stopping = True
     wait_until(lambda: worker.attendant.poll() == 0, what="it ends")
 
 

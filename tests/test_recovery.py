@@ -462,13 +462,13 @@ def test_with_an_interval_of_zero_there_is_one_sweep_at_boot(fleet: Fleet) -> No
     recovery = fleet.recovery("r")
     sweeps: list[float | None] = []
     thread = RecoveryThread(recovery, interval=0)
-    sweep = thread._sweep
+    sweep = thread.run_once
 
     def counted() -> float | None:
         sweeps.append(sweep())
         return sweeps[-1]
 
-    thread._sweep = counted  # type: ignore[method-assign]
+    thread.run_once = counted  # type: ignore[method-assign]
     thread.start()
     wait_until(lambda: sweeps and sweeps[-1] is None, what="it sleeps")
     assert len(fleet.enqueued()) == 1

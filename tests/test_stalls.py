@@ -306,7 +306,7 @@ def test_one_that_only_begins_does_not_stall(app: App, monkeypatch: pytest.Monke
     app.start()
     runtime = app.tracker._runtime
     assert runtime is not None
-    monkeypatch.setattr(runtime.handing_back, "started", runtime.stalls._look)
+    monkeypatch.setattr(runtime.handing_back, "started", runtime.stalls.run_once)
     actor.send()
     app.join()
     assert stalls(app) == []
@@ -624,7 +624,7 @@ def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
         do_ack = app.broker.do_ack
         patch.setattr(app.broker, "do_ack", killed)
         patch.setattr(runtime.queues, "detach", lambda: None)
-        patch.setattr(runtime.heartbeat, "beat", lambda: None)
+        patch.setattr(runtime.heartbeat, "once", lambda: None)
         patch.setattr(runtime.bookkeeping, "once", lambda: None)
         for step in ("settle_what_was_never_acknowledged", "let_go"):
             patch.setattr(runtime.ledger, step, lambda *args: None)

@@ -7,26 +7,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
-
-import redis
-from dramatiq.logging import get_logger
 
 from ..errors import SchemaError
 from ..store.registry import Registry
+from ..threads.service import RETRY, Service
 from .lease import Connectivity, Contact, Lease
 
 __all__ = ["Heartbeat"]
-
-#: How long to wait before a beat that failed is tried again, or while there is no subscription, seconds.
-RETRY = 1.0
-
 
 #: How often to say again who this is, seconds: what the namespace says of its schema expires.
 SAY_AGAIN = 24 * 3600.0
 
 
-class Heartbeat(Thread):
+class Heartbeat(Service):
     """Keeps this incarnation alive in Redis.
 
     Parameters:
@@ -49,8 +42,7 @@ class Heartbeat(Thread):
         on_refused: Callable[[SchemaError], None],
         health_file: Path | None,
     ) -> None:
-        super().__init__(name="dramatiq_inflight-heartbeat", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("heartbeat", "The heartbeat", connectivity.wake)
         self.registry = registry
         self.lease = lease
         self.connectivity = connectivity
@@ -61,49 +53,34 @@ class Heartbeat(Thread):
         self.health_file = health_file
         #: Whether the namespace has become one that this version cannot share.
         self.refused = False
-        self._stopping = Event()
         self._registered_at = time.monotonic()
 
-    def run(self) -> None:
-        """Beat until `stop` is called; survive everything."""
-        wake = self.connectivity.wake
-        while not self._stopping.is_set():
-            wake.clear()
-            begun = time.monotonic()
-            # Without a subscription the beats alone show that it lives.
-            pause = min(self.interval, RETRY) if self.lease.known_by is Contact.LOST else self.interval
-            again = begun + pause if self.beat() else time.monotonic() + RETRY
-            if wake.wait(max(again - time.monotonic(), 0.01)) and self.connectivity.away:
-                self._stopping.wait(0.05)  # woken by a failure: try at once, but not in a hot loop
+    def run_once(self) -> float:
+        """Beat once, and register where that is due.
 
-    def stop(self) -> None:
-        """Stop beating; returns when the thread has ended, or after a few seconds."""
-        self._stopping.set()
-        self.connectivity.wake.ring()
-        if self.is_alive():
-            self.join(timeout=5)
-
-    def beat(self) -> bool:
-        """One beat.  False: Redis cannot be reached; it is to be tried again soon."""
-        try:
-            self.registry.beat()
-            due = self.lease.unregistered or time.monotonic() - self._registered_at > SAY_AGAIN
-            if due and not self.refused:
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        begun = time.monotonic()
+        self.registry.beat()
+        if (self.lease.unregistered or begun - self._registered_at > SAY_AGAIN) and not self.refused:
+            try:
                 self.register()
-            self.on_beat()
-            if self.health_file is not None and not self.refused:
-                self.health_file.touch()
-            self.logger.debug("Heartbeat sent.")
-            return True
-        except redis.RedisError:
-            return False  # said once, by Connectivity
-        except SchemaError as error:
-            self.refused = True  # what runs here goes on, and is kept from others by the beats
-            self.on_refused(error)
-            return True
-        except Exception:
-            self.logger.exception("The heartbeat failed for an unexpected reason; it will be tried again.")
-            return False
+            except SchemaError as error:
+                self.refused = True  # what runs here goes on, and is kept from others by the beats
+                self.on_refused(error)
+        self.on_beat()
+        if self.health_file is not None and not self.refused:
+            self.health_file.touch()
+        self.logger.debug("Heartbeat sent.")
+        # Without a subscription the beats alone show that it lives.
+        interval = min(self.interval, RETRY) if self.lease.known_by is Contact.LOST else self.interval
+        return max(begun + interval - time.monotonic(), 0.01)
+
+    def pause(self, seconds: float | None) -> None:
+        """As `Service.pause`; a failed command ends it, and the next beat follows at once, but in no hot loop."""
+        if self._bell.wait(seconds) and self.connectivity.away:
+            time.sleep(0.05)
 
     def register(self) -> None:
         """Say who this incarnation is.

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
 from collections.abc import Callable
 
 import redis
-from dramatiq.logging import get_logger
 
 from ..store.registry import Registry
 from ..store.words import DIED, JOINED
 from ..threads.moment import Moment
+from ..threads.service import Service
 from .lease import Contact, Lease
 from .subscription import CannotSubscribe, Subscription, Subscriptions
 from .suspicions import Suspicions
@@ -50,7 +49,7 @@ LOOKS_PER_PATIENCE, SLOWEST_OF = 6, 600.0
 QUALIFYING = 6.5
 
 
-class Presence(threading.Thread):
+class Presence(Service):
     """A thread that keeps the subscription, hears what others publish there, and looks at them.
 
     Parameters:
@@ -70,8 +69,7 @@ class Presence(threading.Thread):
         on_word: Callable[[str], None],
         on_death: Callable[[], None],
     ) -> None:
-        super().__init__(name="dramatiq_inflight-presence", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("presence", "The look at other workers")
         self.registry = registry
         self.lease = lease
         self.connection_timeout = connection_timeout
@@ -86,7 +84,6 @@ class Presence(threading.Thread):
             on_lost=self._look_again,
             on_unseeable=self._unseeable_is,
         )
-        self._stopping = threading.Event()
         self._failures = 0
         self._within = CONNECT
         self._unseen_since: float | None = None
@@ -100,35 +97,34 @@ class Presence(threading.Thread):
         self._look_at, self._refresh_at = float("inf"), 0.0
         self._look_at_all_at = float("inf")
 
-    def run(self) -> None:
-        """Be present until `stop` is called; survive everything."""
-        while not self._stopping.is_set():
-            try:
-                self._once()
-                continue
-            except CannotSubscribe as error:
-                self._cannot(str(error))
-            except redis.RedisError as error:
-                self._lose(str(error))
-            except Exception:
-                self.logger.exception("The look at other workers failed for an unexpected reason; it is tried again.")
-                self._lose("an unexpected error")
-            self._failures += 1
-            self._stopping.wait(self._pause)
+    def failed(self, error: Exception) -> float:
+        """As `Service.failed`; the subscription is lost."""
+        if isinstance(error, CannotSubscribe):
+            self._cannot(str(error))
+        else:
+            super().failed(error)
+            self._lose(str(error) if isinstance(error, redis.RedisError) else "an unexpected error")
+        self._failures += 1
+        if self.lease.known_by is Contact.WITHOUT:
+            return REFRESH
+        # At once before the first try, and later when the patience is over.
+        return 0.0 if self._failures <= 1 else AGAIN if self._failures * AGAIN < LONGEST_CONNECT else LOOK
 
     def start(self) -> None:
         """Be present from now on."""
         self._suspicions.start()
         super().start()
 
-    def stop(self) -> None:
-        """Look at nobody any more, and stay subscribed; returns when the threads have ended, or after a few seconds."""
-        self._stopping.set()
+    def wake(self) -> None:
+        """End the present wait, and the one for a word."""
+        super().wake()
         with contextlib.suppress(redis.RedisError):
             self.registry.wake([self.registry.me], "")
-        if self.is_alive():
-            self.join(timeout=5)
-        self._suspicions.stop()
+
+    def stop(self, within: float = 5.0) -> None:
+        """Look at nobody any more, and stay subscribed; as `Service.stop`."""
+        super().stop(within)
+        self._suspicions.stop(within)
 
     def close(self) -> None:
         """Close the subscription."""
@@ -144,34 +140,33 @@ class Presence(threading.Thread):
             self._suspicions.add(id)
 
     @property
-    def _pause(self) -> float:
-        """The pause before the next try, seconds: none before the first, and longer ones when the patience is over."""
-        if self.lease.known_by is Contact.WITHOUT:
-            return REFRESH
-        return 0.0 if self._failures <= 1 else AGAIN if self._failures * AGAIN < LONGEST_CONNECT else LOOK
-
-    @property
     def patience(self) -> float:
         """How long this incarnation may take to come back, seconds; longer where Redis answers slowly."""
         slowest = self._slow[0][1] if self._slow else 0.0
         unnoticed = 2 * LOOK_PER_INCARNATION * len(self._everybody)  # until it sees by its own look that it is lost
         return min(max(self.connection_timeout, LOOKS_PER_PATIENCE * slowest, unnoticed), self.longest)
 
-    def _once(self) -> None:
+    def run_once(self) -> float:
+        """Hear one word, or look at those that are due; subscribe before.
+
+        Raises:
+          redis.RedisError: The subscription is lost, or there can be none.
+        """
         if self._subscription is None:
             self._subscribe()
-        if self._stopping.is_set():
-            return
+        if self.stopping:
+            return 0.0
         assert self._subscription is not None
         due = min(self._look_at, self._refresh_at)
         if word := self._subscription.wait(min(due - time.monotonic(), LOOK)):
             self._hear(word)
-        if self._stopping.is_set():
-            return
+        if self.stopping:
+            return 0.0
         if time.monotonic() >= self._refresh_at:
             self._refresh()
         elif time.monotonic() >= self._look_at:
             self._look()
+        return 0.0
 
     def _subscribe(self) -> None:
         channel = self.registry.keys.channel(self.registry.me)
@@ -181,7 +176,7 @@ class Presence(threading.Thread):
             self._within = min(2 * self._within, LONGEST_CONNECT)  # Redis may be too slow
             raise
         self._within = CONNECT
-        if self._stopping.is_set():
+        if self.stopping:
             return  # what enters now would never leave
         self._anew = True
         self._refresh()

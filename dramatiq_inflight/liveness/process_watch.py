@@ -14,12 +14,10 @@ import select
 import threading
 from collections.abc import Callable
 
-import redis
-from dramatiq.logging import get_logger
-
 from ..store.records import DeadIncarnation
 from ..store.registry import Registry
 from ..store.words import JOINED
+from ..threads.service import Service
 from .pidfd import GONE, Process, Watched
 
 __all__ = ["NEIGHBOURS", "Watch"]
@@ -30,13 +28,10 @@ NEIGHBOURS = 4
 #: How often to look for new neighbours that could not make themselves known, seconds.
 REFRESH = 30.0
 
-#: How long to wait after Redis could not be asked, seconds.
-RETRY = 1.0
-
 SUCCEEDED = "a newer container has its instance id, which is exclusive"
 
 
-class Watch(threading.Thread):
+class Watch(Service):
     """Watches the next in the ring.
 
     Parameters:
@@ -48,8 +43,7 @@ class Watch(threading.Thread):
     def __init__(
         self, registry: Registry, me: Process, on_death: Callable[[], None], *, exclusive: str | None = None
     ) -> None:
-        super().__init__(name="dramatiq_inflight-watch", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("watch", "The watch")
         self.registry = registry
         self.me = me
         self.on_death = on_death
@@ -60,28 +54,23 @@ class Watch(threading.Thread):
         os.set_blocking(self._wake_write, False)
         self._mutex = threading.Lock()  # whoever writes does so while the pipe is there
         self._closed = False
-        self._stopping = False
+        self._joined = False
 
-    def run(self) -> None:
-        """Watch until `stop` is called; survive everything."""
-        joined = False
-        while not self._stopping:
-            pause = REFRESH
-            try:
-                self.look(everybody=not joined)
-                if not joined:
-                    self.succeed()
-                    self.registry.wake(self._before_me(), JOINED)
-                    joined = True
-            except redis.RedisError:
-                pause = RETRY  # said once, by Connectivity
-            except Exception:
-                self.logger.exception("The watch failed for an unexpected reason; it will be tried again.")
-                pause = RETRY
-            self._wait(pause)
+    def run_once(self) -> float:
+        """Look once; at the first time at everybody, and make this process known.
 
-    def refresh(self) -> None:
-        """Somebody has joined: look at once."""
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        self.look(everybody=not self._joined)
+        if not self._joined:
+            self.succeed()
+            self.registry.wake(self._before_me(), JOINED)
+            self._joined = True
+        return REFRESH
+
+    def wake(self) -> None:
+        """Look at once: somebody has joined."""
         with self._mutex:
             if self._closed:
                 return
@@ -90,12 +79,20 @@ class Watch(threading.Thread):
             except OSError:
                 pass  # full: it looks anyway
 
-    def stop(self) -> None:
-        """Watch no more; returns when the thread has ended, or after a few seconds."""
-        self._stopping = True
-        self.refresh()
-        if self.is_alive():
-            self.join(timeout=5)
+    def pause(self, seconds: float | None) -> None:
+        """Pause until the time is over, `wake` is called, or a process that is watched is gone."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        for watched, _ in self._watched.values():
+            if watched.fd is not None:
+                poll.register(watched.fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)]
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+
+    def stop(self, within: float = 5.0) -> None:
+        """Watch no more; as `Service.stop`."""
+        super().stop(within)
         if not self.is_alive():
             self._forget(set(self._watched))
             with self._mutex:
@@ -166,13 +163,3 @@ class Watch(threading.Thread):
 
     def _before_me(self) -> list[str]:
         return self._ring()[-NEIGHBOURS:]
-
-    def _wait(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
-        for watched, _ in self._watched.values():
-            if watched.fd is not None:
-                poll.register(watched.fd, select.POLLIN)
-        ready = [fd for fd, _ in poll.poll(seconds * 1000)]
-        if self._wake_read in ready:
-            os.read(self._wake_read, 4096)

@@ -17,6 +17,7 @@ from dramatiq.logging import get_logger
 
 from ..config.settings import Settings
 from ..store.connection import Address
+from ..threads.service import Service
 from .pidfd import Process
 from .sidecar_main import BYE, READY, Task
 
@@ -46,17 +47,15 @@ main()
 """
 
 
-class HeartbeatProcess(threading.Thread):
+class HeartbeatProcess(Service):
     """Starts it, and starts it again should it end before the worker does."""
 
     def __init__(self, task: Task) -> None:
-        super().__init__(name="dramatiq_inflight-heartbeat-process", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("heartbeat-process", "The heartbeat's own process")
         self.task = task
         self._mutex = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
-        self._pause = RESTART
+        self._restart = RESTART
 
     @classmethod
     def of(
@@ -98,20 +97,23 @@ class HeartbeatProcess(threading.Thread):
         )
         return cls(task)
 
-    def run(self) -> None:
-        """Keep it at work until `stop` is called; survive everything."""
-        while not self._stopping.is_set():
-            try:
-                self._attend()
-            except Exception:
-                self.logger.exception("The heartbeat's process cannot be started; the heartbeat thread goes on.")
-            if self._stopping.wait(self._pause):
-                return
-            self._pause = min(2 * self._pause, LONGEST_RESTART)
+    def run_once(self) -> float:
+        """Start it, and wait until it ends."""
+        self._attend()
+        return self._back_off()
 
-    def stop(self) -> None:
+    def failed(self, error: Exception) -> float:
+        """As `Service.failed`; pause for longer with each time."""
+        super().failed(error)
+        return self._back_off()
+
+    def _back_off(self) -> float:
+        pause, self._restart = self._restart, min(2 * self._restart, LONGEST_RESTART)
+        return pause
+
+    def stop(self, within: float = 5.0) -> None:
         """End it, so that no beat comes any more; returns when it has ended."""
-        self._stopping.set()
+        self.stopping = True  # first: whatever ends now is not started again
         with self._mutex:
             process = self._process
         if process is not None and process.stdin is not None:
@@ -125,20 +127,19 @@ class HeartbeatProcess(threading.Thread):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self.is_alive():
-            self.join(timeout=5)
+        super().stop(within)
 
     def _attend(self) -> None:
         with self._mutex:
-            if self._stopping.is_set():
+            if self.stopping:
                 return
             self._process = process = _start(self.task)
         assert process.stdout is not None
         if READY in process.stdout:  # up to that line; whatever else a site's own start-up may say
-            self._pause = RESTART
+            self._restart = RESTART
         process.stdout.read()  # until it ends
         code = process.wait()
-        if not self._stopping.is_set():
+        if not self.stopping:
             self.logger.warning(
                 "The heartbeat's process has ended (%s). It is started again; until then the thread goes on alone.",
                 f"signal {-code}" if code < 0 else f"exit code {code}",

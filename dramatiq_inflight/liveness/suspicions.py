@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import redis
-from dramatiq.logging import get_logger
 
 from ..store.registry import Registry
 from ..store.replies import Seen, Suspicion
+from ..threads.service import Service
 from .subscription import Subscription, Subscriptions
 
 __all__ = ["Suspicions"]
@@ -39,7 +38,7 @@ class _Noted(NamedTuple):
         return cls(suspicion.since, now, now + suspicion.patience)
 
 
-class Suspicions(threading.Thread):
+class Suspicions(Service):
     """Notes who is absent, and waits until the patience of each is over: by Redis's clock, and by this process's.
 
     Parameters:
@@ -57,8 +56,7 @@ class Suspicions(threading.Thread):
         on_lost: Callable[[], None],
         on_unseeable: Callable[[str], None],
     ) -> None:
-        super().__init__(name="dramatiq_inflight-suspicions", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("suspicions", "The look at other workers")
         self.registry = registry
         self.on_death = on_death
         self.on_lost = on_lost
@@ -67,34 +65,19 @@ class Suspicions(threading.Thread):
         self._absent: queue.SimpleQueue[str] = queue.SimpleQueue()  # no lock: worker threads may be interrupted
         self._noted: dict[str, _Noted] = {}
         self._probe: Subscription | None = None
-        self._stopping = threading.Event()
 
     def add(self, id: str) -> None:
         """No connection of an incarnation was seen, or a message that it runs was delivered again: look at it."""
         self._absent.put(id)
 
-    def run(self) -> None:
-        """Judge those that are absent until `stop` is called; survive everything."""
-        while not self._stopping.is_set():
-            try:
-                self._once()
-            except redis.RedisError:
-                self._noted.clear()  # the next look begins anew
-            except Exception:
-                self.logger.exception("The look at other workers failed for an unexpected reason; it is tried again.")
-                self._noted.clear()
-            if not self._noted:
-                self._close()
+    def run_once(self) -> float:
+        """Wait for one that is absent, or for the end of the next one's patience; judge those that are due.
 
-    def stop(self) -> None:
-        """Judge nobody any more; returns when the thread has ended, or after a few seconds."""
-        self._stopping.set()
-        self._absent.put("")
-        if self.is_alive():
-            self.join(timeout=5)
-        self._close()
-
-    def _once(self) -> None:
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        if not self._noted:
+            self._close()
         due = min((noted.due for noted in self._noted.values()), default=None)
         try:
             id = self._absent.get(timeout=None if due is None else max(due - time.monotonic(), 0.0))
@@ -103,12 +86,30 @@ class Suspicions(threading.Thread):
         if id and id not in self._noted:
             self._note(id, self.registry.suspect(id))
         if not self._noted or not self._absent.empty():
-            return  # note all that are absent first: one connection from scratch is enough for them
-        if self._has_probe(max(noted.at for noted in self._noted.values())):
-            now = time.monotonic()
-            for id in [id for id, noted in self._noted.items() if noted.due <= now]:
-                if noted := self._noted.pop(id, None):
-                    self._judge(id, noted)
+            return 0.0  # note all that are absent first: one connection from scratch is enough for them
+        if not self._has_probe(max(noted.at for noted in self._noted.values())):
+            return AGAIN
+        now = time.monotonic()
+        for id in [id for id, noted in self._noted.items() if noted.due <= now]:
+            if noted := self._noted.pop(id, None):
+                self._judge(id, noted)
+        return 0.0
+
+    def failed(self, error: Exception) -> float:
+        """As `Service.failed`; the next look begins anew."""
+        super().failed(error)
+        self._noted.clear()
+        return 0.0
+
+    def wake(self) -> None:
+        """End the present wait."""
+        super().wake()
+        self._absent.put("")
+
+    def stop(self, within: float = 5.0) -> None:
+        """Judge nobody any more; as `Service.stop`."""
+        super().stop(within)
+        self._close()
 
     def _note(self, id: str, suspicion: Suspicion) -> None:
         if suspicion.seen is Seen.ABSENT:
@@ -139,8 +140,6 @@ class Suspicions(threading.Thread):
         else:
             if time.monotonic() - self._probe.begun > PROBE:
                 self._close()
-        if self._probe is None:
-            self._stopping.wait(AGAIN)
         return self._probe is not None
 
     def _close(self) -> None:

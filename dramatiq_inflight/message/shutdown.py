@@ -17,8 +17,8 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware.threading import is_gevent_active
 
 from ..errors import HandBack
-from ..threads.bell import Bell
 from ..threads.mutex import Mutex
+from ..threads.service import Service
 from .checkpoints import expect_hand_back
 from .in_flight import Entry, Phase, Table
 
@@ -40,17 +40,15 @@ ENDING = 2.0
 LOOK = 0.01
 
 
-class HandingBack:
+class HandingBack(Service):
     """Asks, once the worker shuts down, and interrupts each message when its time is over."""
 
     def __init__(self, table: Table) -> None:
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("hand-back", "The hand-back of messages")
         #: Whether it has begun.
         self.begun = False
         self._table = table
         self._mutex = Mutex()
-        self._bell = Bell()
-        self._ended = False
         #: When the last message that was asked has had its time (``time.monotonic``).
         self._ends = float("-inf")
 
@@ -64,25 +62,16 @@ class HandingBack:
         with self._mutex:
             first, self.begun = not self.begun, True
         if first:
-            self._look()
-            threading.Thread(target=self._run, name="dramatiq_inflight-hand-back", daemon=True).start()
+            self.run_once()
+            self.start()
 
     def started(self) -> None:
         """A message has started: it may be that the shutdown had begun by then."""
         if self.begun:
-            self._bell.ring()
+            self.wake()
 
-    def end(self) -> None:
-        """The worker has stopped."""
-        self._ended = True
-        self._bell.ring()
-
-    def _run(self) -> None:
-        while not self._ended:
-            self._bell.wait(self._look())
-
-    def _look(self) -> float | None:
-        """Ask and interrupt whatever is due.  Returns how long to wait, seconds; ``None``: until a message starts."""
+    def run_once(self) -> float | None:
+        """Ask and interrupt whatever is due.  Returns how long to pause, seconds; None: until a message starts."""
         next_at = float("inf")
         with self._mutex:
             for entry in self._table.entries():

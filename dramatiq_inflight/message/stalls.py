@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
-import redis
-from dramatiq.logging import get_logger
-
 from ..store.registry import Registry
-from ..threads.bell import Bell
+from ..threads.service import Service
 from .in_flight import Entry, Phase, Table
 
 __all__ = ["Stalls"]
@@ -20,44 +16,23 @@ __all__ = ["Stalls"]
 SHORTEST, LONGEST = 0.05, 5.0
 
 
-class Stalls(threading.Thread):
+class Stalls(Service):
     """Reports messages with a ``stall_timeout`` that do not move."""
 
     def __init__(self, registry: Registry, table: Table) -> None:
-        super().__init__(name="dramatiq_inflight-stalls", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("stalls", "The search for stalled messages")
         self._registry = registry
         self._table = table
-        self._ended = False
-        self._wake = Bell()
         self._told: dict[int, float] = {}
 
-    def watch(self) -> None:
-        """A message has started that is not to stall."""
-        self._wake.ring()
+    def run_once(self) -> float | None:
+        """Report the messages that have stalled.
 
-    def stop(self) -> None:
-        """Look no more."""
-        self._ended = True
-        self._wake.ring()
+        Returns: how long to pause, seconds; None to pause until a message starts that is not to stall.
 
-    def run(self) -> None:
-        """Look until `stop` is called; survive everything."""
-        while not self._ended:
-            self._wake.clear()
-            if self._ended:
-                return
-            try:
-                pause = self._look()
-            except redis.RedisError:
-                pause = 1.0  # said once, by Connectivity
-            except Exception:
-                self.logger.exception("Stalled messages could not be looked for; it will be tried again.")
-                pause = LONGEST
-            self._wake.wait(pause)
-
-    def _look(self) -> float | None:
-        """Report what has stalled.  Returns how long to pause, seconds; ``None``: until a message starts."""
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
         due: list[float] = []
         entries = [entry for entry in self._table.entries() if entry.policy.stall_timeout is not None]
         self._told = {id(entry): self._told[id(entry)] for entry in entries if id(entry) in self._told}

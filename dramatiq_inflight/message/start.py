@@ -243,7 +243,7 @@ class Starting:
         self.runtime.table.run(entry)
         self.runtime.handing_back.started()
         if entry.policy.stall_timeout is not None:
-            self.runtime.stalls.watch()
+            self.runtime.stalls.wake()
 
     def _put_back(self, entry: Entry, started: Started) -> None:
         """The start has claimed the message for us: its copy is enqueued by recovery."""

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dramatiq import Broker
-from dramatiq.logging import get_logger
 
+from ..threads.service import Service
 from ..worker import Runtime
 
 __all__ = ["ProcessMetrics", "is_reported"]
@@ -44,7 +43,7 @@ def is_reported(broker: Broker) -> bool:
     return module is not None and any(isinstance(m, module.Prometheus) for m in broker.middleware)
 
 
-class ProcessMetrics(threading.Thread):
+class ProcessMetrics(Service):
     """Writes what this process has to tell, until it is stopped.
 
     Parameters:
@@ -52,13 +51,12 @@ class ProcessMetrics(threading.Thread):
     """
 
     def __init__(self, runtime: Runtime, healthy: Callable[[], bool]) -> None:
-        super().__init__(name="dramatiq_inflight-metrics", daemon=True)
+        super().__init__("metrics", "The report of this process's metrics")
         import prometheus_client as prom  # noqa: PLC0415  see above
 
-        self.logger = get_logger(__name__, type(self))
         self._runtime = runtime
         self._is_healthy = healthy
-        self._stopping = threading.Event()
+        self._rounds = 0
         self.registry: Any = prom.CollectorRegistry()
         prefix = "dramatiq_inflight_process_"
 
@@ -86,19 +84,13 @@ class ProcessMetrics(threading.Thread):
         ]
         self._told = [0] * len(self._counters)
 
-    def run(self) -> None:
-        """Write until `stop` is called; survive everything."""
-        rounds = 0
-        while True:
-            try:
-                self.write()
-                if rounds % ROUNDS == 0:
-                    forget_the_dead()
-            except Exception:
-                self.logger.exception("The metrics of this process could not be written; it will be tried again.")
-            rounds += 1
-            if self._stopping.wait(INTERVAL):
-                return
+    def run_once(self) -> float:
+        """Write the numbers, and sometimes remove those of processes that have died."""
+        self._rounds += 1
+        self.write()
+        if self._rounds % ROUNDS == 1:
+            forget_the_dead()
+        return INTERVAL
 
     def write(self) -> None:
         """Write the numbers as they are now."""
@@ -108,12 +100,6 @@ class ProcessMetrics(threading.Thread):
             now = read()
             counter.inc(now - self._told[i])
             self._told[i] = now
-
-    def stop(self) -> None:
-        """Stop, before Dramatiq's middleware removes what only a living process tells."""
-        self._stopping.set()
-        if self.is_alive():
-            self.join(timeout=5)
 
 
 def forget_the_dead() -> None:

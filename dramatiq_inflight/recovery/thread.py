@@ -5,19 +5,15 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 
-import redis
-from dramatiq.logging import get_logger
-
-from ..threads.bell import Bell
+from ..threads.service import Service
 from .sweep import Recovery
 
 __all__ = ["RecoveryThread"]
 
 
-class RecoveryThread(threading.Thread):
+class RecoveryThread(Service):
     """Sweeps at boot, and then whenever something falls due; has a thread of its own, since an enqueue may hang.
 
     Parameters:
@@ -26,58 +22,32 @@ class RecoveryThread(threading.Thread):
     """
 
     def __init__(self, recovery: Recovery, interval: float, at_boot: float = 0.0) -> None:
-        super().__init__(name="dramatiq_inflight-recovery", daemon=True)
-        self.logger = get_logger(__name__, type(self))
+        super().__init__("recovery", "Recovery")
         self.recovery = recovery
-        self.interval = interval
+        self._only_at_boot = not interval
+        self._longest = interval or 30.0
         self._boot_ends = time.monotonic() + at_boot
-        self._stopping = threading.Event()
-        self._wake = Bell()
         self._failures = 0
         #: How many sweeps have ended.
         self.sweeps = 0
 
-    def run(self) -> None:
-        """Sweep until `stop` is called; survive everything."""
-        while not self._stopping.is_set():
-            self._wake.clear()
-            pause = self._sweep()
-            self.sweeps += 1
-            self._wake.wait(pause)
+    def run_once(self) -> float | None:
+        """Sweep.
 
-    @property
-    def stopping(self) -> bool:
-        """Whether it was told to stop."""
-        return self._stopping.is_set()
+        Returns: how long to pause, seconds; None to pause until `wake`.
 
-    def wake(self) -> None:
-        """There is something to recover now."""
-        self._wake.ring()
-
-    def stop(self) -> None:
-        """Stop after the present batch; returns when the thread has ended, or after a few seconds."""
-        self._stopping.set()
-        self._wake.ring()
-        if self.is_alive():
-            self.join(timeout=5)
-
-    def _sweep(self) -> float | None:
-        """Sweep, and return how long to pause; ``None``: for ever."""
-        longest = self.interval or 30.0
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        longest = self._longest
         try:
-            swept = self.recovery.sweep(self._stopping.is_set)
-        except redis.RedisError:
-            self._failures += 1
-            return min(longest, 2.0 ** min(self._failures - 1, 6))
-        except Exception:
-            self.logger.exception("Recovery failed for an unexpected reason; it will be tried again.")
-            self._failures += 1
-            return min(longest, 2.0 ** min(self._failures, 6))
+            swept = self.recovery.sweep(lambda: self.stopping)
+        finally:
+            self.sweeps += 1
         if swept.failed or (swept.left and not swept.progress):
-            self._failures += 1
-            return min(longest, 2.0 ** min(self._failures - 1, 6))
+            return self._back_off()
         self._failures = 0
-        if not self.interval:
+        if self._only_at_boot:
             longest = self._boot_ends - time.monotonic()
             if longest <= 0 and not swept.locked:
                 return None
@@ -86,3 +56,12 @@ class RecoveryThread(threading.Thread):
         # All workers wake at the same deadline: spread them, so that most find the work done.
         soon = longest if swept.next_in is None else swept.next_in + random.uniform(0.005, 0.1)
         return min(longest, max(soon, 0.02))
+
+    def failed(self, error: Exception) -> float:
+        """As `Service.failed`; pause for longer with each time."""
+        super().failed(error)
+        return self._back_off()
+
+    def _back_off(self) -> float:
+        self._failures += 1
+        return min(self._longest, 2.0 ** min(self._failures - 1, 6))

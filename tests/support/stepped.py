@@ -272,7 +272,7 @@ class World:
         return self.tracker._runtime
 
     def beat(self) -> None:
-        self.runtime.heartbeat.beat()
+        self.runtime.heartbeat.once()
 
     def sweep(self) -> None:
         with contextlib.suppress(redis.RedisError):
