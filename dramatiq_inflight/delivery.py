@@ -4,13 +4,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
-__all__ = ["OPTION", "Copy", "Mark", "is_copy", "mark_of", "mark_of_copy"]
+__all__ = ["OPTION", "Copy", "Mark", "is_copy", "is_own_enqueue", "mark_of", "mark_of_copy", "own_enqueue"]
 
 #: The one message option that this package writes; what is in it is a `Mark`.
 OPTION: Final = "inflight"
+
+#: True while this package itself enqueues: the copy keeps its mark.
+is_own_enqueue: contextvars.ContextVar[bool] = contextvars.ContextVar("is_own_enqueue", default=False)
+
+
+@contextlib.contextmanager
+def own_enqueue() -> Iterator[None]:
+    """Mark an enqueue as the package's own: a copy that recovery makes, or one that is put off."""
+    try:
+        is_own_enqueue.set(True)  # within the `try`: an interrupt may come as this returns
+        yield
+    finally:
+        is_own_enqueue.set(False)
 
 
 class Mark(TypedDict, total=False):

@@ -20,11 +20,8 @@ from typing import Any
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.logging import get_logger
-from dramatiq.middleware import Middleware
 
-from .config.policies import Policies
-from .config.policy import OPTIONS
-from .config.settings import Settings, load_settings
+from .config.settings import load_settings
 from .errors import ConfigurationError
 from .message.enqueue import Enqueues
 from .message.finish import Ending
@@ -32,12 +29,13 @@ from .message.hooks import Hooks
 from .message.in_flight import new_context
 from .message.start import Starting
 from .metrics.process import ProcessMetrics, is_reported
+from .tracker import Tracker, trackers_of
 from .worker import Runtime
 
-__all__ = ["InFlightTracker", "tracker_of"]
+__all__ = ["InFlightTracker"]
 
 
-class InFlightTracker(Middleware):
+class InFlightTracker(Tracker):
     """Tracks the messages that workers run, and recovers those whose worker died.
 
     ``broker.add_middleware(InFlightTracker())``; then ``track_inflight=True`` on each actor (or message) that is to be
@@ -101,8 +99,8 @@ class InFlightTracker(Middleware):
     """
 
     def __init__(self, **settings: Any) -> None:
+        super().__init__(load_settings(settings))
         self.logger = get_logger(__name__, type(self))
-        self.policies = Policies(load_settings(settings))
         self._enqueues = Enqueues(self.policies)
         # In a worker that tracks:
         self._runtime: Runtime | None = None
@@ -110,16 +108,6 @@ class InFlightTracker(Middleware):
         self._ending: Ending | None = None
         self._hooks: Hooks | None = None
         self._metrics: ProcessMetrics | None = None
-
-    @property
-    def settings(self) -> Settings:
-        """What this tracker was told, or found in the environment."""
-        return self.policies.settings
-
-    @property
-    def actor_options(self) -> set[str]:
-        """The options of actors (and messages) that this middleware knows."""
-        return {"track_inflight", *OPTIONS}
 
     def healthy(self) -> bool:
         """Whether this process keeps itself alive in Redis: for a liveness probe.
@@ -133,14 +121,6 @@ class InFlightTracker(Middleware):
         return runtime.heartbeat.is_alive()
 
     # The application is loaded.
-
-    def before_declare_actor(self, broker: Broker, actor: Any) -> None:
-        """Check the actor's options.
-
-        Raises:
-          ConfigurationError: One of them is wrong.
-        """
-        self.policies.declare(actor)
 
     def after_declare_actor(self, broker: Broker, actor: Any) -> None:
         """Where a broker gives no ids, give each enqueue one before it begins."""
@@ -182,7 +162,7 @@ class InFlightTracker(Middleware):
             raise
 
     def _boot(self, broker: Broker, worker: Worker) -> None:
-        if sum(isinstance(m, InFlightTracker) for m in broker.middleware) > 1:
+        if len(trackers_of(broker)) > 1:
             raise ConfigurationError(
                 "There are two InFlightTrackers in this broker's middleware; each would take the other's messages for "
                 "duplicates. Add one."
@@ -301,17 +281,3 @@ def _pause(worker: Worker) -> None:
     """Start nothing more.  What runs goes on; the consumers as well, which acknowledge it, and keep what they have."""
     for thread in worker.workers:
         thread.pause()
-
-
-def tracker_of(broker: Broker) -> InFlightTracker:
-    """The tracker in a broker's middleware.
-
-    Raises:
-      ConfigurationError: There is none.
-    """
-    for middleware in broker.middleware:
-        if isinstance(middleware, InFlightTracker):
-            return middleware
-    raise ConfigurationError(
-        "There is no InFlightTracker in the broker's middleware; add one: broker.add_middleware(InFlightTracker())."
-    )

@@ -22,13 +22,13 @@ from .brokers.redis import RedisQueues
 from .delivery import OPTION
 from .errors import SchemaError
 from .inspection.inspector import Inspector, MessageView
-from .middleware import tracker_of
 from .recovery.copies import NOBODY
 from .recovery.for_broker import recovery_of
 from .recovery.summary import Swept
 from .store.connection import bounded_client
 from .store.records import DeadIncarnation, Orphan
 from .store.registry import Registry
+from .tracker import tracker_of
 
 __all__ = ["Done", "Operations"]
 

@@ -20,9 +20,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Shutdown
 
 from dramatiq_inflight import InFlightTracker, current
-from dramatiq_inflight.delivery import OPTION
-from dramatiq_inflight.message import in_flight as table_module
-from dramatiq_inflight.message.in_flight import is_own_enqueue, own_enqueue
+from dramatiq_inflight.delivery import OPTION, is_own_enqueue, own_enqueue
 
 from .support.boundaries import interruptions
 from .support.inprocess import App
@@ -196,10 +194,10 @@ def test_an_interrupt_leaves_no_own_enqueue_behind() -> None:
 
     def work() -> None:
         with own_enqueue():
-            assert is_own_enqueue()
+            assert is_own_enqueue.get()
 
     places = []
     for place in interruptions(work, Shutdown):
-        assert not table_module._own_enqueue.get(), str(place)
+        assert not is_own_enqueue.get(), str(place)
         places.append(place)
     assert places

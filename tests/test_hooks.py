@@ -26,7 +26,8 @@ from dramatiq.results import ResultFailure
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
 from dramatiq_inflight.brokers.redis import RedisQueues
-from dramatiq_inflight.message.in_flight import Entry, Phase, Table, own_enqueue
+from dramatiq_inflight.delivery import own_enqueue
+from dramatiq_inflight.message.in_flight import Entry, Phase, Table
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import Enqueued

@@ -23,21 +23,22 @@ FLOORS = (
     {"store", "isolation"},
     {"incident"},
     {"config"},
-    {"brokers"},
+    {"brokers", "tracker"},
+    {"recovery"},
+    {"inspection"},
+    {"operations"},
     {"message"},
-    {"recovery", "liveness"},
+    {"liveness"},
     {"worker"},
     {"metrics"},
     {"middleware"},
-    {"inspection"},
-    {"operations"},
     {"__init__"},
     {"cli", "dashboard", "doctor", "effects"},
 )
 
 #: What looks up, and is to be mended.
 UPWARDS = {
-    ("message", "worker"), ("message", "liveness"), ("metrics", "inspection"), ("cli", "effects"),
+    ("message", "worker"), ("message", "liveness"), ("cli", "effects"),
 }  # fmt: skip
 
 #: What is there with an extra only: the core does without, and the parts may use what is theirs.

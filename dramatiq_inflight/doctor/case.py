@@ -15,7 +15,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from ..config.settings import Settings
 from ..inspection.inspector import Inspector, Overview
-from ..middleware import InFlightTracker
+from ..tracker import Tracker, trackers_of
 from .findings import Finding
 
 __all__ = ["CannotTell", "Case", "Check", "text"]
@@ -78,11 +78,9 @@ class Case:
         return self._inspector
 
     @property
-    def trackers(self) -> list[InFlightTracker]:
+    def trackers(self) -> list[Tracker]:
         """Those in the broker's middleware: one, if all is well."""
-        if self._broker is None:
-            return []
-        return [middleware for middleware in self._broker.middleware if isinstance(middleware, InFlightTracker)]
+        return [] if self._broker is None else trackers_of(self._broker)
 
     @property
     def settings(self) -> Settings | None:

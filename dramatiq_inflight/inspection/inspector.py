@@ -24,10 +24,10 @@ from dramatiq import Broker
 from ..brokers.location import tracker_client
 from ..config.settings import Settings
 from ..errors import ConfigurationError
-from ..middleware import tracker_of
 from ..store.connection import bounded_client_from_url
 from ..store.records import AT_A_TIME, Head, head_of, read_heads
 from ..store.schema import FIELDS, Held
+from ..tracker import tracker_of
 from .history import Count, Event, EventKind
 from .parsing import message_view, text, texts
 from .reader import Instances, Reader

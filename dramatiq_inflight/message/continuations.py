@@ -21,7 +21,8 @@ from dramatiq.middleware import Interrupt, MiddlewareError
 from dramatiq.results import Results
 
 from ..brokers.errors import is_passing
-from .in_flight import Entry, own_enqueue
+from ..delivery import own_enqueue
+from .in_flight import Entry
 
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
 

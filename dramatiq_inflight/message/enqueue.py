@@ -14,11 +14,11 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.worker import ConsumerThread
 
 from ..config.policies import Policies
-from ..delivery import OPTION, Mark, mark_of
+from ..delivery import OPTION, Mark, is_own_enqueue, mark_of
 from ..errors import MessageSkipped
 from ..worker import Runtime
 from .continuations import begin_enqueue, end_enqueue
-from .in_flight import Entry, entry_here, is_own_enqueue
+from .in_flight import Entry, entry_here
 
 __all__ = ["Enqueues"]
 
@@ -48,7 +48,7 @@ class Enqueues:
         enqueue = broker.enqueue
 
         def marking(message: Any, *, delay: int | None = None) -> Any:
-            if not is_own_enqueue():
+            if not is_own_enqueue.get():
                 message = message.copy()  # two threads may enqueue one message object
                 self._mark(broker, message)
                 entry = entry_here(broker)
@@ -95,7 +95,7 @@ class Enqueues:
         Raises:
           MessageSkipped: That is so; Dramatiq then drops what the consumer has in memory, and fetches anew.
         """
-        if is_own_enqueue():
+        if is_own_enqueue.get():
             return
         if isinstance(threading.current_thread(), ConsumerThread):
             delivery = message.options.pop(DELIVERY, None)

@@ -18,9 +18,9 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Interrupt, MiddlewareError
 from dramatiq.worker import ConsumerThread
 
-from ..delivery import mark_of
+from ..delivery import is_own_enqueue, mark_of
 from ..errors import AlreadyDone, MessageSkipped, PoisonMessage
-from .in_flight import Entry, Phase, Table, entry_here, is_own_enqueue
+from .in_flight import Entry, Phase, Table, entry_here
 from .interrupt import disarm, uninterrupted
 
 __all__ = ["Hooks"]
@@ -138,7 +138,7 @@ class Hooks:
         """False for a copy that does not run: another one of the same message has run, is running, or will."""
         if signal == "enqueue":
             # Of ours; a retry is enqueued with the mark of its message as yet.
-            ours = is_own_enqueue() or isinstance(threading.current_thread(), ConsumerThread)
+            ours = is_own_enqueue.get() or isinstance(threading.current_thread(), ConsumerThread)
             return not ours or "deferrals" not in mark_of(args[0])
         if signal == "delay_message":
             return "deferrals" not in mark_of(args[0])

@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import enum
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.policy import Policy
-from ..delivery import Copy
+from ..delivery import Copy, is_own_enqueue
 from ..threads.mutex import Mutex
 from .interrupt import Strand
 
@@ -23,36 +21,17 @@ __all__ = [
     "Table",
     "current_entry",
     "entry_here",
-    "is_own_enqueue",
     "new_context",
-    "own_enqueue",
 ]
 
 #: The message that the present thread (greenlet, task) came from; see `entry_here`.
 current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
 
-_own_enqueue: contextvars.ContextVar[bool] = contextvars.ContextVar("own_enqueue", default=False)
-
-
-@contextlib.contextmanager
-def own_enqueue() -> Iterator[None]:
-    """Around an enqueue of this package's own: a copy that recovery makes, or one that is put off."""
-    try:
-        _own_enqueue.set(True)  # within the `try`: an interrupt may come as this returns
-        yield
-    finally:
-        _own_enqueue.set(False)
-
 
 def new_context() -> None:
     """Begin with a message: nothing of an earlier one is left in this thread, whatever has interrupted that."""
     current_entry.set(None)
-    _own_enqueue.set(False)
-
-
-def is_own_enqueue() -> bool:
-    """Whether the present enqueue is of this package's own making: its copy keeps its mark."""
-    return _own_enqueue.get()
+    is_own_enqueue.set(False)
 
 
 _DEFAULT_POLICY = Policy()

@@ -15,11 +15,11 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
 from ..brokers.consumers import fetched_from
-from ..delivery import OPTION, Mark, mark_of
+from ..delivery import OPTION, Mark, mark_of, own_enqueue
 from ..errors import MessageSkipped, PoisonMessage
 from ..store.replies import Start
 from ..worker import Runtime
-from .in_flight import Entry, Phase, current_entry, own_enqueue
+from .in_flight import Entry, Phase, current_entry
 
 __all__ = ["SKIPS", "TO_ANOTHER", "Refusals", "patiently"]
 

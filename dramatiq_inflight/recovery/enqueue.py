@@ -19,8 +19,8 @@ from dramatiq import Message
 from dramatiq.errors import DecodeError
 
 from ..brokers.errors import is_passing
+from ..delivery import own_enqueue
 from ..incident import Incident, Kind
-from ..message.in_flight import own_enqueue
 from ..store.records import DeadIncarnation, Enqueued, Orphan
 from ..store.registry import Registry
 from ..store.replies import Claim

@@ -37,7 +37,7 @@ from dramatiq_abort import Abortable
 from dramatiq_abort.backend import Event, EventBackend
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.delivery import OPTION, Copy
+from dramatiq_inflight.delivery import OPTION, Copy, is_own_enqueue, own_enqueue
 from dramatiq_inflight.message import in_flight as contexts
 from dramatiq_inflight.store.records import Head
 from dramatiq_inflight.store.registry import Registry
@@ -295,7 +295,7 @@ class World:
         found = []
         if contexts.current_entry.get() is not None:
             found.append("current_entry")
-        if contexts.is_own_enqueue():
+        if is_own_enqueue.get():
             found.append("own_enqueue")
         return found
 
@@ -515,7 +515,7 @@ class RabbitWorld(World):
         return made.copy(options={OPTION: {"origin": uuid.uuid4().hex}})
 
     def deliver(self, message: Message[Any]) -> Message[Any]:
-        with contexts.own_enqueue():
+        with own_enqueue():
             self.broker.enqueue(message)
         return message
 

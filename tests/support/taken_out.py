@@ -20,8 +20,8 @@ from unittest import mock
 
 from dramatiq.middleware import SkipMessage
 
+from dramatiq_inflight import delivery
 from dramatiq_inflight.message import checkpoints
-from dramatiq_inflight.message import in_flight as table
 from dramatiq_inflight.message.hooks import Hooks
 from dramatiq_inflight.message.in_flight import Phase
 from dramatiq_inflight.message.start import Starting
@@ -104,14 +104,14 @@ def bells_with_locks() -> Iterator[None]:
 
 
 def _own_enqueue() -> Iterator[None]:
-    token = table._own_enqueue.set(True)
+    token = delivery.is_own_enqueue.set(True)
     try:
         yield
     finally:
-        table._own_enqueue.reset(token)
+        delivery.is_own_enqueue.reset(token)
 
 
-_own_enqueue.__code__ = _own_enqueue.__code__.replace(co_filename=table.__file__)  # its boundaries count
+_own_enqueue.__code__ = _own_enqueue.__code__.replace(co_filename=delivery.__file__)  # its boundaries count
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def context_set_outside() -> Iterator[None]:
     """A context variable is set before the `try` that resets it."""
     with contextlib.ExitStack() as stack:
         for module in [module for name, module in sys.modules.items() if name.startswith("dramatiq_inflight.")]:
-            if not hasattr(module, "own_enqueue") or module is table:
+            if not hasattr(module, "own_enqueue") or module is delivery:
                 continue
             stack.enter_context(mock.patch.object(module, "own_enqueue", contextlib.contextmanager(_own_enqueue)))
         yield
