@@ -6,31 +6,38 @@
 its messages are put back through the broker: at once, exactly once, and not for ever.
 """
 
+# Each name is loaded at its first use (PEP 562): whoever imports a part of the package does not load the other ones.
+
 from __future__ import annotations
 
-from .errors import (
-    AlreadyDone,
-    Busy,
-    CheckpointError,
-    ConfigurationError,
-    HandBack,
-    InFlightError,
-    MessageLost,
-    MessageSkipped,
-    Overtaken,
-    PoisonMessage,
-    SchemaError,
-    TryAgain,
-    Unfenced,
-)
-from .incident import Incident, Kind
-from .inspection.history import Count, Event, EventKind
-from .inspection.inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
-from .message.current import Current, current
-from .middleware import InFlightTracker
-from .operations import Done, Operations
-from .recovery.summary import Swept
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .errors import (
+        AlreadyDone,
+        Busy,
+        CheckpointError,
+        ConfigurationError,
+        HandBack,
+        InFlightError,
+        MessageLost,
+        MessageSkipped,
+        Overtaken,
+        PoisonMessage,
+        SchemaError,
+        TryAgain,
+        Unfenced,
+    )
+    from .incident import Incident, Kind
+    from .inspection.history import Count, Event, EventKind
+    from .inspection.inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
+    from .message.current import Current, current
+    from .middleware import InFlightTracker
+    from .operations import Done, Operations
+    from .recovery.summary import Swept
 
 __all__ = [
     "AlreadyDone",
@@ -65,3 +72,28 @@ __all__ = [
     "__version__",
     "current",
 ]
+
+#: Where the public names are, but for the errors.
+_HOMES = {
+    "incident": {"Incident", "Kind"},
+    "inspection.history": {"Count", "Event", "EventKind"},
+    "inspection.inspector": {"Aside", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"},
+    "message.current": {"Current", "current"},
+    "middleware": {"InFlightTracker"},
+    "operations": {"Done", "Operations"},
+    "recovery.summary": {"Swept"},
+}
+
+if not TYPE_CHECKING:  # or a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = next((module for module, names in _HOMES.items() if name in names), "errors")
+        found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        return found
+
+    def __dir__() -> list[str]:
+        """Return the public names as well, loaded or not."""
+        return sorted({*globals(), *__all__})

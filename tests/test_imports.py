@@ -100,9 +100,30 @@ def test_what_an_extra_brings_is_for_its_own_part() -> None:
             assert room_of(path) in EXTRAS[name], path
 
 
-def test_the_package_does_not_need_what_its_optional_parts_need() -> None:
-    code = f"import sys, dramatiq_inflight; print({set(EXTRAS)!r} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+def loaded_with(module: str) -> set[str]:
+    """What a Python loads for a module of the package."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+
+
+def test_the_middleware_does_not_need_what_optional_parts_need() -> None:
+    assert not loaded_with("dramatiq_inflight.middleware") & set(EXTRAS)
+
+
+def test_the_store_does_not_need_dramatiq() -> None:
+    """The heartbeat's own process has none of the application."""
+    loaded = loaded_with("dramatiq_inflight.liveness.sidecar_main")
+    assert "dramatiq_inflight.store.registry" in loaded
+    assert "dramatiq" not in loaded
+
+
+def test_the_package_has_its_public_names() -> None:
+    """Each is loaded at its first use."""
+    for name in dramatiq_inflight.__all__:
+        assert getattr(dramatiq_inflight, name) is not None
+    assert set(dramatiq_inflight.__all__) <= set(dir(dramatiq_inflight))
+    with pytest.raises(AttributeError, match="no attribute 'Inspektor'"):
+        getattr(dramatiq_inflight, "Inspektor")  # noqa: B009  a type checker knows that it is not there
 
 
 def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:

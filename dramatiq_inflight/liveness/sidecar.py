@@ -35,7 +35,7 @@ ENVIRONMENT = (
     *("LOCALDOMAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),
 )
 
-#: The program.  The package's own ``__init__`` is not executed: it would import Dramatiq.
+#: The program.  It has this very package: the child's own path may lead to another version.
 PROGRAM = """
 import importlib.util, pickle, sys
 path, init = pickle.load(sys.stdin.buffer)
