@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import redis
 from dramatiq import Broker, Message
@@ -334,12 +334,14 @@ class Runtime:
             return False
 
     def _server(self) -> str:
-        """The server that is fetched from; it is asked while the connection that would tell of another one is lost.
+        """The server that is fetched from, or an earlier one.
 
-        Raises:
-          redis.RedisError: Redis cannot be reached.
+        It is asked while the connection is lost that would tell of another one.
         """
-        return self.registry.ask_server() if self.lease.known_by is Contact.LOST else self.registry.server
+        if self.queues is not None and self.lease.known_by is Contact.LOST:
+            with contextlib.suppress(redis.RedisError):
+                return self.registry.ask_server()
+        return self.registry.server
 
     def may_have_lost_data(self, fetched_from: str) -> bool:
         """Whether Redis may have lost data since a message was fetched from it.
@@ -370,7 +372,7 @@ class Runtime:
         """Whether any message has the process to itself: the worker has one thread, and recovery is not at work."""
         return self._one_thread and not self.gate.has_visitor
 
-    @contextmanager
+    @contextlib.contextmanager
     def _in_company(self) -> Iterator[bool]:
         """While recovery decodes payloads, any of which may kill this process, no message is alone in it.
 

@@ -740,10 +740,10 @@ def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
     registry = runtime.registry
 
     def cut_off(method: Callable[..., Any]) -> Callable[..., Any]:
-        def sometimes(*args: Any) -> Any:
+        def sometimes(*args: Any, **options: Any) -> Any:
             if away.is_set():
                 raise redis.ConnectionError("cut off")
-            return method(*args)
+            return method(*args, **options)
 
         return sometimes
 

@@ -151,7 +151,9 @@ class RedisConsumer(_Consumer):
     def __next__(self) -> Any:
         try:
             if not self._consumer.message_cache:
-                self._prepare_to_fetch()
+                if time.monotonic() >= self._compare_at:
+                    self._compare()
+                self._fetched_from = self._server()
             message = super().__next__()
         except (ConnectionClosed, redis.RedisError):
             self._held.compared.discard(self._queue)
@@ -161,14 +163,6 @@ class RedisConsumer(_Consumer):
             self._held.add(self._queue, message.options["redis_message_id"], self._worker)
         return message
 
-    def _prepare_to_fetch(self) -> None:
-        try:
-            if time.monotonic() >= self._compare_at:
-                self._compare()
-            self._fetched_from = self._server()
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from None
-
     def _compare(self) -> None:
         """Give back what the ack set has and nobody here holds.
 
@@ -176,7 +170,10 @@ class RedisConsumer(_Consumer):
         ack set any more when it is given back, so it is not moved.
         """
         if self._held.workers == 1 and os.getpid() == HOME:  # else others hold what is in the same ack set
-            self._queues.give_back_unheld(self._queue, self._held.of(self._queue))
+            try:
+                self._queues.give_back_unheld(self._queue, self._held.of(self._queue))
+            except redis.RedisError as error:
+                raise ConnectionClosed(error) from None
         self._held.compared.add(self._queue)
         self._compare_at = time.monotonic() + COMPARE
 
