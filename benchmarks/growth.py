@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.recovery.sweep import Recovery
 from tests.support.servers import RedisServer
 
@@ -83,7 +84,9 @@ def _measured(
     """A row for each number, as they grow."""
     client: Any = redis_server.client()
     me = incarnation(client)
-    recovery = Recovery(registry=me, enqueue=_never, declared=lambda: (set(), set()), queues=None, lock_ttl=300)
+    recovery = Recovery(
+        registry=me, enqueue=_never, declared=lambda: (set(), set()), queues=BrokerQueues(), lock_ttl=300
+    )
     recovery.sweep()
     client.config_set("slowlog-log-slower-than", 0)
     before, there = _used(client), 0

@@ -21,6 +21,7 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
+from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.sweep import Recovery
@@ -102,7 +103,7 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
         registry=registry,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
-        queues=RedisQueues.of(broker) if where == "same" else None,
+        queues=RedisQueues(broker, broker.client) if where == "same" else BrokerQueues(),
         lock_ttl=300,
     )
     broker.client.ping()

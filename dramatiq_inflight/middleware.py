@@ -24,10 +24,8 @@ from dramatiq.logging import get_logger
 from .config.settings import load_settings
 from .errors import ConfigurationError
 from .message.enqueue import Enqueues
-from .message.finish import Ending
 from .message.hooks import Hooks
 from .message.in_flight import new_context
-from .message.start import Starting
 from .metrics.process import ProcessMetrics, is_reported
 from .tracker import Tracker, trackers_of
 from .worker import Runtime
@@ -104,8 +102,6 @@ class InFlightTracker(Tracker):
         self._enqueues = Enqueues(self.policies)
         # In a worker that tracks:
         self._runtime: Runtime | None = None
-        self._starting: Starting | None = None
-        self._ending: Ending | None = None
         self._hooks: Hooks | None = None
         self._metrics: ProcessMetrics | None = None
 
@@ -116,7 +112,7 @@ class InFlightTracker(Tracker):
         healthy, though it goes on working.
         """
         runtime = self._runtime
-        if runtime is None or runtime.lease.silent or runtime.heartbeat.refused:
+        if runtime is None or runtime.lease.silent or runtime.lease.refused:
             return False
         return runtime.heartbeat.is_alive()
 
@@ -168,11 +164,10 @@ class InFlightTracker(Tracker):
                 "duplicates. Add one."
             )
         self.policies.prepare(broker)
-        runtime = Runtime(self.settings, broker, worker.worker_threads, self.policies.of, lambda: _pause(worker))
+        runtime = Runtime(self.policies, broker, worker.worker_threads, lambda: _pause(worker))
         runtime.register()
-        self._runtime = self._enqueues.runtime = runtime
-        self._starting, self._ending = Starting(runtime, self.policies), Ending(runtime, self.policies)
-        self._hooks = Hooks(broker, self, runtime.table, self._starting.put_off)
+        self._runtime, self._enqueues.deliveries = runtime, runtime.deliveries
+        self._hooks = Hooks(broker, self, runtime.table, runtime.starting.put_off)
         self._hooks.attach()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
@@ -217,40 +212,40 @@ class InFlightTracker(Tracker):
           PoisonMessage: It has killed too many workers.
         """
         new_context()
-        if self._starting is not None:
-            self._starting.begin(message)
+        if self._runtime is not None:
+            self._runtime.starting.begin(message)
 
     def after_process_message(
         self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
-        if self._ending is not None:
-            self._ending.processed(message, result, exception)
+        if self._runtime is not None:
+            self._runtime.ending.processed(message, result, exception)
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
         """Another middleware has skipped the message after we had recorded its start."""
-        if self._ending is not None:
-            self._ending.skipped(message)
+        if self._runtime is not None:
+            self._runtime.ending.skipped(message)
 
     def before_ack(self, broker: Broker, message: Any) -> None:
         """Settle a success: everything that follows from it has been enqueued."""
-        if self._ending is not None:
-            self._ending.before_ack(message)
+        if self._runtime is not None:
+            self._runtime.ending.before_ack(message)
 
     def after_ack(self, broker: Broker, message: Any) -> None:
         """Settle a failure: the broker holds the retry."""
-        if self._ending is not None:
-            self._ending.after_ack(message)
+        if self._runtime is not None:
+            self._runtime.ending.after_ack(message)
 
     def before_nack(self, broker: Broker, message: Any) -> None:
         """Enqueue what follows from a failure first."""
-        if self._ending is not None:
-            self._ending.before_nack(message)
+        if self._runtime is not None:
+            self._runtime.ending.before_nack(message)
 
     def after_nack(self, broker: Broker, message: Any) -> None:
         """Settle a failure: the broker has dead-lettered the copy."""
-        if self._ending is not None:
-            self._ending.after_nack(message)
+        if self._runtime is not None:
+            self._runtime.ending.after_nack(message)
 
     # The worker shuts down.
 
@@ -271,7 +266,7 @@ class InFlightTracker(Tracker):
 
     def _forget(self) -> None:
         """Be as before the boot."""
-        self._runtime = self._enqueues.runtime = self._starting = self._ending = None
+        self._runtime = self._enqueues.deliveries = None
         if self._hooks is not None:
             self._hooks.detach()
             self._hooks = None

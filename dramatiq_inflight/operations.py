@@ -17,7 +17,7 @@ from typing import Any
 from dramatiq import Broker, Message
 from dramatiq.errors import DecodeError
 
-from .brokers.location import tracker_client
+from .brokers.location import queues_of, tracker_client
 from .brokers.redis import RedisQueues
 from .delivery import OPTION
 from .errors import SchemaError
@@ -97,7 +97,7 @@ class Operations:
         client, shared = tracker_client(settings, broker)
         self.broker = broker
         self.inspector = Inspector(client, settings.namespace)
-        self._queues = RedisQueues.of(broker, client if shared else None)
+        self._queues = queues_of(broker, client, shared=shared)
         self._registry = Registry(
             bounded_client(client),
             settings.namespace,
@@ -105,9 +105,7 @@ class Operations:
             heartbeat_ttl=settings.heartbeat_ttl,
             fence_ttl=settings.fence_ttl,
         )
-        self._recovery = recovery_of(
-            self._registry, broker, settings, tracker.policies.of, queues=self._queues, shared=shared
-        )
+        self._recovery = recovery_of(self._registry, broker, settings, tracker.policies.of, self._queues)
 
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.
@@ -217,7 +215,7 @@ class Operations:
 
     def _replay(self, message_id: str, queue: str) -> Done:
         head = self._registry.peek([message_id])[0]
-        if self._queues is None or head is None:
+        if not isinstance(self._queues, RedisQueues) or head is None:
             return Done.ELSEWHERE
         queues, copy_id = self._queues, head.copy
         message = _decoded(queues.dead_letter(queue, copy_id))

@@ -4,41 +4,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import redis
-from dramatiq import Broker, Message
+from dramatiq import Broker
 from dramatiq.logging import get_logger
 
 from .brokers.deliveries import Deliveries
-from .brokers.location import tracker_client
-from .brokers.redis import RedisQueues
-from .config.policy import Policy
-from .config.settings import Settings
+from .brokers.location import queues_of, tracker_client
+from .config.policies import Policies
 from .errors import SchemaError
 from .isolation.container import Siblings, die_together
 from .isolation.gate import Gate
 from .liveness.heartbeat import Heartbeat
 from .liveness.identity import Incarnation
-from .liveness.lease import Connectivity, Contact, Lease
+from .liveness.lease import Connectivity, Lease
 from .liveness.pidfd import Process
 from .liveness.presence import Presence
 from .liveness.process_watch import Watch
 from .liveness.sidecar import HeartbeatProcess
 from .message.checkpoints import Checkpoints
-from .message.in_flight import Entry, Phase, Table, current_entry
+from .message.finish import Ending
+from .message.in_flight import Phase, Table
 from .message.reconcile import Ledger
 from .message.reconcile_thread import Bookkeeping
+from .message.refuse import Refusals
 from .message.shutdown import HandingBack, ShutdownSignals
 from .message.stalls import Stalls
-from .recovery.for_broker import custody, recovery_of
+from .message.start import Starting
+from .recovery.for_broker import recovery_of
 from .recovery.thread import RecoveryThread
 from .store.registry import Registry
-from .store.transport import Call
 from .store.words import BEAT, DIED, JOINED
 from .store.workers import GRACE
 from .threads.forks import tell_children
@@ -63,22 +62,20 @@ class Runtime:
 
     def __init__(
         self,
-        settings: Settings,
+        policies: Policies,
         broker: Broker,
         threads: int,
-        policy_of: Callable[[Message[object]], Policy],
         pause: Callable[[], None] = lambda: None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self._pause = pause
-        self.settings = settings
+        self.settings = settings = policies.settings
         self.broker = broker
         self.incarnation = Incarnation(settings.instance_id)
         self.table = Table()
         together = settings.alone_in == "container" or die_together()
         siblings = Siblings.of(settings.namespace, settings.instance_id) if together else None
-        self.gate = Gate(siblings)
-        self._one_thread = threads == 1 and siblings is None
+        self.gate = Gate(siblings, one_thread=threads == 1)
         self.connectivity = Connectivity()
         self.lease = Lease(settings.heartbeat_ttl, settings.connection_timeout, self.connectivity.wake)
         client, shared = tracker_client(settings, broker)
@@ -89,12 +86,7 @@ class Runtime:
                 "the same one.",
                 "this system shows no processes" if settings.watch_processes else "watch_processes is off",
             )
-        #: The RedisBroker's queues, on whatever Redis they are.
-        self.broker_queues = RedisQueues.of(broker, client if shared else None)
-        #: The RedisBroker's queues, where they are on the tracker's own Redis.
-        self.queues = self.broker_queues if shared else None
-        #: Whether a success is settled in the same write as its ack; else just before it.
-        self.finishes_with_ack = self.queues is not None and not isinstance(client, redis.RedisCluster)
+        self.queues = queues_of(broker, client, shared=shared)
         self.registry = Registry(
             client,
             settings.namespace,
@@ -104,19 +96,17 @@ class Runtime:
             on_contact=self._in_contact,
             on_answer_lost=self.lease.answer_lost,
             on_failure=self.connectivity.failed,
-            is_away=lambda: self.connectivity.away and self.queues is None,
+            is_away=lambda: self.connectivity.away and not self.queues.shared,
         )
         #: Whether the worker has stopped.
         self.left = False
         self.deliveries = Deliveries(
             self.registry,
-            self.broker_queues,
-            is_for_others=lambda message: self.handing_back.begun and policy_of(message).hand_back is not None,
-            server=self._server,
+            self.lease,
+            self.queues,
+            is_for_others=lambda message: self.handing_back.begun and policies.of(message).hand_back is not None,
         )
-        self.recovery = recovery_of(
-            self.registry, broker, settings, policy_of, queues=self.broker_queues, shared=shared
-        )
+        self.recovery = recovery_of(self.registry, broker, settings, policies.of, self.queues)
         self.recovery.in_company = self._in_company
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
@@ -139,13 +129,10 @@ class Runtime:
             self.registry,
             self.table,
             self.lease,
+            self.queues,
             interval=settings.beat_interval,
             on_hand_over=self.recovery_thread.wake,
-            acknowledge=self._acknowledge,
             on_drop=lambda entry: self.gate.expel(entry.thread),
-            unacked=not self.finishes_with_ack,
-            payload_of=self._payload_of,
-            broker_keys=self.broker_keys,
         )
         self.bookkeeping = Bookkeeping(self.keep_books)
         self.heartbeat = Heartbeat(
@@ -167,6 +154,36 @@ class Runtime:
         tell_children(self)
         self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
         self.stalls = Stalls(self.registry, self.table)
+        refusals = Refusals(broker, self.table, self.registry, self.queues, self.deliveries)
+        self.starting = Starting(
+            broker=broker,
+            policies=policies,
+            table=self.table,
+            gate=self.gate,
+            registry=self.registry,
+            lease=self.lease,
+            queues=self.queues,
+            deliveries=self.deliveries,
+            refusals=refusals,
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            handing_back=self.handing_back,
+            stalls=self.stalls,
+            recovery=self.recovery,
+            suspect=self.presence.suspect,
+            on_hand_over=self.recovery_thread.wake,
+        )
+        self.ending = Ending(
+            broker=broker,
+            policies=policies,
+            table=self.table,
+            gate=self.gate,
+            registry=self.registry,
+            lease=self.lease,
+            queues=self.queues,
+            deliveries=self.deliveries,
+            ledger=self.ledger,
+        )
 
     def register(self) -> None:
         """Say who this is, before any consumer fetches a message.  If Redis is away, the heartbeat does it later.
@@ -185,10 +202,7 @@ class Runtime:
             self.deliveries.detach(self.broker)
             self.close()
             raise
-        if self.broker_queues is not None:
-            self.broker_queues.attach()
-        if self.finishes_with_ack and self.queues is not None:
-            self.queues.ack_with(self._finish_and_ack)  # now: Dramatiq's threads run messages before the boot is over
+        self.queues.attach(self.ending.finish_and_ack)  # now: messages run before the boot is over
         self.presence.start()
 
     def _refused(self, error: SchemaError) -> None:
@@ -249,17 +263,15 @@ class Runtime:
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # before we leave: its beats must not bring us back
         self.deliveries.detach(self.broker, over=not self.table.entries())
-        if self.broker_queues is not None:
-            self.broker_queues.detach()
+        self.queues.detach()
         self.heartbeat.stop()
         self.bookkeeping.stop()
         self.heartbeat.once()
         self.bookkeeping.once()  # whatever was still to be told
         try:
             self.ledger.settle_what_was_never_acknowledged(0)
-            if not self.table.entries() and self.queues is not None and not self._shares_broker_id():
-                # Dramatiq leaves behind what its consumers had fetched and not yet looked at.
-                self.queues.give_back(self.queues.broker.broker_id, self.queues.names())
+            if not self.table.entries():
+                self.queues.give_back_own(self.registry.registered_brokers)
             self.recovery.let_go()
             self.presence.stop()  # it stays subscribed until Redis knows that this incarnation leaves
             left = self.registry.leave()
@@ -283,8 +295,7 @@ class Runtime:
         self.presence.stop()
         self.presence.close()
         self.registry.close()
-        if self.broker_queues is not None:
-            self.broker_queues.close()
+        self.queues.close()
 
     def forked(self) -> None:
         """This process is a child of the worker's: it keeps checkpoints of the message that forked it, and no more."""
@@ -292,67 +303,7 @@ class Runtime:
         self.table.forked()
         self.registry.forked()
         self.presence.forked()
-        if self.broker_queues is not None:
-            self.broker_queues.forked()
-
-    def broker_keys(self, queue: str) -> tuple[str, ...]:
-        """The broker's ack set of this worker for a queue, and the queue's messages, if on the tracker's Redis."""
-        return self.queues.keys(queue) if self.queues is not None else ()
-
-    def _acknowledge(self, entry: Entry) -> None:
-        """Acknowledge a copy that Dramatiq gave up to acknowledge: its outcome is recorded, and it must not run again.
-
-        Raises:
-          redis.RedisError: Redis cannot be reached.
-        """
-        if self.queues is not None:
-            self.registry.run(self.queues.ack_call(entry.copy.queue, entry.copy.broker_copy_id))
-
-    def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False, fetched_from: str = "") -> bool:
-        """Return True if the broker has given a delivery that waited in our memory to another worker.
-
-        That happens while this worker is declared dead, and when a command that gave messages back arrives late.
-        Costs nothing for a worker that neither has happened to.  Tracked messages that are about to run need no such
-        question: their start asks it in passing.
-
-        Parameters:
-          always: Ask in any case: RedisBroker's maintenance may be wrong about us as well.
-          fetched_from: See `may_have_lost_data`.
-        """
-        queues = self.broker_queues
-        judged = self.queues is not None and (always or self.lease.revived or self.lease.silent)
-        if queues is None or not (judged or queues.has_given_back):
-            return False
-        try:
-            if always:
-                self.registry.beat()  # says whether Redis has lost its data, if we have not heard of that yet
-            own, stored = queues.has_delivery(queue, copy_id)
-            if own or stored or self.queues is None:  # a Redis apart may have lost what it does not have
-                return stored and not own
-            return not self.may_have_lost_data(fetched_from) or self.registry.was_handed_back()
-        except redis.RedisError:
-            return False
-
-    def _server(self) -> str:
-        """The server that is fetched from, or an earlier one.
-
-        It is asked while the connection is lost that would tell of another one.
-        """
-        if self.queues is not None and self.lease.known_by is Contact.LOST:
-            with contextlib.suppress(redis.RedisError):
-                return self.registry.ask_server()
-        return self.registry.server
-
-    def may_have_lost_data(self, fetched_from: str) -> bool:
-        """Whether Redis may have lost data since a message was fetched from it.
-
-        Parameters:
-          fetched_from: The server, by its run id, from which or from a later one it came; empty: from the one at boot.
-
-        Raises:
-          redis.RedisError: Redis cannot be reached.
-        """
-        return self.lease.forgotten or self.registry.is_forgotten(fetched_from)
+        self.queues.forked()
 
     def keep_books(self) -> None:
         """Mend the records, and tell Redis what it could not be told.
@@ -367,12 +318,7 @@ class Runtime:
         self.lease.contact(known, begun, absent)
         self.connectivity.succeeded(begun)
 
-    @property
-    def always_alone(self) -> bool:
-        """Whether any message has the process to itself: the worker has one thread, and recovery is not at work."""
-        return self._one_thread and not self.gate.has_visitor
-
-    @contextlib.contextmanager
+    @contextmanager
     def _in_company(self) -> Iterator[bool]:
         """While recovery decodes payloads, any of which may kill this process, no message is alone in it.
 
@@ -405,32 +351,9 @@ class Runtime:
             return
         self.registry.tell_some(DIED)
 
-    def _payload_of(self, entry: Entry) -> bytes:
-        """The message as it came: the broker's own bytes, where it has them."""
-        if not entry.payload and self.queues is not None:
-            entry.payload = self.queues.payload(entry.copy.queue, entry.copy.broker_copy_id)
-        return entry.encoded()
-
-    def _shares_broker_id(self) -> bool:
-        """Whether another incarnation fetches under the same id: an earlier worker of this process, or a fork."""
-        assert self.queues is not None
-        mine = self.queues.namespace, self.queues.broker.broker_id
-        return self.registry.registered_brokers().count(mine) > 1
-
-    def _finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> None:
-        entry = current_entry.get()
-        if entry is None or entry.copy.broker_copy_id != copy_id:
-            self.registry.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
-        elif entry.given_away:
-            return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
-        elif entry.to_finish:
-            self.ledger.finish(entry, self.broker_keys(queue), ack)
-        else:
-            self.registry.run(ack)
-
     def _identity(self) -> dict[str, str]:
         me = self.incarnation
-        said = {"instance": me.instance, "host": me.host, "pid": str(me.pid)}
+        said = {"instance": me.instance, "host": me.host, "pid": str(me.pid), **self.queues.identity()}
         # For the doctor, who compares them.
         said["version"] = __version__
         said["ttl"] = str(round(self.settings.heartbeat_ttl * 1000))
@@ -438,10 +361,4 @@ class Runtime:
         said["exclusive"] = "1" if self.settings.instance_exclusive else "0"
         if self.process is not None:
             said["place"], said["process_started"] = self.process.place, self.process.started
-        if self.queues is not None:
-            said["broker_namespace"] = self.queues.namespace
-            said["broker_id"] = self.queues.broker.broker_id
-            said["queues"] = json.dumps(self.queues.names())
-        else:
-            said["custody"] = custody(self.broker)
         return said

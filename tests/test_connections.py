@@ -294,7 +294,7 @@ def test_a_brokers_own_client_is_led_to_the_right_server(kind: str, pair: Failov
     pair.fail_over()
     with pytest.raises(ReadOnlyError):
         broker.do_enqueue("default", "2", b"a message")
-    queues.attach()
+    queues.attach(lambda queue, copy_id, ack: None)
     broker.do_enqueue("default", "2", b"a message")
     assert pair.primary.client().hexists(f"{namespace}:default.msgs", "2")
     queues.detach()
@@ -695,8 +695,7 @@ def test_the_brokers_queues_are_asked_with_bounds(own_server: RedisServer, names
     theirs: Any = redis.Redis(port=own_server.port, socket_timeout=None, decode_responses=True)
     broker = RedisBroker(client=theirs, namespace=namespace, maintenance_chance=0)
     broker.do_enqueue("default", "1", b"a message")
-    queues = RedisQueues.of(broker)
-    assert queues is not None
+    queues = RedisQueues(broker, bounded_client(theirs))
     assert queues.payload("default", "1") == b"a message"
     own_server.pause()
     begun = time.monotonic()

@@ -25,7 +25,7 @@ from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
-from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import own_enqueue
 from dramatiq_inflight.message.in_flight import Entry, Phase, Table
 from dramatiq_inflight.recovery.sweep import Recovery
@@ -680,8 +680,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
         return finish(*args, **kwargs)
 
     runtime.registry.finish = failing  # type: ignore[method-assign]
-    runtime.finishes_with_ack = False  # as where the tracker has a Redis of its own
-    assert runtime.queues is not None
+    runtime.queues.finishes_with_ack = False  # as where the tracker has a Redis of its own
     runtime.queues.detach()
     message = actor.send()
     wait_until(lambda: len(failures) == 2)
@@ -850,7 +849,7 @@ def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str
         registry=Registry(bounded_client(app.client), app.namespace, "r", heartbeat_ttl=20, fence_ttl=60),
         enqueue=app.broker.enqueue,
         declared=lambda: ({"default"}, {"work"}),
-        queues=None,
+        queues=BrokerQueues(),
         lock_ttl=60,
     )
     recovery.registry.register({})
@@ -859,7 +858,6 @@ def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str
     app.start()
     app.join()
     assert app.ran == [1]
-    assert RedisQueues.of(app.broker) is not None
 
 
 def test_a_worker_that_declares_a_queue_later_says_so(app: App) -> None:

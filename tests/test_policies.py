@@ -22,6 +22,8 @@ from dramatiq.results import ResultFailure
 
 import dramatiq_inflight
 from dramatiq_inflight import ConfigurationError, Current, Incident, InFlightTracker, Kind
+from dramatiq_inflight.brokers.queues import BrokerQueues
+from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.config.policy import OPTIONS, Policy, check_options
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.sweep import Recovery
@@ -480,7 +482,7 @@ def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.Mo
     other = app.actor(lambda: app.ran.append("other"), actor_name="other", track_inflight=False)
     app.start(threads=2)
     queues = app.tracker._runtime.queues  # type: ignore[union-attr]
-    assert queues is not None
+    assert isinstance(queues, RedisQueues)
     ack_call = queues.ack_call
     refused: list[str] = []
 
@@ -716,7 +718,7 @@ def _recovery(app: App) -> Any:
         registry=registry,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
-        queues=None,
+        queues=BrokerQueues(),
         lock_ttl=60,
         policy_of=app.tracker.policies.of,
     )

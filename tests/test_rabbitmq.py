@@ -247,7 +247,7 @@ def recover_from(lab: Lab, broker: RabbitmqBroker, name: str, actors: list[str])
         ids.append(message.message_id)
     lab.kill(dead)
     settings = InFlightTracker(namespace=lab.namespace, redis_url="redis://unused").settings
-    return recovery_of(me, broker, settings, lambda message: Policy(), shared=False), ids
+    return recovery_of(me, broker, settings, lambda message: Policy(), RabbitmqQueues(broker)), ids
 
 
 def test_a_queue_that_is_full_holds_up_no_other(lab: Lab, rabbit: RabbitmqBroker) -> None:
@@ -284,7 +284,6 @@ def test_a_copy_is_not_made_again_while_messages_are_ready(lab: Lab, rabbit: Rab
 
 def test_a_queue_that_does_not_exist_has_no_messages(rabbit: RabbitmqBroker) -> None:
     """RabbitMQ closes the channel for the question; the next one finds another."""
-    queues = RabbitmqQueues.of(rabbit)
-    assert queues is not None
+    queues = RabbitmqQueues(rabbit)
     assert not queues.may_have("nobody-has-declared-it")
     assert not queues.may_have("nobody-has-declared-it")

@@ -24,11 +24,14 @@ from dramatiq.middleware import Middleware, Retries, default_middleware
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker, current
 from dramatiq_inflight.brokers.deliveries import Deliveries
+from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import Copy, Mark
+from dramatiq_inflight.liveness.lease import Lease
 from dramatiq_inflight.message.in_flight import Entry
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
 from dramatiq_inflight.store.scripts import BATCH
+from dramatiq_inflight.threads.bell import Bell
 
 from .support.inprocess import App, put_off_briefly
 from .support.lab import Lab
@@ -442,7 +445,9 @@ def test_what_is_for_others_goes_back_once_and_is_not_fetched_again(
     app = make(rabbitmq_url)
     work = app.actor(lambda: None, actor_name="work")
     drains = threading.Event()
-    deliveries = Deliveries(lab.incarnation("me"), is_for_others=lambda message: drains.is_set())
+    deliveries = Deliveries(
+        lab.incarnation("me"), Lease(60, 2, Bell()), BrokerQueues(), is_for_others=lambda message: drains.is_set()
+    )
     deliveries.attach(app.broker)
     draining: Any = app.broker.consume(app.queue, prefetch=4, timeout=50)
     deliveries.detach(app.broker)
@@ -479,7 +484,7 @@ def test_what_is_for_others_goes_back_once_and_is_not_fetched_again(
 def test_what_was_acknowledged_is_forgotten_by_several_threads_at_once(lab: Lab, namespace: str) -> None:
     """The heartbeat's thread and the workers' empty one queue: its length is not what can be taken from it."""
     registry = lab.incarnation("me")
-    deliveries = Deliveries(registry)
+    deliveries = Deliveries(registry, Lease(60, 2, Bell()), BrokerQueues())
     errors: list[BaseException] = []
 
     message: Message[Any] = Message(queue_name="q", actor_name="a", args=(), kwargs={}, options={})

@@ -309,7 +309,7 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     there = Lab(own_server_client(own_server), apart.namespace)
     own_server.start()
     with caplog.at_level(logging.CRITICAL):
-        wait_until(lambda: apart.tracker._runtime and apart.tracker._runtime.heartbeat.refused, what="it has heard")
+        wait_until(lambda: apart.tracker._runtime and apart.tracker._runtime.lease.refused, what="it has heard")
         wait_until(lambda: "starts nothing more" in caplog.text, what="it has said so")
     actor.send(2)
     gate.set()
@@ -335,7 +335,7 @@ def test_a_thread_that_was_about_to_take_a_message_starts_none_either(app: App) 
     runtime._pause = lambda: None  # it has not noticed yet
     lead_on(app.lab, 2)
     runtime.lease.register_again()  # as one that was taken for dead
-    wait_until(lambda: runtime.heartbeat.refused, what="it has heard")
+    wait_until(lambda: runtime.lease.refused, what="it has heard")
     actor.send(1)
     delayed = f"{app.broker.namespace}:default.DQ.msgs"
     wait_until(lambda: app.client.hlen(delayed) == 1, what="it is left to others")

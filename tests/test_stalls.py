@@ -17,6 +17,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import CurrentMessage, SkipMessage
 
 from dramatiq_inflight import EventKind, HandBack, Inspector, current
+from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.errors import MessageSkipped
 from dramatiq_inflight.message.in_flight import current_entry
@@ -631,7 +632,7 @@ def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
         app.stop()
     app.broker.__dict__.pop("do_ack", None)
     app.lab.kill(registry, draining=True)
-    assert runtime.queues is not None
+    assert isinstance(runtime.queues, RedisQueues)
     # As recovery does it; not here, where the next worker has the broker id of the first.
     runtime.queues.give_back(app.broker.broker_id, ["default"])
     app.start(threads=1)

@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from dramatiq_inflight import ConfigurationError
+from dramatiq_inflight.brokers.rabbitmq import RabbitmqQueues
+from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.recovery.for_broker import custody
 from dramatiq_inflight.store.registry import Registry
 
 from .support.inprocess import App
@@ -85,7 +86,7 @@ def test_an_application_that_shares_a_namespace_by_mistake_leaves_the_others_mes
             app.lab = Lab(apart, namespace)
         message = first.broker.actors["work"].message()
         owner = Registry(apart, namespace, "dead", heartbeat_ttl=20, fence_ttl=60)
-        owner.register({"instance": "dead", "custody": custody(first.broker)})
+        owner.register({"instance": "dead", "custody": RedisQueues(first.broker, apart).custody})
         copy = Copy(message.message_id, 1, "r1", "r1", False, message.queue_name, message.actor_name)
         first.lab.start(owner, copy, payload=message.encode())
         first.lab.kill(owner)
@@ -106,6 +107,6 @@ def test_who_keeps_the_messages_is_said_without_addresses_or_passwords() -> None
     """Workers may reach one broker by several addresses."""
     rabbitmq = pytest.importorskip("dramatiq.brokers.rabbitmq")
     made = rabbitmq.RabbitmqBroker(url="amqp://user:secret@somewhere:5672/orders")
-    assert custody(made) == "RabbitMQ, virtual host 'orders'"
+    assert RabbitmqQueues(made).custody == "RabbitMQ, virtual host 'orders'"
     several = rabbitmq.RabbitmqBroker(url=["amqp://user:secret@one/orders", "amqp://user:secret@two/orders"])
-    assert custody(several) == custody(made)
+    assert RabbitmqQueues(several).custody == RabbitmqQueues(made).custody

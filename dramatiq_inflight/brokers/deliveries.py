@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the broker thinks of a delivery, where it is not on the tracker's Redis: is it ours, and is it acknowledged?
+"""What the broker thinks of a delivery: is it ours, and is it acknowledged?
 
 RabbitMQ takes back what was delivered on a connection that is lost, and delivers it again; and Dramatiq's consumer
 sends its acknowledgements later, from its own thread.  So a message that was finished is remembered until its ack was
@@ -13,6 +13,7 @@ consumer fetches nothing more.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,10 +22,12 @@ from typing import Any
 import redis
 from dramatiq import Broker, Consumer
 
+from ..liveness.lease import Contact, Lease
 from ..store.registry import Registry
 from ..store.scripts import BATCH
 from ..threads.mutex import Mutex
 from .consumers import Held, RabbitmqConsumer, RedisConsumer
+from .queues import BrokerQueues
 from .redis import RedisQueues
 
 __all__ = ["Deliveries"]
@@ -37,22 +40,21 @@ class Deliveries:
     """The deliveries of one worker.
 
     Parameters:
-      queues: A RedisBroker's.
+      queues: The broker's.
       is_for_others: Whether a message that was fetched goes back to the broker.
-      server: The Redis, by its run id, from which or from a later one a RedisBroker is about to fetch.
     """
 
     def __init__(
         self,
         registry: Registry,
-        queues: RedisQueues | None = None,
+        lease: Lease,
+        queues: BrokerQueues,
         is_for_others: Callable[[Any], bool] = lambda message: False,
-        server: Callable[[], str] = str,
     ) -> None:
         self.registry = registry
+        self._lease = lease
         self._queues = queues
         self._is_for_others = is_for_others
-        self._server = server
         self._before: Any = None
         self._held: Held | None = None
         self._me: object = None
@@ -71,7 +73,7 @@ class Deliveries:
             consumer = consume(*args, **kwargs)
             if hasattr(consumer, "known_tags"):
                 return RabbitmqConsumer(consumer, self._is_for_others)
-            if queues is not None and hasattr(consumer, "message_cache"):
+            if isinstance(queues, RedisQueues) and hasattr(consumer, "message_cache"):
                 return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
             return consumer
 
@@ -98,6 +100,53 @@ class Deliveries:
         """Whether the broker has taken this delivery back: its connection is gone, and the message is in its queue."""
         came_by = getattr(message, "came_by", None)
         return came_by is not None and (came_by.closed or not came_by.channel.is_open)
+
+    def is_elsewhere(self, queue: str, copy_id: str, *, always: bool = False, fetched_from: str = "") -> bool:
+        """Return True if the broker has given a delivery that waited in our memory to another worker.
+
+        That happens while this worker is declared dead, and when a command that gave messages back arrives late.
+        Costs nothing for a worker that neither has happened to.  Tracked messages that are about to run need no such
+        question: their start asks it in passing.
+
+        Parameters:
+          always: Ask in any case: RedisBroker's maintenance may be wrong about us as well.
+          fetched_from: See `may_have_lost_data`.
+        """
+        judged = self._queues.shared and (always or self._lease.revived or self._lease.silent)
+        if not (judged or self._queues.has_given_back):
+            return False
+        try:
+            if always:
+                self.registry.beat()  # says whether Redis has lost its data, if we have not heard of that yet
+            own, stored = self._queues.has_delivery(queue, copy_id)
+            if own or stored or not self._queues.shared:  # a Redis apart may have lost what it does not have
+                return stored and not own
+            return not self.may_have_lost_data(fetched_from) or self.registry.was_handed_back()
+        except redis.RedisError:
+            return False
+
+    def may_have_lost_data(self, fetched_from: str) -> bool:
+        """Whether Redis may have lost data since a message was fetched from it.
+
+        Parameters:
+          fetched_from: The server, by its run id, from which or from a later one it came; empty: from the one at boot.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return self._lease.forgotten or self.registry.is_forgotten(fetched_from)
+
+    def _server(self) -> str:
+        """The server that is fetched from, or an earlier one, by its run id; empty if the tracker's Redis is another.
+
+        It is asked while the connection that would tell of another one is lost.
+        """
+        if not self._queues.shared:
+            return ""
+        if self._lease.known_by is Contact.LOST:
+            with contextlib.suppress(redis.RedisError):
+                return self.registry.ask_server()
+        return self.registry.server
 
     def acked(self, message: Any, run: int, retention: float) -> None:
         """Dramatiq has acknowledged a message that is finished: when that is sent, it can be forgotten soon.

@@ -11,8 +11,11 @@ from dramatiq.brokers.redis import RedisBroker
 from ..config.settings import Settings
 from ..errors import ConfigurationError
 from ..store.connection import bounded_client, bounded_client_from_url
+from .queues import BrokerQueues
+from .rabbitmq import RabbitmqQueues
+from .redis import RedisQueues, RedisQueuesApart
 
-__all__ = ["tracker_client"]
+__all__ = ["queues_of", "tracker_client"]
 
 
 def tracker_client(settings: Settings, broker: Broker) -> tuple[redis.Redis, bool]:
@@ -32,3 +35,15 @@ def tracker_client(settings: Settings, broker: Broker) -> tuple[redis.Redis, boo
         "redis_url (environment variable PROCESSING_REDIS_URL) nor client is set. Set one of them, for example "
         "PROCESSING_REDIS_URL=redis://localhost:6379/0."
     )
+
+
+def queues_of(broker: Broker, client: redis.Redis, *, shared: bool) -> BrokerQueues:
+    """Return a broker's queues.
+
+    Parameters:
+      client: The tracker's.
+      shared: Whether that is of the broker's own Redis.
+    """
+    if not isinstance(broker, RedisBroker):
+        return RabbitmqQueues.of(broker) or BrokerQueues()
+    return RedisQueues(broker, client) if shared else RedisQueuesApart(broker, bounded_client(broker.client))

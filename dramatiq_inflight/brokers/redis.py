@@ -9,30 +9,32 @@ never doubles with the broker's own maintenance, or with another recoverer.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
 import redis
-from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import current_millis, dq_name, xq_name
 
-from ..store.connection import bounded_client, close_client
+from ..store.connection import close_client
 from ..store.errors import comes_and_goes
+from ..store.records import Head
 from ..store.scripts import BATCH
 from ..store.transport import Call
 from .following import Following
+from .queues import Answers, BrokerQueues, Finish, Registered
 
-__all__ = ["RedisQueues"]
+__all__ = ["RedisQueues", "RedisQueuesApart"]
 
 #: For how long a command that was given up may still arrive, seconds: kernels send again for a quarter of an hour.
 MAY_ARRIVE = 3600.0
 
 
-class RedisQueues:
-    """The queues of one RedisBroker.
+class RedisQueues(BrokerQueues):
+    """The queues of one RedisBroker, on the tracker's own Redis.
 
     No thread of the tracker uses the broker's own client, which may wait for an answer for ever.
 
@@ -40,33 +42,41 @@ class RedisQueues:
       client: Of the broker's Redis, with the tracker's bounds.
     """
 
+    shared = True
+
     def __init__(self, broker: RedisBroker, client: redis.Redis) -> None:
         self.broker = broker
         self.namespace: str = broker.namespace
         self._client = client
+        #: Not on Redis Cluster, where a script cannot see keys of another hash slot.
+        self.finishes_with_ack = self.shared and not isinstance(client, redis.RedisCluster)
         self._keys: dict[str, tuple[str, ...]] = {}
         self._gave_back_at = float("-inf")
 
-    @classmethod
-    def of(cls, broker: Broker, client: redis.Redis | None = None) -> RedisQueues | None:
-        """The queues of a RedisBroker; None for any other broker.
+    @property
+    def custody(self) -> str:
+        """As `BrokerQueues.custody`."""
+        return f"a RedisBroker, namespace {self.namespace!r}"
 
-        Parameters:
-          client: See the class; None to make one.
-        """
-        if not isinstance(broker, RedisBroker):
-            return None
-        return cls(broker, bounded_client(broker.client) if client is None else client)
+    def identity(self) -> dict[str, str]:
+        """As `BrokerQueues.identity`."""
+        return {
+            "broker_namespace": self.namespace,
+            "broker_id": self.broker.broker_id,
+            "queues": json.dumps(self.names()),
+        }
 
     def close(self) -> None:
         """Close the connections."""
         close_client(self._client)
 
-    def attach(self) -> None:
-        """Have the broker's own commands get back to the right server after a failover, too."""
+    def attach(self, finish: Finish) -> None:
+        """Have the broker's own commands get back to the right server after a failover, too; and its acks finish."""
         script = self.broker.scripts["dispatch"]
         if not isinstance(script, Following):
             self.broker.scripts["dispatch"] = Following(script)
+        if self.finishes_with_ack:
+            self._ack_with(finish)
 
     def forked(self) -> None:
         """Give the broker's pool new locks in a forked child: redis-py 8 waits there for the old ones, for ever."""
@@ -83,25 +93,17 @@ class RedisQueues:
             self.broker.scripts["dispatch"] = script.plain
 
     def keys(self, queue: str) -> tuple[str, ...]:
-        """The keys of this broker's own ack set for a queue, and of the queue's messages.
-
-        None on Redis Cluster, where a script cannot see keys of another hash slot.
-        """
+        """As `BrokerQueues.keys`."""
         keys = self._keys.get(queue)
         if keys is None:
-            keys = self._acks(self.broker.broker_id, queue), self._messages(queue)
-            if isinstance(self._client, redis.RedisCluster):
-                keys = ()
+            keys = (self._acks(self.broker.broker_id, queue), self._messages(queue)) if self.finishes_with_ack else ()
             self._keys[queue] = keys
         return keys
 
-    def ack_with(self, finish: Callable[[str, str, Call], None]) -> None:
+    def _ack_with(self, finish: Finish) -> None:
         """Let a worker's acknowledgements take another script along, in one write.
 
         A message that is finished in the same write as it is acknowledged cannot be killed in between.
-
-        Parameters:
-          finish: Called with the queue, the copy's id and the broker's own script for the ack, which it runs.
         """
 
         def do_ack(queue: str, copy_id: str) -> None:
@@ -191,13 +193,17 @@ class RedisQueues:
         self._gave_back_at = time.monotonic()
 
     @property
-    def has_given_back(self) -> bool:
+    def has_given_back(self) -> bool:  # type: ignore[override]
         """True while a command that gave something back may still arrive."""
         return time.monotonic() - self._gave_back_at < MAY_ARRIVE
 
     def ack_call(self, queue: str, copy_id: str) -> Call:
         """The broker's script that acknowledges one of its own copies."""
         return self._dispatch("ack", current_millis(), queue, self.broker.broker_id, [copy_id])
+
+    def acknowledge(self, queue: str, copy_id: str, run: Callable[[Call], object]) -> None:
+        """As `BrokerQueues.acknowledge`."""
+        run(self.ack_call(queue, copy_id))
 
     def take_back(self, queue: str, copy_id: str, broker_ids: Collection[str]) -> bool:
         """Move a message back to its queue from whichever of these workers has fetched it.
@@ -237,6 +243,11 @@ class RedisQueues:
                 moved += len(ids)
         return moved
 
+    def give_back_own(self, registered: Registered) -> None:
+        """As `BrokerQueues.give_back_own`; not if an earlier worker of this process, or a fork, has the same id."""
+        if registered().count((self.namespace, self.broker.broker_id)) <= 1:
+            self.give_back(self.broker.broker_id, self.names())
+
     def give_back_unheld(self, queue: str, held: Collection[str]) -> int:
         """Move what this broker has fetched from a queue back to it, but for what is held in this process.
 
@@ -261,6 +272,27 @@ class RedisQueues:
         keys = [self._acks(broker_id, queue) for queue in queues]
         return not keys or not self._client.exists(*keys)
 
+    def sharing(self, namespace: str) -> RedisQueues | None:
+        """As `BrokerQueues.sharing`."""
+        return self if namespace == self.namespace else None
+
+    def ask(self, heads: Mapping[str, Head], declared: Collection[str], registered: Registered) -> Answers:
+        """As `BrokerQueues.ask`.
+
+        A copy that the broker has is in a long queue, or stranded with a living worker whose fetch timed out on a
+        stalled Redis.  It goes back to its queue: should a worker have it in memory after all, its start will know.
+        """
+        held = self._held_of(heads)
+        brokers = [id for namespace, id in registered() if namespace == self.namespace] if any(held.values()) else []
+        returned = sum(self.take_back(heads[id].queue, heads[id].copy, brokers) for id, has in held.items() if has)
+        return {id: "held" if has else "consumed" for id, has in held.items()}, returned
+
+    def _held_of(self, heads: Mapping[str, Head]) -> dict[str, bool]:
+        """Whether the broker has each copy; of those that it can be asked about."""
+        named = {id: head for id, head in heads.items() if head.copy}
+        held = self.held([(head.queue, head.copy) for head in named.values()]) if named else []
+        return dict(zip(named, held, strict=True))
+
     def _requeue(self, broker_id: str, queue: str, ids: Sequence[bytes | str], *, at: int = 0) -> None:
         # As RedisBroker's own do_requeue, but in the other worker's name.  The command also notes a heartbeat for that
         # name: at time 0 for the dead, so that they look no younger than they are.
@@ -283,3 +315,18 @@ class RedisQueues:
 
     def _messages(self, queue: str) -> str:
         return f"{self.namespace}:{queue}.msgs"
+
+
+class RedisQueuesApart(RedisQueues):
+    """The queues of a RedisBroker on another Redis: no script sees both that and the tracker's."""
+
+    shared = False
+    identity = BrokerQueues.identity
+    give_back_own = BrokerQueues.give_back_own
+    payload = BrokerQueues.payload
+    acknowledge = BrokerQueues.acknowledge
+    sharing = BrokerQueues.sharing
+
+    def ask(self, heads: Mapping[str, Head], declared: Collection[str], registered: Registered) -> Answers:
+        """As `BrokerQueues.ask`; another copy is made of what the broker does not have, which it may have lost."""
+        return {id: "held" for id, has in self._held_of(heads).items() if has}, 0

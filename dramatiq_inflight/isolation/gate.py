@@ -61,10 +61,13 @@ class Gate:
 
     Parameters:
       siblings: The worker processes that die together with this one.
+      one_thread: Whether the worker has one thread.
     """
 
-    def __init__(self, siblings: Siblings | None = None) -> None:
+    def __init__(self, siblings: Siblings | None = None, *, one_thread: bool = False) -> None:
         self._siblings = siblings
+        #: Whether any message is alone without asking for it, but for a visitor.
+        self._always_alone = one_thread and siblings is None
         # A plain lock, and no condition: an interrupt that hits a thread while it takes it must not leave it taken.
         self._lock = Mutex()
         self._inside: set[int] = set()
@@ -87,7 +90,9 @@ class Gate:
 
     def is_alone(self) -> bool:
         """True if the message of this thread has the process to itself."""
-        return self._alone is not None and self._alone.thread == threading.get_ident()
+        if self._alone is not None and self._alone.thread == threading.get_ident():
+            return True
+        return self._always_alone and not self.has_visitor
 
     def enter_alone(self, timeout: float, give_way: Callable[[], bool]) -> bool | None:
         """Go in alone, coming from inside; wait until everybody else has left.

@@ -51,8 +51,6 @@ class Heartbeat(Service):
         self.on_beat = on_beat
         self.on_refused = on_refused
         self.health_file = health_file
-        #: Whether the namespace has become one that this version cannot share.
-        self.refused = False
         self._registered_at = time.monotonic()
 
     def run_once(self) -> float:
@@ -63,14 +61,14 @@ class Heartbeat(Service):
         """
         begun = time.monotonic()
         self.registry.beat()
-        if (self.lease.unregistered or begun - self._registered_at > SAY_AGAIN) and not self.refused:
+        if (self.lease.unregistered or begun - self._registered_at > SAY_AGAIN) and not self.lease.refused:
             try:
                 self.register()
             except SchemaError as error:
-                self.refused = True  # what runs here goes on, and is kept from others by the beats
+                self.lease.refused = True  # what runs here goes on, and is kept from others by the beats
                 self.on_refused(error)
         self.on_beat()
-        if self.health_file is not None and not self.refused:
+        if self.health_file is not None and not self.lease.refused:
             self.health_file.touch()
         self.logger.debug("Heartbeat sent.")
         # Without a subscription the beats alone show that it lives.

@@ -116,6 +116,8 @@ class Lease:
         #: Whether Redis has lost its data, as far as is known: `registered` knows better.
         self.forgotten = False
         self._ever_forgotten = False
+        #: Whether the namespace has become one that this version cannot share.
+        self.refused = False
         # What is true of this incarnation by now, and what Redis was told of it: objects that are as good as numbers,
         # and that no two threads can confuse.
         self._version, self._told = object(), object()

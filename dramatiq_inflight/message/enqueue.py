@@ -13,10 +13,10 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.worker import ConsumerThread
 
+from ..brokers.deliveries import Deliveries
 from ..config.policies import Policies
 from ..delivery import OPTION, Mark, is_own_enqueue, mark_of
 from ..errors import MessageSkipped
-from ..worker import Runtime
 from .continuations import begin_enqueue, end_enqueue
 from .in_flight import Entry, entry_here
 
@@ -32,8 +32,8 @@ class Enqueues:
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
-        #: Of the worker, if this process is one.
-        self.runtime: Runtime | None = None
+        #: The worker's, if this process is one.
+        self.deliveries: Deliveries | None = None
         self._marks_early = False
 
     def attach(self, broker: Broker) -> None:
@@ -60,8 +60,9 @@ class Enqueues:
 
     def delay(self, message: Any) -> None:
         """Remember under which id the broker knows a copy that waits in our memory for its time."""
-        if self.runtime is not None and self.runtime.broker_queues is not None:
-            message.options[DELIVERY] = message.queue_name, message.options.get("redis_message_id", "")
+        copy_id = message.options.get("redis_message_id")
+        if self.deliveries is not None and copy_id:
+            message.options[DELIVERY] = message.queue_name, copy_id
 
     def begin(self, broker: Broker, message: Any, delay: int | None) -> None:
         """Mark what is enqueued, unless that is done already.
@@ -99,7 +100,7 @@ class Enqueues:
             return
         if isinstance(threading.current_thread(), ConsumerThread):
             delivery = message.options.pop(DELIVERY, None)
-            if delivery is not None and self.runtime is not None and self.runtime.is_elsewhere(*delivery):
+            if delivery is not None and self.deliveries is not None and self.deliveries.is_elsewhere(*delivery):
                 raise MessageSkipped(f"delayed message {message.message_id} was given to another worker meanwhile")
             return
         entry = entry_here(broker)

@@ -7,57 +7,74 @@ forgotten.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import redis
+from dramatiq import Broker
 from dramatiq.common import q_name
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown
 
+from ..brokers.deliveries import Deliveries
+from ..brokers.queues import BrokerQueues
 from ..config.policies import Policies
 from ..delivery import OPTION, Copy, mark_of_copy
 from ..errors import HandBack, TryAgain
-from ..worker import Runtime
+from ..isolation.gate import Gate
+from ..liveness.lease import Lease
+from ..store.registry import Registry
+from ..store.transport import Call
 from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
-from .in_flight import Entry, Phase, current_entry
+from .in_flight import Entry, Phase, Table, current_entry
 from .interrupt import uninterrupted
+from .reconcile import Ledger
 from .refuse import patiently
 from .results import store_at_home
 
 __all__ = ["Ending"]
 
 
+@dataclass(kw_only=True, eq=False)
 class Ending:
     """Ends the messages of one worker."""
 
-    def __init__(self, runtime: Runtime, policies: Policies) -> None:
+    broker: Broker
+    policies: Policies
+    table: Table
+    gate: Gate
+    registry: Registry
+    lease: Lease
+    queues: BrokerQueues
+    deliveries: Deliveries
+    ledger: Ledger
+
+    def __post_init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.runtime = runtime
-        self._policies = policies
 
     def processed(self, message: Any, result: Any, exception: BaseException | None) -> None:
         """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
-        entry = self.runtime.table.get(message)
+        entry = self.table.get(message)
         if entry is not None and (entry.phase is Phase.RUNNING or entry.has_ended):
             uninterrupted(lambda: self._processed(message, entry, result, exception))
 
     def _processed(self, message: Any, entry: Entry, result: Any, exception: BaseException | None) -> None:
         self._end(entry, succeeded=exception is None)
-        if self._is_lost(entry, exception is not None or has_more_to_do(self.runtime.broker, message)):
-            entry.cut_short = has_more_to_do(self.runtime.broker, message)
+        if self._is_lost(entry, exception is not None or has_more_to_do(self.broker, message)):
+            entry.cut_short = has_more_to_do(self.broker, message)
             _let_nothing_follow(message)  # its new owner answers for it
         elif _is_to_go_on(entry, exception):
             self._hand_back(message, entry, max((again.delay for again in _leaves(exception, TryAgain)), default=None))
         elif exception is None:
-            store_at_home(self.runtime.broker, message, "after_process_message", result=result)
+            store_at_home(self.broker, message, "after_process_message", result=result)
 
     def skipped(self, message: Any) -> None:
         """Another middleware has skipped the message after we had recorded its start."""
-        entry = self.runtime.table.get(message)
+        entry = self.table.get(message)
         if entry is not None and entry.phase is Phase.RUNNING:
             uninterrupted(lambda: self._end(entry, succeeded=not message.failed))
-            store_at_home(self.runtime.broker, message, "after_skip_message")
+            store_at_home(self.broker, message, "after_skip_message")
 
     def before_ack(self, message: Any) -> None:
         """A success is settled now: everything that follows from it has been enqueued.
@@ -68,7 +85,7 @@ class Ending:
         uninterrupted(lambda: self._before_ack(message))
 
     def _before_ack(self, message: Any) -> None:
-        entry = self.runtime.table.get(message)
+        entry = self.table.get(message)
         if entry is not None:
             if entry.phase in (Phase.RUNNING, Phase.ENDING):
                 # An interrupt has hit Dramatiq's own code behind the actor, or one of the hooks: it has failed, and
@@ -78,10 +95,10 @@ class Ending:
                 entry.follow()
             if entry.handed_back:
                 try:
-                    self.runtime.ledger.hand_back(entry)
+                    self.ledger.hand_back(entry)
                 except redis.RedisError:
                     pass  # its copy waits until its release is told
-            enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_taken(entry))
+            enqueue_what_is_left(self.broker, entry, lambda: self._is_taken(entry))
             if entry.handed_back and not entry.retried:
                 entry.told = False  # the copy that it was let go for is refused
             entry.acking_since = time.monotonic()
@@ -90,39 +107,55 @@ class Ending:
         elif self._is_stranded(entry):
             # Before the ack: killed in between, it would be taken for one of which the broker holds what comes next.
             self._strand(message, entry)
-        elif entry.to_finish and not self.runtime.finishes_with_ack:
-            entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
+        elif entry.to_finish and not self.queues.finishes_with_ack:
+            entry.contended = entry.contended or self.deliveries.is_lost(message)
             self._finish(entry)
+
+    def finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> None:
+        """Settle a success in the same write as its ack.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        entry = current_entry.get()
+        if entry is None or entry.copy.broker_copy_id != copy_id:
+            self.registry.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
+        elif entry.given_away:
+            return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
+        elif entry.to_finish:
+            self.ledger.finish(entry, self.queues.keys(queue), ack)
+        else:
+            self.registry.run(ack)
 
     def after_ack(self, message: Any) -> None:
         """A failure is settled now: the broker holds the retry.  So is a success that the ack has not taken along."""
         uninterrupted(lambda: self._after_ack(message))
 
     def _after_ack(self, message: Any) -> None:
-        entry = self.runtime.table.get(message)
-        if entry is not None and entry.told and entry.succeeded and not self.runtime.finishes_with_ack:
-            self.runtime.deliveries.acked(message, entry.run, entry.policy.remember_completed)
+        entry = self.table.get(message)
+        if entry is not None and entry.told and entry.succeeded and not self.queues.finishes_with_ack:
+            self.deliveries.acked(message, entry.run, entry.policy.remember_completed)
         try:
             if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
-                entry.contended = entry.contended or self.runtime.deliveries.is_lost(message)
+                entry.contended = entry.contended or self.deliveries.is_lost(message)
                 self._let_go(entry)
-            elif entry is not None and entry.to_finish and self.runtime.finishes_with_ack:
+            elif entry is not None and entry.to_finish and self.queues.finishes_with_ack:
                 self._finish(entry)  # its consumer does not call `do_ack`; whether it has acknowledged, the broker says
         finally:
             self._forget(message, entry)
 
     def before_nack(self, message: Any) -> None:
         """What follows from a failure is enqueued first."""
-        entry = self.runtime.table.get(message)
+        entry = self.table.get(message)
         if entry is not None:
-            uninterrupted(lambda: enqueue_what_is_left(self.runtime.broker, entry, lambda: self._is_lost(entry)))
+            uninterrupted(lambda: enqueue_what_is_left(self.broker, entry, lambda: self._is_lost(entry)))
 
     def after_nack(self, message: Any) -> None:
         """The broker has dead-lettered the copy."""
         uninterrupted(lambda: self._after_nack(message))
 
     def _after_nack(self, message: Any) -> None:
-        entry = self.runtime.table.get(message)
+        entry = self.table.get(message)
         if entry is None:
             self._settle_unseen(message, "dead_lettered")
         elif entry.phase is Phase.POISONED:
@@ -133,7 +166,7 @@ class Ending:
             entry.taken_back = not entry.dead_lettered
             self._let_go(entry)
         self._forget(message, entry)
-        store_at_home(self.runtime.broker, message, "after_nack")
+        store_at_home(self.broker, message, "after_nack")
 
     def _end(self, entry: Entry, *, succeeded: bool) -> None:
         """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
@@ -161,9 +194,9 @@ class Ending:
 
     def _is_lost(self, entry: Entry, something_follows: bool = False) -> bool:
         """Whether another worker has the message, as far as Redis can be asked."""
-        if self.runtime.lease.in_doubt(entry.epoch, something_follows=something_follows):
+        if self.lease.in_doubt(entry.epoch, something_follows=something_follows):
             try:
-                self.runtime.ledger.look_up(entry)
+                self.ledger.look_up(entry)
             except redis.RedisError:
                 pass  # the heartbeat learns it when Redis is back
         return entry.lost
@@ -194,50 +227,49 @@ class Ending:
         # However long that takes: acknowledged before Redis knows of it, it would be lost with this process.
         patiently(
             f"Redis could not be told that message {message.message_id} has failed",
-            lambda: self.runtime.ledger.let_go(entry),
+            lambda: self.ledger.let_go(entry),
         )
 
     def _is_dead_lettered(self, message: Any, entry: Entry) -> bool:
         """Whether the nack has moved the copy: it moves nothing that the broker had taken back before."""
-        queues = self.runtime.recovery.asks
-        if queues is None:
-            return not self.runtime.deliveries.is_lost(message)
         try:
-            return queues.has_dead_letter(entry.copy.queue, entry.copy.broker_copy_id)
+            return not self.deliveries.is_lost(message) and self.queues.has_dead_letter(
+                entry.copy.queue, entry.copy.broker_copy_id
+            )
         except redis.RedisError:
             return False  # if it was moved, there is no other to run
 
     def _finish(self, entry: Entry) -> None:
         try:
-            self.runtime.ledger.finish(entry, self.runtime.broker_keys(entry.copy.queue), unacked=True)
+            self.ledger.finish(entry, self.queues.keys(entry.copy.queue), unacked=True)
         except redis.RedisError:
             pass  # _forget leaves it to the heartbeat
 
     def _let_go(self, entry: Entry) -> None:
         try:
-            self.runtime.ledger.let_go(entry)
+            self.ledger.let_go(entry)
         except redis.RedisError:
             pass  # _forget leaves it to the heartbeat
 
     def _forget(self, message: Any, entry: Entry | None) -> None:
         """The broker is done with this copy, and so is this thread."""
-        if entry is not None and entry.phase is Phase.ENDED and not entry.lost and self.runtime.ledger.owes(entry):
+        if entry is not None and entry.phase is Phase.ENDED and not entry.lost and self.ledger.owes(entry):
             entry.phase = Phase.UNTOLD
         # Its record must not say that it is alone when others come in.
-        self.runtime.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
+        self.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
         current_entry.set(None)
-        self.runtime.table.forget(message)  # last: an interrupt repeats all this with the same entry
+        self.table.forget(message)  # last: an interrupt repeats all this with the same entry
 
     def _settle_unseen(self, message: Any, state: str) -> None:
         """The broker is rid of a copy that never came to us: it was too old, or has no actor here."""
         if message.queue_name != q_name(message.queue_name):
             return  # moved from a delay queue to its queue
-        if self._policies.tracks(self.runtime.broker, message) or message.actor_name not in self.runtime.broker.actors:
+        if self.policies.tracks(self.broker, message) or message.actor_name not in self.broker.actors:
             self._settle(Copy.of(message), state)
 
     def _settle(self, copy: Copy, state: str) -> None:
         try:
-            self.runtime.registry.settle(copy, state, self.runtime.broker_keys(copy.queue))
+            self.registry.settle(copy, state, self.queues.keys(copy.queue))
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import redis
 from dramatiq.logging import get_logger
 
+from ..brokers.queues import BrokerQueues
 from ..delivery import Copy
 from ..errors import MessageLost
 from ..liveness.lease import Lease
@@ -35,11 +36,7 @@ class Ledger:
     Parameters:
       interval: The pause between two heartbeats, seconds.
       on_hand_over: Called when there is a message for recovery to enqueue.
-      acknowledge: Acknowledges what Dramatiq gave up to acknowledge.
       on_drop: Called with what was dropped from the table then.
-      unacked: Whether what is finished before its ack is to be remembered until that.
-      payload_of: The encoded message.
-      broker_keys: The broker's ack set of this worker for a queue, and the queue's messages, if on this Redis.
     """
 
     def __init__(
@@ -47,26 +44,20 @@ class Ledger:
         registry: Registry,
         table: Table,
         lease: Lease,
+        queues: BrokerQueues,
         *,
         interval: float,
         on_hand_over: Callable[[], None],
-        acknowledge: Callable[[Entry], None],
         on_drop: Callable[[Entry], None],
-        unacked: bool,
-        payload_of: Callable[[Entry], bytes],
-        broker_keys: Callable[[str], tuple[str, ...]],
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.registry = registry
         self.table = table
         self.lease = lease
+        self.queues = queues
         self.interval = interval
         self.on_hand_over = on_hand_over
-        self.acknowledge = acknowledge
         self.on_drop = on_drop
-        self.unacked = unacked
-        self.payload_of = payload_of
-        self.broker_keys = broker_keys
         self._strangers: dict[str, tuple[int, str]] = {}  # by run and origin
 
     def beaten(self) -> None:
@@ -223,7 +214,7 @@ class Ledger:
         try:
             mended, run, generation, crashes, drains = self.registry.mend(
                 entry.copy,
-                lambda: self.payload_of(entry),
+                lambda: self._payload_of(entry),
                 run=entry.run,
                 limit=entry.policy.limit,
                 started_ms=entry.started_ms,
@@ -232,7 +223,7 @@ class Ledger:
                 alone=entry.alone,
                 tailored=entry.policy.tailored,
                 acked=entry.acking_since > 0 or entry.phase is Phase.UNTOLD,
-                broker_keys=self.broker_keys(entry.copy.queue),
+                broker_keys=self.queues.keys(entry.copy.queue),
             )
         except NotSent:
             raise
@@ -253,6 +244,12 @@ class Ledger:
             entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
             entry.written = True
         entry.epoch = epoch
+
+    def _payload_of(self, entry: Entry) -> bytes:
+        """The message as it came: the broker's own bytes, where it has them."""
+        if not entry.payload:
+            entry.payload = self.queues.payload(entry.copy.queue, entry.copy.broker_copy_id)
+        return entry.encoded()
 
     def owes(self, entry: Entry) -> bool:
         """Whether Redis is still to be told how a message ended.
@@ -281,7 +278,7 @@ class Ledger:
                 continue
             entry.contended = True  # the broker may have given the message to others while Redis could not be told
             if late:
-                self.finish(entry, unacked=self.unacked)  # Dramatiq still tries to acknowledge it
+                self.finish(entry, unacked=not self.queues.finishes_with_ack)  # Dramatiq still tries to acknowledge it
                 continue
             goes_on = entry.enqueued_again or not entry.succeeded
             if entry.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry.epoch):
@@ -306,10 +303,10 @@ class Ledger:
             if not entry.succeeded and not entry.enqueued_again:
                 continue  # our record is all there is of it
             if entry.to_finish:
-                self.finish(entry, unacked=self.unacked)
+                self.finish(entry, unacked=not self.queues.finishes_with_ack)
             elif not entry.told:
                 self.let_go(entry)
-            self.acknowledge(entry)
+            self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id, self.registry.run)
             self.table.drop(entry)
             self.on_drop(entry)
 
@@ -342,7 +339,7 @@ class Ledger:
         delivered = [
             (entry, (keys, entry.copy.broker_copy_id))
             for entry in running
-            if entry.copy.broker_copy_id and (keys := self.broker_keys(entry.copy.queue))
+            if entry.copy.broker_copy_id and (keys := self.queues.keys(entry.copy.queue))
         ]
         if not delivered:
             return

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import redis
+from dramatiq import Broker
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
 from ..brokers.consumers import fetched_from
+from ..brokers.deliveries import Deliveries
+from ..brokers.queues import BrokerQueues
 from ..delivery import OPTION, Mark, mark_of, own_enqueue
 from ..errors import MessageSkipped, PoisonMessage
+from ..store.registry import Registry
 from ..store.replies import Start
-from ..worker import Runtime
-from .in_flight import Entry, Phase, current_entry
+from .in_flight import Entry, Phase, Table, current_entry
 
 __all__ = ["SKIPS", "TO_ANOTHER", "Refusals", "patiently"]
 
@@ -46,9 +49,15 @@ logger = get_logger(__name__)
 class Refusals:
     """Keeps copies from running; each method ends in an exception that tells Dramatiq so."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(
+        self, broker: Broker, table: Table, registry: Registry, queues: BrokerQueues, deliveries: Deliveries
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.runtime = runtime
+        self._broker = broker
+        self._table = table
+        self._registry = registry
+        self._queues = queues
+        self._deliveries = deliveries
 
     def put_off(
         self, message: Any, entry: Entry, wait: float, why: str, *, counted: bool = True, recorded: bool = False
@@ -82,17 +91,17 @@ class Refusals:
         deferred = message.copy(options={OPTION: mark})
         patiently(
             f"The copy of message {message.message_id} could not be put off",
-            lambda: self.runtime.broker.enqueue(deferred, delay=int(delay * 1000)),
+            lambda: self._broker.enqueue(deferred, delay=int(delay * 1000)),
         )
-        if self.runtime.queues is not None:
+        if self._queues.shared:
             # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
             patiently(
                 f"Redis could not be told that message {message.message_id} was put off",
-                lambda: self.runtime.registry.put_off(entry.copy, delay),
+                lambda: self._registry.put_off(entry.copy, delay),
             )
-        elif not self.runtime.connectivity.away:
+        else:
             try:
-                self.runtime.registry.put_off(entry.copy, delay)  # for the history alone
+                self._registry.put_off(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
         why = f"{why}; this copy is put off for {delay:.1f} seconds"
@@ -113,7 +122,7 @@ class Refusals:
         Raises:
           MessageSkipped: Once the broker has it.
         """
-        if self.runtime.is_elsewhere(
+        if self._deliveries.is_elsewhere(
             message.queue_name, entry.copy.broker_copy_id, always=True, fetched_from=fetched_from(message)
         ):
             entry.given_away = True
@@ -128,7 +137,7 @@ class Refusals:
           MessageSkipped: Always.
         """
         entry.refusal = why
-        self.runtime.table.skip(entry)
+        self._table.skip(entry)
         self._refuse(message, entry, why)
 
     def _refuse(self, message: Any, entry: Entry, why: str) -> NoReturn:
@@ -156,7 +165,7 @@ class Refusals:
         """
         entry.refusal = f"message {message.message_id} is poison: {reason}"
         message.fail()
-        self.runtime.table.skip(entry, Phase.POISONED)
+        self._table.skip(entry, Phase.POISONED)
         raise PoisonMessage(entry.refusal)
 
 

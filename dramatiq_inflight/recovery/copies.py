@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import redis
 
+from ..brokers.queues import BrokerQueues
 from ..incident import Incident, Kind
 from ..store.records import DeadIncarnation, Orphan
 from ..store.replies import Claim
@@ -31,11 +32,11 @@ class Copies(PuttingBack):
 
     Parameters:
       lock_ttl: How long a claim keeps others off, seconds.
-      custody: Who keeps the messages here; see `broker_recovery.custody`.
+      queues: The broker's: a dead worker's share of them is handed back, and they are asked about copies.
     """
 
     lock_ttl: float
-    custody: str = ""
+    queues: BrokerQueues
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,8 +111,8 @@ class Copies(PuttingBack):
 
         Two applications may have queues and actors of the same names.
         """
-        kind = self.custody.partition(",")[0]
-        if dead.custody == self.custody or dead.custody.partition(",")[0] != kind:
+        kind = self.queues.custody.partition(",")[0]
+        if dead.custody == self.queues.custody or dead.custody.partition(",")[0] != kind:
             return True  # or the application has gone from one broker to another
         if dead.id not in self._unreachable:
             self._unreachable.add(dead.id)
@@ -119,7 +120,7 @@ class Copies(PuttingBack):
                 "Worker %s is dead, and its messages are kept elsewhere (%s) than this worker's (%s): a worker there "
                 "has to recover them. Are two applications sharing one namespace of dramatiq_inflight? Give each its "
                 "own (PROCESSING_NS).",
-                *(dead, dead.custody, self.custody),
+                *(dead, dead.custody, self.queues.custody),
             )
         return False
 

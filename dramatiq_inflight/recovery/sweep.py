@@ -28,7 +28,6 @@ from redis.exceptions import LockError
 from redis.lock import Lock
 
 from ..brokers.errors import is_passing
-from ..brokers.rabbitmq import RabbitmqQueues
 from ..brokers.redis import RedisQueues
 from ..incident import Incident, Kind
 from ..store.records import DeadIncarnation, Due, Head, Orphan
@@ -45,15 +44,8 @@ class Recovery(Copies):
     """One sweep after another: find what is left, hand back or copy.
 
     Parameters:
-      queues: The RedisBroker's queues, where they are on the tracker's own Redis: what is handed back.
-      asks: The RedisBroker's queues, wherever they are: whom to ask whether the broker still holds a copy.
-      counts: The RabbitmqBroker's queues, if it is one: whom to ask whether a copy may still be there.
       lock_ttl: How long the recovery lock lasts without a sign of progress, seconds.
     """
-
-    queues: RedisQueues | None
-    asks: RedisQueues | None = None
-    counts: RabbitmqQueues | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +76,7 @@ class Recovery(Copies):
             return
         try:
             holding = _Holding(lock, self.lock_ttl, stop)
-            if due.dead and self.queues is not None:
+            if due.dead and self.queues.shared:
                 holding.brokers.update(self.registry.registered_brokers())
             self._failures.begin()
             too_slow = self._finish_leftovers(swept, holding)
@@ -143,8 +135,8 @@ class Recovery(Copies):
             self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
         if not dead.broker_id:
             complete = self._copy(dead, swept, holding)
-        elif self.queues is not None and self.queues.namespace == dead.broker_namespace:
-            complete = self._hand_back(dead, swept, holding)
+        elif queues := self.queues.sharing(dead.broker_namespace):
+            complete = self._hand_back(dead, queues, swept, holding)
         else:
             if dead.id not in self._unreachable:
                 self._unreachable.add(dead.id)
@@ -164,9 +156,7 @@ class Recovery(Copies):
         self.logger.info("All that worker %s left behind was recovered.", dead)
         return True
 
-    def _hand_back(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
-        queues = self.queues
-        assert queues is not None
+    def _hand_back(self, dead: DeadIncarnation, queues: RedisQueues, swept: Swept, holding: _Holding) -> bool:
         if self.registry.hand_back(dead.id, []) is None:
             return False
         names = set(dead.queues)
@@ -250,46 +240,19 @@ class Recovery(Copies):
 
         Returns: those of which another copy is to be made.
         """
-        if not ids or (self.asks is None and self.counts is None):
+        if not ids:
             return ids
         heads = {
             id: head for id, head in zip(ids, self.registry.peek(ids), strict=True) if head and head.state == "requeued"
         }
-        said = self._ask_rabbitmq(heads) if self.asks is None else self._ask_redis(self.asks, heads, swept)
+        said, returned = self.queues.ask(heads, self.declared()[0], self.registry.registered_brokers)
+        swept.returned += returned
         found: dict[str, str] = {}
         while left := [(id, heads[id].copy, what) for id, what in said.items() if id not in found]:
             pairs = zip(left, self.registry.postpone(left), strict=True)
             found |= {id: result for (id, _, _), result in pairs if result != "later"}
         swept.settled += list(found.values()).count("settled")
         return [id for id in ids if found.get(id, "due") == "due"]
-
-    def _ask_redis(self, asks: RedisQueues, heads: dict[str, Head], swept: Swept) -> dict[str, str]:
-        """Whether the broker has each copy; of those that it can be asked about."""
-        named = {id: head for id, head in heads.items() if head.copy}
-        if not named:
-            return {}
-        held = dict(zip(named, asks.held([(head.queue, head.copy) for head in named.values()]), strict=True))
-        if self.queues is None:
-            # A Redis apart may have lost what it does not have: another copy is made.
-            return {id: "held" for id, has in held.items() if has}
-        # With the broker: in a long queue, or stranded with a living worker whose fetch timed out on a stalled Redis.
-        # Back to its queue with it: should a worker have it in memory after all, its start will know.
-        brokers = [id for namespace, id in self.registry.registered_brokers() if namespace == self.queues.namespace]
-        for id, head in named.items():
-            if held[id] and self.queues.take_back(head.queue, head.copy, brokers):
-                swept.returned += 1
-        return {id: "held" if has else "consumed" for id, has in held.items()}
-
-    def _ask_rabbitmq(self, heads: dict[str, Head]) -> dict[str, str]:
-        """Whether the broker may have each copy; of those that were enqueued."""
-        assert self.counts is not None
-        declared, _ = self.declared()
-        enqueued = {id: head.queue for id, head in heads.items() if head.tries and head.queue in declared}
-        try:
-            may_have = {queue: self.counts.may_have(queue) for queue in set(enqueued.values())}
-        except Exception:
-            return {}  # it cannot be reached: nor can another copy be enqueued
-        return {id: "maybe" for id, queue in enqueued.items() if may_have[queue]}
 
     def _finish_leftovers(self, swept: Swept, holding: _Holding) -> redis.RedisError | None:
         """Put back what an earlier sweep, or another thread, has claimed.

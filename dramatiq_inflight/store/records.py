@@ -188,7 +188,7 @@ class DeadIncarnation:
     broker_namespace: str
     broker_id: str
     queues: list[str]
-    #: Who keeps its messages, where that can be told; see `broker_recovery.custody`.
+    #: Who keeps its messages, where that can be told; see `BrokerQueues.custody`.
     custody: str = ""
     #: When it was given up, milliseconds of Redis's clock; 0: not known.
     dead_since_ms: int = 0

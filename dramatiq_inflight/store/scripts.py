@@ -78,7 +78,7 @@ class Scripting:
         self._on_contact = on_contact
         self._on_answer_lost = on_answer_lost
         self._on_failure = on_failure
-        self._is_away = is_away
+        self.is_away = is_away
         self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
         self._wire = Wire(client, on_resend=on_answer_lost)
         pool = getattr(client, "connection_pool", None)
@@ -139,7 +139,7 @@ class Scripting:
     def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._worker is not None and (script != "checkpoint" or os.getppid() != self._worker):
             raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
-        if script in LATER and self._is_away():
+        if script in LATER and self.is_away():
             raise NotSent(f"Redis is away: {script} is not sent.")
         return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
 

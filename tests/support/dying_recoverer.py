@@ -42,7 +42,7 @@ def deadly(when: str, method: Any) -> Any:
 def main() -> None:
     when, step = sys.argv[1].split(":")
     tracker = next(m for m in app.broker.middleware if isinstance(m, InFlightTracker))
-    runtime = Runtime(tracker.settings, app.broker, 8, lambda message: tracker.settings.policy)
+    runtime = Runtime(tracker.policies, app.broker, 8)
     runtime.register()
     owner: Any
     if step in ("copy_of", "enqueue"):

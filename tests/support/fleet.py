@@ -9,7 +9,8 @@ from typing import Any
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
-from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.brokers.queues import BrokerQueues
+from dramatiq_inflight.brokers.redis import RedisQueues, RedisQueuesApart
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.registry import Registry
@@ -27,6 +28,7 @@ class Fleet:
         self.lab = lab
         self.broker = broker
         self.queues = RedisQueues(broker, broker.client)
+        self.queues_apart = RedisQueuesApart(broker, broker.client)
 
     def dead(
         self,
@@ -73,9 +75,8 @@ class Fleet:
             registry=registry,
             enqueue=self.broker.enqueue,
             declared=lambda: (self.broker.get_declared_queues(), self.broker.get_declared_actors()),
-            queues=None if apart else self.queues,
+            queues=self.queues if not apart else BrokerQueues() if blind else self.queues_apart,
             lock_ttl=lock_ttl,
-            asks=None if apart and blind else self.queues,
         )
 
     def are_due(self, *ids: str) -> None:

@@ -58,15 +58,15 @@ def interruptible_start() -> Iterator[None]:
         self._before(signal, *args, **kwargs)
 
     def begin(self: Any, message: Any) -> None:
-        self.runtime.gate.expel(threading.get_ident())
+        self.gate.expel(threading.get_ident())
         try:
             self._begin(message)
         except SkipMessage:
             raise
         except BaseException:
-            entry = self.runtime.table.get(message)
+            entry = self.table.get(message)
             if entry is not None and entry.phase is Phase.STARTING:
-                self.runtime.table.skip(entry)
+                self.table.skip(entry)
             raise
 
     with mock.patch.object(Hooks, "before", before), mock.patch.object(Starting, "begin", begin):

@@ -49,11 +49,10 @@ class Worker:
             client=self.client, namespace=f"{namespace}-broker", middleware=[], maintenance_chance=0
         )
         self.broker.broker_id = f"broker-of-{name}"
-        self.queues = RedisQueues.of(self.broker)
+        self.queues = RedisQueues(self.broker, bounded_client(self.client))
         self.actor: Any = dramatiq.actor(broker=self.broker, actor_name="work")(print)
         self.broker.declare_queue("default")
         self.registry = Registry(bounded_client(self.client), namespace, name, heartbeat_ttl=60, fence_ttl=604800)
-        assert self.queues is not None
         self.registry.register(
             {
                 **{"instance": f"pod-{name}", "host": "a-host", "pid": "7", "version": dramatiq_inflight.__version__},
@@ -80,7 +79,6 @@ class Worker:
 
     def start(self, message: Any, *, limit: int = 3) -> Copy:
         copy = Copy.of(message)
-        assert self.queues is not None
         keys = self.queues.keys("default")
         started = self.registry.start(copy, b"", limit=limit, here="no", alone=limit == 0, broker_keys=keys)
         assert started.answer is Start.RUN, started
@@ -88,7 +86,6 @@ class Worker:
 
     def give_back(self) -> None:
         """What it has fetched goes back into the queue."""
-        assert self.queues is not None
         self.queues.give_back(self.broker.broker_id, self.queues.names())
 
     def dies(self, *, draining: bool = False) -> None:

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""What the tracker asks of a broker's queues, and the answers of a broker that cannot be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+from ..store.records import Head
+from ..store.transport import Call
+
+if TYPE_CHECKING:
+    from .redis import RedisQueues
+
+__all__ = ["Answers", "BrokerQueues", "Finish", "Registered"]
+
+#: Given a queue, a copy's id and the broker's own script for its ack: runs that script, and may take another one along.
+Finish = Callable[[str, str, Call], None]
+
+#: Returns the brokers of all incarnations, by namespace and id.
+Registered = Callable[[], list[tuple[str, str]]]
+
+#: Of copies that can be asked about, by message id, ``held``, ``consumed`` or ``maybe``; and how many were moved back
+#: to their queue.
+Answers = tuple[dict[str, str], int]
+
+
+class BrokerQueues:
+    """The queues of a broker that the tracker cannot ask: each answer is the one for which nothing has to be known."""
+
+    #: True if the broker is on the tracker's own Redis, so that one script sees the records and the queues.
+    shared = False
+    #: True if a success is settled in the same write as its ack; else just before it.
+    finishes_with_ack = False
+    #: True while a command that gave something back may still arrive.
+    has_given_back = False
+
+    @property
+    def custody(self) -> str:
+        """The keeper of the messages, to be told from another one with queues of the same names; empty if unknown.
+
+        No address: workers may reach one broker by several.
+        """
+        return ""
+
+    def identity(self) -> dict[str, str]:
+        """Return what a worker registers of its broker."""
+        return {"custody": self.custody}
+
+    # A worker's life.
+
+    def attach(self, finish: Finish) -> None:
+        """Begin to work for a worker.
+
+        Parameters:
+          finish: Called for each ack, where `finishes_with_ack`.
+        """
+
+    def detach(self) -> None:
+        """Leave the broker as it was."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+    def forked(self) -> None:
+        """Take new locks in a forked child."""
+
+    def give_back_own(self, registered: Registered) -> None:
+        """Give back what Dramatiq has fetched and left behind, as the worker stops.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+
+    # One delivery.
+
+    def keys(self, queue: str) -> tuple[str, ...]:
+        """Return the keys of this worker's ack set for a queue, and of the queue's messages, for a script to see."""
+        return ()
+
+    def payload(self, queue: str, copy_id: str) -> bytes:
+        """Return the encoded message as the broker has it; empty if it cannot be asked, or has none.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return b""
+
+    def acknowledge(self, queue: str, copy_id: str, run: Callable[[Call], object]) -> None:
+        """Acknowledge a copy that Dramatiq gave up to acknowledge.
+
+        Parameters:
+          run: Runs a script with the tracker's bounds.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+
+    def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
+        """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return True, True
+
+    def has_dead_letter(self, queue: str, copy_id: str) -> bool:
+        """Return False if that copy is not in the dead-letter queue, as far as the broker can be asked.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return True
+
+    # Recovery.
+
+    def sharing(self, namespace: str) -> RedisQueues | None:
+        """Return these queues if a dead worker's share of them can be given back: its broker had that namespace."""
+        return None
+
+    def ask(self, heads: Mapping[str, Head], declared: Collection[str], registered: Registered) -> Answers:
+        """Ask about copies that have not started for long.
+
+        Parameters:
+          heads: The records, by message id.
+          declared: The queues that are declared here.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return {}, 0
