@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: MIT
 """The middleware: who does what at each hook, in the order of a message's life.
 
-In a worker, `hooks` calls the tracker ahead of other middleware.
+In a worker, `message.hooks` calls the tracker ahead of other middleware.
 
-A message is enqueued: it gets a mark (`enqueues`).  A worker fetches a copy of it.  ``before_process_message`` asks
-Redis whether it may run here, and records that it does (`starting`; a copy that may not: `refusing`).  The actor runs.
-``after_process_message`` notes how it ended (`ending`).  When Dramatiq acknowledges the copy, the record is settled: a
-success just before (``before_ack``), when everything that follows from it has been enqueued; a failure just after
-(``after_ack``, ``after_nack``), when the broker holds the retry or the dead letter.
+A message is enqueued: it gets a mark (`message.enqueue`).  A worker fetches a copy of it.  ``before_process_message``
+asks Redis whether it may run here, and records that it does (`message.start`; a copy that may not: `message.refuse`).
+The actor runs.  ``after_process_message`` notes how it ended (`message.finish`).  When Dramatiq acknowledges the copy,
+the record is settled: a success just before (``before_ack``), when everything that follows from it has been enqueued; a
+failure just after (``after_ack``, ``after_nack``), when the broker holds the retry or the dead letter.
 
 If the process dies in between, its heartbeat expires, and `recovery` puts the message back.
 """

@@ -27,6 +27,7 @@ import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
 from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import own_enqueue
+from dramatiq_inflight.liveness.lease import Contact
 from dramatiq_inflight.message.in_flight import Entry, Phase, Table
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client
@@ -734,6 +735,9 @@ def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
     app.start()
     runtime = app.tracker._runtime
     assert runtime is not None
+    wait_until(
+        lambda: runtime.lease.known_by is Contact.ENTERED, what="it is subscribed: until then it asks at each fetch"
+    )
     away = threading.Event()
     away.set()
     registry = runtime.registry
