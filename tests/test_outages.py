@@ -567,7 +567,7 @@ def test_a_message_that_cannot_be_decoded_stays_fetched(app: App, caplog: pytest
         actor.send(sent[-1])
         wait_until(partial(app.ran.__eq__, sent), what="it runs")
     assert caplog.text.count("Consumer encountered an unexpected error") == 1
-    assert app.client.smembers(held.prefix + "default") == {b"bad"}
+    wait_until(lambda: app.client.smembers(held.prefix + "default") == {b"bad"}, what="the others are acknowledged")
 
 
 def test_what_a_stopped_worker_held_comes_back_to_the_next_one(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
