@@ -31,7 +31,7 @@ NAMES = {
     "put_off": "any copy will do",
     "postpone": "any copy will do",
     "settle": "the crashes stay",
-    "set_aside": "nothing is kept",
+    "set_aside": "anybody's claim is set aside",
     "reap": "what is left is forgotten",
     "beat": "a shutdown is not told",
     "prove": "a proof leaves a doubt",

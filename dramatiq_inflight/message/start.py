@@ -303,9 +303,7 @@ def _orphan(entry: Entry, started: Started) -> Orphan:
         started_ms=started.started_ms,
         first_ms=started.first_ms or started.started_ms,
         drains=started.drains,
-        tries=0,
         origin=copy.origin,
         queue=copy.queue,
         actor=copy.actor,
-        payload=b"",
     )

@@ -95,7 +95,7 @@ class Copies(PuttingBack):
                     "whole, and no copy is enqueued; if the broker still has the message, that runs. %d are aside now.",
                     *(id, self.registry.count_aside()),
                 )
-                self._tell(Incident.of(Kind.SET_ASIDE, _unreadable(id), dead), None)
+                self._tell(Incident.of(Kind.SET_ASIDE, Orphan(id, Claim.ASIDE), dead), None)
             elif answer is Claim.DEADLY:
                 swept.set_aside += 1
                 self.logger.error(
@@ -103,7 +103,7 @@ class Copies(PuttingBack):
                     "is set aside whole, and is not run; %d are aside now.",
                     *(id, self.registry.count_aside()),
                 )
-                self._tell(Incident.of(Kind.SET_ASIDE, _unreadable(id), dead), None)
+                self._tell(Incident.of(Kind.SET_ASIDE, Orphan(id, Claim.ASIDE), dead), None)
         return answers
 
     def _is_ours(self, dead: DeadIncarnation) -> bool:
@@ -144,7 +144,3 @@ class Copies(PuttingBack):
                     *(head.queue, head.actor),
                 )
         return ours
-
-
-def _unreadable(message_id: str) -> Orphan:
-    return Orphan(message_id, Claim.ASIDE, 0, 0, 0, -1, 0, 0, 0, 0, "", "", "", b"")

@@ -312,5 +312,4 @@ def _handed_back(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
         origin=head.origin,
         queue=head.queue,
         actor=head.actor,
-        payload=b"",
     )

@@ -139,20 +139,20 @@ class Orphan:
 
     message_id: str
     verdict: Claim
-    run: int
-    generation: int
-    crashes: int
+    run: int = 0
+    generation: int = 0
+    crashes: int = 0
     #: As the record has it; see `Policy.limit`.
-    limit: int | str
-    started_ms: int
-    first_ms: int
-    drains: int
+    limit: int | str = "unlimited"
+    started_ms: int = 0
+    first_ms: int = 0
+    drains: int = 0
     #: Which try of recovery's this is since it last ran.
-    tries: int
-    origin: str
-    queue: str
-    actor: str
-    payload: bytes
+    tries: int = 0
+    origin: str = ""
+    queue: str = ""
+    actor: str = ""
+    payload: bytes = b""
 
 
 class Enqueued(NamedTuple):

@@ -22,7 +22,7 @@ from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued,
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Mended, Start, Started
 
-from .scripts import NOBODY, SETTLED, UNLIMITED, WAITING, Call, Heart, Record, Redis
+from .scripts import NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis
 
 __all__ = ["Real", "texts"]
 
@@ -516,7 +516,7 @@ class Real:
         )
 
     def _orphan(self, generation: int) -> Orphan:
-        return Orphan(MESSAGE, Claim.CLAIMED, 0, generation, 0, UNLIMITED, 0, 0, 0, 0, "", "", "", b"")
+        return Orphan(MESSAGE, Claim.CLAIMED, generation=generation)
 
     def _requeued(self, me: int, dead: int, generation: int, name: int) -> Any:
         copies = [Enqueued(self._orphan(generation), _id(name), "default", 0)]

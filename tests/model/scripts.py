@@ -459,7 +459,7 @@ def hand_over(redis: Redis, me: int, run: int, origin: int, payload: int, later:
     if later:
         record = record._replace(tries=record.tries + 1)
     else:
-        record = record._replace(generation=record.generation + 1, forced=1, tries=0)
+        record = record._replace(generation=record.generation + 1, forced=1, tries=0, deaths=0)
     return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
 
 
@@ -782,7 +782,7 @@ def postpone(redis: Redis, name: int, said: str) -> tuple[Any, Redis]:
     if said == "held":
         return "postponed", redis._replace(waiting="later")
     over = "dead_lettered" if record.dead_letter else "completed"
-    return "settled", save_settled(redis, record._replace(state=over))._replace(waiting="")
+    return "settled", save_settled(redis, record._replace(state=over, contended=1))._replace(waiting="")
 
 
 def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, Redis]:

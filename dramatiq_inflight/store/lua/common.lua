@@ -129,11 +129,12 @@ local function payload_of(key, record)
     return redis.call('GETRANGE', key, record.payload_at, -1)
 end
 
+-- A new record need not have the fields that are 0 or '' at first.
 local function dump(r)
     local v = {
-        r.state, r.owner, r.run, r.generation, r.crashes, r.limit, r.contended,
-        r.forced, r.started, r.first, r.origin, r.copy, r.queue, r.actor, r.drains, r.alone, r.tailored,
-        r.tries or 0, r.deaths or 0, r.dead_letter or 0,
+        r.state, r.owner or '', r.run, r.generation, r.crashes or 0, r.limit, r.contended or 0,
+        r.forced or 0, r.started, r.first or 0, r.origin, r.copy or '', r.queue or '', r.actor or '',
+        r.drains or 0, r.alone or 0, r.tailored or 0, r.tries or 0, r.deaths or 0, r.dead_letter or 0,
     }
     for i = 21, r.more and #r.more or 0 do
         v[i] = r.more[i]
@@ -160,6 +161,47 @@ local function save_settled(key, record, fence_ttl, unacked)
     else
         redis.call('DEL', key)
     end
+end
+
+-- It is over without a run of its own: no copy of it is to run any more, and there may be one.
+local function close(key, waiting, id, record, state, fence_ttl)
+    record.state, record.contended = state, 1
+    save_settled(key, record, fence_ttl)
+    redis.call('ZREM', waiting, id)
+end
+
+-- Its copy is still under way, and is waited for until later.
+local function wait_longer(key, waiting, id, deadline, wait)
+    redis.call('ZADD', waiting, deadline, id)
+    redis.call('PEXPIRE', key, string.format('%d', wait + WAITING_TTL))
+end
+
+-- It is kept whole where people look for it.
+local function put_aside(key, waiting, running, aside, id)
+    redis.call('HSET', aside, id, redis.call('GET', key))
+    redis.call('DEL', key)
+    redis.call('ZREM', waiting, id)
+    redis.call('ZREM', running, id)
+end
+
+-- The broker does not have its copy, as far as it can be asked: should its worker die, another one is made.
+local function forget_copy(record)
+    record.copy, record.tailored = '', 1
+end
+
+-- Its run is given up: from now on its copies are stale, and the next one is the first of a new generation (I5).
+local function give_up(record)
+    record.generation, record.tries, record.deaths = record.generation + 1, 0, 0
+end
+
+-- `me` is to enqueue a copy of it.
+local function take_claim(record, me, now)
+    record.state, record.owner, record.copy, record.contended, record.now = 'recovering', me, '', 1, now
+end
+
+-- Whether it is this very claim.
+local function is_claim(record, me, generation)
+    return record and record.state == 'recovering' and record.owner == me and record.generation == generation
 end
 
 -- Whether it is shutting down, or was when it died.
@@ -311,8 +353,13 @@ local function subscribers(count, channel)
     return counted.err and 0 or tonumber(counted[2]) or 0
 end
 
--- When nobody is left, the last one turns off the light.
-local function forget(heartbeats, incarnation)
+-- Nothing is left of an incarnation. The last one deletes the set of heartbeats.
+local function forget(heartbeats, incarnation_key, suspects, place, incarnation)
+    redis.call('DEL', incarnation_key)
+    redis.call('HDEL', suspects, incarnation)
+    if place then
+        redis.call('SREM', place, incarnation)
+    end
     redis.call('ZREM', heartbeats, incarnation, TTL .. incarnation, UNTIL .. incarnation,
         DRAINING .. incarnation, DOUBTED .. incarnation)
     if redis.call('ZCARD', heartbeats) <= 2 then
@@ -347,6 +394,14 @@ end
 -- Whether a mend has retaken it for this run, which has not heard of that. A new start would have another time.
 local function is_retaken(record, me, run, origin, started)
     return is_run(record, me, run + 1, origin) and record.started == started
+end
+
+-- Why a run cannot end as its worker says. Its entry in the list of what `me` runs goes, unless another run has it.
+local function refuse_end(record, running, me, id)
+    if not record or record.owner ~= me then
+        redis.call('ZREM', running, id)
+    end
+    return record and 'fenced' or 'gone'
 end
 
 -- Whether its copy is still to start: enqueued by recovery, or put off before its owner died.
@@ -418,6 +473,14 @@ local function note_message(history, counts, event, id, record, worker, ...)
     note(history, counts, event, cjson.encode({event, record.queue, record.actor}), 'message', id,
         'queue', record.queue, 'actor', record.actor, 'run', record.run, 'crashes', record.crashes,
         'worker', worker, ...)
+end
+
+-- A worker ends a run that was given to another one meanwhile. Not if that run has settled it itself, and its answer
+-- was lost.
+local function note_fenced(history, counts, id, record, me, run, outcome)
+    if run ~= 0 and run ~= record.run then
+        note_message(history, counts, 'fenced', id, record, me, 'outcome', outcome)
+    end
 end
 
 -- Of an incarnation, by what it has said of itself.

@@ -33,17 +33,16 @@ local function forget_checkpoint()
     redis.call('DEL', checkpoint)
 end
 
+local longest = math.max(fence_ttl, remember)
+
 if not record then
-    redis.call('ZREM', running, id)
     if (lost or contended or remember > 0) and not again then
-        record = {
-            state = 'completed', owner = '', run = run, generation = generation, crashes = 0,
-            limit = 'unlimited', contended = 1, forced = 0, started = now, first = 0, origin = origin, copy = '',
-            queue = '', actor = '', drains = 0, alone = 0, tailored = 0,
-        }
-        save_settled(record_key, record, math.max(fence_ttl, remember))
+        save_settled(record_key, {
+            state = 'completed', run = run, generation = generation, limit = 'unlimited', contended = 1,
+            started = now, origin = origin,
+        }, longest)
     end
-    return {'gone', known}
+    return {refuse_end(record, running, me, id), known}
 end
 
 if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, started) then
@@ -52,39 +51,24 @@ if is_run(record, me, run, origin) or is_retaken(record, me, run, origin, starte
     end
     record.state, record.crashes, record.drains = again and 'released' or 'completed', 0, 0
     if again then
-        remember = 0
+        remember, longest = 0, fence_ttl
     end
     if unacked and broker_messages then
         unacked = redis.call('HEXISTS', broker_messages, copy) == 1
     end
     local fenced = unacked or record.generation > 1 or record.contended == 1
-    local for_how_long = fenced and math.max(fence_ttl, remember) or remember
-    save_settled(record_key, record, for_how_long, unacked or remember > 0)
+    save_settled(record_key, record, fenced and longest or remember, unacked or remember > 0)
     redis.call('ZREM', running, id)
     forget_checkpoint()
     return {'finished', known}
 end
 
-if record.owner ~= me then
-    redis.call('ZREM', running, id)
-end
--- Not what the run itself has settled, if its answer was lost.
-local by_another = run ~= 0 and run ~= record.run
-if again or origin ~= record.origin then
-    if by_another then
-        note_message(history, counts, 'fenced', id, record, me, 'outcome', 'completed')
-    end
-    return {'fenced', known}
-end
-if is_to_start(record) then
-    record.state, record.contended = 'completed', 1
-    save_settled(record_key, record, math.max(fence_ttl, remember))
-    redis.call('ZREM', waiting, id)
+local answer = refuse_end(record, running, me, id)
+if not again and origin == record.origin and is_to_start(record) then
+    close(record_key, waiting, id, record, 'completed', longest)
     forget_checkpoint()
     note_message(history, counts, 'late', id, record, me)
     return {'late', known}
 end
-if by_another then
-    note_message(history, counts, 'fenced', id, record, me, 'outcome', 'completed')
-end
-return {'fenced', known}
+note_fenced(history, counts, id, record, me, run, 'completed')
+return {answer, known}

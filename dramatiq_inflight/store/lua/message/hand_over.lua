@@ -20,17 +20,14 @@ local now = clock()
 local record = load(record_key)
 local known = beat(heartbeats, me, now, ttl)
 
-if not record then
-    redis.call('ZREM', running, id)
-    return {'gone', known}
-end
-if is_run(record, me, run, origin) then
+if record and is_run(record, me, run, origin) then
     if payload == '' then
         payload = payload_of(record_key, record)
     end
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '', 1, now
     if delay == 0 then
-        record.generation, record.forced, record.tries = record.generation + 1, 1, 0
+        give_up(record)
+        record.forced = 1
     else
         record.tries = record.tries + 1 -- the copy that its worker enqueues
     end
@@ -39,7 +36,4 @@ if is_run(record, me, run, origin) then
     note_message(history, counts, delay == 0 and 'handed_over' or 'handed_back', id, record, me)
     return {'handed_over', known}
 end
-if record.owner ~= me then
-    redis.call('ZREM', running, id)
-end
-return {'fenced', known}
+return {refuse_end(record, running, me, id), known}

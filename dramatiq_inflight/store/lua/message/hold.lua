@@ -15,6 +15,5 @@ local record = load(record_key)
 if not record or record.state ~= 'requeued' or record.dead_letter == 1 or record.generation ~= generation then
     return 0
 end
-redis.call('ZADD', waiting, clock() + wait, id)
-redis.call('PEXPIRE', record_key, string.format('%d', wait + WAITING_TTL))
+wait_longer(record_key, waiting, id, clock() + wait, wait)
 return 1

@@ -70,7 +70,7 @@ if not record or record.state == 'damaged' then
     end
     record = {
         state = 'running', owner = me, run = math.max(run, 1), generation = generation,
-        crashes = crashes, limit = limit, contended = 0, forced = 0, first = 0,
+        crashes = crashes, limit = limit,
         started = started > 0 and started or now,
         origin = origin, copy = copy, queue = queue, actor = actor,
         drains = drains, alone = alone, tailored = tailored, tries = tries,
@@ -83,7 +83,7 @@ if not record or record.state == 'damaged' then
         end
     end
     if is_all then
-        record.copy, record.tailored = '', 1
+        forget_copy(record)
     end
     save_running(record_key, record, payload)
     answer = 'written'
@@ -96,7 +96,7 @@ elseif record.origin == origin and (is_run(record, me, run == 0 and record.run o
             record.alone = 0
         end
         if lost then
-            record.copy, record.tailored = '', 1
+            forget_copy(record)
         end
         save_running(record_key, record, kept)
     end
@@ -119,11 +119,10 @@ elseif is_to_start(record) and record.origin == origin
     note_message(history, counts, 'retaken', id, record, me)
     answer = 'retaken'
 else
-    if record.owner ~= me then
-        redis.call('ZREM', running, id)
-        if record.state == 'running' and record.run == run + 1 and record.origin == origin and take_back() then
-            save_running(record_key, record, payload_of(record_key, record))
-        end
+    refuse_end(record, running, me, id)
+    if record.owner ~= me and record.state == 'running' and record.run == run + 1 and record.origin == origin
+        and take_back() then
+        save_running(record_key, record, payload_of(record_key, record))
     end
     return {'lost', known, record.run, record.generation, record.crashes, record.drains}
 end

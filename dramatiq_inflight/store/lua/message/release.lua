@@ -19,11 +19,7 @@ local now = clock()
 local record = load(record_key)
 local known = beat(heartbeats, me, now, ttl)
 
-if not record then
-    redis.call('ZREM', running, id)
-    return {'gone', known}
-end
-if is_run(record, me, run, origin) then
+if record and is_run(record, me, run, origin) then
     if contended then
         record.contended = 1
     end
@@ -32,10 +28,7 @@ if is_run(record, me, run, origin) then
     redis.call('ZREM', running, id)
     return {'released', known}
 end
-if record.owner ~= me then
-    redis.call('ZREM', running, id)
+if record then
+    note_fenced(history, counts, id, record, me, run, 'failed')
 end
-if run ~= 0 and run ~= record.run then
-    note_message(history, counts, 'fenced', id, record, me, 'outcome', 'failed')
-end
-return {'fenced', known}
+return {refuse_end(record, running, me, id), known}

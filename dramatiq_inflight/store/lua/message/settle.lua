@@ -32,10 +32,9 @@ if not same or not open or generation < record.generation or still_there then
     return {'fenced'}
 end
 local crashes = record.crashes
-record.state, record.crashes, record.drains, record.contended = state, 0, 0, 1
+record.crashes, record.drains = 0, 0
 record.tries = tries -- a replay is of the very copy that was dead-lettered
-save_settled(record_key, record, fence_ttl)
-redis.call('ZREM', waiting, id)
+close(record_key, waiting, id, record, state, fence_ttl)
 if state == 'dead_lettered' then
     record.crashes = crashes
     note_message(history, counts, 'dead_lettered', id, record, '')

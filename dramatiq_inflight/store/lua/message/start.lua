@@ -89,15 +89,14 @@ local function run(crashes, drains, contended)
     end
     record = {
         state = 'running', owner = me, run = (before and before.run or 0) + 1,
-        generation = kept_generation, crashes = crashes, limit = limit,
-        contended = contended or 0, forced = 0, started = next_start(before, now, enqueued_by), first = 0,
-        origin = origin, copy = copy, queue = queue, actor = actor,
+        generation = kept_generation, crashes = crashes, limit = limit, contended = contended,
+        started = next_start(before, now, enqueued_by), first = 0, origin = origin, copy = copy, queue = queue, actor = actor,
         drains = drains, alone = alone and 1 or 0, tailored = tailored, tries = tries,
     }
     if stored == 0 then
         -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
         -- die, a copy is made.
-        record.copy, record.tailored = '', 1
+        forget_copy(record)
     end
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
@@ -204,9 +203,9 @@ if not convicted and record.tailored == 0 then
     end
     return reply
 end
-record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
+give_up(record)
+take_claim(record, me, now)
 record.dead_letter = convicted and 1 or 0
-record.generation, record.copy, record.tries, record.deaths = record.generation + 1, '', 0, 0
 save_waiting(record_key, waiting, id, record, payload, now + ttl)
 own()
 note_message(history, counts, convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')

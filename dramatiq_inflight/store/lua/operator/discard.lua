@@ -37,9 +37,7 @@ if record.state == 'running' and believed_for(heartbeats, record.owner, now, ttl
 end
 redis.call('DEL', checkpoint)
 local owner = record.owner
-record.state, record.contended = 'completed', 1
-save_settled(record_key, record, fence_ttl)
-redis.call('ZREM', waiting, id)
+close(record_key, waiting, id, record, 'completed', fence_ttl)
 redis.call('ZREM', running, id)
 note_message(history, counts, 'discarded', id, record, owner)
 return 'discarded'

@@ -40,9 +40,9 @@ local payload, owner = payload_of(record_key, record), record.owner
 if dead_letter == 0 then
     record.crashes, record.drains = 0, 0
 end
-record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
-record.generation, record.copy, record.alone, record.tries, record.deaths = record.generation + 1, '', 0, 1, 0
-record.dead_letter = dead_letter
+give_up(record)
+take_claim(record, me, now)
+record.alone, record.tries, record.dead_letter = 0, 1, dead_letter
 record.forced = alive and 1 or record.forced -- whom it was taken from by force before is not to have it either
 save_waiting(record_key, waiting, id, record, payload, now + hold)
 redis.call('ZREM', running, id)

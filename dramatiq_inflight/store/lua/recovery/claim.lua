@@ -60,14 +60,6 @@ local function claimable(record, id)
     return 'claimed', lives == 0 and not was_draining(heartbeats, record.owner)
 end
 
--- It is kept whole where people look for it.
-local function set_aside(row)
-    redis.call('HSET', aside, row.id, redis.call('GET', row.record_key))
-    redis.call('DEL', row.record_key)
-    redis.call('ZREM', waiting, row.id)
-    redis.call('ZREM', running, row.id)
-end
-
 local function claim(row, record, died)
     local key, id, again = row.record_key, row.id, record.state == 'recovering'
     if died then
@@ -76,20 +68,19 @@ local function claim(row, record, died)
         record.deaths = 0
     end
     if record.deaths >= deadly_after then
-        set_aside(row)
+        put_aside(key, waiting, running, aside, id)
         note_message(history, counts, 'set_aside', id, record, '')
         return {'deadly'}
     end
     local payload = payload_of(key, record)
     if record.state == 'running' then
         record.dead_letter = charge(record, drained) and 1 or 0
-        record.generation, record.tries = record.generation + 1, 0
+        give_up(record)
     end
     if record.owner ~= '' or not again then
         record.tries = record.tries + 1 -- its last try may have made a copy
     end
-    record.state, record.owner, record.contended, record.now = 'recovering', me, 1, now
-    record.copy = ''
+    take_claim(record, me, now)
     save_waiting(key, waiting, id, record, payload, now + hold)
     if not again then
         local event = dead == '' and 'copied_again' or record.dead_letter == 1 and 'poison' or 'recovered'
@@ -109,7 +100,7 @@ for i, row in ipairs(rows) do
     end
     local result
     if answer == 'aside' then
-        set_aside(row)
+        put_aside(key, waiting, running, aside, id)
         note(history, counts, 'set_aside', 'set_aside', 'message', id, 'worker', dead)
     elseif answer == 'claimed' and record.state == 'recovering'
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then

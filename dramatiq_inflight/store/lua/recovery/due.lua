@@ -44,30 +44,29 @@ if not quiet or #dead > 0 then
     end
 end
 
+local function wake_in(wait)
+    if next_deadline < 0 or wait < next_deadline then
+        next_deadline = wait
+    end
+end
+
 local after = string.format('(%d', now)
 local coming = redis.call('ZRANGEBYSCORE', heartbeats, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
 for i = 1, #coming, 2 do
-    local wait = tonumber(coming[i + 1]) - now
-    if string.sub(coming[i], 1, 1) ~= '*' and (next_deadline < 0 or wait < next_deadline) then
-        next_deadline = wait
+    if string.sub(coming[i], 1, 1) ~= '*' then
+        wake_in(tonumber(coming[i + 1]) - now)
     end
 end
 
 -- One that may still be back is to be reaped, and what its death convicts dead-lettered, when it cannot any more.
 local doubted = redis.call('ZRANGE', heartbeats, -now, '(-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
 if doubted[2] then
-    local wait = -tonumber(doubted[2]) - now
-    if next_deadline < 0 or wait < next_deadline then
-        next_deadline = wait
-    end
+    wake_in(-tonumber(doubted[2]) - now)
 end
 
 local overdue = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', skip_overdue, limit)
 local first = redis.call('ZRANGEBYSCORE', waiting, after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if first[2] then
-    local wait = tonumber(first[2]) - now
-    if next_deadline < 0 or wait < next_deadline then
-        next_deadline = wait
-    end
+    wake_in(tonumber(first[2]) - now)
 end
 return {dead, overdue, next_deadline}

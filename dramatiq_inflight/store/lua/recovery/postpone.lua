@@ -39,14 +39,12 @@ for _, row in ipairs(rows) do
                 result = 'postponed'
             end
         elseif row.what == 'held' then
-            redis.call('ZADD', waiting, now + wait, id)
-            redis.call('PEXPIRE', record_key, string.format('%d', wait + WAITING_TTL))
+            wait_longer(record_key, waiting, id, now + wait, wait)
             result = 'postponed'
         else
             -- What was to be rejected was: its worker could not say so.
-            record.state = record.dead_letter == 1 and 'dead_lettered' or 'completed'
-            save_settled(record_key, record, fence_ttl)
-            redis.call('ZREM', waiting, id)
+            local state = record.dead_letter == 1 and 'dead_lettered' or 'completed'
+            close(record_key, waiting, id, record, state, fence_ttl)
             result = 'settled'
         end
     end

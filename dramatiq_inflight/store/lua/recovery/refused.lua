@@ -26,7 +26,7 @@ local results = {}
 for i, row in ipairs(rows) do
     local record = load(row.record_key)
     results[i] = 'fenced'
-    if record and record.state == 'recovering' and record.owner == me and record.generation == row.generation then
+    if is_claim(record, me, row.generation) then
         local payload, wait = payload_of(row.record_key, record), 0
         if row.why == 'refused' then
             wait = wait_of(record, first_wait, longest_wait)

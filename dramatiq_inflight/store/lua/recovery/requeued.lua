@@ -21,7 +21,7 @@ for _, row in ipairs(rows) do
     local record_key, id, delay = row.record_key, row.id, row.delay
     local record = load(record_key)
     local result = 'fenced'
-    if record and record.state == 'recovering' and record.owner == me and record.generation == row.generation then
+    if is_claim(record, me, row.generation) then
         local payload = payload_of(record_key, record)
         result = record.dead_letter == 1 and 'poisoned' or 'requeued'
         record.state, record.owner, record.queue, record.now = 'requeued', '', row.queue, now

@@ -13,13 +13,9 @@
 -- I2: the payload moves; it is never dropped.
 
 local record = load(record_key)
-if not record or record.state ~= 'recovering' or record.owner ~= me
-    or record.generation ~= generation then
+if not is_claim(record, me, generation) then
     return 'fenced'
 end
-redis.call('HSET', aside, id, redis.call('GET', record_key))
-redis.call('DEL', record_key)
-redis.call('ZREM', waiting, id)
-redis.call('ZREM', running, id)
+put_aside(record_key, waiting, running, aside, id)
 note_message(history, counts, 'set_aside', id, record, '')
 return 'aside'

@@ -17,14 +17,10 @@ local left = redis.call('ZCARD', running)
 if redis.call('EXISTS', incarnation) == 1 then
     note_worker(history, counts, 'left', me, incarnation, 'running', left)
 end
-redis.call('HDEL', suspects, me)
 if left == 0 then
-    forget(heartbeats, me)
-    redis.call('DEL', incarnation)
-    if place then
-        redis.call('SREM', place, me)
-    end
+    forget(heartbeats, incarnation, suspects, place, me)
 else
+    redis.call('HDEL', suspects, me)
     redis.call('ZADD', heartbeats, now + delay, me, MARK, DRAINING .. me)
     redis.call('ZREM', heartbeats, TTL .. me)
     redis.call('HSET', incarnation, 'left', now)

@@ -23,10 +23,6 @@ if redis.call('EXISTS', incarnation) == 1 then
     note_worker(history, counts, 'cleared', dead, incarnation, 'after', after)
     redis.pcall('HINCRBY', counts, 'cleared_ms', after)
 end
-forget(heartbeats, dead)
-redis.call('DEL', incarnation, running)
-redis.call('HDEL', suspects, dead)
-if place then
-    redis.call('SREM', place, dead)
-end
+forget(heartbeats, incarnation, suspects, place, dead)
+redis.call('DEL', running)
 return 1
