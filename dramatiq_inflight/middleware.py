@@ -21,7 +21,7 @@ from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.logging import get_logger
 
-from .config.settings import load_settings
+from .config.settings import documented, load_settings
 from .errors import ConfigurationError
 from .message.enqueue import Enqueues
 from .message.hooks import Hooks
@@ -33,64 +33,15 @@ from .worker import Runtime
 __all__ = ["InFlightTracker"]
 
 
+@documented
 class InFlightTracker(Tracker):
     """Tracks the messages that workers run, and recovers those whose worker died.
 
     ``broker.add_middleware(InFlightTracker())``; then ``track_inflight=True`` on each actor (or message) that is to be
-    tracked.  Every setting is a keyword argument, or an environment variable, or a default;
-    durations are in seconds.
+    tracked.  Keyword arguments override environment variables, which override defaults.  Durations are in seconds.
 
     Parameters:
-      instance_id: The pod, container or host (``PROCESSING_INSTANCE_ID``; the host name).
-      namespace: Prefix of every key in Redis (``PROCESSING_NS``; ``dramatiq_processing``).
-      heartbeat_interval: How often each process proves that it lives (``HEARTBEAT_INTERVAL``; 30).
-      heartbeat_ttl: How long that is believed (``HEARTBEAT_TTL``; 90).
-      heartbeat: ``"thread"``, or ``"process"``: a small process beside each worker process beats on its behalf, which C
-        code that holds the GIL cannot starve, and sees its death (``PROCESSING_HEARTBEAT``; thread).
-      connection_timeout: How long a worker may have no connection to Redis before it is declared dead; 0: its heartbeat
-        alone decides (``PROCESSING_CONNECTION_TIMEOUT``; 2).
-      recovery_lock_ttl: How long a recoverer that makes no progress keeps others out (``RECOVERY_LOCK_TTL``; 300).
-      recovery_interval: Longest pause between two sweeps; 0: only at boot (``PROCESSING_RECOVERY_INTERVAL``; the
-        heartbeat interval).
-      max_recoveries: How often a message may be running when its worker dies, and still run again; ``None``: always
-        (``PROCESSING_MAX_RECOVERIES``; 3).  Its last chance it gets alone in its process, so that no message pays for
-        another.
-      on_orphan: ``"requeue"``, or ``"dead_letter"``: what was running when its worker died, or was cut off by a
-        shutdown, never runs again (``PROCESSING_ON_ORPHAN``; ``requeue``).
-      recovery_queue: The queue that recovered messages go to (``PROCESSING_RECOVERY_QUEUE``; their own).
-      recovery_delay: How long a recovered message waits after its first crash; doubles with every further one, up to
-        an hour (``PROCESSING_RECOVERY_DELAY``; 0).
-      on_recovery: The actor that is sent every recovered message, as a dict, and what happened
-        (``PROCESSING_ON_RECOVERY``).
-      on_poison: The same for messages that are dead-lettered (``PROCESSING_ON_POISON``).
-      interrupt_on_loss: Whether to raise `MessageLost` in a message's thread once another worker has taken the message
-        (``PROCESSING_INTERRUPT_ON_LOSS``; false).
-      hand_back: How long a message may go on when its worker shuts down, before it is interrupted and enqueued again;
-        ``None``: to its end (``PROCESSING_HAND_BACK``; ``None``).
-      stall_timeout: How long a message may run without a checkpoint until that is reported; ``None``: for ever
-        (``PROCESSING_STALL_TIMEOUT``; ``None``).
-      remember_completed: How long a completion is remembered at the least, so that what is delivered again does not run
-        (``PROCESSING_REMEMBER_COMPLETED``; 0).
-      alone_timeout: How long a message on its last chance waits for the others in its process to end, and how long they
-        then wait for it, at the most; doubles with every crash beyond ``max_recoveries``
-        (``PROCESSING_ALONE_TIMEOUT``; 600).
-      alone_in: ``"container"`` gives it all worker processes of its container; ``"auto"`` does so where the kernel
-        kills these as a whole when the container is out of memory (``PROCESSING_ALONE_IN``; auto).
-      callback: Called with an `Incident` for every message whose worker died, in the process that recovers it.
-      fence_ttl: How long settled records are remembered (``PROCESSING_FENCE_TTL``; 7 days).
-      track_by_default: Whether to track actors that do not say (``PROCESSING_TRACK_BY_DEFAULT``; false).
-      redis_url: A Redis apart from the broker's (``PROCESSING_REDIS_URL``).
-      client: The same, as a ``redis.Redis``.
-      instance_exclusive: Whether no two containers ever have this instance id at once, as in a pod with one worker
-        container: a new container then proves the old one dead at once (``PROCESSING_INSTANCE_EXCLUSIVE``; false).
-      health_file: A file that is touched at each successful heartbeat, for a liveness probe
-        (``PROCESSING_HEALTH_FILE``).
-      watch_processes: Whether worker processes on the same host watch each other, so that a death is known at once
-        (``PROCESSING_WATCH_PROCESSES``; true).
-      enabled: False: the middleware does nothing (``PROCESSING_ENABLED``; true).
-
-    Those from ``max_recoveries`` to ``remember_completed`` are defaults: actors and messages have options of the same
-    names.
+      settings: See docs/settings.rst.
 
     Raises:
       ConfigurationError: A setting is unknown, malformed or out of its range.

@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 RED, GREEN, BOLD = "31", "32", "1"
 
 #: What this package reads from the environment; neither demo nor examples are to depend on the user's own.
-OWN_VARIABLES = re.compile(r"PROCESSING_|HEARTBEAT_|RECOVERY_|REDIS_URL|DEMO_|dramatiq_")
+OWN_VARIABLES = re.compile(r"DRAMATIQ_INFLIGHT_|PROCESSING_|HEARTBEAT_|RECOVERY_|REDIS_URL|DEMO_|dramatiq_")
 
 
 class Teller:

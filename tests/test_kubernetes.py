@@ -17,8 +17,7 @@ import dramatiq.cli
 import pytest
 import yaml
 
-from dramatiq_inflight.config.environment import VARIABLES
-from dramatiq_inflight.config.settings import load_settings
+from dramatiq_inflight.config.settings import SETTINGS, load_settings
 
 pytestmark = pytest.mark.once
 
@@ -206,7 +205,8 @@ def test_what_is_referred_to_is_there(documents: list[Document]) -> None:
 def test_the_tracker_takes_the_settings(
     worker: Document, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(settings) <= set(VARIABLES.values())
+    variables = {one.variable for one in SETTINGS.values()}
+    assert set(settings) <= variables
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     loaded = load_settings({})
@@ -214,7 +214,7 @@ def test_the_tracker_takes_the_settings(
     assert loaded.heartbeat_ttl >= 3 * loaded.heartbeat_interval
     assert loaded.instance_exclusive
     named = {variable["name"]: variable.get("valueFrom", {}) for variable in worker["env"]}
-    assert set(named) - {"REDIS_URL"} == {"PROCESSING_INSTANCE_ID"} <= set(VARIABLES.values())
+    assert set(named) - {"REDIS_URL"} == {"PROCESSING_INSTANCE_ID"} <= variables
     # Or else two pods would take each other for dead.
     assert named["PROCESSING_INSTANCE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 

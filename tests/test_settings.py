@@ -19,45 +19,72 @@ from dramatiq.errors import DramatiqError
 from dramatiq.middleware import MiddlewareError
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker
-from dramatiq_inflight.config.environment import VARIABLES
+from dramatiq_inflight.config.declaration import Setting
 from dramatiq_inflight.config.policy import OPTIONS
-from dramatiq_inflight.config.settings import load_settings
+from dramatiq_inflight.config.settings import SETTINGS, Settings, load_settings
+from dramatiq_inflight.config.values import (
+    ActorName,
+    Choice,
+    FilePath,
+    Flag,
+    Namespace,
+    QueueName,
+    RedisUrl,
+    Seconds,
+    Text,
+    Value,
+    Whole,
+)
 
-ENVIRONMENT = {
-    "instance_id": ("pod-7", "pod-7"),
-    "namespace": ("shop", "shop"),
-    "heartbeat_interval": ("2.5", 2.5),
-    "heartbeat_ttl": ("120", 120.0),
-    "recovery_lock_ttl": ("17", 17.0),
-    "recovery_interval": ("0", 0.0),
-    "max_recoveries": ("7", 7),
-    "on_orphan": ("dead_letter", "dead_letter"),
-    "recovery_queue": ("big-memory", "big-memory"),
-    "recovery_delay": ("1.5", 1.5),
-    "on_recovery": ("tell", "tell"),
-    "on_poison": ("tell_ops", "tell_ops"),
-    "alone_timeout": ("20", 20.0),
-    "alone_in": ("container", "container"),
-    "fence_ttl": ("3600", 3600.0),
-    "track_by_default": ("true", True),
-    "redis_url": ("redis://:secret@db/3", "redis://:secret@db/3"),
-    "watch_processes": ("false", False),
-    "heartbeat": ("process", "process"),
-    "connection_timeout": ("3.5", 3.5),
-    "interrupt_on_loss": ("yes", True),
-    "hand_back": ("2.5", 2.5),
-    "stall_timeout": ("600", 600.0),
-    "remember_completed": ("3600", 3600.0),
-    "instance_exclusive": ("true", True),
-    "health_file": ("/tmp/healthy", Path("/tmp/healthy")),
-    "enabled": ("false", False),
+#: A text of each kind of values, and what it is read as.
+RIGHT: dict[type[Value], tuple[str, object]] = {
+    ActorName: ("tell_ops", "tell_ops"),
+    FilePath: ("/tmp/healthy", Path("/tmp/healthy")),
+    Namespace: ("shop", "shop"),
+    QueueName: ("big-memory", "big-memory"),
+    RedisUrl: ("redis://:secret@db/3", "redis://:secret@db/3"),
+    Seconds: ("61.5", 61.5),
+    Text: ("pod-7", "pod-7"),
+    Whole: ("7", 7),
 }
+
+#: A text that is none of its kind; of an actor's name every text can be one.
+WRONG: dict[type[Value], str] = {
+    Choice: "drop",
+    FilePath: "/not/there/healthy",
+    Flag: "perhaps",
+    Namespace: "{x}",
+    QueueName: "a b",
+    RedisUrl: "db:6379",
+    Seconds: "soon",
+    Text: "",
+    Whole: "three",
+}
+
+#: The settings that text can hold.
+IN_THE_ENVIRONMENT = [name for name, one in SETTINGS.items() if one.variable]
+
+
+def right(name: str) -> tuple[str, object]:
+    """A text for a setting that is not its default, and what it is read as."""
+    one = SETTINGS[name]
+    if isinstance(one.value, Flag):
+        return str(not one.default).lower(), not one.default
+    if isinstance(one.value, Choice):
+        other = next(text for text in one.value.of if text != one.default)
+        return other, other
+    return RIGHT[type(one.value)]
+
+
+def of(settings: Settings, name: str) -> object:
+    return getattr(settings.policy if name in OPTIONS else settings, name)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in VARIABLES.values():
-        monkeypatch.delenv(variable, raising=False)
+    for one in SETTINGS.values():
+        for variable in one.variables:
+            monkeypatch.delenv(variable, raising=False)
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
@@ -80,13 +107,97 @@ def test_the_recovery_interval_follows_the_heartbeat_interval() -> None:
     assert load_settings({"heartbeat_interval": 7}).recovery_interval == 7
 
 
-@pytest.mark.parametrize("setting", VARIABLES)
-def test_every_setting_is_read_from_its_variable(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("which", [0, 1], ids=["long", "short"])
+@pytest.mark.parametrize("name", IN_THE_ENVIRONMENT)
+def test_every_setting_is_read_from_its_variables(name: str, which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment variable is over the default."""
-    text, value = ENVIRONMENT[setting]
-    monkeypatch.setenv(VARIABLES[setting], text)
-    settings = load_settings({})
-    assert getattr(settings.policy if setting in OPTIONS else settings, setting) == value
+    text, value = right(name)
+    monkeypatch.setenv(SETTINGS[name].variables[which], text)
+    settings = load_settings({} if name == "heartbeat_ttl" else {"heartbeat_ttl": 300})
+    assert of(settings, name) == value != of(Settings(), name)
+
+
+def test_the_long_variable_of_a_setting_is_made_of_its_name() -> None:
+    assert SETTINGS["namespace"].variables == ("DRAMATIQ_INFLIGHT_NAMESPACE", "PROCESSING_NS")
+    assert SETTINGS["client"].variables == ()
+
+
+def test_the_long_variable_wins_and_a_difference_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short one may be another program's: it is not even read."""
+    monkeypatch.setenv("DRAMATIQ_INFLIGHT_HEARTBEAT_TTL", "120")
+    monkeypatch.setenv("HEARTBEAT_TTL", "5m")
+    with pytest.warns(RuntimeWarning, match=r"DRAMATIQ_INFLIGHT_HEARTBEAT_TTL and HEARTBEAT_TTL .* differ") as said:
+        tracker = InFlightTracker()
+    assert tracker.settings.heartbeat_ttl == 120
+    assert "5m" not in str(said[0].message), "a value may be a password"
+    assert said[0].filename == __file__, "it names the line that makes the tracker"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        InFlightTracker(heartbeat_ttl=90)
+        monkeypatch.setenv("HEARTBEAT_TTL", "120")
+        InFlightTracker()
+
+
+def test_an_error_names_the_long_variable_if_the_value_came_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAMATIQ_INFLIGHT_HEARTBEAT_TTL", "soon")
+    with pytest.raises(ConfigurationError, match="environment variable DRAMATIQ_INFLIGHT_HEARTBEAT_TTL"):
+        InFlightTracker()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("PROCESSING_MAX_RECOVERY", "Did you mean PROCESSING_MAX_RECOVERIES?"),
+        ("HEARTBEAT_TTLS", "Did you mean HEARTBEAT_TTL?"),
+        ("HEARTBEAT_INTERVALL", "Did you mean HEARTBEAT_INTERVAL?"),
+        ("RECOVERY_LOCKS_TTL", "Did you mean RECOVERY_LOCK_TTL?"),
+        ("PROCESING_ON_ORPHAN", "Did you mean PROCESSING_ON_ORPHAN?"),
+        ("PROCESSING_NAMESPACE", "Did you mean PROCESSING_NS?"),
+        ("PROCESSING_HEARTBEAT_TTL", "Did you mean HEARTBEAT_TTL?"),
+        ("processing_ns", "Did you mean PROCESSING_NS?"),
+        ("DRAMATIQ_INFLIGHT_NS", "Did you mean DRAMATIQ_INFLIGHT_NAMESPACE?"),
+        ("DRAMATIQ_INFLIGHT_MAX_RECOVERY", "Did you mean DRAMATIQ_INFLIGHT_MAX_RECOVERIES?"),
+        ("DRAMATIQ_INFLIGT_HEARTBEAT_TTL", "Did you mean DRAMATIQ_INFLIGHT_HEARTBEAT_TTL?"),
+        ("DRAMATIQ_INFLIGHT_COLOUR", "docs/settings.rst has all settings."),
+        ("PROCESSING_EFFECTS_DATABASES", "Did you mean PROCESSING_EFFECTS_DATABASE?"),
+    ],
+)
+def test_a_misspelt_variable_is_a_warning_with_the_nearest_name(
+    variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    with pytest.warns(RuntimeWarning) as said:
+        InFlightTracker()
+    assert [str(one.message) for one in said] == [
+        f"dramatiq_inflight: the environment variable {variable} is no setting, and is ignored. {meant}"
+    ]
+    assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PROCESSING_EFFECTS_DATABASE",
+        "DRAMATIQ_INFLIGHT_EFFECTS_DATABASE",
+        # Other programs'.
+        "PROCESSING_THREADS",
+        "PROCESSING_TIMEOUT",
+        "PROCESSING_QUEUE",
+        "HEARTBEAT_URL",
+        "RECOVERY_MODE",
+        "_DRAMATIQ_INFLIGHT_COMPLETE",
+        # Kubernetes sets these for a Service.
+        "DRAMATIQ_INFLIGHT_SERVICE_HOST",
+        "DRAMATIQ_INFLIGHT_SERVICE_PORT_HTTP",
+        "DRAMATIQ_INFLIGHT_PORT",
+        "DRAMATIQ_INFLIGHT_DASHBOARD_PORT_8080_TCP_ADDR",
+    ],
+)
+def test_variables_of_others_are_no_warning(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        InFlightTracker()
 
 
 def test_an_argument_is_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +232,13 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("max_recoveries", -1, "a whole number from 0, or None"),
         ("max_recoveries", 1.5, "a whole number from 0, or None"),
         ("max_recoveries", True, "a whole number from 0, or None"),
-        ("track_by_default", "yes", "true or false"),
-        ("watch_processes", "no", "true or false"),
-        ("instance_exclusive", "no", "true or false"),
+        ("track_by_default", "yes", "True or False"),
+        ("watch_processes", "no", "True or False"),
+        ("instance_exclusive", "no", "True or False"),
         ("health_file", "/not/there/healthy", "the path of a file in a folder that exists"),
         ("health_file", "/tmp", "the path of a file in a folder that exists"),
         ("health_file", 7, "the path of a file in a folder that exists"),
-        ("enabled", 1, "true or false"),
+        ("enabled", 1, "True or False"),
         ("namespace", "", "printable text"),
         ("namespace", " ", "printable text"),
         ("namespace", "a{b}", "without braces"),
@@ -162,6 +273,30 @@ def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(
     assert remedy in str(caught.value)
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_argument_of_another_kind_is_named_with_what_would_be_right(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        InFlightTracker(**{name: object()})
+    assert str(caught.value).startswith(f"{name} is ")
+    assert str(caught.value).endswith(f"; it must be {SETTINGS[name].value.right}.")
+
+
+@pytest.mark.parametrize("name", [name for name in IN_THE_ENVIRONMENT if type(SETTINGS[name].value) in WRONG])
+def test_a_variable_of_another_kind_is_named_with_what_would_be_right(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTINGS[name].variable, WRONG[type(SETTINGS[name].value)])
+    with pytest.raises(ConfigurationError) as caught:
+        InFlightTracker()
+    assert str(caught.value).startswith(f"{name} (environment variable {SETTINGS[name].variable}) is ")
+    assert str(caught.value).endswith(f"; it must be {SETTINGS[name].value.right}.")
+
+
+@pytest.mark.parametrize("one", SETTINGS.values(), ids=SETTINGS)
+def test_every_default_is_right(one: Setting) -> None:
+    assert one.check(one.default, one.name) == one.default
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -186,10 +321,10 @@ def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(
 )
 def test_a_wrong_variable_is_named_with_its_value(setting: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says which environment variable it was."""
-    monkeypatch.setenv(VARIABLES[setting], text)
+    monkeypatch.setenv(SETTINGS[setting].variable, text)
     with pytest.raises(ConfigurationError) as caught:
         InFlightTracker()
-    assert VARIABLES[setting] in str(caught.value)
+    assert SETTINGS[setting].variable in str(caught.value)
     assert "must be" in str(caught.value)
 
 

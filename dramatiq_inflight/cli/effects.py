@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..config.environment import EFFECTS_DATABASE
 from ..effects import KEPT_FOR, clean, create, ddl, forget
 from ..effects.connecting import connect
 from .failures import Unreachable, not_done
@@ -25,7 +26,7 @@ def database_option(command: F) -> F:
     option = click.option(
         "--database",
         metavar="URL",
-        envvar="PROCESSING_EFFECTS_DATABASE",
+        envvar=list(EFFECTS_DATABASE),
         required=True,
         help="The database: postgresql://, mysql:// or sqlite:///path. One with a password is better in the "
         "environment, as PROCESSING_EFFECTS_DATABASE.",

@@ -1,176 +1,93 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Where the value of a setting comes from, and whether it can be one."""
+"""Settings in the environment: each has a long variable and a short one, and a misspelt one is found."""
 
 from __future__ import annotations
 
-import math
+import difflib
+import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
 
-import redis
-from environs import Env, EnvError
+from environs import Env
 
-from ..errors import ConfigurationError
-from .policy import CHECKS, Policy
+from .declaration import LONG, Setting
 
-__all__ = ["VARIABLES", "Source"]
+__all__ = ["EFFECTS_DATABASE", "Environment"]
 
-#: Longer durations than this are taken for a mistake in the unit, seconds.
-LONGEST = 10 * 365 * 24 * 3600.0
+#: Before most short variables.
+SHORT = "PROCESSING_"
 
-#: The environment variable of each setting.
-VARIABLES: Final[Mapping[str, str]] = {
-    "instance_id": "PROCESSING_INSTANCE_ID",
-    "namespace": "PROCESSING_NS",
-    "heartbeat_interval": "HEARTBEAT_INTERVAL",
-    "heartbeat_ttl": "HEARTBEAT_TTL",
-    "heartbeat": "PROCESSING_HEARTBEAT",
-    "connection_timeout": "PROCESSING_CONNECTION_TIMEOUT",
-    "recovery_lock_ttl": "RECOVERY_LOCK_TTL",
-    "recovery_interval": "PROCESSING_RECOVERY_INTERVAL",
-    "max_recoveries": "PROCESSING_MAX_RECOVERIES",
-    "on_orphan": "PROCESSING_ON_ORPHAN",
-    "recovery_queue": "PROCESSING_RECOVERY_QUEUE",
-    "recovery_delay": "PROCESSING_RECOVERY_DELAY",
-    "on_recovery": "PROCESSING_ON_RECOVERY",
-    "on_poison": "PROCESSING_ON_POISON",
-    "interrupt_on_loss": "PROCESSING_INTERRUPT_ON_LOSS",
-    "hand_back": "PROCESSING_HAND_BACK",
-    "stall_timeout": "PROCESSING_STALL_TIMEOUT",
-    "remember_completed": "PROCESSING_REMEMBER_COMPLETED",
-    "alone_timeout": "PROCESSING_ALONE_TIMEOUT",
-    "alone_in": "PROCESSING_ALONE_IN",
-    "fence_ttl": "PROCESSING_FENCE_TTL",
-    "track_by_default": "PROCESSING_TRACK_BY_DEFAULT",
-    "redis_url": "PROCESSING_REDIS_URL",
-    "instance_exclusive": "PROCESSING_INSTANCE_EXCLUSIVE",
-    "watch_processes": "PROCESSING_WATCH_PROCESSES",
-    "health_file": "PROCESSING_HEALTH_FILE",
-    "enabled": "PROCESSING_ENABLED",
-}
+#: The address of the database for `dramatiq-inflight effects`: no setting of the tracker.
+EFFECTS_DATABASE: Final = (f"{LONG}EFFECTS_DATABASE", f"{SHORT}EFFECTS_DATABASE")
 
-#: How the text of those settings is read that are no texts and that an actor's option may have as well.
-_PARSERS: Final[Mapping[str, str]] = {
-    "max_recoveries": "int",
-    "interrupt_on_loss": "bool",
-    **dict.fromkeys(("recovery_delay", "hand_back", "stall_timeout", "remember_completed"), "float"),
-}
+#: How alike two names are that are taken for one, from 0 to 1: without their prefix, and whole.
+NEAR_STEM, NEAR = 0.8, 0.9
 
-#: Those that cannot be ``None``.
-_NEVER_NONE: Final = frozenset({"on_orphan", "recovery_delay", "interrupt_on_loss", "remember_completed"})
+#: Kubernetes tells every pod of a Service in such variables, which begin with the name of the Service.
+OF_A_SERVICE = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
-class Source:
-    """One place for a setting's value: the argument where given, else the environment, else the default."""
+class Environment:
+    """The environment of this process, as the settings see it.
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
-        self.arguments = arguments
-        self.env = Env()
+    Parameters:
+      settings: All settings, by name.
+    """
 
-    def name(self, setting: str) -> str:
-        """How the user knows the setting: by the argument, or by the variable that it came from."""
-        return setting if setting in self.arguments else f"{setting} (environment variable {VARIABLES[setting]})"
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
+        self._env = Env()
+        self._settings = settings
 
-    def wrong(self, setting: str, value: object, remedy: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.name(setting)} is {value!r}; it must be {remedy}.")
+    def variable(self, name: str) -> str:
+        """The variable from which a setting comes; empty: none is set."""
+        return next((variable for variable in self._settings[name].variables if variable in os.environ), "")
 
-    def raw(self, setting: str) -> str | None:
-        """The text in the environment, or ``None`` where the variable is not set."""
-        text: str | None = self.env.str(VARIABLES[setting], None)
-        return text
+    def read(self, name: str) -> object:
+        """The value of a setting for which a variable is set; it is not yet checked."""
+        return self._settings[name].value.read(self._env, self.variable(name))
 
-    def seconds(self, setting: str, default: float, *, least: float) -> float:
-        remedy = f"a number of seconds from {least:g} to {LONGEST:g}"
-        if setting in self.arguments:
-            value = self.arguments[setting]
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise self.wrong(setting, value, remedy)
-        else:
-            try:
-                value = self.env.float(VARIABLES[setting], default)
-            except EnvError as error:
-                raise self.wrong(setting, self.raw(setting), remedy) from error
-        if not math.isfinite(value) or not least <= value <= LONGEST:
-            raise self.wrong(setting, value, remedy)
-        return float(value)
+    def warn(self, *, but: Collection[str]) -> None:
+        """Warn of variables that likely do not mean what they seem to.  No value is shown: it may be a password.
 
-    def flag(self, setting: str, default: bool) -> bool:
-        remedy = "true or false"
-        if setting in self.arguments:
-            value = self.arguments[setting]
-            if not isinstance(value, bool):
-                raise self.wrong(setting, value, remedy)
-            return value
-        try:
-            return bool(self.env.bool(VARIABLES[setting], default))
-        except EnvError as error:
-            raise self.wrong(setting, self.raw(setting), remedy) from error
+        Parameters:
+          but: Settings that do not come from the environment.
+        """
+        for name in sorted(self._settings.keys() - but):
+            variables = self._settings[name].variables
+            if len({os.environ[variable] for variable in variables if variable in os.environ}) > 1:
+                long, short = variables
+                warnings.warn(
+                    f"dramatiq_inflight: the environment variables {long} and {short} are of one setting, and differ; "
+                    f"{long} is used. Unset one of them.",
+                    RuntimeWarning,
+                    stacklevel=4,  # whoever makes the tracker
+                )
+        for variable, meant in misspelt(self._settings):
+            hint = f"Did you mean {meant}?" if meant else "docs/settings.rst has all settings."
+            warnings.warn(
+                f"dramatiq_inflight: the environment variable {variable} is no setting, and is ignored. {hint}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
-    def text(self, setting: str, default: str) -> str:
-        value = self.arguments[setting] if setting in self.arguments else self.env.str(VARIABLES[setting], default)
-        if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 255:
-            raise self.wrong(setting, value, "printable text of 1 to 255 characters")
-        return value
 
-    def path(self, setting: str) -> Path | None:
-        value = self.arguments[setting] if setting in self.arguments else self.raw(setting)
-        if value is None or value == "":
-            return None
-        remedy = "the path of a file in a folder that exists"
-        if not isinstance(value, (str, Path)) or not Path(value).parent.is_dir() or Path(value).is_dir():
-            raise self.wrong(setting, value, remedy)
-        return Path(value)
+def misspelt(settings: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
+    """The variables of this process that are nearly one of the settings', each with the name that was likely meant.
 
-    def choice(self, setting: str, default: str, choices: tuple[str, ...]) -> str:
-        value = self.arguments[setting] if setting in self.arguments else self.env.str(VARIABLES[setting], default)
-        if value not in choices:
-            raise self.wrong(setting, value, " or ".join(repr(choice) for choice in choices))
-        return str(value)
-
-    def namespace(self, setting: str, default: str) -> str:
-        value = self.text(setting, default)
-        if "{" in value or "}" in value:
-            raise self.wrong(setting, value, "printable text without braces (they mark a hash slot in Redis Cluster)")
-        return value
-
-    def policy(self) -> Policy:
-        return Policy(**{name: self.checked(name) for name in CHECKS if self.is_set(name)})
-
-    def is_set(self, setting: str) -> bool:
-        return setting in self.arguments or self.raw(setting) is not None
-
-    def checked(self, setting: str) -> Any:
-        """A value that an actor's option may have as well; in the environment, empty text is ``None``."""
-        if setting in self.arguments:
-            return CHECKS[setting](self.arguments[setting], setting)
-        value: object = (self.raw(setting) or "").strip()
-        parse = _PARSERS.get(setting)
-        if str(value).lower() in ("", "none") and setting not in _NEVER_NONE:
-            value = None
-        elif parse is not None:
-            try:
-                value = getattr(self.env, parse)(VARIABLES[setting])
-            except EnvError:
-                pass  # the check says what would be right
-        return CHECKS[setting](value, self.name(setting))
-
-    def redis_url(self, setting: str) -> str | None:
-        value = self.arguments[setting] if setting in self.arguments else self.raw(setting)
-        if value is None or value == "":
-            return None
-        remedy = "a URL such as redis://host:6379/0, rediss://... or unix://..."
-        if not isinstance(value, str):
-            raise self.wrong(setting, value, remedy)
-        try:
-            pool = redis.ConnectionPool.from_url(value)
-            pool.connection_kwargs.get("host", "").encode("idna")  # fails here rather than at each connection
-        except ValueError:
-            pass
-        else:
-            return value
-        # Neither the value nor the parser's own error, not even as the cause: either may hold the password.
-        scheme = re.match(r"\w+://", value)
-        raise self.wrong(setting, f"{scheme[0]}..." if scheme else "...", remedy)
+    One with the long prefix is here as well if it is near none, with an empty name: the prefix is this package's.
+    """
+    pairs = [EFFECTS_DATABASE, *(setting.variables for setting in settings.values() if setting.variables)]
+    known = {variable for pair in pairs for variable in pair}
+    stems = {variable.removeprefix(LONG).removeprefix(SHORT): pair for pair in pairs for variable in pair}
+    for variable in sorted(os.environ.keys() - known):
+        name = variable.upper()
+        prefix = next((prefix for prefix in (LONG, SHORT) if name.startswith(prefix)), "")
+        if not prefix:
+            near = difflib.get_close_matches(name, known, 1, NEAR)
+        elif near := difflib.get_close_matches(name.removeprefix(prefix), stems, 1, NEAR_STEM):
+            near = [stems[near[0]][prefix == SHORT]]
+        if near or (prefix == LONG and not OF_A_SERVICE.fullmatch(name)):
+            yield variable, near[0] if near else ""

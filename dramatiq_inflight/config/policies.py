@@ -79,9 +79,7 @@ class Policies:
     def of(self, message: Any) -> Policy:
         """What is to become of a message: its own options, over its actor's, over the tracker's."""
         policy = self._policies.get(message.actor_name, self.settings.policy)
-        if OPTIONS.isdisjoint(message.options):
-            return policy
-        for option in OPTIONS.intersection(message.options):
+        for option in OPTIONS.keys() & message.options:
             try:
                 checked = check_options({option: message.options[option]}, f"message {message.message_id}")
                 policy = dataclasses.replace(policy, **checked)

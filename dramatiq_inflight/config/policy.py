@@ -1,54 +1,103 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is to become of a message whose worker died."""
+"""What is to become of a message whose worker died: the settings that actors and messages have as options, too."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dramatiq import Actor
+from .declaration import Section, Setting, declared, setting
+from .values import DAY, ActorName, Choice, Flag, QueueName, Seconds, Whole
 
-from ..errors import ConfigurationError
-
-__all__ = ["CHECKS", "OPTIONS", "Policy", "check_options"]
-
-_QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]*")  # as Dramatiq's own check of an actor's queue_name
-
-#: Longer delays than this are taken for a mistake in the unit, seconds.
-LONGEST_DELAY = 7 * 24 * 3600.0
+__all__ = ["OPTIONS", "Policy", "check_options"]
 
 #: The delay of a recovered copy doubles with every crash, up to this or to `recovery_delay`, whatever is more, seconds.
 DELAY_CAP = 3600.0
 
+#: The longest time of a message.  More is taken for a mistake in the unit, seconds.
+LONGEST = 7 * DAY
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What is to become of a message whose worker died."""
+    """What is to become of a message whose worker died.  All durations are in seconds."""
 
-    #: How often it may be running when its worker dies, and still run again; ``None``: always.
-    max_recoveries: int | None = 3
-    #: ``requeue``: it runs again.  ``dead_letter``: what may have run never runs again.
-    on_orphan: str = "requeue"
-    #: Where recovered copies go; ``None``: where the message was.
-    recovery_queue: str | None = None
-    #: How long a recovered copy waits after the first crash, seconds; doubles with every further one.
-    recovery_delay: float = 0.0
-    #: The actor that is told of a recovery.
-    on_recovery: str | None = None
-    #: The actor that is told that the message was dead-lettered.
-    on_poison: str | None = None
-    #: Whether it is interrupted where it runs once another worker has taken it.
-    interrupt_on_loss: bool = False
-    #: How long it may go on when its worker shuts down, seconds; then it is interrupted and enqueued again, as it is
-    #: when it stops by itself.  ``None``: it is not.
-    hand_back: float | None = None
-    #: How long it may run without a checkpoint until that is reported, seconds; ``None``: for ever.
-    stall_timeout: float | None = None
-    #: How long its completion is remembered at the least, seconds: what is delivered again within that does not run.
-    remember_completed: float = 0.0
+    max_recoveries: int | None = setting(
+        Whole(none="no limit"),
+        3,
+        "PROCESSING_MAX_RECOVERIES",
+        Section.DEAD_WORKERS,
+        "How many crashes a message may have and still run again. A crash is the death of a worker that runs it. On "
+        "its last chance the message runs alone in its process, so that no other message pays for it.",
+    )
+    on_orphan: str = setting(
+        Choice(of=("requeue", "dead_letter")),
+        "requeue",
+        "PROCESSING_ON_ORPHAN",
+        Section.DEAD_WORKERS,
+        "``dead_letter``: a message runs at most once. If its worker dies or a shutdown cuts it off, it never runs "
+        "again.",
+    )
+    recovery_queue: str | None = setting(
+        QueueName(none="the message's own"),
+        None,
+        "PROCESSING_RECOVERY_QUEUE",
+        Section.DEAD_WORKERS,
+        "The queue to which recovered messages go.",
+    )
+    recovery_delay: float = setting(
+        Seconds(most=LONGEST),
+        0.0,
+        "PROCESSING_RECOVERY_DELAY",
+        Section.DEAD_WORKERS,
+        "How long a recovered message waits after its first crash. The delay doubles with every further crash, up to "
+        "an hour.",
+    )
+    on_recovery: str | None = setting(
+        ActorName(none="nobody"),
+        None,
+        "PROCESSING_ON_RECOVERY",
+        Section.DEAD_WORKERS,
+        "The actor that is sent every recovered message, as a dict, and what happened.",
+    )
+    on_poison: str | None = setting(
+        ActorName(none="nobody"),
+        None,
+        "PROCESSING_ON_POISON",
+        Section.DEAD_WORKERS,
+        "The actor that is sent every dead-lettered message, as a dict, and what happened.",
+    )
+    interrupt_on_loss: bool = setting(
+        Flag(),
+        False,
+        "PROCESSING_INTERRUPT_ON_LOSS",
+        Section.DEAD_WORKERS,
+        "Raise ``MessageLost`` in a message's thread once another worker owns the message.",
+    )
+    hand_back: float | None = setting(
+        Seconds(most=LONGEST, none="no limit"),
+        None,
+        "PROCESSING_HAND_BACK",
+        Section.LONG_JOBS,
+        "How long a message may go on when its worker shuts down. Then it is interrupted and enqueued again.",
+    )
+    stall_timeout: float | None = setting(
+        Seconds(above=True, most=LONGEST, none="no limit"),
+        None,
+        "PROCESSING_STALL_TIMEOUT",
+        Section.LONG_JOBS,
+        "How long a message may run without a checkpoint until it is reported as stalled.",
+    )
+    remember_completed: float = setting(
+        Seconds(most=LONGEST),
+        0.0,
+        "PROCESSING_REMEMBER_COMPLETED",
+        Section.LONG_JOBS,
+        "How long a completion is remembered at the least. A message that is delivered again within that time does "
+        "not run.",
+    )
 
     @property
     def limit(self) -> int | str:
@@ -74,97 +123,19 @@ class Policy:
         return min(self.recovery_delay * 2.0 ** min(crashes - 1, 64), max(DELAY_CAP, self.recovery_delay))
 
 
-def check_max_recoveries(value: object, name: str) -> int | None:
-    """A whole number from 0, or ``None`` for no limit."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 0, or None for no limit.")
-    return value
-
-
-def check_on_orphan(value: object, name: str) -> str:
-    """``requeue`` or ``dead_letter``."""
-    if value not in ("requeue", "dead_letter"):
-        raise ConfigurationError(f"{name} is {value!r}; it must be 'requeue' or 'dead_letter'.")
-    return str(value)
-
-
-def check_recovery_queue(value: object, name: str) -> str | None:
-    """The name of a queue, or ``None``."""
-    if value is None:
-        return None
-    # None of those that Dramatiq makes itself: delay queues and dead-letter queues.
-    if not isinstance(value, str) or not _QUEUE_NAME.fullmatch(value) or value.endswith((".DQ", ".XQ")):
-        raise ConfigurationError(
-            f"{name} is {value!r}; it must be the name of a queue (letters, digits, '-', '_' and '.', beginning with "
-            "a letter or '_'), or None for the message's own."
-        )
-    return value
-
-
-def check_recovery_delay(value: object, name: str) -> float:
-    """Seconds from 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_DELAY:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a number of seconds from 0 to {LONGEST_DELAY:g}.")
-    return float(value)
-
-
-def check_optional_time(value: object, name: str) -> float | None:
-    """Seconds from 0, or ``None``."""
-    if value is None:
-        return None
-    try:
-        return check_recovery_delay(value, name)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{str(error)[:-1]}, or None.") from None
-
-
-def check_timeout(value: object, name: str) -> float | None:
-    """Seconds above 0, or ``None``."""
-    seconds = check_optional_time(value, name)
-    if seconds == 0:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a number of seconds above 0, or None.")
-    return seconds
-
-
-def check_handler(value: object, name: str) -> str | None:
-    """The name of an actor, the actor itself, or ``None``."""
-    if isinstance(value, Actor):
-        return str(value.actor_name)
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise ConfigurationError(f"{name} is {value!r}; it must be an actor or the name of one, or None.")
-    return value
-
-
-def check_flag(value: object, name: str) -> bool:
-    """``True`` or ``False``."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}; it must be True or False.")
-    return value
-
-
-#: How each option is checked: given a value and its name for the error, the value to use, or `ConfigurationError`.
-CHECKS: Final[Mapping[str, Callable[[object, str], Any]]] = {
-    "max_recoveries": check_max_recoveries,
-    "on_orphan": check_on_orphan,
-    "recovery_queue": check_recovery_queue,
-    "recovery_delay": check_recovery_delay,
-    "on_recovery": check_handler,
-    "on_poison": check_handler,
-    "interrupt_on_loss": check_flag,
-    "hand_back": check_optional_time,
-    "stall_timeout": check_timeout,
-    "remember_completed": check_recovery_delay,
-}
-
-OPTIONS: Final = frozenset(CHECKS)
+#: The options of actors and messages, by name.
+OPTIONS: Final[Mapping[str, Setting]] = declared(Policy, options=True)
 
 
 def check_options(options: Mapping[str, Any], whose: str) -> dict[str, Any]:
-    """The options of a policy that are among these.
+    """Return those of some options that are a policy's, checked.
+
+    Parameters:
+      whose: Where they were set, for the error.
 
     Raises:
-      ConfigurationError: One of them is wrong; `whose` says where it was set.
+      ConfigurationError: One of them is wrong.
     """
-    return {name: CHECKS[name](options[name], f"{name} of {whose}") for name in CHECKS if name in options}
+    return {
+        name: option.check(options[name], f"{name} of {whose}") for name, option in OPTIONS.items() if name in options
+    }

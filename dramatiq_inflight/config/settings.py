@@ -1,84 +1,209 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the user can set: read from keyword arguments and the environment, checked, and frozen."""
+"""The settings of a tracker.  Keyword arguments override environment variables, which override defaults.
+
+Each setting is declared here, or in `policy` if actors and messages have an option of the same name, and nowhere else:
+CONTRIBUTING.rst says how to add one.
+"""
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 import socket
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis
 
 from ..errors import ConfigurationError
 from ..incident import Incident
-from .environment import VARIABLES, Source
-from .policy import Policy
+from .declaration import Section, Setting, declared, setting
+from .environment import Environment
+from .policy import OPTIONS, Policy
+from .values import DAY, Choice, FilePath, Flag, Function, Namespace, RedisClient, RedisUrl, Seconds, Text
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["SETTINGS", "Settings", "documented", "load_settings"]
+
+T = TypeVar("T")
 
 #: The longest pause between two heartbeats, as a share of the TTL: the rhythm of a lone survivor must not look like an
 #: outage of Redis, which is assumed when nobody has beaten for half a TTL.
 LONGEST_INTERVAL_PER_TTL = 1 / 3
-
-#: Settings that no text can hold.
-ARGUMENTS_ONLY: Final = ("client", "callback")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of one tracker.  All durations are in seconds."""
 
-    #: The pod, container or host.
-    instance_id: str
-    #: Prefix of every key in Redis.
-    namespace: str = "dramatiq_processing"
-    #: How often a worker process proves that it lives.
-    heartbeat_interval: float = 30.0
-    #: How long such a proof is believed.
-    heartbeat_ttl: float = 90.0
-    #: What sends it: a ``thread``, or a small ``process`` beside, which C code that holds the GIL cannot starve.
-    heartbeat: str = "thread"
-    #: How long a worker may have no connection to Redis before it is declared dead; 0: its heartbeat alone decides.
-    connection_timeout: float = 2.0
-    #: How long a recoverer may hold the recovery lock without a sign of progress.
-    recovery_lock_ttl: float = 300.0
-    #: Longest pause between two sweeps; 0: sweep only at boot.
-    recovery_interval: float = 30.0
-    #: What is to become of a message whose worker died, where neither it nor its actor says.
+    instance_id: str = setting(
+        Text(),
+        socket.gethostname,
+        "PROCESSING_INSTANCE_ID",
+        Section.IDENTITY,
+        "The pod, container or host.",
+        default_said="the host name",
+    )
+    instance_exclusive: bool = setting(
+        Flag(),
+        False,
+        "PROCESSING_INSTANCE_EXCLUSIVE",
+        Section.IDENTITY,
+        "No two containers ever have this instance id at once, as in a pod with one worker container. A new "
+        "container then proves the old one dead at once.",
+    )
+    namespace: str = setting(
+        Namespace(),
+        "dramatiq_processing",
+        "PROCESSING_NS",
+        Section.IDENTITY,
+        "The prefix of every key in Redis. No braces.",
+    )
+    redis_url: str | None = setting(
+        RedisUrl(none="the RedisBroker's own"),
+        None,
+        "PROCESSING_REDIS_URL",
+        Section.IDENTITY,
+        "A Redis apart from the broker's. Any other broker needs one.",
+        secret=True,
+    )
+    client: redis.Redis | None = setting(
+        RedisClient(none="the RedisBroker's own"),
+        None,
+        "",
+        Section.IDENTITY,
+        "The same as a ``redis.Redis``.",
+        secret=True,
+    )
+    enabled: bool = setting(
+        Flag(),
+        True,
+        "PROCESSING_ENABLED",
+        Section.IDENTITY,
+        "``false``: the middleware does nothing.",
+    )
+    track_by_default: bool = setting(
+        Flag(),
+        False,
+        "PROCESSING_TRACK_BY_DEFAULT",
+        Section.TRACKING,
+        "Track actors that do not have the option ``track_inflight``.",
+    )
+    heartbeat_interval: float = setting(
+        Seconds(least=0.01),
+        30.0,
+        "HEARTBEAT_INTERVAL",
+        Section.HEARTBEATS,
+        "How often each worker process sends a heartbeat.",
+    )
+    heartbeat_ttl: float = setting(
+        Seconds(least=0.02),
+        90.0,
+        "HEARTBEAT_TTL",
+        Section.HEARTBEATS,
+        "How long a heartbeat is valid: at least twice the interval, better three times. Workers with different TTLs "
+        "may share a namespace.",
+    )
+    heartbeat: str = setting(
+        Choice(of=("thread", "process")),
+        "thread",
+        "PROCESSING_HEARTBEAT",
+        Section.HEARTBEATS,
+        "``process``: a small process beside each worker process sends its heartbeat. C code that holds the GIL "
+        "cannot starve it, and it sees the worker die.",
+    )
+    connection_timeout: float = setting(
+        Seconds(),
+        2.0,
+        "PROCESSING_CONNECTION_TIMEOUT",
+        Section.HEARTBEATS,
+        "How long a worker may have no connection to Redis before it is declared dead. The time is longer where "
+        "Redis answers slowly, and half of ``heartbeat_ttl`` at the most. ``0``: the heartbeat alone decides. Less "
+        "than 2 is not safe: one lost packet costs a second.",
+    )
+    watch_processes: bool = setting(
+        Flag(),
+        True,
+        "PROCESSING_WATCH_PROCESSES",
+        Section.HEARTBEATS,
+        "Worker processes on the same host watch each other, so that a death is known at once.",
+    )
+    health_file: Path | None = setting(
+        FilePath(none="no file"),
+        None,
+        "PROCESSING_HEALTH_FILE",
+        Section.HEARTBEATS,
+        "A file that is touched at each successful heartbeat, for a liveness probe.",
+    )
+    recovery_interval: float = setting(
+        Seconds(),
+        30.0,
+        "PROCESSING_RECOVERY_INTERVAL",
+        Section.RECOVERY,
+        "The longest pause between two sweeps. ``0``: sweep only at boot.",
+        default_said="``heartbeat_interval``",
+    )
+    recovery_lock_ttl: float = setting(
+        Seconds(least=0.1),
+        300.0,
+        "RECOVERY_LOCK_TTL",
+        Section.RECOVERY,
+        "How long a recoverer that makes no progress keeps others out.",
+    )
+    fence_ttl: float = setting(
+        Seconds(least=0.001),
+        7 * DAY,
+        "PROCESSING_FENCE_TTL",
+        Section.RECOVERY,
+        "How long settled records are remembered if another copy of the message may still be under way.",
+    )
+    callback: Callable[[Incident], object] | None = setting(
+        Function(takes="an Incident", none="no call"),
+        None,
+        "",
+        Section.RECOVERY,
+        "Called with an ``Incident`` for each message whose worker died, in the process that recovers it.",
+        secret=True,
+    )
+    #: The settings that are options of actors and messages, too.
     policy: Policy = field(default_factory=Policy)
-    #: How long a message that has to run alone waits for the others in its process, and how long they then wait for it.
-    alone_timeout: float = 600.0
-    #: ``container``: such a message has all worker processes of its container to itself; ``auto``: so where the kernel
-    #: kills the container as a whole when it is out of memory, else its process.
-    alone_in: str = "auto"
-    #: Called with what happened to each message whose worker died.
-    callback: Callable[[Incident], object] | None = field(default=None, repr=False)
-    #: How long settled records are remembered, where another copy of the message may still be under way.
-    fence_ttl: float = 7 * 24 * 3600.0
-    #: Whether to track actors that do not say.
-    track_by_default: bool = False
-    #: A Redis apart from the broker's.  May hold a password, so it is not shown.
-    redis_url: str | None = field(default=None, repr=False)
-    #: A client of a Redis apart from the broker's.
-    client: redis.Redis | None = field(default=None, repr=False)
-    #: Whether no two containers ever have this instance id at once: a newer one then proves the older one dead.
-    instance_exclusive: bool = False
-    #: A file that is touched at each successful heartbeat.
-    health_file: Path | None = None
-    #: Whether worker processes on the same host watch each other; off: deaths are known by the heartbeat alone.
-    watch_processes: bool = True
-    #: Off: the middleware does nothing.
-    enabled: bool = True
+    alone_timeout: float = setting(
+        Seconds(),
+        600.0,
+        "PROCESSING_ALONE_TIMEOUT",
+        Section.DEAD_WORKERS,
+        "How long a message on its last chance waits for the others in its process to end, and how long they then "
+        "wait for it. Doubles with every crash beyond ``max_recoveries``.",
+    )
+    alone_in: str = setting(
+        Choice(of=("auto", "container")),
+        "auto",
+        "PROCESSING_ALONE_IN",
+        Section.DEAD_WORKERS,
+        "``container``: a message on its last chance has all worker processes of its container to itself. ``auto``: "
+        "so if the kernel kills the container as a whole when it is out of memory, else its process. Set "
+        "``container`` on a platform that kills all by itself and does not show that to the process, as Heroku does "
+        "over the memory quota.",
+    )
 
     @property
     def beat_interval(self) -> float:
         """How often to beat, in seconds: as set, but at least three times in a TTL."""
         return min(self.heartbeat_interval, LONGEST_INTERVAL_PER_TTL * self.heartbeat_ttl)
+
+
+#: All settings by name, in the order in which they are documented.
+SETTINGS: Final[Mapping[str, Setting]] = {
+    one.name: one
+    for section in Section
+    for one in (*OPTIONS.values(), *declared(Settings, options=False).values())
+    if one.section == section
+}
 
 
 def load_settings(arguments: Mapping[str, Any]) -> Settings:
@@ -87,46 +212,55 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
     Raises:
       ConfigurationError: An argument is unknown, or a value is malformed or out of its range.
     """
-    known = sorted([*VARIABLES, *ARGUMENTS_ONLY])
-    unknown = sorted(set(arguments) - set(known))
+    unknown = sorted(set(arguments) - set(SETTINGS))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
+        near = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(SETTINGS))}."
         raise ConfigurationError(f"InFlightTracker has no setting {unknown[0]!r}. {hint}")
 
-    source = Source(arguments)
-    values: dict[str, Any] = {
-        "instance_id": source.text("instance_id", socket.gethostname()),
-        "namespace": source.namespace("namespace", Settings.namespace),
-        "heartbeat_interval": source.seconds("heartbeat_interval", Settings.heartbeat_interval, least=0.01),
-        "heartbeat_ttl": source.seconds("heartbeat_ttl", Settings.heartbeat_ttl, least=0.02),
-        "heartbeat": source.choice("heartbeat", Settings.heartbeat, ("process", "thread")),
-        "connection_timeout": source.seconds("connection_timeout", Settings.connection_timeout, least=0.0),
-        "recovery_lock_ttl": source.seconds("recovery_lock_ttl", Settings.recovery_lock_ttl, least=0.1),
-        "policy": source.policy(),
-        "alone_timeout": source.seconds("alone_timeout", Settings.alone_timeout, least=0.0),
-        "fence_ttl": source.seconds("fence_ttl", Settings.fence_ttl, least=0.001),
-        "track_by_default": source.flag("track_by_default", Settings.track_by_default),
-        "instance_exclusive": source.flag("instance_exclusive", Settings.instance_exclusive),
-        "health_file": source.path("health_file"),
-        "watch_processes": source.flag("watch_processes", Settings.watch_processes),
-        "enabled": source.flag("enabled", Settings.enabled),
-        "redis_url": source.redis_url("redis_url"),
-        "alone_in": source.choice("alone_in", Settings.alone_in, ("auto", "container")),
-        "client": arguments.get("client"),
-        "callback": arguments.get("callback"),
-    }
-    values["recovery_interval"] = source.seconds("recovery_interval", values["heartbeat_interval"], least=0.0)
-    settings = Settings(**values)
-    _check_together(settings, source)
+    environment = Environment(SETTINGS)
+    known_as: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for name, one in SETTINGS.items():
+        variable = environment.variable(name)
+        if name in arguments:
+            known_as[name] = name
+            values[name] = one.check(arguments[name], name)
+        else:
+            known_as[name] = f"{name} (environment variable {variable or one.variable})"
+            if variable:
+                values[name] = one.check(environment.read(name), known_as[name])
+    if "heartbeat_interval" in values:
+        values.setdefault("recovery_interval", values["heartbeat_interval"])
+    policy = Policy(**{name: values.pop(name) for name in OPTIONS if name in values})
+    settings = Settings(policy=policy, **values)
+    _check_together(settings, known_as)
+    environment.warn(but=arguments.keys())
     return settings
 
 
-def _check_together(settings: Settings, source: Source) -> None:
+def documented(owner: type[T]) -> type[T]:
+    """List the settings in the docstring of a class that takes them, in the place of a parameter ``settings``."""
+    if owner.__doc__:  # there is none under -OO
+        owner.__doc__ = re.sub(r"^  settings: .*", _parameters(), inspect.cleandoc(owner.__doc__), flags=re.MULTILINE)
+    return owner
+
+
+def _parameters() -> str:
+    lines = []
+    for one in SETTINGS.values():
+        variable = f"``{one.variable}``; " if one.variable else ""
+        also = "; also an option of actors and messages" if one.is_option else ""
+        text = f"{one.name}: {one.meaning} ({variable}default: {one.shown_default}{also})"
+        lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _check_together(settings: Settings, known_as: Mapping[str, str]) -> None:
     interval, ttl = settings.heartbeat_interval, settings.heartbeat_ttl
     if ttl < 2 * interval:
         raise ConfigurationError(
-            f"{source.name('heartbeat_ttl')} is {ttl:g}, {source.name('heartbeat_interval')} is {interval:g} seconds; "
+            f"{known_as['heartbeat_ttl']} is {ttl:g}, {known_as['heartbeat_interval']} is {interval:g} seconds; "
             f"the TTL must be at least twice the interval ({2 * interval:g}), and should be three times "
             f"({3 * interval:g}), or one late heartbeat makes a living worker look dead."
         )
@@ -139,12 +273,3 @@ def _check_together(settings: Settings, source: Source) -> None:
         )
     if settings.redis_url is not None and settings.client is not None:
         raise ConfigurationError("Both redis_url (or PROCESSING_REDIS_URL) and client are set; set one of them.")
-    if settings.client is not None and not hasattr(settings.client, "register_script"):
-        raise ConfigurationError(
-            f"client is a {type(settings.client).__name__}; it must be a synchronous redis-py client, "
-            "such as redis.Redis(host=...)."
-        )
-    if settings.callback is not None and not callable(settings.callback):
-        raise ConfigurationError(
-            f"callback is a {type(settings.callback).__name__}; it must be a function that takes an Incident."
-        )

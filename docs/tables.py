@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Tables that the code declares: ``python -m docs.tables`` writes them into the pages, between two comments.
+
+So the pages can be read in the repository as well, and a declaration is the one place to edit.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from dramatiq_inflight.config.declaration import Section
+from dramatiq_inflight.config.settings import SETTINGS
+
+__all__ = ["PAGES", "updated", "write"]
+
+FOLDER = Path(__file__).parent
+
+#: The pages that have such tables.
+PAGES = ("settings",)
+
+#: A place for a table: which one, and what is there now.
+PLACE = re.compile(
+    r"(?P<begin>^\.\. begin (?P<table>\w+)(?: (?P<part>.+))?\n)[\s\S]*?(?P<end>^\.\. end$)", re.MULTILINE
+)
+
+HEAD = """.. list-table::
+   :header-rows: 1
+   :widths: 38 20 42
+   :class: stacks settings
+
+   * - argument, environment
+     - default
+     - meaning
+"""
+
+
+def settings(section: str) -> str:
+    """The settings of a section."""
+    rows = []
+    for one in SETTINGS.values():
+        if one.section is not Section(section):
+            continue
+        name = f"``{one.name}``" + " *" * one.is_option
+        first = f"| {name}\n       | ``{one.variable}``" if one.variable else name
+        meaning = textwrap.fill(one.meaning, 118, subsequent_indent="       ", break_on_hyphens=False)
+        rows.append(f"   * - {first}\n     - {one.shown_default}\n     - {meaning}\n")
+    return HEAD + "".join(rows)
+
+
+TABLES: dict[str, Callable[[str], str]] = {"settings": settings}
+
+
+def updated(page: str) -> str:
+    """The text of a page with its tables as the code declares them."""
+
+    def table(place: re.Match[str]) -> str:
+        return f"{place['begin']}\n{TABLES[place['table']](place['part'])}\n{place['end']}"
+
+    return PLACE.sub(table, (FOLDER / f"{page}.rst").read_text("utf-8"))
+
+
+def write() -> None:
+    """Write the tables into the pages."""
+    for page in PAGES:
+        (FOLDER / f"{page}.rst").write_text(updated(page), "utf-8")
+
+
+if __name__ == "__main__":
+    write()
