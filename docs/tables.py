@@ -14,13 +14,14 @@ from pathlib import Path
 
 from dramatiq_inflight.config.declaration import Section
 from dramatiq_inflight.config.settings import SETTINGS
+from dramatiq_inflight.inspection.history import EventKind
 
 __all__ = ["PAGES", "updated", "write"]
 
 FOLDER = Path(__file__).parent
 
 #: The pages that have such tables.
-PAGES = ("settings",)
+PAGES = ("metrics", "settings")
 
 #: A place for a table: which one, and what is there now.
 PLACE = re.compile(
@@ -38,6 +39,11 @@ HEAD = """.. list-table::
 """
 
 
+def fill(text: str) -> str:
+    """Wrap a text into lines."""
+    return textwrap.fill(text, 116, break_on_hyphens=False, break_long_words=False)
+
+
 def settings(section: str) -> str:
     """The settings of a section."""
     rows = []
@@ -46,12 +52,18 @@ def settings(section: str) -> str:
             continue
         name = f"``{one.name}``" + " *" * one.is_option
         first = f"| {name}\n       | ``{one.variable}``" if one.variable else name
-        meaning = textwrap.fill(one.meaning, 118, subsequent_indent="       ", break_on_hyphens=False)
+        meaning = textwrap.indent(fill(one.meaning), " " * 7).strip()
         rows.append(f"   * - {first}\n     - {one.shown_default}\n     - {meaning}\n")
     return HEAD + "".join(rows)
 
 
-TABLES: dict[str, Callable[[str], str]] = {"settings": settings}
+def events(whose: str) -> str:
+    """The events of ``workers``, or of ``messages``."""
+    kinds = [kind for kind in EventKind if kind.of_worker == (whose == "workers")]
+    return "".join(f"``{kind.value}``\n{textwrap.indent(fill(str(kind.__doc__)), '    ')}\n" for kind in kinds)
+
+
+TABLES: dict[str, Callable[[str], str]] = {"events": events, "settings": settings}
 
 
 def updated(page: str) -> str:

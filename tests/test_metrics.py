@@ -325,4 +325,4 @@ def test_every_metric_and_event_is_documented(inspector: Inspector) -> None:
     assert len(told) > 15
     assert told <= {name for found in used_by(docs) for name in (found, found.removesuffix("_total"))}
     for kind in EventKind:
-        assert f"\n``{kind.value}`` " in docs
+        assert f"\n``{kind.value}``\n" in docs

@@ -15,7 +15,7 @@ from .text import age, when
 __all__ = [
     "EVENTS",
     "MESSAGES",
-    "NOTABLE",
+    "ROUTINE",
     "STYLES",
     "TALLIES",
     "WORKERS",
@@ -40,20 +40,23 @@ STYLES = {
     "ok": "green",
 }
 
-EVENT_STYLES = {
-    EventKind.JOINED: "dim",
-    EventKind.LEFT: "dim",
-    EventKind.DEFERRED: "dim",
-    EventKind.CLEARED: "green",
-    EventKind.RECOVERED: "yellow",
-    EventKind.DIED: "red",
-    EventKind.POISON: "bold red",
-    EventKind.DEAD_LETTERED: "red",
-    EventKind.SET_ASIDE: "red",
+#: The style of an event by its mark on the web page; what every deploy brings is dim.
+MARK_STYLES = {
+    "cleared": "green",
+    "recovered": "yellow",
+    "died": "red",
+    "aside": "red",
+    "poison": "bold red",
 }
 
-#: The events that an overview tells: all but what every deploy brings.
-NOTABLE = frozenset(EventKind) - {EventKind.JOINED, EventKind.LEFT, EventKind.DEFERRED}
+#: The events that an overview leaves out: every deploy brings them.
+ROUTINE = frozenset({EventKind.JOINED, EventKind.LEFT, EventKind.DEFERRED})
+
+
+def event_style(kind: EventKind | None) -> str:
+    """The style of an event; one of a later version has none."""
+    return "" if kind is None else "dim" if kind in ROUTINE else MARK_STYLES.get(kind.mark, "")
+
 
 TALLIES = (
     Column("QUEUE", least=8, middle=True),
@@ -192,7 +195,7 @@ def event_rows(events: Sequence[Event], *, brief: bool = False, short: bool = Fa
             Cell(event.actor),
             Cell(event.queue),
             Cell("" if event.of_worker else who),
-            Cell(event.text, EVENT_STYLES.get(event.kind, "") if event.kind else ""),
+            Cell(event.text, event_style(event.kind)),
         ]
         if brief:
             del cells[3]

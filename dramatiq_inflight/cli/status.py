@@ -11,7 +11,7 @@ from ..inspection.inspector import Inspector, Overview
 from ..inspection.views import WAITING_SHOWN
 from . import documents
 from .output import Output, json_option
-from .shapes import EVENTS, NOTABLE, STYLES, TALLIES, WORKERS, event_rows, tally_rows, worker_rows
+from .shapes import EVENTS, ROUTINE, STYLES, TALLIES, WORKERS, event_rows, tally_rows, worker_rows
 from .source import Source
 from .table import Cell
 from .text import age, when
@@ -67,7 +67,7 @@ def status(source: Source, as_json: bool) -> None:
 def notable(inspector: Inspector, limit: int) -> list[Event]:
     """The last notable events, newest first."""
     events = inspector.history(limit=LOOKED_AT)
-    return [event for event in events if event.kind is None or event.kind in NOTABLE][:limit]
+    return [event for event in events if event.kind not in ROUTINE][:limit]
 
 
 def counts(overview: Overview) -> list[tuple[str, list[Cell]]]:

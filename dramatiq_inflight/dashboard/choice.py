@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from flask import request
 from werkzeug.datastructures import MultiDict
 
-from ..inspection.history import Event, EventKind
+from ..inspection.history import Event, EventKind, Group
 from ..inspection.inspector import MessageView
 from .timeline import HOURS
 
@@ -38,15 +38,9 @@ SORTS = {
 #: Those of which the greatest come first.
 FALLING = ("age", "crashes")
 
-#: Kinds of events that belong together.
+#: Kinds of events that belong together: the name of each group, and the names of its events.
 GROUPS = {
-    "workers": ("Worker processes", {"joined", "left", "died", "revived", "cleared"}),
-    "recoveries": (
-        "Recoveries",
-        {"recovered", "copied_again", "retaken", "late", "fenced", "handed_over", "handed_back", "deferred"},
-    ),
-    "trouble": ("Trouble", {"died", "poison", "dead_lettered", "condemned", "set_aside", "stalled"}),
-    "operators": ("By operators", {"requeued", "condemned", "discarded"}),
+    group.name.lower(): (group.value, {kind.value for kind in EventKind if group in kind.groups}) for group in Group
 }
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}

@@ -17,7 +17,7 @@ __all__ = ["TROUBLE", "Tail"]
 KEPT = 10_500
 
 #: A message with one of these is lost to its application, until somebody does something about it.
-TROUBLE = (EventKind.POISON, EventKind.DEAD_LETTERED, EventKind.CONDEMNED)
+TROUBLE = frozenset(kind for kind in EventKind if kind.mark == "poison")
 
 
 class Tail:

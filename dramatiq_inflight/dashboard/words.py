@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..inspection.history import Event, EventKind
+from ..inspection.history import Event
 from ..operations import Done
 from .payload import seen
 
@@ -43,25 +43,6 @@ ANSWERS = {
     Done.BEGUN: "It is taken; the workers' recovery enqueues it once the broker can be reached.",
     Done.ELSEWHERE: "Its dead-letter queue cannot be reached from here: use the broker's own means. Nothing was done.",
     Done.STRANGE: "This application does not declare its queue or its actor: nothing was done.",
-}
-
-#: Which mark stands for an event.
-MARKS = {
-    EventKind.JOINED: "joined",
-    EventKind.REVIVED: "joined",
-    EventKind.LEFT: "left",
-    EventKind.DIED: "died",
-    EventKind.CLEARED: "cleared",
-    EventKind.RECOVERED: "recovered",
-    EventKind.RETAKEN: "recovered",
-    EventKind.COPIED_AGAIN: "recovered",
-    EventKind.POISON: "poison",
-    EventKind.DEAD_LETTERED: "poison",
-    EventKind.CONDEMNED: "poison",
-    EventKind.SET_ASIDE: "aside",
-    EventKind.STALLED: "aside",
-    EventKind.REQUEUED: "hand",
-    EventKind.DISCARDED: "hand",
 }
 
 
@@ -122,7 +103,7 @@ def visible(value: Any) -> Any:
 
 def mark(event: Event) -> str:
     """Which mark stands for it."""
-    return MARKS.get(event.kind, "other") if event.kind is not None else "other"
+    return "other" if event.kind is None else event.kind.mark
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

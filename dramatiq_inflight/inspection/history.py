@@ -11,62 +11,176 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["Count", "Event", "EventKind"]
+__all__ = ["Count", "Event", "EventKind", "Group"]
+
+
+class Group(enum.Enum):
+    """Kinds of events that belong together, with the name of the group."""
+
+    WORKERS = "Worker processes"
+    RECOVERIES = "Recoveries"
+    TROUBLE = "Trouble"
+    OPERATORS = "By operators"
+
+
+WORKERS, RECOVERIES, TROUBLE, OPERATORS = Group
 
 
 class EventKind(enum.Enum):
-    """What happened: to a worker process, or to a message."""
+    """What happened: to a worker process, or to a message.
+
+    Each kind has the name under which the scripts write it, its groups, its mark on the web page (which also gives the
+    command line its colour), a few words for it, and what it means.
+    """
 
     # To a worker process.
-    JOINED = "joined"
-    #: It ended in order.
-    LEFT = "left"
-    DIED = "died"
-    #: It had been taken for dead, and lives.
-    REVIVED = "revived"
-    #: All that a dead one left behind was recovered.
-    CLEARED = "cleared"
+    JOINED = "joined", {WORKERS}, "joined", "joined", "A worker process has booted."
+    LEFT = "left", {WORKERS}, "left", "left", "A worker process has ended in order."
+    DIED = "died", {WORKERS, TROUBLE}, "died", "died", "A worker process is dead."
+    REVIVED = "revived", {WORKERS}, "joined", "lives after all", "A worker process that was declared dead is alive."
+    CLEARED = (
+        "cleared",
+        {WORKERS},
+        "cleared",
+        "all it left behind was recovered",
+        "Everything that a dead worker process left behind is recovered.",
+    )
 
     # To a message.
-    #: Its worker died, and it is with its broker again, or another worker has taken it over.
-    RECOVERED = "recovered"
-    #: Its copy has not started for so long that another one is made.
-    COPIED_AGAIN = "copied_again"
-    #: It has killed its worker too often, or is never to run again: it goes to the dead-letter queue.
-    POISON = "poison"
-    #: It is in the dead-letter queue.
-    DEAD_LETTERED = "dead_lettered"
-    #: It cannot be read or decoded, and is kept whole in Redis.
-    SET_ASIDE = "set_aside"
-    #: A copy of it was put off, because it was running, or could not begin.
-    DEFERRED = "deferred"
-    #: A worker completed it after it had been taken over: that counts, and is the end of it.
-    LATE = "late"
-    #: A worker ended it after it had been taken over: that changes nothing.
-    FENCED = "fenced"
-    #: A worker that had been taken for dead has it again.
-    RETAKEN = "retaken"
-    #: It failed, and what was to come next could not be enqueued: recovery puts it back.
-    HANDED_OVER = "handed_over"
-    #: It stopped because its worker shuts down (``hand_back``), and is enqueued again.
-    HANDED_BACK = "handed_back"
-
-    #: It has run for longer than its ``stall_timeout`` without a checkpoint.
-    STALLED = "stalled"
+    RECOVERED = (
+        "recovered",
+        {RECOVERIES},
+        "recovered",
+        "recovered",
+        "The message's worker died. The message is with its broker again, or another worker runs it.",
+    )
+    COPIED_AGAIN = (
+        "copied_again",
+        {RECOVERIES},
+        "recovered",
+        "copied again: its copy did not start",
+        "The copy of a recovered message did not start for so long that recovery made another one.",
+    )
+    POISON = (
+        "poison",
+        {TROUBLE},
+        "poison",
+        "poison",
+        "The message has killed its worker too often, or must not run again. It goes to the dead-letter queue.",
+    )
+    DEAD_LETTERED = (
+        "dead_lettered",
+        {TROUBLE},
+        "poison",
+        "in the dead-letter queue",
+        "The message is in the dead-letter queue.",
+    )
+    SET_ASIDE = (
+        "set_aside",
+        {TROUBLE},
+        "aside",
+        "set aside: it cannot be read",
+        "The message cannot be read or decoded. Redis keeps it whole.",
+    )
+    DEFERRED = (
+        "deferred",
+        {RECOVERIES},
+        "other",
+        "a copy was put off",
+        "A copy of the message was put off, because the message was running, or the copy could not begin.",
+    )
+    LATE = (
+        "late",
+        {RECOVERIES},
+        "other",
+        "completed late, after it had been taken over",
+        "A worker completed the message after another had taken it over. The completion counts.",
+    )
+    FENCED = (
+        "fenced",
+        {RECOVERIES},
+        "other",
+        "ended after it had been taken over: ignored",
+        "A worker ended the message after another had taken it over. That changes nothing.",
+    )
+    RETAKEN = (
+        "retaken",
+        {RECOVERIES},
+        "recovered",
+        "taken back by its worker",
+        "A worker that was declared dead has the message again.",
+    )
+    HANDED_OVER = (
+        "handed_over",
+        {RECOVERIES},
+        "other",
+        "handed over: what comes next could not be enqueued",
+        "The message failed, and its retry or its dead letter could not be enqueued. Recovery puts the message back.",
+    )
+    HANDED_BACK = (
+        "handed_back",
+        {RECOVERIES},
+        "other",
+        "handed back: its worker shuts down",
+        "The message stopped because its worker shuts down (``hand_back``), and is enqueued again.",
+    )
+    STALLED = (
+        "stalled",
+        {TROUBLE},
+        "aside",
+        "stalled",
+        "The message has run for longer than its ``stall_timeout`` without a checkpoint.",
+    )
 
     # Done by an operator.
-    REQUEUED = "requeued"
-    CONDEMNED = "condemned"
-    DISCARDED = "discarded"
+    REQUEUED = (
+        "requeued",
+        {OPERATORS},
+        "hand",
+        "enqueued again by an operator",
+        "An operator has enqueued the message again.",
+    )
+    CONDEMNED = (
+        "condemned",
+        {TROUBLE, OPERATORS},
+        "poison",
+        "sent to the dead-letter queue by an operator",
+        "An operator has sent the message to the dead-letter queue.",
+    )
+    DISCARDED = (
+        "discarded",
+        {OPERATORS},
+        "hand",
+        "discarded by an operator",
+        "An operator has discarded the message.",
+    )
 
+    _value_: str
+    groups: frozenset[Group]
+    mark: str
+    said: str
 
-#: Those that are about a worker process.
-OF_WORKERS = frozenset({EventKind.JOINED, EventKind.LEFT, EventKind.DIED, EventKind.REVIVED, EventKind.CLEARED})
+    def __new__(
+        cls, name: str, groups: Set[Group] = frozenset(), mark: str = "other", said: str = "", doc: str = ""
+    ) -> EventKind:
+        self = object.__new__(cls)
+        self._value_ = name
+        self.groups = frozenset(groups)
+        self.mark = mark
+        self.said = said
+        self.__doc__ = doc
+        return self
+
+    @property
+    def of_worker(self) -> bool:
+        """True if it happens to a worker process, and not to a message."""
+        return Group.WORKERS in self.groups
+
 
 #: The number that a field of an event is.
 NUMBERS = ("run", "crashes", "running", "after")
@@ -96,8 +210,7 @@ class Event:
     crashes: int | None = None
     #: The incarnation that recovered the message.
     by: str = ""
-    #: How it was recovered: ``handed back``, ``copied``, ``taken over``, or ``silent`` (copied, as its worker did not
-    #: answer).
+    #: How it was recovered: ``handed back``, ``copied`` or ``taken over``.
     how: str = ""
     #: What proved a death.
     why: str = ""
@@ -129,12 +242,12 @@ class Event:
     @property
     def of_worker(self) -> bool:
         """Whether it is about a worker process; else it is about a message."""
-        return self.kind in OF_WORKERS or not self.message_id
+        return not self.message_id or (self.kind is not None and self.kind.of_worker)
 
     @property
     def text(self) -> str:
         """What happened, in a few words, without whom it happened to."""
-        said = SAID.get(self.kind, self.name) if self.kind is not None else self.name
+        said = self.kind.said if self.kind is not None else self.name
         if self.why:
             said += f": {self.why}"
         if self.kind is EventKind.LEFT and self.running:
@@ -154,30 +267,6 @@ class Event:
 
 #: The values of `EventKind`.
 KINDS = frozenset(kind.value for kind in EventKind)
-
-#: What happened, in words.
-SAID = {
-    EventKind.JOINED: "joined",
-    EventKind.LEFT: "left",
-    EventKind.DIED: "died",
-    EventKind.REVIVED: "lives after all",
-    EventKind.CLEARED: "all it left behind was recovered",
-    EventKind.RECOVERED: "recovered",
-    EventKind.COPIED_AGAIN: "copied again: its copy did not start",
-    EventKind.POISON: "poison",
-    EventKind.DEAD_LETTERED: "in the dead-letter queue",
-    EventKind.SET_ASIDE: "set aside: it cannot be read",
-    EventKind.DEFERRED: "a copy was put off",
-    EventKind.LATE: "completed late, after it had been taken over",
-    EventKind.FENCED: "ended after it had been taken over: ignored",
-    EventKind.RETAKEN: "taken back by its worker",
-    EventKind.HANDED_OVER: "handed over: what comes next could not be enqueued",
-    EventKind.HANDED_BACK: "handed back: its worker shuts down",
-    EventKind.STALLED: "stalled",
-    EventKind.REQUEUED: "enqueued again by an operator",
-    EventKind.CONDEMNED: "sent to the dead-letter queue by an operator",
-    EventKind.DISCARDED: "discarded by an operator",
-}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.logging import get_logger
 
 from ..errors import SchemaError
-from ..inspection.history import OF_WORKERS, Count, EventKind
+from ..inspection.history import Count, EventKind
 from ..inspection.inspector import Inspector, Overview
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ UP = "1: Redis can be read."
 TOOK = "cleared_ms"
 
 #: The names of the events that are about worker processes.
-WORKERS = frozenset(kind.value for kind in OF_WORKERS)
+WORKERS = frozenset(kind.value for kind in EventKind if kind.of_worker)
 
 
 def serve(inspector: Inspector, *, host: str = "127.0.0.1", port: int = 9192, max_series: int = MOST_SERIES) -> None:
