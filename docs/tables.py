@@ -14,6 +14,8 @@ from pathlib import Path
 
 from dramatiq_inflight.config.declaration import Section
 from dramatiq_inflight.config.settings import SETTINGS
+from dramatiq_inflight.doctor.examination import SECTIONS
+from dramatiq_inflight.doctor.findings import Code
 from dramatiq_inflight.inspection.history import EventKind
 
 __all__ = ["PAGES", "updated", "write"]
@@ -21,7 +23,7 @@ __all__ = ["PAGES", "updated", "write"]
 FOLDER = Path(__file__).parent
 
 #: The pages that have such tables.
-PAGES = ("metrics", "settings")
+PAGES = ("doctor", "metrics", "settings")
 
 #: A place for a table: which one, and what is there now.
 PLACE = re.compile(
@@ -63,7 +65,19 @@ def events(whose: str) -> str:
     return "".join(f"``{kind.value}``\n{textwrap.indent(fill(str(kind.__doc__)), '    ')}\n" for kind in kinds)
 
 
-TABLES: dict[str, Callable[[str], str]] = {"events": events, "settings": settings}
+def findings(section: str) -> str:
+    """What the doctor can find, of a section."""
+    return "\n".join(
+        f"``{code.name}``: {' or '.join(code.severities)}\n"
+        f"{textwrap.indent(fill(code.consequence), '    ')}\n\n"
+        f"{textwrap.indent(fill(f'*Remedy:* {code.remedy}'), '    ')}\n"
+        for module in SECTIONS[section]
+        for code in vars(module).values()
+        if isinstance(code, Code)
+    )
+
+
+TABLES: dict[str, Callable[[str], str]] = {"events": events, "findings": findings, "settings": settings}
 
 
 def updated(page: str) -> str:

@@ -13,8 +13,7 @@ may do.  No text holds an address's credentials, nor what a server has said, whi
 
 from __future__ import annotations
 
-from .codes import CODES
-from .examination import examine
+from .examination import CODES, examine
 from .findings import Finding
 
 __all__ = ["CODES", "Finding", "examine"]

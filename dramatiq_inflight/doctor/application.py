@@ -14,27 +14,105 @@ from dramatiq.brokers.redis import RedisBroker
 from ..config.policy import check_options
 from ..errors import ConfigurationError
 from .case import Case, Check
-from .findings import Finding, error, note, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
+
+NO_BROKER = Code(
+    "no-broker",
+    ("note",),
+    "Middleware, actors and the broker's own settings were not looked at.",
+    "Give the doctor the application's broker.",
+)
+
+NO_TRACKER = Code(
+    "no-tracker",
+    ("error",),
+    "Nothing of this application is tracked.",
+    "Add one: broker.add_middleware(InFlightTracker()).",
+)
+
+TWO_TRACKERS = Code(
+    "two-trackers",
+    ("error",),
+    "Each would take the other's messages for duplicates: workers refuse to boot.",
+    "Remove one.",
+)
+
+DISABLED = Code(
+    "disabled",
+    ("warning",),
+    "Nothing of this application is tracked.",
+    "Unset PROCESSING_ENABLED, or set it to true.",
+)
+
+NO_REDIS = Code(
+    "no-redis",
+    ("error",),
+    "There is nothing to keep records in: workers refuse to boot; with a StubBroker they track nothing.",
+    "Set redis_url (PROCESSING_REDIS_URL) or client.",
+)
+
+NOTHING_TRACKED = Code(
+    "nothing-tracked",
+    ("warning",),
+    "Only messages are tracked that were sent with track_inflight=True.",
+    "Set track_inflight=True on actors, or track_by_default (PROCESSING_TRACK_BY_DEFAULT).",
+)
+
+OPTIONS = Code(
+    "options",
+    ("error",),
+    "Workers refuse to boot.",
+    "Correct the option.",
+)
+
+UNKNOWN_HANDLER = Code(
+    "unknown-handler",
+    ("warning",),
+    "Nobody is told of what happens to its messages.",
+    "Name an actor that the workers declare.",
+)
+
+RECOVERY_QUEUE = Code(
+    "recovery-queue",
+    ("note",),
+    "Only workers that were started without -Q, or with it in their -Q, run what is recovered to it.",
+    "See that there is such a worker; or correct the name.",
+)
+
+BROKER_TIMEOUT = Code(
+    "broker-timeout",
+    ("warning",),
+    "A connection that is dead without anybody knowing (a lost host, a firewall) holds a worker's consumer "
+    "for ever: it fetches nothing more, and looks healthy.",
+    "RedisBroker(..., socket_timeout=10).",
+)
+
+BROKER_HEARTBEAT = Code(
+    "broker-heartbeat",
+    ("warning",),
+    "Dramatiq's own maintenance gives a busy worker's messages to others, again and again: each copy is put off.",
+    "Leave RedisBroker's heartbeat_timeout at its default, a minute.",
+)
 
 
 def _tracker(case: Case) -> Iterator[Finding]:
     trackers = case.trackers
     if not trackers:
-        yield error("no-tracker", f"There is no InFlightTracker in the middleware of the {type(case.broker).__name__}.")
+        yield NO_TRACKER.error(f"There is no InFlightTracker in the middleware of the {type(case.broker).__name__}.")
         return
     if len(trackers) > 1:
-        yield error("two-trackers", f"There are {len(trackers)} InFlightTrackers in the broker's middleware.")
+        yield TWO_TRACKERS.error(f"There are {len(trackers)} InFlightTrackers in the broker's middleware.")
     if not trackers[0].settings.enabled:
-        yield warning("disabled", "The tracker is switched off (enabled, PROCESSING_ENABLED).")
+        yield DISABLED.warning("The tracker is switched off (enabled, PROCESSING_ENABLED).")
 
 
 def _tracked(case: Case) -> Iterator[Finding]:
     settings = case.trackers[0].settings
     actors = case.broker.actors.values()
     if not any(actor.options.get("track_inflight", settings.track_by_default) for actor in actors):
-        yield warning("nothing-tracked", f"None of {len(actors)} actors is tracked.")
+        yield NOTHING_TRACKED.warning(f"None of {len(actors)} actors is tracked.")
 
 
 def _options(case: Case) -> Iterator[Finding]:
@@ -45,15 +123,15 @@ def _options(case: Case) -> Iterator[Finding]:
         try:
             policy = dataclasses.replace(settings.policy, **check_options(actor.options, f"actor {name!r}"))
         except ConfigurationError as wrong:
-            yield error("options", str(wrong))
+            yield OPTIONS.error(str(wrong))
             continue
         for option in ("on_recovery", "on_poison"):
             handler = getattr(policy, option)
             if handler is not None and handler not in actors:
-                yield warning("unknown-handler", f"{option} of actor {name!r} is {handler!r}, which is no actor here.")
+                yield UNKNOWN_HANDLER.warning(f"{option} of actor {name!r} is {handler!r}, which is no actor here.")
         queue = policy.recovery_queue
         if queue is not None and queue not in own_queues:
-            yield note("recovery-queue", f"recovery_queue of actor {name!r} is {queue!r}, where no actor has its own.")
+            yield RECOVERY_QUEUE.note(f"recovery_queue of actor {name!r} is {queue!r}, where no actor has its own.")
 
 
 def _timeout(case: Case) -> Iterator[Finding]:
@@ -64,14 +142,13 @@ def _timeout(case: Case) -> Iterator[Finding]:
         pool = client.connection_pool  # what is made here does not connect: its defaults are wanted
         timeout = pool.connection_class(**pool.connection_kwargs).socket_timeout
     if timeout is None:
-        yield warning("broker-timeout", "RedisBroker's client has no socket_timeout.")
+        yield BROKER_TIMEOUT.warning("RedisBroker's client has no socket_timeout.")
 
 
 def _heartbeat(case: Case) -> Iterator[Finding]:
     timeout, interval = case.redis_broker.heartbeat_timeout, case.trackers[0].settings.beat_interval
     if timeout < interval * 1000:
-        yield warning(
-            "broker-heartbeat",
+        yield BROKER_HEARTBEAT.warning(
             f"RedisBroker's heartbeat_timeout is {timeout} ms, and this tracker beats every {interval:g} s.",
         )
 
@@ -85,9 +162,9 @@ def _is_redis(case: Case) -> bool:
 
 
 CHECKS = (
-    Check("no-tracker", "The tracker", "There is a tracker.", _tracker),
-    Check("nothing-tracked", "Whether actors are tracked", "Actors are tracked.", _tracked, _has_tracker),
-    Check("options", "The options of the actors", "The options of the actors are right.", _options, _has_tracker),
-    Check("broker-timeout", "RedisBroker's time-outs", "No command of the broker waits for ever.", _timeout, _is_redis),
-    Check("broker-heartbeat", "RedisBroker's heartbeat", "RedisBroker leaves the living alone.", _heartbeat, _is_redis),
+    Check(NO_TRACKER, "The tracker", "There is a tracker.", _tracker),
+    Check(NOTHING_TRACKED, "Whether actors are tracked", "Actors are tracked.", _tracked, _has_tracker),
+    Check(OPTIONS, "The options of the actors", "The options of the actors are right.", _options, _has_tracker),
+    Check(BROKER_TIMEOUT, "RedisBroker's time-outs", "No command of the broker waits for ever.", _timeout, _is_redis),
+    Check(BROKER_HEARTBEAT, "RedisBroker's heartbeat", "RedisBroker leaves the living alone.", _heartbeat, _is_redis),
 )

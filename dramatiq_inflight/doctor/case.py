@@ -16,7 +16,7 @@ from dramatiq.brokers.redis import RedisBroker
 from ..config.settings import Settings
 from ..inspection.inspector import Inspector, Overview
 from ..tracker import Tracker, trackers_of
-from .findings import Finding
+from .findings import Code, Finding
 
 __all__ = ["CannotTell", "Case", "Check", "text"]
 
@@ -30,14 +30,14 @@ class Check:
     """One check.
 
     Parameters:
-      code: What it is about, if all is well.
+      code: The code of the finding that all is well.
       what: What it looks at; reads well before "could not be checked".
       fine: What to say if it finds nothing.
       find: What it finds.
       applies: Whether it makes sense here.
     """
 
-    code: str
+    code: Code
     what: str
     fine: str
     find: Callable[[Case], Iterable[Finding]]

@@ -4,18 +4,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
 
 import redis
 from dramatiq import Broker
 
 from ..errors import ConfigurationError
 from ..inspection.inspector import Inspector
-from . import application, fleet, load, messages, rabbitmq, rights, server
+from . import application, findings, fleet, load, messages, rabbitmq, rights, server
 from .case import CannotTell, Case, Check
-from .findings import Finding, error, fine, note
+from .findings import UNCHECKED, Code, Finding
 
-__all__ = ["examine"]
+__all__ = ["CODES", "SECTIONS", "examine"]
+
+#: The sections of docs/doctor.rst, in order, with the modules that declare their codes.
+SECTIONS: Mapping[str, Sequence[ModuleType]] = {
+    "Redis": (server, load, rights),
+    "Workers": (fleet,),
+    "Messages": (messages,),
+    "The application": (application,),
+    "RabbitMQ": (rabbitmq,),
+    "The doctor": (findings,),
+}
+
+#: All codes, by name.
+CODES: Mapping[str, Code] = {
+    code.name: code
+    for modules in SECTIONS.values()
+    for module in modules
+    for code in vars(module).values()
+    if isinstance(code, Code)
+}
 
 #: What is asked of the application alone.
 OF_APPLICATION: tuple[Check, ...] = (*application.CHECKS, *rabbitmq.CHECKS)
@@ -48,20 +68,20 @@ def examine(broker: Broker | None, inspector: Inspector | None = None) -> list[F
 def _examine(broker: Broker | None, inspector: Inspector | None) -> Iterator[Finding]:
     case = Case(broker, inspector)
     if broker is None:
-        yield note("no-broker", "There is no broker to look at.")
+        yield application.NO_BROKER.note("There is no broker to look at.")
     else:
         if inspector is None and case.trackers:
             inspector = yield from _inspector(broker)
             case = Case(broker, inspector)
         yield from _make(OF_APPLICATION, case)
     if not case.has_redis:
-        yield note("unchecked", "Redis, the workers and the messages could not be checked: there is no Redis.")
+        yield UNCHECKED.note("Redis, the workers and the messages could not be checked: there is no Redis.")
         return
     unreachable = _reach(case)
     if unreachable is not None:
         yield unreachable
         return
-    yield fine("redis-unreachable", "Redis can be reached.")
+    yield server.REDIS_UNREACHABLE.ok("Redis can be reached.")
     yield from _make(OF_REDIS, case)
 
 
@@ -69,7 +89,7 @@ def _inspector(broker: Broker) -> Generator[Finding, None, Inspector | None]:
     try:
         return Inspector.of(broker)
     except ConfigurationError:
-        yield error("no-redis", f"The tracker of this {type(broker).__name__} has no Redis.")
+        yield application.NO_REDIS.error(f"The tracker of this {type(broker).__name__} has no Redis.")
         return None
 
 
@@ -77,13 +97,13 @@ def _reach(case: Case) -> Finding | None:
     try:
         case.server.ping()
     except redis.exceptions.BusyLoadingError:
-        return error("redis-loading", "Redis is loading its data.")
+        return server.REDIS_LOADING.error("Redis is loading its data.")
     except redis.exceptions.NoPermissionError:
         return None  # it has answered
     except Exception as failure:
         if "unknown command" in str(failure).lower():  # redis-py 8 begins with a HELLO
-            return error("redis-version", "This Redis is older than 6: it does not know HELLO.")
-        return error("redis-unreachable", f"Redis cannot be used ({type(failure).__name__}).")
+            return server.REDIS_VERSION.error("This Redis is older than 6: it does not know HELLO.")
+        return server.REDIS_UNREACHABLE.error(f"Redis cannot be used ({type(failure).__name__}).")
     return None
 
 
@@ -101,8 +121,8 @@ def _make(checks: Iterable[Check], case: Case) -> Iterator[Finding]:
             found.append(_unchecked(check, "this user of Redis may not ask it"))
         except Exception as failure:  # not its text: it may hold what was sent
             found.append(_unchecked(check, type(failure).__name__))
-        yield from found or [fine(check.code, check.fine)]
+        yield from found or [check.code.ok(check.fine)]
 
 
 def _unchecked(check: Check, why: str) -> Finding:
-    return note("unchecked", f"{check.what} could not be checked: {why}.")
+    return UNCHECKED.note(f"{check.what} could not be checked: {why}.")

@@ -7,9 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .codes import CODES
-
-__all__ = ["Finding", "Severity", "error", "fine", "note", "warning"]
+__all__ = ["UNCHECKED", "Code", "Finding", "Severity"]
 
 Severity = Literal["error", "warning", "note", "ok"]
 
@@ -31,22 +29,47 @@ class Finding:
     remedy: str
 
 
-def error(code: str, title: str) -> Finding:
-    """Messages are lost, run twice, or are not tracked."""
-    return Finding("error", code, title, *CODES[code])
+@dataclass(frozen=True)
+class Code:
+    """A kind of finding.  It is declared once, beside the check that finds it; docs/doctor.rst has it from there.
+
+    Parameters:
+      name: The code, for programs.
+      severities: How bad it can be.  *Error*: messages are lost, run twice, or are not tracked.  *Warning*: that may
+        happen.  *Note*: good to know.
+      consequence: What follows from it, whatever the case.
+      remedy: What to do about it.
+    """
+
+    name: str
+    severities: tuple[Severity, ...]
+    consequence: str
+    remedy: str
+
+    def error(self, title: str) -> Finding:
+        """Make a finding of an error."""
+        return self._finding("error", title)
+
+    def warning(self, title: str) -> Finding:
+        """Make a finding of a warning."""
+        return self._finding("warning", title)
+
+    def note(self, title: str) -> Finding:
+        """Make a finding of a note."""
+        return self._finding("note", title)
+
+    def ok(self, title: str) -> Finding:
+        """Make a finding that all is well."""
+        return Finding("ok", self.name, title, "", "")
+
+    def _finding(self, severity: Severity, title: str) -> Finding:
+        assert severity in self.severities, f"{self.name} is declared as {' or '.join(self.severities)}"
+        return Finding(severity, self.name, title, self.consequence, self.remedy)
 
 
-def warning(code: str, title: str) -> Finding:
-    """That may happen."""
-    return Finding("warning", code, title, *CODES[code])
-
-
-def note(code: str, title: str) -> Finding:
-    """Good to know."""
-    return Finding("note", code, title, *CODES[code])
-
-
-def fine(code: str, title: str) -> Finding:
-    """All is well."""
-    assert code in CODES
-    return Finding("ok", code, title, "", "")
+UNCHECKED = Code(
+    "unchecked",
+    ("note",),
+    "It may be wrong, or all right.",
+    "Let the doctor ask as a user who may (INFO, CONFIG GET, SLOWLOG GET), or look yourself.",
+)

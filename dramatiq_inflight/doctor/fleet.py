@@ -12,7 +12,7 @@ from ..inspection.inspector import WorkerView
 from ..store.schema import SCHEMA
 from ..version import __version__
 from .case import Case, Check
-from .findings import Finding, error, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
 
@@ -21,6 +21,79 @@ PATIENCE = 120.0
 
 #: How many are named.
 NAMED = 5
+
+TTL_SHORT = Code(
+    "ttl-short",
+    ("warning",),
+    "A single lost heartbeat can make a living worker look dead: its messages run twice.",
+    "Set HEARTBEAT_TTL to three times HEARTBEAT_INTERVAL or more.",
+)
+
+TTL_DIFFERS = Code(
+    "ttl-differs",
+    ("warning",),
+    "A death that nobody sees is known after the TTL of the worker that died: for some messages sooner than "
+    "for others.",
+    "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes.",
+)
+
+HEARTBEAT_ONLY = Code(
+    "heartbeat-only",
+    ("warning",),
+    "Their deaths are known when their heartbeat has expired, and not within seconds.",
+    "Allow SUBSCRIBE, PUBSUB and INFO, and the namespace's channels (docs/brokers.rst). A proxy that keeps "
+    "subscriptions to itself, and a Redis Cluster before 7.0, cannot do it. It passes while a worker boots.",
+)
+
+NEWER_SCHEMA = Code(
+    "schema",
+    ("error",),
+    "This version can read nothing there, and its workers refuse to boot. Nothing is lost by that.",
+    "Use the version that the workers have. To finish an upgrade, or to go back: docs/upgrading.rst.",
+)
+
+VERSIONS_DIFFER = Code(
+    "versions-differ",
+    ("warning",),
+    "Those that cannot share the namespace refuse to boot; but the older ones lack what the newer mend.",
+    "Nothing during a deployment; else update the older ones.",
+)
+
+INSTANCE_SHARED = Code(
+    "instance-shared",
+    ("warning",),
+    "Nobody can tell from logs, dead letters and metrics which of them is meant.",
+    "Give each container its own PROCESSING_INSTANCE_ID, or none: it is the host name then.",
+)
+
+INSTANCE_NOT_EXCLUSIVE = Code(
+    "instance-not-exclusive",
+    ("error",),
+    "Each that boots takes the other for dead, though it lives: all its messages run twice.",
+    "Give each container its own PROCESSING_INSTANCE_ID, or unset PROCESSING_INSTANCE_EXCLUSIVE.",
+)
+
+NO_WORKERS = Code(
+    "no-workers",
+    ("warning",),
+    "Nothing runs, and nobody recovers what dead workers have left.",
+    "Start workers; or see whether namespace (PROCESSING_NS) and Redis are those that the workers have.",
+)
+
+NAMESPACE_EMPTY = Code(
+    "namespace-empty",
+    ("warning",),
+    "No worker has ever been here, or none for a month: this is likely the wrong place, and nothing is tracked in it.",
+    "See whether namespace (PROCESSING_NS) and Redis (PROCESSING_REDIS_URL) are those that the workers have.",
+)
+
+NOT_RECOVERED = Code(
+    "not-recovered",
+    ("error", "warning"),
+    "What it was running waits for somebody to recover it.",
+    "Start workers of its application. A worker cannot recover what its application does not declare, nor "
+    "what another RedisBroker's namespace or another virtual host keeps: its log names that.",
+)
 
 
 def _living(case: Case) -> list[WorkerView]:
@@ -32,9 +105,9 @@ def _alive(case: Case) -> Iterator[Finding]:
         return
     namespace = case.inspector.namespace
     if not case.overview.workers and not case.inspector.history(limit=1):
-        yield warning("namespace-empty", f"There is nothing in the namespace {namespace!r}.")
+        yield NAMESPACE_EMPTY.warning(f"There is nothing in the namespace {namespace!r}.")
     else:
-        yield warning("no-workers", f"No worker is alive in the namespace {namespace!r}.")
+        yield NO_WORKERS.warning(f"No worker is alive in the namespace {namespace!r}.")
 
 
 def _dead(case: Case) -> Iterator[Finding]:
@@ -49,8 +122,8 @@ def _dead(case: Case) -> Iterator[Finding]:
     if left:
         running = sum(worker.running for worker in left)
         names = _list(f"{worker.instance or '?'} (incarnation {worker.id})" for worker in left)
-        yield (error if running else warning)(
-            "not-recovered", f"Dead or silent workers are not recovered (messages running: {running}): {names}."
+        yield (NOT_RECOVERED.error if running else NOT_RECOVERED.warning)(
+            f"Dead or silent workers are not recovered (messages running: {running}): {names}."
         )
 
 
@@ -60,14 +133,13 @@ def _times(case: Case) -> Iterator[Finding]:
     if settings is not None and settings.enabled:
         times.add((settings.heartbeat_ttl, settings.beat_interval))
         if settings.heartbeat_interval > settings.heartbeat_ttl * LONGEST_INTERVAL_PER_TTL:
-            yield warning(
-                "ttl-short",
+            yield TTL_SHORT.warning(
                 f"HEARTBEAT_TTL is {settings.heartbeat_ttl:g} s, HEARTBEAT_INTERVAL {settings.heartbeat_interval:g} s.",
             )
     if len(times) > 1:
         said = _list(f"{ttl:g} s ({interval:g} s)" for ttl, interval in sorted(times))
         who = "Workers and this application" if settings is not None else "Workers"
-        yield warning("ttl-differs", f"{who} do not agree about HEARTBEAT_TTL (and how often to beat): {said}.")
+        yield TTL_DIFFERS.warning(f"{who} do not agree about HEARTBEAT_TTL (and how often to beat): {said}.")
 
 
 def _connections(case: Case) -> Iterator[Finding]:
@@ -76,8 +148,7 @@ def _connections(case: Case) -> Iterator[Finding]:
     blind = [worker for worker in _living(case) if not worker.is_seen]
     if blind:
         names = _list(f"{worker.instance or '?'} (incarnation {worker.id})" for worker in blind)
-        yield warning(
-            "heartbeat-only",
+        yield HEARTBEAT_ONLY.warning(
             f"Redis does not see the connections of {len(blind)} worker{'s' * (len(blind) != 1)}: {names}.",
         )
 
@@ -85,14 +156,14 @@ def _connections(case: Case) -> Iterator[Finding]:
 def _versions(case: Case) -> Iterator[Finding]:
     versions = sorted({worker.version or "one that does not say" for worker in _living(case)})
     if len(versions) > 1:
-        yield warning("versions-differ", f"Workers have different versions of the package: {_list(versions)}.")
+        yield VERSIONS_DIFFER.warning(f"Workers have different versions of the package: {_list(versions)}.")
 
 
 def _schema(case: Case) -> Iterator[Finding]:
     in_use = case.inspector.schema()
     if in_use > SCHEMA:
-        yield error(
-            "schema", f"The namespace has schema {in_use}; dramatiq_inflight {__version__} reads up to {SCHEMA}."
+        yield NEWER_SCHEMA.error(
+            f"The namespace has schema {in_use}; dramatiq_inflight {__version__} reads up to {SCHEMA}."
         )
 
 
@@ -105,12 +176,11 @@ def _instances(case: Case) -> Iterator[Finding]:
         hosts = {worker.host for worker in workers}
         places = {worker.place or worker.host for worker in workers}
         if len(places) > 1 and any(worker.instance_exclusive for worker in workers):
-            yield error(
-                "instance-not-exclusive",
+            yield INSTANCE_NOT_EXCLUSIVE.error(
                 f"{len(places)} containers have the instance id {instance!r}, which is said to be of one alone.",
             )
         elif len(hosts) > 1:
-            yield warning("instance-shared", f"{len(hosts)} hosts have the instance id {instance!r}.")
+            yield INSTANCE_SHARED.warning(f"{len(hosts)} hosts have the instance id {instance!r}.")
 
 
 def _list(names: Iterator[str] | list[str]) -> str:
@@ -120,11 +190,11 @@ def _list(names: Iterator[str] | list[str]) -> str:
 
 
 CHECKS = (
-    Check("schema", "The schema of the namespace", "This version can read the namespace.", _schema),
-    Check("no-workers", "Whether workers are alive", "Workers are alive.", _alive),
-    Check("not-recovered", "Whether dead workers are recovered", "No dead worker waits to be recovered.", _dead),
-    Check("ttl-differs", "The times of the workers", "The workers agree about their times.", _times),
-    Check("heartbeat-only", "How deaths are known", "Redis sees the connection of each worker.", _connections),
-    Check("versions-differ", "The versions of the workers", "The workers have one version of the package.", _versions),
-    Check("instance-shared", "The instance ids of the workers", "No two hosts have one instance id.", _instances),
+    Check(NEWER_SCHEMA, "The schema of the namespace", "This version can read the namespace.", _schema),
+    Check(NO_WORKERS, "Whether workers are alive", "Workers are alive.", _alive),
+    Check(NOT_RECOVERED, "Whether dead workers are recovered", "No dead worker waits to be recovered.", _dead),
+    Check(TTL_DIFFERS, "The times of the workers", "The workers agree about their times.", _times),
+    Check(HEARTBEAT_ONLY, "How deaths are known", "Redis sees the connection of each worker.", _connections),
+    Check(VERSIONS_DIFFER, "The versions of the workers", "The workers have one version of the package.", _versions),
+    Check(INSTANCE_SHARED, "The instance ids of the workers", "No two hosts have one instance id.", _instances),
 )

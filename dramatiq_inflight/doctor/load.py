@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from .case import Case, Check
-from .findings import Finding, note, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
 
@@ -21,6 +21,28 @@ TRIPS = 5
 #: How long a script may take, and how long it must not, microseconds.
 SLOW_SCRIPT, TOO_SLOW_SCRIPT = 5_000, 50_000
 
+LATENCY = Code(
+    "latency",
+    ("warning",),
+    "Every tracked message waits for it once, at its start.",
+    "Let Redis be near the workers, on a host that is not overloaded; look for slow commands of others (SLOWLOG).",
+)
+
+SLOW_SCRIPTS = Code(
+    "slow-scripts",
+    ("warning", "note"),
+    "Redis does nothing else meanwhile: all its clients wait.",
+    "See what the host of Redis does besides: swapping, huge pages, a fork for a snapshot, other tenants. The "
+    "scripts take about a millisecond for a batch of 50.",
+)
+
+REJECTED_CONNECTIONS = Code(
+    "rejected-connections",
+    ("warning",),
+    "Workers were turned away: what they started then was not tracked.",
+    "Raise maxclients, and the limit of open files that it needs.",
+)
+
 
 def _latency(case: Case) -> Iterator[Finding]:
     took = []
@@ -29,7 +51,7 @@ def _latency(case: Case) -> Iterator[Finding]:
         case.server.ping()
         took.append(time.monotonic() - begun)
     if min(took) > SLOW_TRIP:
-        yield warning("latency", f"A round trip to Redis takes {min(took) * 1000:.0f} ms at its best.")
+        yield LATENCY.warning(f"A round trip to Redis takes {min(took) * 1000:.0f} ms at its best.")
 
 
 def _slow_scripts(case: Case) -> Iterator[Finding]:
@@ -41,18 +63,18 @@ def _slow_scripts(case: Case) -> Iterator[Finding]:
         if command[:4].upper() == b"EVAL" and prefix in command and entry["duration"] >= SLOW_SCRIPT:
             took.append(entry["duration"])
     if took:
-        say = warning if max(took) >= TOO_SLOW_SCRIPT else note
-        yield say("slow-scripts", f"{len(took)} scripts of the tracker were slow, up to {max(took) / 1000:.0f} ms.")
+        say = SLOW_SCRIPTS.warning if max(took) >= TOO_SLOW_SCRIPT else SLOW_SCRIPTS.note
+        yield say(f"{len(took)} scripts of the tracker were slow, up to {max(took) / 1000:.0f} ms.")
 
 
 def _rejected(case: Case) -> Iterator[Finding]:
     number = int(case.info["rejected_connections"])
     if number:
-        yield warning("rejected-connections", f"Redis has rejected {number} connections since it was started.")
+        yield REJECTED_CONNECTIONS.warning(f"Redis has rejected {number} connections since it was started.")
 
 
 CHECKS = (
-    Check("latency", "How fast Redis answers", "Redis answers fast.", _latency),
-    Check("slow-scripts", "Whether scripts were slow", "No script of the tracker was slow.", _slow_scripts),
-    Check("rejected-connections", "Whether Redis has rejected anybody", "Redis has rejected nobody.", _rejected),
+    Check(LATENCY, "How fast Redis answers", "Redis answers fast.", _latency),
+    Check(SLOW_SCRIPTS, "Whether scripts were slow", "No script of the tracker was slow.", _slow_scripts),
+    Check(REJECTED_CONNECTIONS, "Whether Redis has rejected anybody", "Redis has rejected nobody.", _rejected),
 )

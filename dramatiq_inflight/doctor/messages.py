@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from ..inspection.history import EventKind
 from .case import Case, Check
-from .findings import Finding, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
 
@@ -23,12 +23,41 @@ A_DAY = timedelta(days=1)
 #: How many are looked at.
 MOST = 1000
 
+OVERDUE = Code(
+    "overdue",
+    ("warning",),
+    "They were recovered, their copies have not started, and nobody looks after them.",
+    "Start workers that fetch from their queues; see in their logs why recovery fails.",
+)
+
+REFUSED = Code(
+    "refused",
+    ("warning",),
+    "They do not run until that works. Each is tried again by itself, after 15 minutes at the longest.",
+    "The workers' logs say why. Make room in the queue, correct what refuses them, or bring the broker back; "
+    "or discard them (Operations).",
+)
+
+SET_ASIDE = Code(
+    "set-aside",
+    ("warning",),
+    "They do not run until somebody decides.",
+    "Mend the encoder, or deploy the version that knows it; if a payload kills whoever decodes it, give that "
+    "process more memory. Then requeue or discard them (Operations).",
+)
+
+POISON = Code(
+    "poison",
+    ("warning",),
+    "They have killed their workers too often, and are in the dead-letter queue.",
+    "Their dead letters say why. A message that takes too much memory may run elsewhere: recovery_queue.",
+)
+
 
 def _overdue(case: Case) -> Iterator[Finding]:
     seen = case.overview
     if seen.most_overdue > LATE:
-        yield warning(
-            "overdue",
+        yield OVERDUE.warning(
             f"Messages that wait past their deadline: {seen.overdue}, the first for {seen.most_overdue:.0f} seconds.",
         )
 
@@ -40,8 +69,7 @@ def _refused(case: Case) -> Iterator[Finding]:
         queues = Counter((view.queue, view.actor) for view in refused)
         most = ", ".join(f"{n} of queue {queue!r} and actor {actor!r}" for (queue, actor), n in queues.most_common(3))
         worst = max(refused, key=lambda view: view.tries)
-        yield warning(
-            "refused",
+        yield REFUSED.warning(
             f"Messages of dead workers that cannot be enqueued: {most}{' and others' * (len(queues) > 3)}; message "
             f"{worst.id} was tried {worst.tries - 1} times.",
         )
@@ -49,7 +77,7 @@ def _refused(case: Case) -> Iterator[Finding]:
 
 def _aside(case: Case) -> Iterator[Finding]:
     if case.overview.aside:
-        yield warning("set-aside", f"Messages set aside, as they cannot be read or decoded: {case.overview.aside}.")
+        yield SET_ASIDE.warning(f"Messages set aside, as they cannot be read or decoded: {case.overview.aside}.")
 
 
 def _poison(case: Case) -> Iterator[Finding]:
@@ -57,12 +85,12 @@ def _poison(case: Case) -> Iterator[Finding]:
     if events:
         actors = Counter(event.actor for event in events)
         most = ", ".join(f"{number} of actor {actor!r}" for actor, number in actors.most_common(3))
-        yield warning("poison", f"Poison messages in the last day: {most}{' and others' * (len(actors) > 3)}.")
+        yield POISON.warning(f"Poison messages in the last day: {most}{' and others' * (len(actors) > 3)}.")
 
 
 CHECKS = (
-    Check("overdue", "Whether recovered messages start", "No message waits past its deadline.", _overdue),
-    Check("refused", "Whether messages cannot be enqueued", "No message is refused by the broker.", _refused),
-    Check("set-aside", "Whether messages are set aside", "No message is set aside.", _aside),
-    Check("poison", "Whether there was poison", "No message was poison in the last day.", _poison),
+    Check(OVERDUE, "Whether recovered messages start", "No message waits past its deadline.", _overdue),
+    Check(REFUSED, "Whether messages cannot be enqueued", "No message is refused by the broker.", _refused),
+    Check(SET_ASIDE, "Whether messages are set aside", "No message is set aside.", _aside),
+    Check(POISON, "Whether there was poison", "No message was poison in the last day.", _poison),
 )

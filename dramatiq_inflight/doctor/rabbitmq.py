@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .case import Case, Check
-from .findings import Finding, error, note, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
 
@@ -18,6 +18,37 @@ HEARTBEAT = 60
 
 #: RabbitMQ's default, seconds, and the share of it from which it is time to say so.
 CONSUMER_TIMEOUT, SHARE = 1800.0, 0.8
+
+CONFIRM_DELIVERY = Code(
+    "confirm-delivery",
+    ("warning",),
+    "A message that RabbitMQ did not take is lost without anybody knowing; of recovery's copies another is "
+    "made when their deadline has passed.",
+    "RabbitmqBroker(..., confirm_delivery=True).",
+)
+
+RABBITMQ_UNREACHABLE = Code(
+    "rabbitmq-unreachable",
+    ("error",),
+    "Nothing is fetched, and recovery cannot enqueue.",
+    "Check the address, the network, the user and the password.",
+)
+
+RABBITMQ_HEARTBEAT = Code(
+    "rabbitmq-heartbeat",
+    ("warning",),
+    "RabbitMQ may notice a lost connection, and deliver again, after the tracker has forgotten that a message "
+    "is complete (three minutes): it runs again.",
+    "Use a heartbeat of 60 seconds or less in the broker's URL.",
+)
+
+SLOW_CONSUMER = Code(
+    "consumer-timeout",
+    ("warning", "note"),
+    "RabbitMQ cuts off a consumer that holds a message for longer than consumer_timeout (30 minutes by "
+    "default), and delivers it again and again: each copy is put off until the run ends.",
+    "Set RabbitMQ's consumer_timeout above your longest run; it cannot be asked from here.",
+)
 
 
 def _is_rabbitmq(case: Case) -> bool:
@@ -29,7 +60,7 @@ def _is_rabbitmq(case: Case) -> bool:
 def _confirms(case: Case) -> Iterator[Finding]:
     broker: Any = case.broker
     if not broker.confirm_delivery:
-        yield warning("confirm-delivery", "RabbitmqBroker was made without confirm_delivery.")
+        yield CONFIRM_DELIVERY.warning("RabbitmqBroker was made without confirm_delivery.")
 
 
 def _reachable(case: Case) -> Iterator[Finding]:
@@ -39,7 +70,7 @@ def _reachable(case: Case) -> Iterator[Finding]:
     try:
         pika.BlockingConnection(broker.parameters).close()
     except Exception as failure:
-        yield error("rabbitmq-unreachable", f"RabbitMQ cannot be used ({type(failure).__name__}).")
+        yield RABBITMQ_UNREACHABLE.error(f"RabbitMQ cannot be used ({type(failure).__name__}).")
 
 
 def _heartbeat(case: Case) -> Iterator[Finding]:
@@ -47,20 +78,20 @@ def _heartbeat(case: Case) -> Iterator[Finding]:
     parameters = broker.parameters if isinstance(broker.parameters, list) else [broker.parameters]
     longest = max((one.heartbeat for one in parameters if isinstance(one.heartbeat, int)), default=0)
     if longest > HEARTBEAT or any(one.heartbeat == 0 for one in parameters):
-        yield warning("rabbitmq-heartbeat", f"The heartbeat of RabbitMQ's connections is {longest or 'off'}.")
+        yield RABBITMQ_HEARTBEAT.warning(f"The heartbeat of RabbitMQ's connections is {longest or 'off'}.")
 
 
 def _consumer_timeout(case: Case) -> Iterator[Finding]:
     oldest = case.overview.oldest
     if oldest > SHARE * CONSUMER_TIMEOUT:
-        yield warning("consumer-timeout", f"A message has been running for {oldest / 60:.0f} minutes.")
+        yield SLOW_CONSUMER.warning(f"A message has been running for {oldest / 60:.0f} minutes.")
     else:
-        yield note("consumer-timeout", "RabbitMQ has a consumer_timeout.")
+        yield SLOW_CONSUMER.note("RabbitMQ has a consumer_timeout.")
 
 
 CHECKS = (
-    Check("rabbitmq-unreachable", "The way to RabbitMQ", "RabbitMQ can be reached.", _reachable, _is_rabbitmq),
-    Check("confirm-delivery", "RabbitmqBroker's confirms", "What is enqueued is confirmed.", _confirms, _is_rabbitmq),
-    Check("rabbitmq-heartbeat", "RabbitMQ's heartbeat", "RabbitMQ's heartbeat is short.", _heartbeat, _is_rabbitmq),
-    Check("consumer-timeout", "RabbitMQ's consumer_timeout", "No message is near it.", _consumer_timeout, _is_rabbitmq),
+    Check(RABBITMQ_UNREACHABLE, "The way to RabbitMQ", "RabbitMQ can be reached.", _reachable, _is_rabbitmq),
+    Check(CONFIRM_DELIVERY, "RabbitmqBroker's confirms", "What is enqueued is confirmed.", _confirms, _is_rabbitmq),
+    Check(RABBITMQ_HEARTBEAT, "RabbitMQ's heartbeat", "RabbitMQ's heartbeat is short.", _heartbeat, _is_rabbitmq),
+    Check(SLOW_CONSUMER, "RabbitMQ's consumer_timeout", "No message is near it.", _consumer_timeout, _is_rabbitmq),
 )

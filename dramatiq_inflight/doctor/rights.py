@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from .case import CannotTell, Case, Check, text
-from .findings import Finding, error, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS", "PROBES"]
 
@@ -66,13 +66,28 @@ KINDS = ("string", "hash", "zset", "set", "stream")
 #: The history is kept for longer than this after the last event.
 KEPT = timedelta(days=29)
 
+NO_RIGHTS = Code(
+    "rights",
+    ("error",),
+    "Messages are not tracked, or not recovered, or nobody can read what has happened.",
+    "Give the user what docs/brokers.rst lists.",
+)
+
+NO_HISTORY = Code(
+    "history",
+    ("warning",),
+    "Nobody can tell what has happened, and the counts of the metrics stand still. Messages are recovered as ever.",
+    "Let the tracker's user write streams and hashes (XADD, HINCRBY), and delete keys of another kind that "
+    "are in the place of {namespace}:history and {namespace}:counts.",
+)
+
 
 def _rights(case: Case) -> Iterator[Finding]:
     refused = _dry_run(case)
     if refused is None:
         refused = _probe(case)
     if refused:
-        yield error("rights", f"The user of Redis may not use {', '.join(dict.fromkeys(refused))} in the namespace.")
+        yield NO_RIGHTS.error(f"The user of Redis may not use {', '.join(dict.fromkeys(refused))} in the namespace.")
 
 
 def _commands(case: Case) -> list[tuple[str, tuple[Any, ...]]]:
@@ -119,15 +134,15 @@ def _history(case: Case) -> Iterator[Finding]:
     for key, kind in ((history, "stream"), (counts, "hash")):
         found = text(case.server.type(key))
         if found not in (kind, "none"):
-            yield warning("history", f"The key of the {kind} {key.rpartition(':')[2]!r} is a {found}.")
+            yield NO_HISTORY.warning(f"The key of the {kind} {key.rpartition(':')[2]!r} is a {found}.")
             return
     at = case.overview.at
     recent = [worker for worker in case.overview.workers if worker.booted and at - worker.booted < KEPT]
     if recent and not case.server.exists(history):
-        yield warning("history", "Workers have joined, and the history is empty.")
+        yield NO_HISTORY.warning("Workers have joined, and the history is empty.")
 
 
 CHECKS = (
-    Check("rights", "What the user of Redis may do", "The user of Redis may do all that is needed.", _rights),
-    Check("history", "Whether the history is written", "The history is written.", _history),
+    Check(NO_RIGHTS, "What the user of Redis may do", "The user of Redis may do all that is needed.", _rights),
+    Check(NO_HISTORY, "Whether the history is written", "The history is written.", _history),
 )

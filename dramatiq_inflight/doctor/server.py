@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from .case import CannotTell, Case, Check
-from .findings import Finding, error, note, warning
+from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
 
@@ -24,6 +24,125 @@ APART = 5.0
 #: How far a heartbeat may lie ahead of the clock that has written it, milliseconds.
 AHEAD = 1000
 
+REDIS_UNREACHABLE = Code(
+    "redis-unreachable",
+    ("error",),
+    "Nothing is tracked, and nobody recovers what dead workers have left. Work goes on.",
+    "Check the address (PROCESSING_REDIS_URL, or the RedisBroker's own), the network, the user and the password.",
+)
+
+REDIS_LOADING = Code(
+    "redis-loading",
+    ("error",),
+    "Redis reads its data from disk and answers nothing until then: what starts meanwhile is not tracked.",
+    "Wait. If it takes long, let a replica take over instead of restarting the primary.",
+)
+
+REDIS_VERSION = Code(
+    "redis-version",
+    ("error",),
+    "The scripts use commands that it does not have: no message can be tracked.",
+    "Use Redis 6.2 or newer, or Valkey.",
+)
+
+EVICTION = Code(
+    "eviction",
+    ("error", "warning"),
+    "When its memory is full, Redis deletes records: messages of dead workers are not recovered, and what has "
+    "completed may run again.",
+    "Set maxmemory-policy noeviction.",
+)
+
+EVICTED = Code(
+    "evicted",
+    ("warning",),
+    "Records, queues or results may be among them: those messages are not tracked any more, or lost.",
+    "Set maxmemory-policy noeviction, and keep caches in another Redis.",
+)
+
+MEMORY_FULL = Code(
+    "memory-full",
+    ("error", "warning"),
+    "When its memory is full, Redis refuses all writes: messages are neither tracked nor enqueued.",
+    "Raise maxmemory, or find out what fills it (redis-cli --bigkeys).",
+)
+
+PERSISTENCE = Code(
+    "persistence",
+    ("warning",),
+    "A restart of Redis forgets all records, and all queues of a RedisBroker on it. Living workers write "
+    "theirs again; what dead ones have left is lost.",
+    "Set appendonly yes.",
+)
+
+PERSISTENCE_SNAPSHOTS = Code(
+    "persistence-snapshots",
+    ("warning",),
+    "A restart of Redis goes back to the last snapshot, minutes ago: what was enqueued or started since is "
+    "forgotten, and what has completed since runs again.",
+    "Set appendonly yes.",
+)
+
+PERSISTENCE_FAILING = Code(
+    "persistence-failing",
+    ("error",),
+    "Redis refuses writes (stop-writes-on-bgsave-error), or has nothing on disk when it restarts.",
+    "See to its disk: its log says what is wrong.",
+)
+
+FSYNC = Code(
+    "fsync",
+    ("warning",),
+    "When the host of Redis dies, what was written in the last half minute or so is forgotten: what has "
+    "completed then runs again.",
+    "Set appendfsync everysec, or always.",
+)
+
+READ_ONLY_REPLICA = Code(
+    "read-only-replica",
+    ("error",),
+    "It takes no writes: nothing is tracked.",
+    "Connect to the primary: by its sentinels, Sentinel([...]).master_for(name), if there are any.",
+)
+
+MIN_REPLICAS = Code(
+    "min-replicas",
+    ("warning",),
+    "A primary that was replaced takes writes when it comes back, and forgets them when it learns that it is "
+    "a replica: what has completed then runs again.",
+    "Set min-replicas-to-write 1.",
+)
+
+CLUSTER_CLIENT = Code(
+    "cluster-client",
+    ("error",),
+    "Keys of other nodes cannot be reached: no message can be tracked, unless by luck.",
+    "Give the tracker (client), or the RedisBroker, a redis.RedisCluster.",
+)
+
+CLUSTER = Code(
+    "cluster",
+    ("note",),
+    "The finish of a message and its ack are two writes: a worker that is killed in between leaves a message "
+    "that is remembered as complete, and skipped.",
+    "Nothing: it is as it should be.",
+)
+
+CLOCK = Code(
+    "clock",
+    ("note",),
+    "Nothing depends on the clocks of workers. But dead letters and logs do not agree on when a thing happened.",
+    "Let both keep time by NTP.",
+)
+
+CLOCK_BACK = Code(
+    "clock-back",
+    ("note",),
+    "Heartbeats that were written by the clock from before are believed for longer, by as much as it went "
+    "back: a death that nobody sees is known later.",
+    "Nothing: it passes. Let the hosts of Redis keep time by NTP.",
+)
+
 
 def _version(case: Case) -> Iterator[Finding]:
     if "valkey_version" in case.info:
@@ -33,7 +152,7 @@ def _version(case: Case) -> Iterator[Finding]:
     if len(numbers) < 2 or not all(number.isdigit() for number in numbers[:2]):
         raise CannotTell("it says none")
     if (int(numbers[0]), int(numbers[1])) < OLDEST:
-        yield error("redis-version", f"This is Redis {said}.")
+        yield REDIS_VERSION.error(f"This is Redis {said}.")
 
 
 def _eviction(case: Case) -> Iterator[Finding]:
@@ -41,15 +160,15 @@ def _eviction(case: Case) -> Iterator[Finding]:
     if policy == "noeviction":
         return
     if int(case.info.get("maxmemory", 0)):
-        yield error("eviction", f"maxmemory-policy is {policy}.")
+        yield EVICTION.error(f"maxmemory-policy is {policy}.")
     else:
-        yield warning("eviction", f"maxmemory-policy is {policy}; there is no maxmemory now.")
+        yield EVICTION.warning(f"maxmemory-policy is {policy}; there is no maxmemory now.")
 
 
 def _evicted(case: Case) -> Iterator[Finding]:
     number = int(case.info["evicted_keys"])
     if number:
-        yield warning("evicted", f"Redis has evicted {number} keys since it was started.")
+        yield EVICTED.warning(f"Redis has evicted {number} keys since it was started.")
 
 
 def _memory(case: Case) -> Iterator[Finding]:
@@ -58,7 +177,9 @@ def _memory(case: Case) -> Iterator[Finding]:
         return
     share = int(case.info["used_memory"]) / most
     if share >= NEARLY:
-        yield (error if share >= ALMOST else warning)("memory-full", f"Redis has {share:.0%} of its maxmemory in use.")
+        yield (MEMORY_FULL.error if share >= ALMOST else MEMORY_FULL.warning)(
+            f"Redis has {share:.0%} of its maxmemory in use."
+        )
 
 
 def _persistence(case: Case) -> Iterator[Finding]:
@@ -69,36 +190,36 @@ def _persistence(case: Case) -> Iterator[Finding]:
         if info.get(name, "ok") != "ok"
     ]
     if failed:
-        yield error("persistence-failing", f"Redis could not write its data to disk ({', '.join(failed)}).")
+        yield PERSISTENCE_FAILING.error(f"Redis could not write its data to disk ({', '.join(failed)}).")
     if int(info["aof_enabled"]):
         return
     if case.config("save"):
-        yield warning("persistence-snapshots", "Redis keeps snapshots, and no append-only file.")
+        yield PERSISTENCE_SNAPSHOTS.warning("Redis keeps snapshots, and no append-only file.")
     else:
-        yield warning("persistence", "Redis keeps nothing on disk.")
+        yield PERSISTENCE.warning("Redis keeps nothing on disk.")
 
 
 def _fsync(case: Case) -> Iterator[Finding]:
     if case.config("appendfsync") == "no":
-        yield warning("fsync", "appendfsync is no: Redis leaves it to the system when its data is on disk.")
+        yield FSYNC.warning("appendfsync is no: Redis leaves it to the system when its data is on disk.")
 
 
 def _role(case: Case) -> Iterator[Finding]:
     if case.info["role"] != "master":
-        yield error("read-only-replica", "This Redis is a replica.")
+        yield READ_ONLY_REPLICA.error("This Redis is a replica.")
 
 
 def _replicas(case: Case) -> Iterator[Finding]:
     # It says how many replicas are good only where it is told to mind.
     if "min_slaves_good_slaves" not in case.info:
-        yield warning("min-replicas", "Redis has replicas, and min-replicas-to-write is 0.")
+        yield MIN_REPLICAS.warning("Redis has replicas, and min-replicas-to-write is 0.")
 
 
 def _cluster(case: Case) -> Iterator[Finding]:
     if case.is_cluster:
-        yield note("cluster", "This is a Redis Cluster.")
+        yield CLUSTER.note("This is a Redis Cluster.")
     elif int(case.info.get("cluster_enabled", 0)):
-        yield error("cluster-client", "This is a node of a Redis Cluster, and the client does not know it.")
+        yield CLUSTER_CLIENT.error("This is a node of a Redis Cluster, and the client does not know it.")
 
 
 def _clock(case: Case) -> Iterator[Finding]:
@@ -107,10 +228,10 @@ def _clock(case: Case) -> Iterator[Finding]:
     apart = now - time.time()
     if abs(apart) > APART:
         which = "ahead of" if apart > 0 else "behind"
-        yield note("clock", f"The clock of Redis is {abs(apart):.0f} seconds {which} this machine's.")
+        yield CLOCK.note(f"The clock of Redis is {abs(apart):.0f} seconds {which} this machine's.")
     last = case.server.zscore(case.inspector._keys.heartbeats, "*last")
     if last and float(last) > now * 1000 + AHEAD:
-        yield note("clock-back", f"The clock of Redis went back, by {float(last) / 1000 - now:.0f} seconds or more.")
+        yield CLOCK_BACK.note(f"The clock of Redis went back, by {float(last) / 1000 - now:.0f} seconds or more.")
 
 
 def _has_aof(case: Case) -> bool:
@@ -122,14 +243,14 @@ def _has_replicas(case: Case) -> bool:
 
 
 CHECKS = (
-    Check("redis-version", "The version of Redis", "Redis is new enough.", _version),
-    Check("read-only-replica", "Whether Redis takes writes", "Redis is no replica.", _role),
-    Check("eviction", "The eviction policy", "Redis evicts nothing.", _eviction),
-    Check("evicted", "Whether Redis has evicted keys", "Redis has evicted nothing.", _evicted),
-    Check("memory-full", "The memory of Redis", "Redis has memory.", _memory),
-    Check("persistence", "Whether Redis keeps its data", "Redis keeps its data in an append-only file.", _persistence),
-    Check("fsync", "When Redis writes to disk", "Redis sees to it that its data is on disk.", _fsync, _has_aof),
-    Check("min-replicas", "The replicas of Redis", "A replaced primary takes no writes.", _replicas, _has_replicas),
-    Check("cluster-client", "Whether this is a Redis Cluster", "The client is of the right kind.", _cluster),
-    Check("clock", "The clock of Redis", "The clock of Redis agrees with this machine's.", _clock),
+    Check(REDIS_VERSION, "The version of Redis", "Redis is new enough.", _version),
+    Check(READ_ONLY_REPLICA, "Whether Redis takes writes", "Redis is no replica.", _role),
+    Check(EVICTION, "The eviction policy", "Redis evicts nothing.", _eviction),
+    Check(EVICTED, "Whether Redis has evicted keys", "Redis has evicted nothing.", _evicted),
+    Check(MEMORY_FULL, "The memory of Redis", "Redis has memory.", _memory),
+    Check(PERSISTENCE, "Whether Redis keeps its data", "Redis keeps its data in an append-only file.", _persistence),
+    Check(FSYNC, "When Redis writes to disk", "Redis sees to it that its data is on disk.", _fsync, _has_aof),
+    Check(MIN_REPLICAS, "The replicas of Redis", "A replaced primary takes no writes.", _replicas, _has_replicas),
+    Check(CLUSTER_CLIENT, "Whether this is a Redis Cluster", "The client is of the right kind.", _cluster),
+    Check(CLOCK, "The clock of Redis", "The clock of Redis agrees with this machine's.", _clock),
 )
