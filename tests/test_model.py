@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import pickle
 
 import pytest
@@ -14,6 +15,7 @@ from .model.bounds import SMALL, VARIANTS
 from .model.drive import Executed, caught, drive_any, drive_steps, merge
 from .model.explore import Explored, Violation, explore
 from .model.mutations import MUTATIONS, Mutation, mutated
+from .model.scripts import MODEL, TAKES
 
 pytestmark = pytest.mark.once
 
@@ -94,6 +96,12 @@ def test_the_real_scripts_do_as_the_model_does_whatever_comes(client: redis.Redi
 def test_mutations_of_the_scripts_are_caught(mutation: Mutation, client: redis.Redis, executed: Executed) -> None:
     """One of each script; ``nox -s model -- --mutations`` runs them all."""
     assert caught(client, mutation, executed) is not None
+
+
+@pytest.mark.parametrize("script", MODEL)
+def test_the_model_takes_what_the_script_declares(script: str) -> None:
+    """All of it, but for what is of no use to it and what it only sees: see `TAKES`."""
+    assert tuple(inspect.signature(MODEL[script]).parameters) == ("redis", *TAKES[script])
 
 
 def test_every_mutation_changes_a_script() -> None:

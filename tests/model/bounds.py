@@ -92,45 +92,45 @@ class Variant(NamedTuple):
     scripts: Scripts
 
 
-def _bumping_start(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+def _bumping_start(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     """A take-over with a generation more, after which the copy that it came by is as old as any other."""
-    answer, after = MODEL["start"](redis, *args)
+    answer, after = MODEL["start"](redis, **named)
     before, record = redis.record, after.record
     if answer[0] == "run" and before and record and before.state == "running" and before.owner != record.owner:
         after = after._replace(record=record._replace(generation=record.generation + 1, copy=NO_COPY))
     return answer, after
 
 
-def _poison_completes(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+def _poison_completes(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     """A start that meets a poison message, and settles its record before it is rejected."""
-    answer, after = MODEL["start"](redis, *args)
+    answer, after = MODEL["start"](redis, **named)
     if answer[0] == "poisoned" and after.record and after.record.state in WAITING:
         after = save_settled(after, after.record._replace(state="completed"))._replace(waiting="")
     return answer, after
 
 
-def _any_copy_is_a_replay(redis: Redis, *args: Any) -> tuple[Any, Redis]:
+def _any_copy_is_a_replay(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     """A start that does not see which copy was dead-lettered."""
-    record, tries = redis.record, args[-2]
+    record, tries = redis.record, named["tries"]
     if record is not None and record.state == "dead_lettered":
         redis = redis._replace(record=record._replace(tries=tries))
-    return MODEL["start"](redis, *args)
+    return MODEL["start"](redis, **named)
 
 
 def _unshaken(script: str) -> Callable[..., tuple[Any, Redis]]:
     """A script of its own that leaves a suspicion as it is."""
 
-    def changed(redis: Redis, *args: Any) -> tuple[Any, Redis]:
-        answer, after = MODEL[script](redis, *args)
+    def changed(redis: Redis, **named: Any) -> tuple[Any, Redis]:
+        answer, after = MODEL[script](redis, **named)
         return answer, after._replace(noted=redis.noted)
 
     return changed
 
 
-def _convicting_claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
+def _convicting_claim(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     """A claim that takes closed connections for a proof."""
     hearts = tuple(heart._replace(kind="proven") if heart.kind == "gone" else heart for heart in redis.hearts)
-    answer, after = MODEL["claim"](redis._replace(hearts=hearts), me, dead, leftovers)
+    answer, after = MODEL["claim"](redis._replace(hearts=hearts), **named)
     return answer, after._replace(hearts=redis.hearts)
 
 

@@ -15,6 +15,7 @@ from .fuzz import any_calls, compare
 from .mutations import Mutation, mutated
 from .real import Real, texts
 from .scripts import MODEL, NOBODY, Call, Heart, Redis
+from .world import release
 
 __all__ = ["Executed", "caught", "drive_any", "drive_steps", "merge"]
 
@@ -33,13 +34,13 @@ def merge(explored: list[Explored]) -> Executed:
             key = (_widened(state), call)
             steps[key] = min(depth, steps.get(key, depth))
             if call.script == "suspect":  # nor is anybody declared dead before a connection was opened
-                steps.setdefault((key[0], call._replace(args=(*call.args[:3], False))), depth)
+                steps.setdefault((key[0], call.but(over=False)), depth)
             record = state.record
             if record and record.state == "recovering" and record.owner != NOBODY:
-                aside = Call("set_aside", (record.owner, NOBODY, record.generation))
+                aside = Call.of("set_aside", me=record.owner, dead=NOBODY, generation=record.generation)
                 steps.setdefault((key[0], aside), depth)
             elif record and record.state == "running":  # and its starts are all known to who made them
-                stranger = Call("release", (record.owner, record.run, True, "let_go", record.origin))
+                stranger = release(record.owner, record.run, record.origin, "let_go")
                 steps.setdefault((key[0], stranger), depth)
     return sorted(steps, key=steps.__getitem__)
 

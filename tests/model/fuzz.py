@@ -12,61 +12,67 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from .real import Real
-from .scripts import MODEL, NOBODY, ONCE, SETTLED, UNLIMITED, WAITING, Call, Record, Redis, fresh_redis, with_heart
+from .scripts import (
+    MODEL,
+    NOBODY,
+    ONCE,
+    SETTLED,
+    TAKES,
+    UNLIMITED,
+    WAITING,
+    Call,
+    Record,
+    Redis,
+    fresh_redis,
+    with_heart,
+)
 
 __all__ = ["INCARNATIONS", "any_calls", "compare"]
 
 INCARNATIONS = 3
 
-me = st.integers(0, INCARNATIONS - 1)
-generation = st.integers(1, 3)
+who = st.integers(0, INCARNATIONS - 1)
 run = st.sampled_from([0, 1, 1, 1, 2, 2, 3])
-origin = st.sampled_from([0, 1, 1, 1, 2])
-name = st.sampled_from([0, 1, 1, 2, 3])
-crashes = st.integers(0, 2)
-limit = st.sampled_from([1, 1, 1, UNLIMITED, ONCE, 0, 2])
-flag = st.booleans()
+count = st.integers(0, 2)
 rarely = st.sampled_from([False, False, False, True])
-here = st.sampled_from(["no", "no", "running", "ended", "handed_back"])
-attempt = st.integers(0, 2)
-tries = st.sampled_from([0, 0, 1, 1, 2])
-delivery = st.sampled_from([None, None, None, (True, True), (False, True), (False, False)])
-dead = st.sampled_from([NOBODY, 0, 1, 2, 0, 1, 2])
-alone = st.sampled_from([True, False, None])
 
-#: What each script is called with.
-ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "start": (
-        *(me, generation, origin, name, rarely, rarely, here, limit, attempt),
-        *(rarely, alone, rarely, rarely, tries, delivery),
-    ),
-    "accompany": (me, run, origin),
-    "finish": (me, generation, origin, name, run, run, rarely, rarely, flag, delivery),
-    "acked": (run,),
-    "release": (me, run, rarely, st.sampled_from(["released", "let_go", "dead_lettered"]), origin),
-    "hand_over": (me, run, origin, attempt, flag),
-    "put_off": (name,),
-    "hold": (generation,),
-    "settle": (generation, origin, rarely, st.sampled_from(["completed", "dead_lettered"]), tries),
-    "mend": (
-        *(me, run, generation, origin, name, limit, run, crashes, crashes, flag, rarely, attempt),
-        *(st.sampled_from([None, True, False]), tries),
-    ),
-    "beat": (me, rarely),
-    "attest": (me,),
-    "enter": (me, st.sampled_from([True, True, False])),
-    "suspect": (me, me, st.sampled_from([(True, False), (True, False), (True, True), (False, False)]), flag),
-    "prove": (me,),
-    "reap": (me,),
-    "hand_back": (me, st.sampled_from([None, True, True, False])),
-    "claim": (me, dead, flag),
-    "requeued": (me, dead, generation, st.sampled_from([0, 1, 2, 3])),
-    "refused": (me, generation, st.sampled_from(["refused", "away", "left_over", "untried"])),
-    "postpone": (name, st.sampled_from(["held", "consumed", "maybe"])),
-    "set_aside": (me, dead, generation),
-    "take": (me, flag, flag),
-    "discard": (flag,),
+#: What an argument may be, by its name.
+BY_NAME: dict[str, Any] = {
+    **dict.fromkeys(("me", "other"), who),
+    "dead": st.sampled_from([NOBODY, 0, 1, 2, 0, 1, 2]),
+    "generation": st.integers(1, 3),
+    **dict.fromkeys(("run", "started"), run),
+    "origin": st.sampled_from([0, 1, 1, 1, 2]),
+    "copy": st.sampled_from([0, 1, 1, 2, 3]),
+    **dict.fromkeys(("crashes", "drains", "payload"), count),
+    "limit": st.sampled_from([1, 1, 1, UNLIMITED, ONCE, 0, 2]),
+    "tries": st.sampled_from([0, 0, 1, 1, 2]),
+    "here": st.sampled_from(["no", "no", "running", "ended", "handed_back"]),
+    "alone": st.sampled_from([True, False, None]),
+    "delivery": st.sampled_from([None, None, None, (True, True), (False, True), (False, False)]),
+    "held": st.sampled_from([None, True, True, False]),
+    "kind": st.sampled_from(["alive", "alive", "draining", "attested"]),
+    "subscribed": st.sampled_from([True, True, False]),
+    "seen": st.sampled_from([(True, False), (True, False), (True, True), (False, False)]),
+    **dict.fromkeys(("unacked", "delay", "over", "leftovers", "dead_letter", "force"), st.booleans()),
+    **dict.fromkeys(("redelivered", "duplicate", "forgotten", "tailored", "condemned", "again", "contended"), rarely),
 }
+
+#: What it may be of one script, where that differs.
+OF_SCRIPT: dict[tuple[str, str], Any] = {
+    ("release", "state"): st.sampled_from(["released", "let_go", "dead_lettered"]),
+    ("settle", "state"): st.sampled_from(["completed", "dead_lettered"]),
+    ("mend", "alone"): st.booleans(),
+    **dict.fromkeys((("prove", "dead"), ("reap", "dead"), ("hand_back", "dead")), who),
+    ("refused", "why"): st.sampled_from(["refused", "away", "left_over", "untried"]),
+    ("postpone", "what"): st.sampled_from(["held", "consumed", "maybe"]),
+}
+
+
+def _calls(script: str) -> Any:
+    """Any call of a script, with all that it takes."""
+    args = (OF_SCRIPT.get((script, name), BY_NAME.get(name)) for name in TAKES[script])
+    return st.builds(Call, st.just(script), st.tuples(*args))
 
 
 def compare(model: Redis, real: Real, call: Call) -> tuple[Any, Redis]:
@@ -77,7 +83,7 @@ def compare(model: Redis, real: Real, call: Call) -> tuple[Any, Redis]:
     Raises:
       AssertionError: They are not.
     """
-    expected, after = MODEL[call.script](model, *call.args)
+    expected, after = MODEL[call.script](model, **call.named)
     answer = real.call(call)
     assert answer == expected, f"{call.script} answered {answer}, the model says {expected}"
     state, expiry = real.get()
@@ -115,9 +121,9 @@ def any_calls(
       states: Where to begin.
       called: The names of the scripts to call.
     """
-    calls = st.one_of(*(st.builds(Call, st.just(script), st.tuples(*ARGUMENTS[script])) for script in called))
+    calls = st.one_of(*map(_calls, called))
     # Nobody looks at itself in this way: the two would be one subscription, and not two that may differ.
-    calls = calls.filter(lambda call: call.script != "suspect" or call.args[0] != call.args[1])
+    calls = calls.filter(lambda call: call.script != "suspect" or call.named["me"] != call.named["other"])
 
     real = Real(client, INCARNATIONS, scripts)  # one for all: each begins with a state of its own
 
@@ -137,7 +143,7 @@ def any_calls(
             for call in several:
                 _, self.state = compare(self.state, self.real, call)
 
-        @rule(who=me)
+        @rule(who=who)
         def time_passes(self, who: int) -> None:
             heart = self.state.hearts[who]
             later = {"fresh": "expired", "gone": "proven"}.get(heart.kind)

@@ -276,7 +276,7 @@ class Real:
 
     def call(self, call: Call) -> Any:
         """Run the real script; its answer is the model's."""
-        return getattr(self, "_" + call.script)(*call.args)
+        return getattr(self, "_" + call.script)(**call.named)
 
     def _who(self, number: int) -> str:
         return "" if number == NOBODY else self.names[number]
@@ -294,44 +294,30 @@ class Real:
         pipeline.execute()
         return self.broker_keys
 
-    def _copy(
-        self,
-        generation: int,
-        origin: int,
-        name: int,
-        *,
-        redelivered: bool = False,
-        duplicate: bool = False,
-        tries: int = 0,
-    ) -> Copy:
-        copy = Copy(MESSAGE, generation, _id(origin), _id(name), redelivered, "default", "work", duplicate)
-        return replace(copy, tries=tries)
+    def _copy(self, *, generation: int = 1, origin: int = 0, copy: int = 0, **marks: Any) -> Copy:
+        redelivered = marks.pop("redelivered", False)
+        return replace(Copy(MESSAGE, generation, _id(origin), _id(copy), redelivered, "default", "work"), **marks)
 
     def _start(
         self,
+        *,
         me: int,
-        generation: int,
-        origin: int,
-        name: int,
-        redelivered: bool,
-        duplicate: bool,
+        copy: int,
+        payload: int,
+        delivery: tuple[bool, bool] | None,
         here: str,
         limit: int | str,
-        payload: int,
         forgotten: bool,
         alone: bool | None,
         tailored: bool,
-        condemned: bool,
-        tries: int,
-        delivery: tuple[bool, bool] | None,
+        **marks: Any,
     ) -> Any:
-        broker_keys = self._delivered(name, delivery, _payload(payload))
+        broker_keys = self._delivered(copy, delivery, _payload(payload))
         self._tick()
-        copy = self._copy(generation, origin, name, redelivered=redelivered, duplicate=duplicate, tries=tries)
 
         def start(data: bytes) -> Started:
             return self.members[me].start(
-                replace(copy, condemned=condemned),
+                self._copy(copy=copy, **marks),
                 data,
                 limit=limit,
                 here=here,
@@ -366,28 +352,23 @@ class Real:
 
     def _finish(
         self,
+        *,
         me: int,
+        run: int,
+        copy: int,
         generation: int,
         origin: int,
-        name: int,
-        run: int,
         started: int,
-        again: bool,
-        contended: bool,
-        unacked: bool,
         delivery: tuple[bool, bool] | None,
+        **flags: Any,
     ) -> Any:
-        copy = self._copy(generation, origin, name)
-        keys = self._delivered(name, delivery, b"x")
-        registry = self.members[me]
-        return registry.finish(
-            *(copy, run),
-            started_ms=self._time(started),
-            again=again,
-            contended=contended,
-            unacked=unacked,
-            broker_keys=keys,
-        ).value
+        broker_keys = self._delivered(copy, delivery, b"x")
+        copied = self._copy(generation=generation, origin=origin, copy=copy)
+        return (
+            self.members[me]
+            .finish(*(copied, run), started_ms=self._time(started), broker_keys=broker_keys, **flags)
+            .value
+        )
 
     def _acked(self, run: int) -> Any:
         return self.members[0].acked([(MESSAGE, run, 0)])
@@ -400,72 +381,62 @@ class Real:
             contended=contended,
             consumed=state != "let_go",
             dead_lettered=state == "dead_lettered",
-            copy=self._copy(1, origin, 0),
+            copy=self._copy(origin=origin),
         ).value
 
-    def _hand_over(self, me: int, run: int, origin: int, payload: int, later: bool) -> Any:
-        return self.members[me].hand_over(MESSAGE, run, _payload(payload), later=later, origin=_id(origin)).value
+    def _hand_over(self, me: int, run: int, origin: int, payload: int, delay: bool) -> Any:
+        return self.members[me].hand_over(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
 
-    def _put_off(self, name: int) -> Any:
-        return self.members[0].put_off(self._copy(1, 0, name), 1)
+    def _put_off(self, copy: int) -> Any:
+        return self.members[0].put_off(self._copy(copy=copy), 1)
 
     def _hold(self, generation: int) -> Any:
-        return self.members[0].hold(self._copy(generation, 0, 0), 1)
+        return self.members[0].hold(self._copy(generation=generation), 1)
 
-    def _settle(self, generation: int, origin: int, redelivered: bool, state: str, tries: int) -> Any:
-        return self.members[0].settle(self._copy(generation, origin, 0, redelivered=redelivered, tries=tries), state)
+    def _settle(self, state: str, **copied: Any) -> Any:
+        return self.members[0].settle(self._copy(**copied), state)
 
     def _mend(
         self,
+        *,
         me: int,
-        run: int,
+        copy: int,
         generation: int,
         origin: int,
-        name: int,
-        limit: int | str,
+        tries: int,
         started: int,
-        crashes: int,
-        drains: int,
-        alone: bool,
-        tailored: bool,
         payload: int,
         held: bool | None,
-        tries: int,
+        **named: Any,
     ) -> Any:
         delivery = None if held is None else (held, True)
         mended, *numbers = self.members[me].mend(
-            self._copy(generation, origin, name, tries=tries),
+            self._copy(generation=generation, origin=origin, copy=copy, tries=tries),
             lambda: _payload(payload),
-            run=run,
-            limit=limit,
             started_ms=self._time(started),
-            crashes=crashes,
-            drains=drains,
-            alone=alone,
-            tailored=tailored,
-            broker_keys=self._delivered(name, delivery, b"x"),
+            broker_keys=self._delivered(copy, delivery, b"x"),
+            **named,
         )
         if mended is Mended.WRITTEN and not started:
             self.starts[json.loads(self.client.get(self.record).partition(b"\n")[0])[8]] = 0
         return mended.value, *numbers
 
-    def _beat(self, me: int, draining: bool) -> Any:
+    def _beat(self, me: int, kind: str) -> Any:
         registry = self.members[me]
-        registry._draining = draining
+        if kind == "attested":
+            return registry.attest()
+        registry._draining = kind == "draining"
         known = registry.beat()
         if self.client.zscore(self.hearts, registry.me) is None:
             registry.register({"instance": "i"})  # as its heartbeat does
         return known
-
-    def _attest(self, me: int) -> Any:
-        return self.members[me].attest()
 
     def _enter(self, me: int, subscribed: bool) -> Any:
         registry = self.members[me]
         self._subscribe(registry.keys.channel(registry.me), subscribed)
         return registry.enter(patience=PATIENCE_MS / 1000, anew=True)
 
-    def _suspect(self, me: int, other: int, seen: tuple[bool, bool], over: bool) -> Any:
+    def _suspect(self, other: int, me: int, seen: tuple[bool, bool], over: bool) -> Any:
         registry, name, since = self.members[me], self.names[other], 0
         channels = (registry.keys.channel(registry.me), registry.keys.channel(name), registry.keys.probe(registry.me))
         for channel, subscribed in zip(channels, (*seen, over), strict=True):
@@ -499,8 +470,8 @@ class Real:
         answer = self.members[me].claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
         return answer.value if isinstance(answer, Claim) else self._claimed(answer)
 
-    def _take(self, me: int, condemn: bool, force: bool) -> Any:
-        answer = self.members[me].take(MESSAGE, hold=60, condemn=condemn, force=force)
+    def _take(self, me: int, dead_letter: bool, force: bool) -> Any:
+        answer = self.members[me].take(MESSAGE, hold=60, condemn=dead_letter, force=force)
         return answer if isinstance(answer, str) else self._claimed(answer)
 
     def _discard(self, force: bool) -> Any:
@@ -518,15 +489,15 @@ class Real:
     def _orphan(self, generation: int) -> Orphan:
         return Orphan(MESSAGE, Claim.CLAIMED, generation=generation)
 
-    def _requeued(self, me: int, dead: int, generation: int, name: int) -> Any:
-        copies = [Enqueued(self._orphan(generation), _id(name), "default", 0)]
+    def _requeued(self, me: int, dead: int, generation: int, copy: int) -> Any:
+        copies = [Enqueued(self._orphan(generation), _id(copy), "default", 0)]
         return self.members[me].requeued(copies, dead=self._who(dead))[0].value
 
     def _refused(self, me: int, generation: int, why: str) -> Any:
         self.members[me].refused([(MESSAGE, generation, why)])
 
-    def _postpone(self, name: int, said: str) -> Any:
-        return self.members[0].postpone([(MESSAGE, _id(name), said)])[0]
+    def _postpone(self, copy: int, what: str) -> Any:
+        return self.members[0].postpone([(MESSAGE, _id(copy), what)])[0]
 
-    def _set_aside(self, me: int, dead: int, generation: int) -> Any:
+    def _set_aside(self, me: int, generation: int, dead: int) -> Any:
         return self.members[me].set_aside(self._orphan(generation), dead=self._who(dead))

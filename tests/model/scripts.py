@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from dramatiq_inflight.store.declarations import DECLARATIONS, Declaration
+
 __all__ = [
     "MODEL",
     "NOBODY",
     "NO_COPY",
     "SETTLED",
+    "TAKES",
     "WAITING",
     "Call",
     "Heart",
@@ -100,11 +103,72 @@ class Redis(NamedTuple):
     noted: tuple[bool, ...]
 
 
+#: Arguments that the model has no use for: there is one message, of one queue and actor; times are what they mean.
+UNUSED = frozenset({
+    *("ttl", "id", "queue", "actor", "fence_ttl", "enqueued_by", "remember", "wait", "hold", "first_deadline"),
+    *("deadly_after", "first_wait", "longest_wait", "expected_owner", "patience", "on_behalf", "anew", "count"),
+    *("channel", "my_channel", "its_channel", "my_probe", "absent_since", "asked"),
+})  # fmt: skip
+
+#: Of these alone, besides.
+UNUSED_BY = {
+    "put_off": {"me"},
+    "settle": {"copy"},
+    "mend": {"unacked"},
+    "hand_back": {"me"},
+    "requeued": {"delay"},
+    "prove": {"why"},
+    "suspect": {"why"},
+}
+
+#: What a script is told by its keys, or sees of its surroundings.
+SEES = {
+    "start": ("delivery",),
+    "finish": ("delivery",),
+    "mend": ("held",),
+    "enter": ("subscribed",),
+    "suspect": ("me", "seen", "over"),
+    "set_aside": ("dead",),
+}
+
+
+def _taken(script: str, declared: Declaration) -> tuple[str, ...]:
+    names = (arg.name for arg in (*declared.args, *declared.row_args))
+    unused = UNUSED | UNUSED_BY.get(script, set())
+    return (*(name for name in names if name not in unused), *SEES.get(script, ()))
+
+
+#: What each script of the model takes: what the real one declares, without what is of no use here.
+TAKES = {script: _taken(script, declared) for script, declared in DECLARATIONS.items()}
+
+
 class Call(NamedTuple):
     """One execution of a script."""
 
     script: str
+    #: In the order of `TAKES`.
     args: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, script: str, /, **named: Any) -> Call:
+        """Call it with arguments by name.
+
+        Raises:
+          TypeError: One is missing, or the script takes none of that name.
+        """
+        takes = TAKES[script]
+        if named.keys() != set(takes):
+            raise TypeError(f"{script} takes {takes}, and is given {tuple(named)}")
+        return cls(script, tuple(map(named.__getitem__, takes)))
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return dict(zip(TAKES[self.script], self.args, strict=True))
+
+    def but(self, **named: Any) -> Call:
+        """The same call with other arguments."""
+        return Call.of(self.script, **{**self.named, **named})
 
 
 def fresh_redis(incarnations: int, *, entered: bool = False) -> Redis:
@@ -233,12 +297,12 @@ def start(
     me: int,
     generation: int,
     origin: int,
-    name: int,
     redelivered: bool,
-    duplicate: bool,
     here: str,
     limit: int | str,
+    copy: int,
     payload: int,
+    duplicate: bool,
     forgotten: bool,
     alone: bool | None,
     tailored: bool,
@@ -249,7 +313,7 @@ def start(
     """The answer is its name, whether `me` was known, run, generation, crashes, drains, and whose death it was.
 
     Parameters:
-      name: The broker's id of the copy; 0 where it gives none.
+      copy: The broker's id of the copy; 0 where it gives none.
       condemned: Whether the copy carries a verdict, and the broker has delivered it before.
       delivery: Whether the broker still holds it for `me`, and whether it holds it at all; ``None``: it is not asked.
     """
@@ -286,7 +350,7 @@ def start(
             "running",
             me,
             number,
-            max(generation, record.generation) if record and name else generation,
+            max(generation, record.generation) if record and copy else generation,
             crashes,
             limit,
             contended,
@@ -294,7 +358,7 @@ def start(
             number,
             first,
             origin,
-            NO_COPY if gone else name,
+            NO_COPY if gone else copy,
             drains,
             int(alone is True),
             int(tailored or gone),
@@ -312,7 +376,7 @@ def start(
     if record is None:
         return run(0, 0)
     same = redelivered or (origin != 0 and origin == record.origin)
-    named = name != 0 and name == record.copy
+    named = copy != 0 and copy == record.copy
     if same and generation < record.generation and not named:
         return answer("stale"), redis
     if duplicate and origin not in (0, record.origin):
@@ -384,14 +448,14 @@ def accompany(redis: Redis, me: int, run: int, origin: int) -> tuple[Any, Redis]
 def finish(
     redis: Redis,
     me: int,
-    generation: int,
-    origin: int,
-    name: int,
     run: int,
-    started: int,
+    origin: int,
     again: bool,
     contended: bool,
+    copy: int,
+    generation: int,
     unacked: bool,
+    started: int,
     delivery: tuple[bool, bool] | None,
 ) -> tuple[Any, Redis]:
     record = redis.record
@@ -450,22 +514,22 @@ def release(redis: Redis, me: int, run: int, contended: bool, state: str, origin
     return "released", unlist(save_settled(redis, record), me)
 
 
-def hand_over(redis: Redis, me: int, run: int, origin: int, payload: int, later: bool) -> tuple[Any, Redis]:
+def hand_over(redis: Redis, me: int, run: int, payload: int, delay: bool, origin: int) -> tuple[Any, Redis]:
     answer, redis = _end(redis, me, run, origin)
     if answer:
         return answer, redis
     assert redis.record is not None
     record = redis.record._replace(state="requeued", owner=NOBODY, copy=NO_COPY, contended=1, payload=payload)
-    if later:
+    if delay:
         record = record._replace(tries=record.tries + 1)
     else:
         record = record._replace(generation=record.generation + 1, forced=1, tries=0, deaths=0)
-    return "handed_over", unlist(save_waiting(redis, record, "later" if later else "due"), me)
+    return "handed_over", unlist(save_waiting(redis, record, "later" if delay else "due"), me)
 
 
-def put_off(redis: Redis, name: int) -> tuple[Any, Redis]:
+def put_off(redis: Redis, copy: int) -> tuple[Any, Redis]:
     record = redis.record
-    if record is None or name == 0 or name != record.copy:
+    if record is None or copy == 0 or copy != record.copy:
         return None, redis
     record = record._replace(copy=NO_COPY, contended=1)
     if record.state == "running":
@@ -503,16 +567,16 @@ def mend(
     run: int,
     generation: int,
     origin: int,
-    name: int,
     limit: int | str,
+    copy: int,
     started: int,
     crashes: int,
     drains: int,
     alone: bool,
     tailored: bool,
     payload: int,
-    held: bool | None,
     tries: int,
+    held: bool | None,
 ) -> tuple[Any, Redis]:
     """The answer is its name, and the record's run, generation, crashes and drains.
 
@@ -550,7 +614,7 @@ def mend(
             started,
             0,
             origin,
-            name,
+            copy,
             drains,
             int(alone),
             int(tailored),
@@ -565,24 +629,24 @@ def mend(
             )
             if before.state in ("released", "let_go"):
                 record = record._replace(crashes=before.crashes, drains=before.drains)
-        if name and not held:
+        if copy and not held:
             record = record._replace(copy=NO_COPY, tailored=1)
         what = "written"
     elif record.origin == origin and (
         is_run(record, me, run or record.run, origin) or is_retaken(record, me, run, origin, started)
     ):
         record = record._replace(alone=int(record.alone and alone))
-        if name and held is False and record.copy != NO_COPY:
+        if copy and held is False and record.copy != NO_COPY:
             record = record._replace(copy=NO_COPY, tailored=1)
         what = "kept"
     elif is_to_start(record) and not (record.dead_letter and record.state == "requeued") and record.origin == origin:
-        kept = name in (0, record.copy)
+        kept = copy in (0, record.copy)
         record = taken_back(record)._replace(
             state="running",
             owner=me,
             run=record.run + 1,
             contended=1,
-            copy=name if kept else NO_COPY,
+            copy=copy if kept else NO_COPY,
             tailored=record.tailored if kept else 1,
             alone=int(alone),
             tries=tries,
@@ -604,19 +668,14 @@ def mend(
 # An incarnation's life.
 
 
-def beat(redis: Redis, me: int, draining: bool) -> tuple[Any, Redis]:
-    known, _, redis = beat_of(redis, me)
+def beat(redis: Redis, me: int, kind: str) -> tuple[Any, Redis]:
+    """`attested`: another process beats on its behalf, and what it has not heard of it still has to hear."""
+    trusted, known, redis = beat_of(redis, me)
+    if kind == "attested":
+        return known, redis if trusted or not known else doubt(redis, me)
     redis = appear(redis, me)  # one that is not known registers
     heart = redis.hearts[me]
-    return known, with_heart(redis, me, heart._replace(draining=heart.draining or draining))
-
-
-def attest(redis: Redis, me: int) -> tuple[Any, Redis]:
-    """Another process beats on its behalf: what it has not heard of it still has to hear."""
-    trusted, known, after = beat_of(redis, me)
-    if not known:
-        return False, redis
-    return True, after if trusted else doubt(after, me)
+    return trusted, with_heart(redis, me, heart._replace(draining=heart.draining or kind == "draining"))
 
 
 def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
@@ -642,7 +701,7 @@ def enter(redis: Redis, me: int, subscribed: bool) -> tuple[Any, Redis]:
     return subscribed, redis._replace(entered=put(redis.entered, me, subscribed))
 
 
-def suspect(redis: Redis, me: int, other: int, seen: tuple[bool, bool], over: bool) -> tuple[Any, Redis]:
+def suspect(redis: Redis, other: int, me: int, seen: tuple[bool, bool], over: bool) -> tuple[Any, Redis]:
     """`seen`: whether the server sees a subscription of each; `over`: the patience is, and a connection was opened."""
     if not seen[0] or not redis.entered[me]:
         return "lost", redis
@@ -748,12 +807,12 @@ def _orphan(record: Record) -> tuple[Any, ...]:
     )
 
 
-def requeued(redis: Redis, me: int, dead: int, generation: int, name: int) -> tuple[Any, Redis]:
+def requeued(redis: Redis, me: int, dead: int, generation: int, copy: int) -> tuple[Any, Redis]:
     record = redis.record
     answer = "fenced"
     if record and record.state == "recovering" and record.owner == me and record.generation == generation:
         answer = "poisoned" if record.dead_letter else "requeued"
-        record = record._replace(state="requeued", owner=NOBODY, copy=name, deaths=0)
+        record = record._replace(state="requeued", owner=NOBODY, copy=copy, deaths=0)
         redis = save_waiting(redis, record, "later")
     listed = record is not None and (record.state in WAITING or record.owner == dead or record.state == "damaged")
     if answer != "fenced" or not listed:
@@ -769,23 +828,23 @@ def refused(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redi
     return None, redis
 
 
-def postpone(redis: Redis, name: int, said: str) -> tuple[Any, Redis]:
+def postpone(redis: Redis, copy: int, what: str) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return "gone", redis._replace(waiting="")
-    if record.state != "requeued" or record.copy != name:
+    if record.state != "requeued" or record.copy != copy:
         return "gone", redis
-    if said == "maybe":
+    if what == "maybe":
         if record.tries > DAYS_LATER:
             return "due", redis
         return "postponed", save_waiting(redis, record._replace(tries=record.tries + 1), "later")
-    if said == "held":
+    if what == "held":
         return "postponed", redis._replace(waiting="later")
     over = "dead_lettered" if record.dead_letter else "completed"
     return "settled", save_settled(redis, record._replace(state=over, contended=1))._replace(waiting="")
 
 
-def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, Redis]:
+def set_aside(redis: Redis, me: int, generation: int, dead: int) -> tuple[Any, Redis]:
     record = redis.record
     if not record or record.state != "recovering" or record.owner != me or record.generation != generation:
         return False, redis
@@ -795,7 +854,7 @@ def set_aside(redis: Redis, me: int, dead: int, generation: int) -> tuple[Any, R
 # What an operator does.
 
 
-def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]:
+def take(redis: Redis, me: int, dead_letter: bool, force: bool) -> tuple[Any, Redis]:
     """As `claim`, of whatever is not settled."""
     record = redis.record
     if record is None or record.state == "damaged":
@@ -811,11 +870,11 @@ def take(redis: Redis, me: int, condemn: bool, force: bool) -> tuple[Any, Redis]
         return "alive", redis
     redis = doubt(redis, record.owner) if alive else redis
     owner = record.owner
-    if not condemn:
+    if not dead_letter:
         record = record._replace(crashes=0, drains=0)
     record = record._replace(
         state="recovering",
-        dead_letter=int(condemn),
+        dead_letter=int(dead_letter),
         owner=me,
         contended=1,
         generation=record.generation + 1,
@@ -852,7 +911,6 @@ MODEL: dict[str, Callable[..., tuple[Any, Redis]]] = {
         *(start, accompany, finish, acked, release, hand_over, put_off, hold, settle, mend),
         *(
             beat,
-            attest,
             enter,
             suspect,
             prove,

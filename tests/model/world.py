@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .scripts import MODEL, NO_COPY, NOBODY, Call, Heart, Redis, fresh_redis, put, with_heart
 
-__all__ = ["Bounds", "Step", "World", "first_world", "steps"]
+__all__ = ["Bounds", "Step", "World", "first_world", "release", "steps"]
 
 
 class Bounds(NamedTuple):
@@ -244,22 +244,22 @@ class _Steps:
     def unheard(self, step: Step, call: Call) -> Iterator[Step]:
         """A script has run, its answer is lost, and it is sent again: the caller is where it was."""
         own = call.script in OWN
-        _, world = self.execute(call.args[0] if own else 0, call, own=own)
-        stops = call.script == "hand_over" and call.args[-1]  # has that of its own
+        me = call.named["me"] if own else 0
+        _, world = self.execute(me, call, own=own)
+        stops = call.script == "hand_over" and call.named["delay"]  # has that of its own
         if stops or world == self.world:
             return
         if own:
-            worker = world.workers[call.args[0]]
+            worker = world.workers[me]
             doubting = tuple(d._replace(doubt=d.doubt or d.phase in HERE) for d in worker.deliveries)
-            world = _with_worker(world, call.args[0], worker._replace(deliveries=doubting))
+            world = _with_worker(world, me, worker._replace(deliveries=doubting))
         if call.script in ("suspect", "enter"):
             world = step.after
         if call.script in ("take", "discard"):
-            world = self.robbed(world, call.args[-1])._replace(discarded=step.after.discarded)
+            world = self.robbed(world, call.named["force"])._replace(discarded=step.after.discarded)
         if call.script == "finish":
             world = world._replace(completed=step.after.completed)
             if self.with_redis:  # and has acknowledged, in one write
-                me = call.args[0]
                 world = _with_worker(world, me, world.workers[me]._replace(unacked=step.after.workers[me].unacked))
         what = f"{step.what} (which is not heard, and sent again)"
         yield Step(what, call, self.spent("answers", world), progress=False)
@@ -299,13 +299,23 @@ class _Steps:
             # Its connection is gone; whether the worker knows that yet or not.
             yield Step(f"{_w(me)} skips the copy of a lost connection", None, self.moved(me, at, delivery, "skipped"))
         for alone in (True, False, None) if self.bounds.company else (True,):
-            call = Call(
+            call = Call.of(
                 "start",
-                (
-                    *(me, copy.generation, copy.origin, self.name(copy.id), False, copy.duplicate, here),
-                    *(self.bounds.limit, copy.attempt, worker.revived, alone, self.bounds.tailored),
-                    *(copy.poison and copy.again, copy.tries, self.delivered(me, copy)),
-                ),
+                me=me,
+                generation=copy.generation,
+                origin=copy.origin,
+                redelivered=False,
+                here=here,
+                limit=self.bounds.limit,
+                copy=self.name(copy.id),
+                payload=copy.attempt,
+                duplicate=copy.duplicate,
+                forgotten=worker.revived,
+                alone=alone,
+                tailored=self.bounds.tailored,
+                condemned=copy.poison and copy.again,
+                tries=copy.tries,
+                delivery=self.delivered(me, copy),
             )
             answer, world = self.execute(me, call)
             for i in others:
@@ -338,7 +348,7 @@ class _Steps:
 
     def in_running(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         if self.bounds.company and delivery.alone and delivery.run:
-            call = Call("accompany", (me, delivery.run, delivery.copy.origin))
+            call = Call.of("accompany", me=me, run=delivery.run, origin=delivery.copy.origin)
             _, world = self.execute(me, call)
             after = world.workers[me].deliveries[at]._replace(alone=False)
             yield Step(f"{_w(me)} lets others in", call, _with_delivery(world, me, at, after))
@@ -363,7 +373,7 @@ class _Steps:
     def stop(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         """Its worker shuts down, or it stops by itself, and is to be enqueued again: the record lets go first."""
         copy = delivery.copy
-        call = Call("hand_over", (me, delivery.run, copy.origin, copy.attempt, True))
+        call = Call.of("hand_over", me=me, run=delivery.run, origin=copy.origin, payload=copy.attempt, delay=True)
         answer, world = self.execute(me, call)
         phase = "skipped" if answer == "fenced" else "handed_back"
         after = _with_delivery(world, me, at, world.workers[me].deliveries[at]._replace(phase=phase))
@@ -403,7 +413,7 @@ class _Steps:
         yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="to_release")))
 
     def in_to_release(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("release", (me, delivery.run, True, "let_go", delivery.copy.origin))
+        call = release(me, delivery.run, delivery.copy.origin, "let_go")
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
@@ -444,13 +454,22 @@ class _Steps:
     def mend(self, me: int, at: int, delivery: Delivery) -> Step:
         copy = delivery.copy
         delivered = self.delivered(me, copy)
-        call = Call(
+        call = Call.of(
             "mend",
-            (
-                *(me, delivery.run, copy.generation, copy.origin, self.name(copy.id)),
-                *(self.bounds.limit, delivery.started, delivery.crashes, delivery.drains, delivery.alone),
-                *(self.bounds.tailored, copy.attempt, delivered and delivered[0], copy.tries),
-            ),
+            me=me,
+            run=delivery.run,
+            generation=copy.generation,
+            origin=copy.origin,
+            limit=self.bounds.limit,
+            copy=self.name(copy.id),
+            started=delivery.started,
+            crashes=delivery.crashes,
+            drains=delivery.drains,
+            alone=delivery.alone,
+            tailored=self.bounds.tailored,
+            payload=copy.attempt,
+            tries=copy.tries,
+            held=delivered and delivered[0],
         )
         trusted = self.world.redis.hearts[me].trusted
         (what, run, generation, crashes, drains), world = self.execute(me, call)
@@ -475,12 +494,18 @@ class _Steps:
     def finish(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Step:
         copy, worker = delivery.copy, self.world.workers[me]
         contended = delivery.contended or (not self.with_redis and copy not in worker.unacked)
-        call = Call(
+        call = Call.of(
             "finish",
-            (
-                *(me, copy.generation, copy.origin, self.name(copy.id), delivery.run, delivery.started),
-                *(again, contended, not self.with_redis, self.delivered(me, copy)),
-            ),
+            me=me,
+            run=delivery.run,
+            origin=copy.origin,
+            again=again,
+            contended=contended,
+            copy=self.name(copy.id),
+            generation=copy.generation,
+            unacked=not self.with_redis,
+            started=delivery.started,
+            delivery=self.delivered(me, copy),
         )
         answer, world = self.execute(me, call)
         if not again and answer in ("finished", "late"):
@@ -500,7 +525,7 @@ class _Steps:
             yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="acked")))
 
     def in_acked(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("acked", (delivery.run,))
+        call = Call.of("acked", run=delivery.run)
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} says that the ack was sent", call, self.gone(world, me, at))
 
@@ -521,12 +546,13 @@ class _Steps:
         return self.in_let_go(me, at, delivery, state="dead_lettered")
 
     def in_let_go(self, me: int, at: int, delivery: Delivery, state: str = "released") -> Iterator[Step]:
-        call = Call("release", (me, delivery.run, delivery.contended, state, delivery.copy.origin))
+        call = release(me, delivery.run, delivery.copy.origin, state, contended=delivery.contended)
         answer, world = self.execute(me, call)
         yield Step(f"{_w(me)} releases: {answer}", call, self.gone(world, me, at))
 
     def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("hand_over", (me, delivery.run, delivery.copy.origin, delivery.copy.attempt + 1, False))
+        copy = delivery.copy
+        call = Call.of("hand_over", me=me, run=delivery.run, origin=copy.origin, payload=copy.attempt + 1, delay=False)
         answer, world = self.execute(me, call)
         after = world.workers[me].deliveries[at]._replace(phase="handed_over")
         yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
@@ -544,7 +570,7 @@ class _Steps:
         yield Step(f"{_w(me)} puts it off, as {_c(copy)}", None, after)
 
     def in_deferred(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call("put_off", (delivery.copy.id,))
+        call = Call.of("put_off", copy=delivery.copy.id)
         _, world = self.execute(me, call, own=False)
         after = world.workers[me].deliveries[at]._replace(phase="skipped")
         yield Step(f"{_w(me)} says that it was put off", call, _with_delivery(world, me, at, after))
@@ -559,7 +585,14 @@ class _Steps:
 
     def in_buried(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy = delivery.copy
-        call = Call("settle", (copy.generation, copy.origin, False, "dead_lettered", copy.tries))
+        call = Call.of(
+            "settle",
+            generation=copy.generation,
+            origin=copy.origin,
+            redelivered=False,
+            state="dead_lettered",
+            tries=copy.tries,
+        )
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} says that it is dead-lettered", call, self.gone(world, me, at))
         if self.can("answers"):
@@ -578,12 +611,12 @@ class _Steps:
                 after = _with_worker(world._replace(queue=_without(world.queue, copy)), me, fetched)
                 yield Step(f"{_w(me)} fetches {_c(copy)}", None, after)
         if world.redis.hearts[me] != Heart("fresh", worker.draining) or world.redis.noted[me]:
-            call = Call("beat", (me, worker.draining))
+            call = Call.of("beat", me=me, kind="draining" if worker.draining else "alive")
             _, after = self.execute(me, call)
             yield Step(f"{_w(me)} beats", call, after)
         record = world.redis.record
         if world.redis.running[me] and record and not any(d.phase in HERE for d in worker.deliveries):
-            call = Call("release", (me, record.run, True, "let_go", record.origin))
+            call = release(me, record.run, record.origin, "let_go")
             answer, after = self.execute(me, call)
             yield Step(f"{_w(me)} does not know what it is said to run: {answer}", call, after)
         if "gone" in self.bounds.evidence:
@@ -602,7 +635,7 @@ class _Steps:
         if redis.hearts[me].kind == "none":
             return  # it registers first
         if not worker.connected or not redis.entered[me]:
-            call = Call("enter", (me, True))
+            call = Call.of("enter", me=me, subscribed=True)
             _, after = self.execute(me, call)
             after = _with_worker(after, me, after.workers[me]._replace(connected=True))
             yield Step(f"{_w(me)} subscribes, and enters", call, after)
@@ -611,7 +644,7 @@ class _Steps:
             if other.connected or redis.hearts[number].kind != "fresh" or not redis.entered[number]:
                 continue
             over = redis.noted[number]
-            call = Call("suspect", (me, number, (True, False), over))
+            call = Call.of("suspect", me=me, other=number, seen=(True, False), over=over)
             answer, after = self.execute(me, call, own=False)
             seen = after.workers[number]
             if answer == "absent" and not over:
@@ -647,7 +680,7 @@ class _Steps:
                 yield from self.sweep(me, dead)
         if worker.leftover != NOBODY:
             forgotten = worker._replace(leftover=NOBODY)
-            call = Call("claim", (me, worker.leftover, True))
+            call = Call.of("claim", me=me, dead=worker.leftover, leftovers=True)
             answer, after = self.execute(me, call, own=False)
             after = _with_worker(after, me, forgotten)
             yield self.claimed(me, Job("claim", worker.leftover, kept=True), call, answer, after)
@@ -660,7 +693,7 @@ class _Steps:
     def refusal(self, me: int, job: Job) -> Iterator[Step]:
         """It cannot be enqueued; or that is what it seems."""
         for why in ("refused", "left_over", "untried"):
-            call = Call("refused", (me, job.generation, why))
+            call = Call.of("refused", me=me, generation=job.generation, why=why)
             _, world = self.execute(me, call, own=False)
             after = self.spent("refusals", self.at(world, me, self.then(job._replace(kept=True))))
             yield Step(f"{_w(me)} does not enqueue it: {why}", call, after, progress=False)
@@ -672,12 +705,12 @@ class _Steps:
         """A worker's process stands for the operator's, which may be killed as well."""
         for force in (False, True):
             for condemn in (False, True):
-                call = Call("take", (me, condemn, force))
+                call = Call.of("take", me=me, dead_letter=condemn, force=force)
                 answer, world = self.execute(me, call, own=False)
                 if not isinstance(answer, str):
                     step = self.claimed(me, Job("claim", NOBODY, kept=True), call, answer, self.robbed(world, force))
                     yield step._replace(what=f"{_w(me)}, an operator, takes it: {answer[0]}")
-            call = Call("discard", (force,))
+            call = Call.of("discard", force=force)
             answer, world = self.execute(me, call, own=False)
             if answer == "discarded":
                 after = self.robbed(world, force)._replace(discarded=True)
@@ -697,7 +730,7 @@ class _Steps:
             else:
                 yield self.job_reap(me, Job("reap", dead))
             return
-        call = Call("hand_back", (dead, None))
+        call = Call.of("hand_back", dead=dead, held=None)
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} begins to hand back what {_w(dead)} had", call, self.at(world, me, Job("look", dead)))
 
@@ -715,7 +748,7 @@ class _Steps:
         return Step(f"the broker {what} copy {job.copy}", None, after)
 
     def job_hand(self, me: int, job: Job) -> Step:
-        call = Call("hand_back", (job.dead, job.held))
+        call = Call.of("hand_back", dead=job.dead, held=job.held)
         answer, world = self.execute(me, call, own=False)
         after = job._replace(at="give", held=False)
         if answer == "to_claim":
@@ -729,7 +762,7 @@ class _Steps:
         return self.claim(me, job)
 
     def claim(self, me: int, job: Job) -> Step:
-        call = Call("claim", (me, job.dead, False))
+        call = Call.of("claim", me=me, dead=job.dead, leftovers=False)
         answer, world = self.execute(me, call, own=False)
         return self.claimed(me, job, call, answer, world)
 
@@ -766,7 +799,7 @@ class _Steps:
         return Copy(self.new_id(), job.generation, job.origin, job.attempt, poison=job.poison, tries=job.tries)
 
     def job_mark(self, me: int, job: Job) -> Step:
-        call = Call("requeued", (me, job.dead, job.generation, self.name(job.copy)))
+        call = Call.of("requeued", me=me, dead=job.dead, generation=job.generation, copy=self.name(job.copy))
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} marks it: {answer}", call, self.at(world, me, self.then(job)))
 
@@ -780,7 +813,7 @@ class _Steps:
     def job_reap(self, me: int, job: Job) -> Step:
         if job.kept:
             return Step(f"{_w(me)} leaves the rest", None, self.at(self.world, me, None))
-        call = Call("reap", (job.dead,))
+        call = Call.of("reap", dead=job.dead)
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} reaps {_w(job.dead)}: {answer}", call, self.at(world, me, None))
 
@@ -794,7 +827,7 @@ class _Steps:
         else:
             may_have = record and record.state == "requeued" and record.tries and self.world.queue
             if may_have and record:
-                call = Call("postpone", (record.copy, "maybe"))
+                call = Call.of("postpone", copy=record.copy, what="maybe")
                 answer, world = self.execute(me, call, own=False)
                 yield Step(f"{_w(me)} hears that the queue is not empty: {answer}", call, world)
             yield self.claim(me, Job("claim", NOBODY))
@@ -804,7 +837,7 @@ class _Steps:
             for copy in worker.unacked:
                 if job.held and copy.id == job.copy:
                     return Step(f"{_w(me)} takes {_c(copy)} back", None, self.redelivered(number, copy))
-        call = Call("postpone", (job.copy, "held" if job.held else "consumed"))
+        call = Call.of("postpone", copy=job.copy, what="held" if job.held else "consumed")
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} postpones: {answer}", call, self.at(world, me, None))
 
@@ -823,7 +856,7 @@ class _Steps:
                 after = self.spent("cuts", self.cut_off(world, number))
                 yield Step(f"{_w(number)}'s connection is closed", None, after, progress=False)
             if not worker.alive and "proven" in self.bounds.evidence and heart.kind not in ("none", "proven"):
-                call = Call("prove", (number,))
+                call = Call.of("prove", dead=number)
                 _, after = self.execute(number, call, own=False)
                 yield Step(f"{_w(number)} is seen to be gone", call, after)
             for copy in worker.unacked:
@@ -890,7 +923,7 @@ class _Steps:
 
     def execute(self, me: int, call: Call, *, own: bool = True) -> tuple[Any, World]:
         """Run a script.  If it is the worker's `own`, that hears whether it had been taken for dead."""
-        answer, redis = self.scripts[call.script](self.world.redis, *call.args)
+        answer, redis = self.scripts[call.script](self.world.redis, **call.named)
         world = self.world._replace(redis=redis)
         if own and self.world.redis.noted[me]:
             world = _with_worker(world, me, world.workers[me]._replace(shown=True))
@@ -970,6 +1003,11 @@ class _Steps:
     def spent(self, budget: str, world: World) -> World:
         index = BUDGETS.index(budget)
         return world._replace(left=put(world.left, index, world.left[index] - 1))
+
+
+def release(me: int, run: int, origin: int, state: str, *, contended: bool = True) -> Call:
+    """What a worker says of a run that has failed, or that it does not know: any copy may be under way."""
+    return Call.of("release", me=me, run=run, origin=origin, state=state, contended=contended)
 
 
 def _follow(world: World) -> World:
