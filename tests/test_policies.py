@@ -34,6 +34,7 @@ from .support.inprocess import App
 from .support.lab import Lab
 from .support.servers import RedisServer, wait_until
 
+#: Values that are nearly right.
 WRONG = {
     "max_recoveries": -1,
     "on_orphan": "requeued",
@@ -51,11 +52,11 @@ WRONG = {
 # Declaring.
 
 
-@pytest.mark.parametrize("option", sorted(OPTIONS))
-def test_a_wrong_option_is_an_error_when_the_actor_is_declared(app: App, option: str) -> None:
+@pytest.mark.parametrize(("option", "value"), [*WRONG.items(), *((option, ...) for option in OPTIONS)])
+def test_a_wrong_option_is_an_error_when_the_actor_is_declared(app: App, option: str, value: object) -> None:
     """That names the actor, the option, its value and what would be right."""
-    with pytest.raises(ConfigurationError, match=f"{option} of actor 'work' is {WRONG[option]!r}; it must be"):
-        app.actor(lambda: None, actor_name="work", **{option: WRONG[option]})
+    with pytest.raises(ConfigurationError, match=f"{option} of actor 'work' is {value!r}; it must be"):
+        app.actor(lambda: None, actor_name="work", **{option: value})
 
 
 def test_a_wrong_option_of_a_message_is_said_and_the_actors_own_used(
