@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import enum
 import posixpath
 import re
 from pathlib import Path
@@ -111,6 +112,12 @@ def keep_colons(app: Sphinx, what: str, *of_it: Any) -> None:
         lines[:0] = ["..", ""]
 
 
+def describe_member(app: Sphinx, what: str, name: str, member: object, options: object, lines: list[str]) -> None:
+    """Take what a member of an enumeration means from the member itself, if it has that."""
+    if isinstance(member, enum.Enum) and member.__doc__ not in (None, type(member).__doc__):
+        lines[:] = [str(member.__doc__)]
+
+
 def check_page(app: Sphinx, page: nodes.document) -> None:
     """What a page shows, and what it names."""
     for block in page.findall(nodes.literal_block):
@@ -142,6 +149,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(Links)
     app.add_transform(Glossaries)
     app.connect("missing-reference", lead)
+    app.connect("autodoc-process-docstring", describe_member, priority=300)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
     app.connect("doctree-read", check_page)
     app.connect("env-check-consistency", check_pictures)
