@@ -121,6 +121,8 @@ def _judge_again(folders: Sequence[Path]) -> int:
 
 def _print_judgement(name: str, judgement: Judgement, more: str) -> None:
     print(f"{name}: {judgement}; {more}", flush=True)
+    bars = ", ".join(f"{bar} {number}" for bar, number in judgement.histogram().items())
+    print(f"    from a death to the recovery of a message: {bars}", flush=True)
     for verdict, texts in judgement.violations.items():
         for text in texts[:5]:
             print(f"    {verdict.upper()} {text}", flush=True)

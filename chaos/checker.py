@@ -37,9 +37,10 @@ failover
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,9 @@ HELD_UP = 0.1
 
 #: How long RedisBroker believes a worker to live of which it hears nothing, seconds; a clock that is off by more lies.
 BROKER_HEARTBEAT_TIMEOUT = 60
+
+#: Between the bars of the histogram of `Judgement.waits`, seconds.
+BOUNDS = (0.1, 0.3, 1, 2, 3, 4.5, 10, 30)
 
 VERDICTS = ("lost", "doubled", "repeated", "convicted", "crash_loops", "keys_left", "errors")
 
@@ -94,6 +98,9 @@ class Judgement:
     completed: int = 0
     dead_lettered: int = 0
     recoveries: int = 0
+    #: For each run that the death of its process cut off, how long after that its message was recovered, or ran again,
+    #: seconds, in order.
+    waits: list[float] = field(default_factory=list)
     #: Of worker processes.
     deaths: int = 0
     boots: int = 0
@@ -129,6 +136,12 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def histogram(self) -> dict[str, int]:
+        """How many of `waits` took how long."""
+        names = [*(f"less than {bound:g} s" for bound in BOUNDS), f"{BOUNDS[-1]:g} s or more"]
+        counts = Counter(names[bisect.bisect_right(BOUNDS, wait)] for wait in self.waits)
+        return {name: counts[name] for name in names}
 
     def __str__(self) -> str:
         faults = ", ".join(f"{kind} {number}" for kind, number in sorted(self.faults.items()))
@@ -180,6 +193,7 @@ class Run:
     """One run of a message."""
 
     key: str
+    message_id: str
     who: str
     token: str
     number: int
@@ -243,6 +257,7 @@ class _Judge:
         judgement.boots = sum(event.what == "pod" for event in self.events)
         judgement.recoveries = sum(event.what == "recovered" for event in self.events)
         nacked = {event.key for event in self.events if event.what == "nacked"} | set(ending.dead_letters)
+        judgement.waits = self._waits()
         judgement.dead_lettered = len(nacked)
         ended = {key for key, runs in self.runs.items() if any(run.outcome == "ok" for run in runs)}
         judgement.completed = len(ended)
@@ -263,6 +278,17 @@ class _Judge:
 
     def _tell(self, key: str) -> str:
         return f"{key}: " + ("; ".join(map(str, self.runs.get(key, []))) or "never ran")
+
+    def _waits(self) -> list[float]:
+        recovered = [(event.at, event.message_id) for event in self.events if event.what == "recovered"]
+        waits = []
+        for runs in self.runs.values():
+            for run in runs:
+                if run.end == math.inf and run.death < math.inf:
+                    after = [at for at, message_id in recovered if message_id == run.message_id]
+                    after += [later.start for later in runs]
+                    waits += [min((at for at in after if at > run.death), default=math.inf) - run.death]
+        return sorted(round(wait, 3) for wait in waits if wait < math.inf)
 
     # Messages that ran more than once.
 
@@ -591,7 +617,7 @@ def runs_in(events: Iterable[Event], deaths: dict[str, float]) -> dict[str, list
     for event in events:
         if event.what == "start":
             said = event.extra
-            run = Run(event.key, event.pid, said["token"], said["run"], said["crashes"], event.at)
+            run = Run(event.key, event.message_id, event.pid, said["token"], said["run"], said["crashes"], event.at)
             run.death = deaths.get(event.pid, math.inf)
             runs[event.key].append(run)
             by_token[run.token] = run

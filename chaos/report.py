@@ -99,6 +99,7 @@ def report(title: str, judgement: Judgement, events: Sequence[Event], command: s
 <div><h2>Verdicts</h2>{_verdicts(judgement)}</div>
 <div><h2>Figures</h2>{_table(figures)}</div>
 <div><h2>Faults</h2>{_faults(judgement.faults)}</div>
+<div><h2>From a death to the recovery of a message</h2>{_table(judgement.histogram())}</div>
 </div>
 {_violations(judgement)}
 <h2>What happened when</h2>
@@ -299,7 +300,7 @@ class _Picture:
         x = self._x(run.start)
         width = max(self._x(run.stop) - x, 1.5)
         colour = RUNS[_outcome(run)][0] if run.stop < math.inf else "#bbb"
-        again = ' stroke="#000" stroke-width=".8"' if run.number > 1 else ""
+        again = ' stroke="#000" stroke-width=".8"' if run is not self.runs[run.key][0] else ""
         said = f"{run.key}, run {run.number} on {run.who}: {_outcome(run)}, from {self._at(run.start)}"
         where = f'x="{x}" y="{y}" width="{width:g}" height="{ROW - 1}"'
         self.parts.append(f'<rect {where} fill="{colour}"{again}><title>{escape(said)}</title></rect>')

@@ -322,6 +322,19 @@ def test_keys_that_are_left_and_errors_of_the_run_are_violations(story: Story) -
     assert verdicts(judgement) == ({"keys_left": 1, "errors": 2}, {})
 
 
+def test_the_time_from_a_death_to_the_recovery_of_its_messages_is_told(story: Story) -> None:
+    for key in ("recovered", "redelivered", "forgotten"):
+        story.run(key, A, 10)
+    story.died(A, 11)
+    story.events.append(Event(11.05, B, "recovered", None, "recovered", {}))
+    story.run("recovered", B, 12, 13)
+    story.run("redelivered", B, 14.5, 15)
+    judgement = story.judge(sent=["recovered"])
+    assert judgement.waits == [0.05, 3.5]
+    assert {name: n for name, n in judgement.histogram().items() if n} == {"less than 0.1 s": 1, "less than 4.5 s": 1}
+    assert "less than 4.5 s</td><td class=number>1<" in report("title", judgement, story.events, "")
+
+
 def test_a_report_escapes_what_it_shows(story: Story) -> None:
     story.run("<b>", A, 10, 11)
     story.run("<b>", B, 12, 13)
