@@ -7,6 +7,7 @@ violation.  The excuses:
 
 frozen, cut off
     The worker was stopped, or cut off from Redis, for longer than it is believed to live: its message was taken over.
+    If it completes all the same, that changes nothing, and the message runs again should its new worker die.
 untracked
     One of the two runs started while its worker could not reach Redis.
 torn
@@ -30,6 +31,9 @@ ran twice before
 alone at a death that the nemesis caused, at a shutdown that could not be told
     An innocent message was convicted: it had died often enough, and had its process to itself the last time; or its
     worker shut down while Redis was away, which then looks like a death.
+last copy
+    RedisBroker's maintenance had given the message to another worker, by the clock of one that was minutes off; that
+    completed it, and Redis was restarted: who had fetched it before cannot know whether that lost the message.
 failover
     The old primary had not passed on what happened in its last moment; a worker that the new one does not know runs
     what it has in memory, as it may be the last copy.
@@ -329,6 +333,8 @@ class _Judge:
 
     def _why_repeated(self, earlier: Run, later: Run) -> str:
         """What excuses that a run began after an earlier one had completed; empty: nothing."""
+        if earlier.zombie:
+            return earlier.zombie
         if self._untracked(earlier, later):
             return "untracked"
         if why := self._woke(earlier, later):
@@ -348,8 +354,8 @@ class _Judge:
         return (
             self._silenced(earlier, later, to=min(earlier.acked, later.start))
             or self._forgotten(earlier.end)
-            or self._is_last_copy(earlier, later)
             or self._is_twin(later)
+            or self._is_last_copy(earlier, later)
         )
 
     def _silenced(self, earlier: Run, later: Run, to: float = math.inf) -> str:
@@ -397,10 +403,19 @@ class _Judge:
         return "failover" if any(fault.begin - MOMENT < at < fault.until for fault in failovers) else ""
 
     def _is_last_copy(self, earlier: Run, later: Run) -> str:
-        """Whether a process that a failover forgot had a copy in memory that had been taken from the earlier run."""
+        """Whether a process had a copy in memory that others had been given, and Redis might have lost what they did.
+
+        A failover forgot the process, and the earlier run's worker had the copy before; or Redis was restarted after
+        the message was enqueued, and the copy was taken from the process.
+        """
         booted = self.clocks.get(later.who.partition(":")[0], Clock(0)).begin
         failed_over = any(f.kind == "redis failover" and booted - MENDING < f.until < later.start for f in self.faults)
-        return "failover" if failed_over and self._may_be_taken(earlier.who, earlier.start, earlier.end) else ""
+        if failed_over and self._may_be_taken(earlier.who, earlier.start, earlier.end):
+            return "failover"
+        enqueued = [event.at for event in self.events if event.what == "enqueue" and event.key == earlier.key]
+        fetched = max([booted, *(at for at in enqueued if at < earlier.start)])
+        restarted = any(f.kind == "redis kill" and fetched < f.until and f.begin < later.start for f in self.faults)
+        return "last copy" if restarted and self._may_be_taken(later.who, fetched, earlier.start) else ""
 
     def _away(self, who: str, begin: float, until: float) -> list[Fault]:
         """Why the process may not have reached Redis in this time."""

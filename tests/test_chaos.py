@@ -208,6 +208,34 @@ def test_a_run_after_completion_is_repeated(story: Story) -> None:
     assert verdicts(story.judge(sent=["m"]))[0] == {"repeated": 1}
 
 
+@pytest.mark.parametrize(("frozen", "found"), [(6, {}), (1, {"doubled": 1, "repeated": 1})])
+def test_what_a_frozen_worker_completes_late_ends_nothing(story: Story, frozen: float, found: dict[str, int]) -> None:
+    """Another worker has its message, and dies as well."""
+    story.run("m", A, 10, 17)
+    story.fault(10.5, 10.5 + frozen, "freeze process", "pod-0", who=A)
+    story.run("m", B, 16, run=2)
+    story.died(B, 18)
+    story.run("m", "pod-2.1:2", 19, 20, run=3)
+    excused = {} if found else {"doubled": {"frozen": 1}, "repeated": {"frozen": 1}}
+    assert verdicts(story.judge(sent=["m"])) == (found, excused)
+
+
+@pytest.mark.parametrize(
+    ("skew", "restart", "enqueued", "found"),
+    [(90, 12, 2, {}), (30, 12, 2, {"repeated": 1}), (90, 16, 2, {"repeated": 1}), (90, 4, 8, {"repeated": 1})],
+    ids=["", "clocks agree", "it was restarted later", "it was restarted before"],
+)
+def test_what_may_be_the_last_copy_after_a_restart_is_excused(
+    story: Story, skew: int, restart: float, enqueued: float, found: dict[str, int]
+) -> None:
+    story.note(1, "chaos", "pod", "pod-2.1", {"skew": skew})
+    story.note(enqueued, "sender", "enqueue", "m", False)
+    story.run("m", A, 10, 11)
+    story.fault(restart, restart + 1, "redis kill", "redis")
+    story.run("m", B, 15, 15.5, run=2)
+    assert verdicts(story.judge(sent=["m"])) == (found, {} if found else {"repeated": {"last copy": 1}})
+
+
 def test_a_death_before_the_acknowledgement_excuses_in_that_moment_only(story: Story) -> None:
     story.run("m", A, 10, 11, ack=False)
     story.run("n", A, 9, 10, ack=False)
