@@ -222,6 +222,36 @@ def test_a_nack_of_a_poison_message_that_never_arrived(
     assert app.ran == []
 
 
+# Copies that are put off.
+
+
+def test_what_rabbitmq_delivers_again_is_not_put_off_by_who_had_it_before(
+    own_rabbitmq: RabbitServer, make: Callable[..., RabbitApp], lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second copy of a poison message was taken for a replay, once the first one had been dead-lettered."""
+    caplog.set_level("INFO")
+    own_rabbitmq.consumer_timeout = None
+    own_rabbitmq.start()
+    app = make(own_rabbitmq.url)
+    message = app.actor(lambda: None, actor_name="work").send()
+    assert lab.start(lab.incarnation("other"), Copy.of(message), payload=message.encode()).answer is Start.RUN
+    enqueue = app.broker.enqueue
+
+    def fail_once(message: Any, *, delay: int | None = None) -> Any:
+        """RabbitMQ goes away just before the message is put off."""
+        app.broker.enqueue = enqueue  # type: ignore[method-assign]
+        own_rabbitmq.remove()
+        return enqueue(message, delay=delay)
+
+    app.broker.enqueue = fail_once  # type: ignore[method-assign]
+    app.start()
+    wait_until(lambda: "could not be put off" in caplog.text, timeout=30, what="RabbitMQ is away")
+    own_rabbitmq.start()
+    wait_until(lambda: caplog.text.count("is not run here") == 2, timeout=60, what="both deliveries are refused")
+    assert caplog.text.count("this copy is put off") == 1
+    assert caplog.text.count("the broker has given it to another worker") == 1
+
+
 # Copies that Dramatiq makes when it moves a message from its delay queue.
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import redis
 from dramatiq import Broker
@@ -45,6 +45,8 @@ SKIPS = {
 
 logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 
 class Refusals:
     """Keeps copies from running; each method ends in an exception that tells Dramatiq so."""
@@ -70,7 +72,7 @@ class Refusals:
           recorded: Whether its start may have been recorded: the record is let go again.
 
         Raises:
-          MessageSkipped: Once the broker has it.
+          MessageSkipped: Once the broker has it, or has taken the delivery back.
         """
         if not (entry.copy.origin or entry.copy.redelivered):
             # Its sender has no tracker.  It is no second delivery; without an id it would be taken for one next time.
@@ -89,10 +91,28 @@ class Refusals:
         if entry.copy.duplicate:
             mark["duplicate"] = True
         deferred = message.copy(options={OPTION: mark})
-        patiently(
-            f"The copy of message {message.message_id} could not be put off",
-            lambda: self._broker.enqueue(deferred, delay=int(delay * 1000)),
-        )
+
+        def enqueue() -> bool:
+            if self._deliveries.is_lost(message):
+                return False  # RabbitMQ delivers it again: a copy would be one too many
+            self._broker.enqueue(deferred, delay=int(delay * 1000))
+            return True
+
+        if patiently(f"The copy of message {message.message_id} could not be put off", enqueue):
+            self._tell(message, entry, delay)
+            why = f"{why}; this copy is put off for {delay:.1f} seconds"
+        else:
+            why = SKIPS[Start.ELSEWHERE]
+        if recorded:
+            # As if the broker had taken it back.  That is told behind the ack, or by the heartbeat; if it was to be
+            # alone, nobody goes in before that.
+            entry.refusal, entry.taken_back = why, True
+            entry.end(succeeded=False)
+            entry.follow()
+            self._refuse(message, entry, why)
+        self.skip(message, entry, why)
+
+    def _tell(self, message: Any, entry: Entry, delay: float) -> None:
         if self._queues.shared:
             # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
             patiently(
@@ -104,15 +124,6 @@ class Refusals:
                 self._registry.put_off(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
-        why = f"{why}; this copy is put off for {delay:.1f} seconds"
-        if recorded:
-            # As if the broker had taken it back.  That is told behind the ack, or by the heartbeat; if it was to be
-            # alone, nobody goes in before that.
-            entry.refusal, entry.taken_back = why, True
-            entry.end(succeeded=False)
-            entry.follow()
-            self._refuse(message, entry, why)
-        self.skip(message, entry, why)
 
     def to_another(self, message: Any, entry: Entry) -> NoReturn:
         """This worker shuts down before the copy can begin: put it off, without the next time being any later.
@@ -169,13 +180,12 @@ class Refusals:
         raise PoisonMessage(entry.refusal)
 
 
-def patiently(failure: str, step: Callable[[], object]) -> None:
+def patiently(failure: str, step: Callable[[], T]) -> T:
     """Do it before the message is acknowledged, whatever that takes: Dramatiq is as patient with its own acks."""
     while True:
         try:
             with own_enqueue():
-                step()
-            return
+                return step()
         except Interrupt:
             continue  # the message does not run: there is nothing to interrupt, but a copy to be kept
         except Exception as error:
