@@ -750,8 +750,10 @@ def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
 
         return sometimes
 
+    wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
     registry._wire.exchange = cut_off(registry._wire.exchange)  # type: ignore[method-assign]
     registry.client.execute_command = cut_off(registry.client.execute_command)  # type: ignore[method-assign]
+    runtime.lease.lost()  # which says, too, that Redis may be another one
     messages = [actor.send() for _ in range(3)]
     wait_until(lambda: len(runs) == 3, what="they run all the same")
     assert app.records() == set()
