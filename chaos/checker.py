@@ -102,8 +102,8 @@ class Judgement:
     completed: int = 0
     dead_lettered: int = 0
     recoveries: int = 0
-    #: For each run that the death of its process cut off, how long after that its message was recovered, or ran again,
-    #: seconds, in order.
+    #: For each recorded run that the death of its process cut off, how long after that its message was recovered, or
+    #: ran again, seconds, in order.
     waits: list[float] = field(default_factory=list)
     #: Of worker processes.
     deaths: int = 0
@@ -288,7 +288,7 @@ class _Judge:
         waits = []
         for runs in self.runs.values():
             for run in runs:
-                if run.end == math.inf and run.death < math.inf:
+                if run.number and run.end == math.inf and run.death < math.inf:
                     after = [at for at, message_id in recovered if message_id == run.message_id]
                     after += [later.start for later in runs]
                     waits += [min((at for at in after if at > run.death), default=math.inf) - run.death]

@@ -353,7 +353,9 @@ def test_keys_that_are_left_and_errors_of_the_run_are_violations(story: Story) -
 def test_the_time_from_a_death_to_the_recovery_of_its_messages_is_told(story: Story) -> None:
     for key in ("recovered", "redelivered", "forgotten"):
         story.run(key, A, 10)
+    story.run("unrecorded", A, 10, run=0)
     story.died(A, 11)
+    story.run("unrecorded", B, 12, 13)
     story.events.append(Event(11.05, B, "recovered", None, "recovered", {}))
     story.run("recovered", B, 12, 13)
     story.run("redelivered", B, 14.5, 15)
