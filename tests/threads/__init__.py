@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Threads, and processes that fork."""
