@@ -96,7 +96,7 @@ def test_a_lost_host_is_known_by_its_connections(
     assert history.count("end") == 1
 
 
-def test_a_consumer_that_is_cut_off_for_its_patience_runs_its_message_once(
+def test_a_consumer_cut_off_for_long_runs_its_message_once(
     cluster: MakeCluster, own_rabbitmq: RabbitServer, history: History, tmp_path: Path
 ) -> None:
     """RabbitMQ takes a message that is held for too long, and delivers it again and again: plain Dramatiq loops."""
@@ -158,7 +158,7 @@ def test_a_death_that_is_seen_is_not_waited_for(
     assert history.count("start") == 2
 
 
-def test_a_message_that_is_sent_again_under_its_old_id_is_no_redelivery(
+def test_a_message_sent_again_under_its_id_is_no_redelivery(
     cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
 ) -> None:
     """RabbitMQ flags it as redelivered if a worker had fetched it and died; it has an origin of its own, and runs."""
@@ -197,7 +197,7 @@ def test_what_was_finished_is_remembered_until_its_ack_was_sent(
     assert all(name.startswith("record:") for name in made.names())
 
 
-def test_a_frozen_worker_is_not_waited_for_longer_than_its_heartbeat(
+def test_a_frozen_worker_delays_a_message_by_a_heartbeat_at_most(
     cluster: MakeCluster, rabbitmq_url: str, history: History, tmp_path: Path
 ) -> None:
     """RabbitMQ itself would wait for minutes, and deliver the old copy then: it is stale."""

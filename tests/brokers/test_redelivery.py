@@ -309,7 +309,7 @@ def test_a_copy_in_memory_of_a_sender_without_the_tracker(
     assert a.ran == [1]
 
 
-def test_a_failure_for_good_whose_connection_was_lost_while_it_ran_is_dead_lettered(
+def test_a_final_failure_on_a_lost_connection_is_dead_lettered(
     rabbitmq_url: str, make: Callable[..., RabbitApp], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its nack is left out, and the copy that RabbitMQ has delivered again was put off: that is all there is of it."""
@@ -336,7 +336,7 @@ def test_a_failure_for_good_whose_connection_was_lost_while_it_ran_is_dead_lette
     app.join()
 
 
-def test_a_failure_whose_connection_was_lost_does_not_run_again_beside_its_retry(
+def test_a_failure_on_a_lost_connection_runs_as_its_retry_alone(
     rabbitmq_url: str, make: Callable[..., RabbitApp]
 ) -> None:
     """Its ack is left out, and what RabbitMQ has delivered again waits in memory until its record is settled."""
@@ -369,7 +369,7 @@ def test_a_failure_whose_connection_was_lost_does_not_run_again_beside_its_retry
 # Origins.
 
 
-def test_a_failed_message_that_is_moved_back_from_the_dead_letter_queue(
+def test_a_message_that_failed_runs_when_a_shovel_moves_it_back(
     rabbitmq_url: str, make: Callable[..., RabbitApp], lab: Lab
 ) -> None:
     """A shovel moves the very bytes: same origin. It was delivered twice before it failed, so that is remembered."""
@@ -467,7 +467,7 @@ def test_a_worker_that_is_stopped_and_started_again(rabbitmq_url: str, make: Cal
 # A worker that shuts down.
 
 
-def test_what_is_for_others_goes_back_once_and_is_not_fetched_again(
+def test_a_consumer_returns_others_messages_once_for_good(
     rabbitmq_url: str, lab: Lab, make: Callable[..., RabbitApp]
 ) -> None:
     """A quorum queue counts how often a message was given back; and what was fetched before can be acknowledged."""
@@ -510,7 +510,7 @@ def test_what_is_for_others_goes_back_once_and_is_not_fetched_again(
 # Threads.
 
 
-def test_what_was_acknowledged_is_forgotten_by_several_threads_at_once(lab: Lab, namespace: str) -> None:
+def test_several_threads_forget_acknowledged_messages_at_once(lab: Lab, namespace: str) -> None:
     """The heartbeat's thread and the workers' empty one queue: its length is not what can be taken from it."""
     registry = lab.incarnation("me")
     deliveries = Deliveries(registry, Lease(60, 2, Bell()), BrokerQueues())

@@ -51,7 +51,7 @@ GEVENT = (sys.executable, str(Path(sys.executable).with_name("dramatiq-gevent"))
         pytest.param({"TEST_ENCODER": "pickle"}, {}, id="pickle"),
     ],
 )
-def test_workers_of_all_kinds_killed_again_and_again_lose_and_double_nothing(
+def test_killed_workers_of_all_kinds_lose_and_double_nothing(
     settings: dict[str, str], worker: dict[str, Any], cluster: MakeCluster
 ) -> None:
     """The promise holds for greenlets, for processes that were spawned, and for payloads that are no text."""
@@ -61,7 +61,7 @@ def test_workers_of_all_kinds_killed_again_and_again_lose_and_double_nothing(
     assert report.completed == report.sent >= 32 * ROUNDS
 
 
-def test_a_broker_with_one_row_a_message_loses_and_doubles_nothing(cluster: MakeCluster, postgres_url: str) -> None:
+def test_killed_workers_on_postgres_lose_and_double_nothing(cluster: MakeCluster, postgres_url: str) -> None:
     """dramatiq-postgres: a copy replaces the one before it, whoever holds that, and it delivers again by itself."""
     report = kill_rounds(cluster(TEST_POSTGRES_URL=postgres_url), ROUNDS, seed=4)
     print(report)
@@ -199,7 +199,7 @@ def test_an_async_actor_that_was_running_is_recovered(app: App) -> None:
     assert app.unsettled() == set()
 
 
-def test_a_rate_limit_that_a_dead_worker_holds_costs_retries_and_no_recovery(app: App) -> None:
+def test_a_dead_workers_rate_limit_costs_retries_and_no_recovery(app: App) -> None:
     """The slot of the dead run expires by itself; until then the message is tried again as Dramatiq does it."""
     limiter = ConcurrentRateLimiter(RedisBackend(client=app.client), f"{app.namespace}-limit", limit=1, ttl=600_000)
     tries: list[int] = []
@@ -240,7 +240,7 @@ def test_a_retry_that_the_actor_asks_for_is_a_retry(app: App) -> None:
     assert app.records() == set()
 
 
-def test_a_message_that_a_shutdown_interrupts_is_enqueued_again_and_released(app: App) -> None:
+def test_a_shutdown_enqueues_a_message_again_and_releases_it(app: App) -> None:
     """``notify_shutdown``: Retries puts it back, and no record of it stays behind with this worker."""
     interrupted: list[int] = []
 
@@ -315,7 +315,7 @@ def test_an_orphan_that_was_aborted_meanwhile_is_not_run(app: App, abortable: An
     wait_until(lambda: app.unsettled() == set(), what="its record is settled")
 
 
-def test_the_prometheus_middleware_counts_a_duplicate_as_what_it_is(
+def test_dramatiqs_prometheus_counts_a_duplicate_as_no_message(
     app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Dramatiq's own metrics: nothing stays in progress, and what was put off and skipped is no message of its own."""

@@ -174,7 +174,7 @@ def test_what_was_set_aside_is_listed(run: Run, lab: Lab, a: Registry, b: Regist
     assert [row[:2] for row in rows(run("list", "--state", "aside"), "MESSAGE")] == [[copy.message_id, "running"]]
 
 
-def test_one_message_is_shown_and_its_payload_only_when_asked_for(run: Run, lab: Lab, a: Registry) -> None:
+def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Registry) -> None:
     copy = copy_of()
     payload = json.dumps({"args": ["a secret of a customer"]}).encode()
     lab.start(a, copy, payload=payload)
@@ -315,7 +315,7 @@ def test_what_is_wrong_is_named(args: list[str], code: int, said: str) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_application_that_cannot_be_imported_tells_no_password(tmp_path: Path) -> None:
+def test_an_application_that_fails_to_import_prints_no_password(tmp_path: Path) -> None:
     (tmp_path / "broken_shop.py").write_text(
         "print('loading')\nraise RuntimeError('no redis://me:geheim@host/0?password=geheim here')"
     )

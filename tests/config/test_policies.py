@@ -58,9 +58,7 @@ def test_a_wrong_option_is_an_error_when_the_actor_is_declared(app: App, option:
         app.actor(lambda: None, actor_name="work", **{option: value})
 
 
-def test_a_wrong_option_of_a_message_is_said_and_the_actors_own_used(
-    app: App, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_option_of_a_message_gives_way_to_its_actors_own(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """The sender may be another version; the message is not to be lost for it."""
     actor = app.actor(lambda: None, actor_name="work", recovery_delay=7)
     app.start()
@@ -133,7 +131,7 @@ def test_the_last_chance_is_alone_in_the_worker(app: App) -> None:
     assert app.records() == {f"record:{last.message_id}"}
 
 
-def test_whoever_waits_at_the_gate_does_not_use_up_its_time_limit(app: App) -> None:
+def test_a_message_at_the_gate_does_not_use_up_its_time_limit(app: App) -> None:
     """Neither the neighbours of a last chance, nor the one that has it."""
     release = threading.Event()
 
@@ -160,7 +158,7 @@ def test_whoever_waits_at_the_gate_does_not_use_up_its_time_limit(app: App) -> N
     assert not app.dead_letters()
 
 
-def test_a_worker_that_shuts_down_gives_the_last_chance_to_another(app: App) -> None:
+def test_a_worker_that_shuts_down_leaves_last_chances_to_others(app: App) -> None:
     """It waits to be alone; the deploy does not wait for it, and it is not lost."""
     release = threading.Event()
     slow = app.actor(lambda: release.wait(20) and None, actor_name="slow")
@@ -240,7 +238,7 @@ def test_neighbours_get_in_when_the_last_chance_takes_too_long(server_url: str, 
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_gate_opens_when_the_record_says_nothing_of_alone_any_more(
+def test_the_gate_opens_once_the_record_does_not_say_alone(
     app: App, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A neighbour that kills the process right then must not convict what has just ended."""
@@ -281,7 +279,7 @@ def head_of(app: App, message: Message[Any]) -> Head | None:
     return app.lab.head(Copy.of(message))
 
 
-def test_a_last_chance_that_is_put_off_is_not_lost_when_it_waits_for_long(app: App) -> None:
+def test_a_deferred_last_chance_survives_a_long_wait(app: App) -> None:
     """A deploy, then a backlog of ten TTLs: whoever sweeps must not take it for consumed."""
     release = threading.Event()
     slow = app.actor(lambda: release.wait(20) and None, actor_name="slow")
@@ -314,7 +312,7 @@ def test_a_last_chance_that_is_put_off_is_not_lost_when_it_waits_for_long(app: A
     assert not app.dead_letters()
 
 
-def test_what_waits_at_the_gate_and_was_given_to_another_is_not_put_off(app: App) -> None:
+def test_a_message_given_to_another_at_the_gate_is_not_deferred(app: App) -> None:
     """RedisBroker's maintenance took it, by the clock of another worker: it is done there, and not once more by us."""
     begun, release = threading.Event(), threading.Event()
 
@@ -439,7 +437,7 @@ def test_no_interrupt_ends_a_put_off(server_url: str, namespace: str, lab: Lab, 
     assert app.ran == [1]
 
 
-def test_a_time_limit_that_is_no_number_makes_no_message_run_untracked(app: App) -> None:
+def test_a_wrong_time_limit_leaves_the_message_tracked(app: App) -> None:
     """Its clock cannot be started again after the wait; Dramatiq would swallow the error, and run the actor."""
     heads: list[Head | None] = []
 
@@ -457,7 +455,7 @@ def test_a_time_limit_that_is_no_number_makes_no_message_run_untracked(app: App)
     assert (head.state, head.run) == ("running", 2)
 
 
-def test_an_actor_that_makes_its_message_unencodable_leaks_nothing(app: App) -> None:
+def test_a_message_that_its_actor_made_unencodable_leaks_nothing(app: App) -> None:
     """It cannot be retried; it is recovered as it came."""
 
     def work(items: list[Any]) -> None:
@@ -503,7 +501,7 @@ def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("draining", [False, True])
-def test_what_may_have_run_is_dead_lettered_and_does_not_run_again(app: App, draining: bool) -> None:
+def test_at_most_once_dead_letters_a_message_that_may_have_run(app: App, draining: bool) -> None:
     """on_orphan="dead_letter": with its reason, in the result and in the dead letter."""
     actor = app.actor(
         lambda: app.ran.append(1), actor_name="pay", on_orphan="dead_letter", store_results=True, max_retries=0
@@ -521,7 +519,7 @@ def test_what_may_have_run_is_dead_lettered_and_does_not_run_again(app: App, dra
     assert app.ran == []
 
 
-def test_at_most_once_does_not_run_while_its_start_cannot_be_recorded(
+def test_at_most_once_waits_while_its_start_cannot_be_recorded(
     server_url: str, namespace: str, lab: Lab, own_server: RedisServer
 ) -> None:
     """Redis apart from the broker's, and away: other messages go on untracked, this one waits."""
@@ -544,7 +542,7 @@ def test_at_most_once_does_not_run_while_its_start_cannot_be_recorded(
 # recovery_queue.
 
 
-def test_the_copy_runs_in_the_recovery_queue_with_retries_results_and_pipelines(app: App) -> None:
+def test_a_copy_in_the_recovery_queue_keeps_retries_and_results(app: App) -> None:
     """The sender finds the result where it sent the message to."""
     app.broker.add_middleware(CurrentMessage())
 

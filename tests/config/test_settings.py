@@ -262,9 +262,7 @@ def test_no_limit_can_be_said_in_the_environment(text: str, monkeypatch: pytest.
         ("alone_in", "pod", "'auto' or 'container'"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_value_and_what_would_be_right(
-    setting: str, value: Any, remedy: str
-) -> None:
+def test_an_error_names_a_wrong_argument_and_what_is_right(setting: str, value: Any, remedy: str) -> None:
     """An error at once, not a surprise in production."""
     with pytest.raises(ConfigurationError) as caught:
         InFlightTracker(**{setting: value})
@@ -409,7 +407,7 @@ def test_the_errors_are_dramatiqs_and_pass_its_hooks() -> None:
         ({"max_recoveries": "3"}, "max_recoveries of actor 'charge' is '3'"),
     ],
 )
-def test_a_wrong_actor_option_is_an_error_when_the_actor_is_declared(options: dict[str, Any], text: str) -> None:
+def test_declaring_an_actor_with_a_wrong_option_fails(options: dict[str, Any], text: str) -> None:
     """And names the actor."""
     broker = RedisBroker(middleware=[InFlightTracker()])
     with pytest.raises(ConfigurationError, match=text):

@@ -314,7 +314,7 @@ def test_focus_and_scrolling_stay_when_the_page_changes(client: redis.Redis, lab
         tab.sees("Live", within="#status")
 
 
-def test_it_says_when_redis_or_its_server_is_away_and_goes_on_when_they_are_back(
+def test_the_page_reports_an_outage_and_goes_on_after_it(
     own_server: RedisServer, namespace: str, open_tab: Callable[..., Tab]
 ) -> None:
     inspector = Inspector.from_url(own_server.url, namespace)

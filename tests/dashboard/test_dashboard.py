@@ -506,7 +506,7 @@ def test_a_bug_is_not_shown(inspector: Inspector, monkeypatch: pytest.MonkeyPatc
     assert answer.headers["Content-Security-Policy"] == CSP
 
 
-def test_payloads_are_pretty_where_they_are_json_and_bytes_elsewhere() -> None:
+def test_a_payload_is_shown_as_json_or_as_bytes() -> None:
     assert pretty(b'{"args":[1,"\xc3\xa9"]}') == ('{\n  "args": [\n    1,\n    "é"\n  ]\n}', False)
     assert pretty(b"\x80\x04K\x01.") == ("\\x80\\u0004K\\u0001.", False), "a pickle is not loaded"
     assert pretty('"\u202eevil"'.encode())[0] == '"\\u202eevil"', "nothing turns the text around"

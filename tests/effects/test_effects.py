@@ -193,7 +193,7 @@ def test_a_block_within_a_block_of_its_key_is_refused(database: Database, connec
     assert ledger(database) == [1]
 
 
-def test_a_block_that_is_entered_twice_is_refused_and_still_commits(database: Database, connect: Connect) -> None:
+def test_a_block_entered_twice_is_refused_and_still_commits(database: Database, connect: Connect) -> None:
     connection = connect()
     block = once(connection, key="k")
     with block:
@@ -336,7 +336,7 @@ def test_a_block_that_ends_its_transaction_is_an_error(database: Database, conne
             getattr(connection, ends)()
 
 
-def test_a_block_that_ends_its_transaction_and_goes_on_is_an_error(database: Database, connect: Connect) -> None:
+def test_a_block_that_ends_its_transaction_and_goes_on_fails(database: Database, connect: Connect) -> None:
     """By another transaction, as of ``with connection:`` of sqlite3, which commits at its end."""
     for key, ends in (("a", "commit"), ("b", "rollback")):
         connection = connect()

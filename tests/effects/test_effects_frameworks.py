@@ -109,9 +109,7 @@ def test_a_driver_that_commits_by_itself_is_refused(database: Database, engine: 
 
 
 @pytest.mark.parametrize("kind", ["connection", "session"])
-def test_a_block_that_ends_the_transaction_of_sqlalchemy_is_an_error(
-    database: Database, engine: Engine, kind: str
-) -> None:
+def test_a_block_that_ends_sqlalchemys_transaction_fails(database: Database, engine: Engine, kind: str) -> None:
     """As a helper does that commits its session: what comes next is another transaction."""
     for key, ends in (("a", "commit"), ("b", "rollback")):
         with engine.connect() if kind == "connection" else Session(engine) as given:

@@ -142,7 +142,7 @@ def test_a_message_that_is_put_off_is_nobody_elses_failure(
 
 
 @pytest.mark.parametrize("how", ["wrapped", "grouped"])
-def test_what_an_actor_makes_of_a_conflict_waits_as_the_conflict_does(app: App, shelf: Database, how: str) -> None:
+def test_an_error_raised_from_a_conflict_waits_like_the_conflict(app: App, shelf: Database, how: str) -> None:
     """Raised from it, or as a group of ``asyncio.TaskGroup``."""
     if how == "grouped" and sys.version_info < (3, 11):
         pytest.skip("Python 3.11 has groups of errors")
@@ -219,7 +219,7 @@ def test_two_transactions_that_deadlock_both_commit_in_the_end(app: App, shelf: 
     assert app.dead_letters() == []
 
 
-def test_a_run_that_was_overtaken_and_is_lost_ends_without_a_word(
+def test_an_overtaken_run_that_is_lost_ends_quietly(
     app: App, shelf: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another worker has the message, and has written under its fence."""

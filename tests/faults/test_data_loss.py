@@ -195,7 +195,7 @@ def unreachable(*args: Any, **kwargs: Any) -> None:
 
 
 @pytest.mark.parametrize("subscribes", [True, False], ids=["", "not subscribed yet"])
-def test_what_came_after_a_restart_is_not_run_beside_another_worker(
+def test_a_message_after_a_restart_runs_beside_no_other_worker(
     older: Older, monkeypatch: pytest.MonkeyPatch, subscribes: bool
 ) -> None:
     """A restart long ago says nothing of a message that was fetched since: the broker gave it to somebody else."""

@@ -41,7 +41,7 @@ def far_server(cable: Cable, server_binary: str, tmp_path: Path) -> Iterator[Red
     server.kill()
 
 
-def test_a_message_of_a_worker_that_is_cut_off_has_one_owner_and_one_completion(
+def test_a_cut_off_workers_message_has_one_owner_and_completion(
     cluster: MakeCluster, far_server: RedisServer, cable: Cable, history: History, tmp_path: Path
 ) -> None:
     """Recovered elsewhere, interrupted here; nothing is erased."""

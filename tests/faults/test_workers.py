@@ -126,7 +126,7 @@ def test_all_that_a_dead_worker_held_is_back_at_once(cluster: MakeCluster, histo
     assert len(history.keys("start")) == 24
 
 
-def test_a_worker_restarted_at_once_under_its_instance_id_recovers_at_the_right_time(
+def test_a_restarted_instance_recovers_once_its_old_self_expires(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """When the old heartbeat has expired: not before, not never (I12)."""
@@ -175,7 +175,7 @@ def test_a_zombie_that_fails_takes_nothing_from_the_new_owner(
     assert starts(history, "m") == 2
 
 
-def test_a_zombie_that_succeeds_before_the_copy_starts_settles_it(
+def test_a_zombies_success_before_the_copy_starts_settles_it(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """I3: the copy is skipped then."""
@@ -197,7 +197,7 @@ def test_a_zombie_that_succeeds_before_the_copy_starts_settles_it(
     assert starts(history, "m") == 1
 
 
-def test_a_zombie_that_succeeds_while_the_copy_runs_changes_nothing(
+def test_a_zombies_success_while_the_copy_runs_changes_nothing(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """I3: the copy's run is fenced off from it, and is recovered should its worker die, too."""
@@ -220,7 +220,7 @@ def test_a_zombie_that_succeeds_while_the_copy_runs_changes_nothing(
     cluster_.wait(lambda: cluster_.enqueued() == 0, what="nothing is left")
 
 
-def test_a_zombie_doubles_neither_what_it_had_prefetched_nor_what_it_held_delayed(
+def test_a_zombie_doubles_no_prefetched_and_no_delayed_message(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """They were given to others while it was frozen: tracked and untracked, waiting and delayed."""
@@ -326,9 +326,7 @@ def test_after_flushall_the_next_heartbeat_mends(
     assert starts(history, 0) == 1
 
 
-def test_a_self_killing_message_is_dead_lettered_with_its_reason_and_can_be_replayed(
-    cluster: MakeCluster, history: History
-) -> None:
+def test_a_message_that_kills_is_dead_lettered_and_replayable(cluster: MakeCluster, history: History) -> None:
     """After exactly max_recoveries + 1 runs; Results and the dead letter say why."""
     cluster_ = cluster(PROCESSING_MAX_RECOVERIES="2")
     message = cluster_.app.self_killing.send("poison")
@@ -379,7 +377,7 @@ def test_a_worker_that_stops_in_order_leaves_nothing(cluster: MakeCluster, histo
     assert history.count("start") == 40
 
 
-def test_what_still_runs_when_the_shutdown_times_out_is_handed_over(
+def test_a_run_that_outlasts_the_shutdown_is_handed_over(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """A few seconds after the process has left: not while it works, and not after a TTL or the next sweep."""

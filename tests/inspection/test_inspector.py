@@ -142,7 +142,7 @@ def test_a_take_over_and_its_late_loser_are_told(lab: Lab, a: Registry, b: Regis
     assert len(inspector.history()) == before, "a finish that is sent again is not fenced by anybody"
 
 
-def test_deferrals_and_what_is_set_aside_and_handed_over_are_told(
+def test_history_tells_of_deferred_set_aside_and_handed_over(
     lab: Lab, a: Registry, b: Registry, inspector: Inspector
 ) -> None:
     copy = copy_of()

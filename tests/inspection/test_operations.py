@@ -112,7 +112,7 @@ def test_what_runs_on_a_living_worker_is_left_alone(shop: Shop, a: Registry) -> 
     assert events(shop) == []
 
 
-def test_a_message_taken_by_force_runs_again_and_its_first_run_is_fenced(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_message_taken_by_force_runs_and_fences_the_first(shop: Shop, a: Registry, b: Registry) -> None:
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert not a.beat(), "it hears of it with its next beat"
@@ -128,7 +128,7 @@ def test_a_message_taken_by_force_runs_again_and_its_first_run_is_fenced(shop: S
     assert events(shop) == ["requeued", "fenced"], "of the failure; of a success before the copy started nobody hears"
 
 
-def test_who_lost_a_message_by_force_does_not_have_it_back_when_it_is_taken_again(shop: Shop, a: Registry) -> None:
+def test_a_worker_robbed_by_force_gets_nothing_by_a_second_take(shop: Shop, a: Registry) -> None:
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert shop.operations.requeue(copy.message_id) is Done.DONE, "its copy waits: that takes no force"
@@ -138,7 +138,7 @@ def test_who_lost_a_message_by_force_does_not_have_it_back_when_it_is_taken_agai
     assert shop.lab.mend(a, copy)[0] is Mended.LOST
 
 
-def test_what_was_set_aside_and_runs_again_at_once_is_neither_kept_nor_given_up(
+def test_a_set_aside_message_that_runs_at_once_is_not_kept(
     shop: Shop, a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker may have it before the operator's next step."""
@@ -220,7 +220,7 @@ def test_a_discarded_message_does_not_run(shop: Shop, a: Registry, b: Registry) 
     assert events(shop) == ["recovered", "discarded"]
 
 
-def test_a_message_discarded_by_force_changes_nothing_when_its_run_ends(shop: Shop, a: Registry) -> None:
+def test_a_run_discarded_by_force_changes_nothing_at_its_end(shop: Shop, a: Registry) -> None:
     copy = shop.runs(a)
     assert shop.operations.discard(copy.message_id, force=True) is Done.DONE
     assert not a.beat()
@@ -276,7 +276,7 @@ def test_what_was_set_aside_is_put_back_once_it_can_be_decoded(shop: Shop, a: Re
 
 
 @pytest.mark.parametrize("where", ["dead-letter queue", "aside"])
-def test_two_operators_who_replay_the_same_message_do_not_double_it(
+def test_two_operators_who_replay_one_message_do_not_double_it(
     shop: Shop, a: Registry, b: Registry, where: str
 ) -> None:
     """The second comes while the first has enqueued it, and has not dropped what it was enqueued from."""
@@ -423,7 +423,7 @@ def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: R
     assert shop.start(b, again) is Start.RUN
 
 
-def test_a_verdict_that_redis_was_not_told_of_is_replayed_as_well(shop: Shop, a: Registry, b: Registry) -> None:
+def test_an_operator_replays_a_verdict_that_redis_never_heard_of(shop: Shop, a: Registry, b: Registry) -> None:
     """The copy is in the dead-letter queue, and the record says so once recovery has asked the broker for it."""
     copy = shop.runs(a)
     shop.lab.kill(a)

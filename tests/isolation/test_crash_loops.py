@@ -22,7 +22,7 @@ MakeCluster = Callable[..., Cluster]
 
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_poison_ends_in_the_dead_letter_queue_and_everything_else_completes(
+def test_poison_is_dead_lettered_and_everything_else_completes(
     cluster: MakeCluster, server_url: str, apart: bool, processes: int
 ) -> None:
     """Each poison message after exactly max_recoveries + 1 runs, of one process or of a container with two.

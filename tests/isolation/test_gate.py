@@ -147,7 +147,7 @@ def test_a_timeout_of_nothing_waits_for_nobody(gate: Gate, guests: list[Guest]) 
     assert len(gate._inside) == 2
 
 
-def test_who_is_alone_for_too_long_gets_company_once_that_is_known(gate: Gate, guests: list[Guest]) -> None:
+def test_a_message_alone_for_too_long_gets_company_once_recorded(gate: Gate, guests: list[Guest]) -> None:
     """Not before Redis was told: otherwise a death in company would convict."""
     a, b, c, _ = guests
     answers = [False, True]
@@ -230,7 +230,7 @@ def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) ->
     c.enter().result(5)
 
 
-def test_a_place_that_leaked_all_the_same_is_freed_with_its_thread(gate: Gate, guests: list[Guest]) -> None:
+def test_a_threads_next_step_frees_a_place_that_leaked(gate: Gate, guests: list[Guest]) -> None:
     """An interrupt may hit anywhere; the thread's next step tidies up."""
     a, b, _, _ = guests
     a.enter().result(5)
@@ -242,7 +242,7 @@ def test_a_place_that_leaked_all_the_same_is_freed_with_its_thread(gate: Gate, g
     waiting.result(5)
 
 
-def test_an_interrupt_of_a_thread_that_waits_for_the_lock_does_not_keep_it(gate: Gate) -> None:
+def test_an_interrupted_thread_does_not_keep_the_lock(gate: Gate) -> None:
     """Dramatiq raises exceptions in other threads."""
 
     class Stop(Exception):
@@ -264,7 +264,7 @@ def test_an_interrupt_of_a_thread_that_waits_for_the_lock_does_not_keep_it(gate:
         gate._lock.release()
 
 
-def test_what_ended_while_redis_was_away_lets_nobody_in_before_that_is_told(gate: Gate, guests: list[Guest]) -> None:
+def test_an_end_during_an_outage_lets_nobody_in_until_recorded(gate: Gate, guests: list[Guest]) -> None:
     """Its record still says that it is alone."""
     a, b, _, _ = guests
     answers = [False, True]
@@ -413,7 +413,7 @@ def test_a_process_that_is_killed_leaves_no_lock(siblings: tuple[Sibling, Siblin
     assert b.does("go_in") == "True"
 
 
-def test_a_gate_waits_for_its_siblings_and_lets_them_in_when_its_time_is_up(tmp_path: Path) -> None:
+def test_a_gate_lets_its_siblings_in_when_its_time_is_up(tmp_path: Path) -> None:
     """Nobody waits in this process: a timer asks for company."""
     other = Sibling(tmp_path)
     asked: list[bool] = []
@@ -447,7 +447,7 @@ def test_a_gate_waits_for_its_siblings_and_lets_them_in_when_its_time_is_up(tmp_
     other.process.communicate()
 
 
-def test_who_gives_up_waiting_does_not_let_others_into_anothers_peace(tmp_path: Path) -> None:
+def test_a_message_that_gives_up_waiting_lets_no_other_in(tmp_path: Path) -> None:
     """Two in this process are to be alone: the second one's time is up while the first one is."""
     other = Sibling(tmp_path)
     gate = Gate(Siblings("n", "i", str(tmp_path)))

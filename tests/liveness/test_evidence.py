@@ -60,7 +60,7 @@ def fake_proc(folder: Path, pid: int, stat: str | None) -> Path:
 # One process.
 
 
-def test_one_that_ends_and_is_forgotten_while_it_is_looked_for_is_gone(
+def test_a_process_that_ends_between_two_looks_is_gone(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at its pid and the look at its start: that cannot be read any more."""
@@ -78,7 +78,7 @@ def test_one_that_ends_and_is_forgotten_while_it_is_looked_for_is_gone(
     watched.close()
 
 
-def test_a_living_process_is_not_gone_and_a_dead_one_is_before_its_parent_knows(
+def test_a_dead_process_is_gone_before_its_parent_reaps_it(
     child: subprocess.Popen[bytes],
 ) -> None:
     """A zombie is gone: it runs nothing."""
@@ -382,7 +382,7 @@ def test_a_watch_that_has_ended_writes_to_nobody(ring: Callable[[int], Ring], tm
 # Exclusive instances.
 
 
-def test_a_new_container_of_an_exclusive_instance_proves_the_old_one_dead(lab: Lab) -> None:
+def test_a_new_container_of_an_exclusive_instance_proves_a_death(lab: Lab) -> None:
     """Not its siblings, not another instance, and not one of which nothing is known."""
     me = Process.here()
     assert me is not None
@@ -496,7 +496,7 @@ def test_the_messages_of_a_killed_process_run_again_at_once(
     assert all(made.client.ttl(made.prefix + name) != -1 for name in left), left
 
 
-def test_a_death_that_is_seen_during_a_shutdown_is_recovered_elsewhere(
+def test_a_death_detected_at_a_shutdown_is_recovered_elsewhere(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """The one that saw it recovers nothing any more, and says so to another, on another host, say."""

@@ -314,7 +314,7 @@ def test_a_call_that_holds_the_gil_for_three_ttls_is_no_death(
     assert made.names() == set()
 
 
-def test_a_call_that_starves_the_thread_for_longer_than_a_ttl_is_fenced(
+def test_a_call_that_starves_the_heartbeat_for_a_ttl_is_fenced(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
     """Taken for dead; nothing is lost, nothing is overwritten, and the log says why and what to set."""

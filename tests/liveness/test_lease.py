@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_one_that_nothing_has_shown_to_be_connected_looks_before_anything_follows(clock: Clock) -> None:
+def test_a_worker_looks_first_if_nothing_shows_its_connection(clock: Clock) -> None:
     """Neither a look that counted it nor a heartbeat: it may be declared dead by its connections."""
     lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
@@ -85,7 +85,7 @@ def test_a_lost_subscription_begins_another_epoch_and_beats() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 2])
-def test_one_that_cannot_be_seen_is_in_doubt_by_its_heartbeat_alone(clock: Clock, timeout: float) -> None:
+def test_a_worker_without_presence_doubts_by_its_heartbeat_alone(clock: Clock, timeout: float) -> None:
     """It is not judged by its connections."""
     lease = Lease(90, timeout, Bell())
     assert lease.known_by is (Contact.LOST if timeout else Contact.WITHOUT)
@@ -99,7 +99,7 @@ def test_one_that_cannot_be_seen_is_in_doubt_by_its_heartbeat_alone(clock: Clock
     assert lease.in_doubt(epoch)
 
 
-def test_who_was_taken_for_dead_knows_whether_redis_has_lost_its_data() -> None:
+def test_a_worker_declared_dead_knows_if_redis_lost_its_data() -> None:
     """If not, a copy in memory that the broker does not have was done by others; if so, it may be the last one."""
     lease = Lease(90, 2, Bell())
     lease.registered(lease.version)
@@ -132,7 +132,7 @@ def test_who_was_never_registered_cannot_be_forgotten() -> None:
     assert lease.was_lost()
 
 
-def test_one_that_redis_does_not_know_is_woken_once_until_it_has_registered() -> None:
+def test_a_worker_unknown_to_redis_is_woken_once_to_register() -> None:
     """It may not be able to: a namespace that it cannot share any more answers each of its beats so."""
     bell = Bell()
     lease = Lease(90, 2, bell)
@@ -180,7 +180,7 @@ def test_an_answer_that_was_lost_may_have_said_so() -> None:
     assert not lease.in_doubt(epoch)
 
 
-def test_a_script_that_may_have_run_twice_is_an_answer_that_was_lost(lab: Lab) -> None:
+def test_a_script_that_may_have_run_twice_counts_as_unanswered(lab: Lab) -> None:
     """The first time it said so, perhaps, and the connection broke."""
     lost: list[str] = []
     a = Registry(

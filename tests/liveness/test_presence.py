@@ -567,7 +567,7 @@ def at_rest(app: App, monkeypatch: pytest.MonkeyPatch, people: dict[str, Person]
     return presence
 
 
-def test_one_whose_neighbour_is_not_there_any_more_looks_for_others(
+def test_a_worker_whose_neighbour_has_left_looks_for_others(
     at_rest: Presence, people: dict[str, Person], person: Callable[..., Person]
 ) -> None:
     """The neighbour has looked at one that has joined since, and leaves."""
@@ -621,7 +621,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
         app.close()
 
 
-def test_one_that_redis_has_forgotten_registers_and_enters_by_the_same_subscription(app: App) -> None:
+def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> None:
     """It cannot enter before that: what it says of itself may arrive when it has left."""
     app.start()
     runtime = app.tracker._runtime
@@ -684,7 +684,7 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
         app.close()
 
 
-def test_many_have_as_much_patience_as_they_need_to_see_that_they_are_lost(app: App) -> None:
+def test_patience_grows_with_the_number_of_incarnations(app: App) -> None:
     """With many incarnations each looks more rarely, and a proxy may swallow the end of its connection."""
     app.start()
     runtime = app.tracker._runtime
@@ -696,7 +696,7 @@ def test_many_have_as_much_patience_as_they_need_to_see_that_they_are_lost(app: 
     assert presence.patience == 8
 
 
-def test_a_heartbeats_process_beats_more_often_than_patience_ends() -> None:
+def test_a_heartbeat_process_beats_more_often_than_patience_ends() -> None:
     """Also while new connections are not answered."""
     assert 0.8 * Settings.connection_timeout > attendant.CONNECT + attendant.SUBSCRIBE_AGAIN
 
@@ -719,7 +719,7 @@ def test_a_beat_on_its_behalf_does_not_hide_a_loss(lab: Lab, a: Registry, b: Reg
     assert a.beat() is True
 
 
-def test_a_beat_on_its_behalf_revives_the_late_and_not_the_forgotten(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_beat_on_its_behalf_revives_a_late_worker_if_known(lab: Lab, a: Registry, b: Registry) -> None:
     """It lives; that it had been declared dead it hears with its own next beat. A stranger has to say who it is."""
     lab.kill(a)
     assert a.attest() is True

@@ -59,7 +59,7 @@ def test_an_earlier_run_of_the_same_worker_is_a_zombie_too(lab: Lab, a: Registry
     assert a.checkpoint(copy.message_id, 0, {"value": "3"}) is Saved.FENCED, "nobody knows which run it is"
 
 
-def test_a_checkpoint_is_gone_with_the_completion_and_expires_else(lab: Lab, a: Registry) -> None:
+def test_a_completion_deletes_a_checkpoint_that_else_expires(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     a.checkpoint(copy.message_id, started.run, {"value": "1"})
@@ -71,7 +71,7 @@ def test_a_checkpoint_is_gone_with_the_completion_and_expires_else(lab: Lab, a: 
 
 
 @pytest.mark.parametrize("started_again", [False, True])
-def test_a_late_success_forgets_the_checkpoint_unless_another_run_goes_on(
+def test_a_late_success_deletes_the_checkpoint_if_no_run_goes_on(
     lab: Lab, a: Registry, b: Registry, started_again: bool
 ) -> None:
     copy = copy_of()
@@ -219,7 +219,7 @@ def test_what_cannot_be_kept_is_named(app: App, value: Any, options: dict[str, A
     assert checkpoints(app.lab) == set()
 
 
-def test_a_run_that_has_lost_its_message_learns_it_from_its_checkpoint(app: App) -> None:
+def test_a_checkpoint_stops_a_run_that_has_lost_its_message(app: App) -> None:
     """It stops there, fails nobody, and its new owner goes on."""
     runs: list[str] = []
 
@@ -279,7 +279,7 @@ def test_an_iteration_goes_on_where_it_was(app: App, make: Any) -> None:
     assert checkpoints(app.lab) == set()
 
 
-def test_an_iteration_is_saved_where_it_is_left_though_it_was_not_time(app: App) -> None:
+def test_an_exception_saves_an_iteration_before_its_time(app: App) -> None:
     """An exception leaves the loop, and the place is kept."""
     assert items_of(app, lambda: range(10), iter([3, 4, 99]), every=1000) == list(range(10))
 
@@ -365,7 +365,7 @@ def test_a_checkpoint_that_is_kept_first_does_not_hide_the_place(app: App) -> No
     assert done == [0, 1, 2, 3, 4, 4, *range(5, 10)], "it goes on at the one that failed"
 
 
-def test_a_run_that_looks_at_nothing_forgets_the_checkpoint_as_well(app: App) -> None:
+def test_a_run_that_reads_no_checkpoint_deletes_it_at_its_end(app: App) -> None:
     """Or a message that is sent again under its id would go on from there."""
     runs: list[Any] = []
 
@@ -467,7 +467,7 @@ def test_an_iteration_that_was_left_may_be_gone_on_with(app: App) -> None:
     assert done == list(range(6))
 
 
-def test_a_run_whose_message_was_let_go_and_that_nobody_has_started_keeps_it(app: App) -> None:
+def test_a_run_takes_back_its_message_by_a_checkpoint(app: App) -> None:
     """A false alarm: the record waits for its copy, and the run that goes on has it back by its checkpoint."""
     seen: list[Any] = []
     again: list[Any] = []

@@ -116,7 +116,7 @@ def test_a_retry_is_enqueued_when_the_broker_is_back(app: App) -> None:
     assert app.unsettled() == set()
 
 
-def test_a_failure_is_not_acknowledged_before_redis_knows_that_nothing_comes_next(app: App) -> None:
+def test_a_failure_is_acknowledged_once_redis_knows_of_its_end(app: App) -> None:
     """Its retry cannot be enqueued for good, and Redis is away just then: killed after the ack, it would be lost."""
     fault, away = Fault(app, ValueError("too long")), [0]
     acked: list[int] = []
@@ -272,7 +272,7 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     assert (head.state, head.owner) == ("running", "other")
 
 
-def test_a_retry_that_is_given_up_is_recovered_though_its_run_has_sent_the_message_again(app: App) -> None:
+def test_a_lost_retry_is_recovered_though_its_run_sent_another(app: App) -> None:
     """The other enqueue, which is with the broker, is not its retry."""
     enqueue, refused = app.broker.do_enqueue, list[Any]()
 
@@ -299,7 +299,7 @@ def test_a_retry_that_is_given_up_is_recovered_though_its_run_has_sent_the_messa
     app.join()
 
 
-def test_what_is_handed_back_and_can_not_be_enqueued_is_recovered_with_what_follows(app: App) -> None:
+def test_a_copy_that_cannot_be_handed_back_keeps_what_follows(app: App) -> None:
     """Redis is away as well, just then.  This encoder takes all that there is."""
     dramatiq.set_encoder(dramatiq.PickleEncoder())
     try:

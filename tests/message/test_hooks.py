@@ -138,9 +138,7 @@ def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCap
     assert message.get_result(backend=app.backend) == "the result"
 
 
-def test_a_duplicate_is_put_off_for_a_quarter_of_an_hour_at_the_most(
-    app: App, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_duplicate_is_deferred_for_15_minutes_at_most(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """Amazon SQS delays for no longer, and refuses what it is asked for beyond."""
     caplog.set_level("INFO")
     go = threading.Event()
@@ -234,7 +232,7 @@ def test_pipelines_and_groups_go_on_once(app: App) -> None:
     assert app.records() == set()
 
 
-def test_a_success_is_settled_only_after_the_next_stage_is_enqueued(app: App) -> None:
+def test_a_success_is_settled_after_its_next_stage_is_enqueued(app: App) -> None:
     """I6: finished any earlier, a kill before Pipelines has enqueued it loses the next stage."""
     states: list[tuple[str, str | None]] = []
 
@@ -258,7 +256,7 @@ def test_a_success_is_settled_only_after_the_next_stage_is_enqueued(app: App) ->
     assert states == [("enqueued", "running"), ("acked", None)]
 
 
-def test_a_failure_is_released_only_after_the_broker_holds_the_retry(app: App) -> None:
+def test_a_failure_is_released_after_the_broker_has_its_retry(app: App) -> None:
     """I6: in after_ack, not before."""
     states: list[str | None] = []
 
@@ -281,7 +279,7 @@ def test_a_failure_is_released_only_after_the_broker_holds_the_retry(app: App) -
     assert app.records() == set()
 
 
-def test_a_message_that_fails_for_good_is_in_the_dead_letter_queue_and_nowhere_else(app: App) -> None:
+def test_a_final_failure_is_in_the_dead_letter_queue_alone(app: App) -> None:
     """Retries exhausted, or an expected error."""
     app.actor(lambda: 1 / 0, actor_name="exhausted", max_retries=0).send()
     app.actor(lambda: 1 / 0, actor_name="expected", throws=ZeroDivisionError).send()
@@ -307,9 +305,7 @@ def test_a_dead_letter_of_ordinary_failure_can_be_replayed(app: App) -> None:
     app.join()
 
 
-def test_a_retry_that_could_not_be_enqueued_is_recovered_with_its_count(
-    app: App, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_retry_that_was_not_enqueued_is_recovered_with_count(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """I6: Retries' enqueue fails, Dramatiq swallows that and acknowledges: the record is all there is."""
     retries: list[int] = []
 
@@ -340,7 +336,7 @@ def test_a_retry_that_could_not_be_enqueued_is_recovered_with_its_count(
     assert states[0] in ("requeued", "recovering")
 
 
-def test_an_ack_that_is_refused_for_want_of_memory_is_tried_again(own_server: RedisServer, namespace: str) -> None:
+def test_an_ack_that_a_full_redis_refuses_is_tried_again(own_server: RedisServer, namespace: str) -> None:
     """Dramatiq gives it up after any error but a lost connection; and what it settles is remembered."""
     client: Any = own_server.client()
     app = App(own_server.url, namespace, Lab(client, namespace))
@@ -369,9 +365,7 @@ def test_an_ack_that_is_refused_for_want_of_memory_is_tried_again(own_server: Re
 
 
 @pytest.mark.parametrize("tracked", [True, False])
-def test_a_delivery_that_comes_back_to_the_worker_it_was_taken_from_is_not_acknowledged_by_the_first(
-    app: App, tracked: bool
-) -> None:
+def test_a_first_delivery_does_not_acknowledge_the_second(app: App, tracked: bool) -> None:
     """RedisBroker's ack goes by the id, which both deliveries have: the message would be gone before it ran."""
     rid, acks = "r1", f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default"
     kept: list[bool] = []
@@ -467,7 +461,7 @@ def test_a_time_limit_is_an_ordinary_failure(app: App) -> None:
     assert app.records() == set()
 
 
-def test_an_interrupt_in_a_later_hook_turns_a_success_into_a_failure(app: App) -> None:
+def test_an_interrupt_in_a_later_hook_makes_a_success_a_failure(app: App) -> None:
     """Hole 1: Dramatiq then calls after_process_message a second time, and the last outcome counts."""
 
     class Interrupter(Middleware):
@@ -487,7 +481,7 @@ def test_an_interrupt_in_a_later_hook_turns_a_success_into_a_failure(app: App) -
     assert app.records() == set()
 
 
-def test_messages_that_start_before_the_heartbeat_thread_are_tracked(app: App) -> None:
+def test_a_message_that_starts_before_the_heartbeat_is_tracked(app: App) -> None:
     """Consumers start before after_worker_boot."""
     go = threading.Event()
     seen: list[set[str]] = []
@@ -512,7 +506,7 @@ def test_messages_that_start_before_the_heartbeat_thread_are_tracked(app: App) -
     assert seen == [{f"record:{message.message_id}"}]
 
 
-def test_hooks_of_a_delayed_copy_do_not_touch_the_message_that_runs(app: App) -> None:
+def test_hooks_of_a_delayed_copy_leave_the_running_message_alone(app: App) -> None:
     """Hole 5: the delay queue's thread enqueues and acknowledges a copy with the id of a message that runs here."""
     go = threading.Event()
 
@@ -694,7 +688,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     assert app.unsettled() == set()
 
 
-def test_a_full_redis_is_said_once_though_it_answers_what_only_reads(
+def test_a_full_redis_is_logged_once_though_it_answers_reads(
     own_server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is tracked until it takes writes again, so it is not back before that."""
@@ -718,9 +712,7 @@ def test_a_full_redis_is_said_once_though_it_answers_what_only_reads(
     assert caplog.text.count("Redis cannot be used") == caplog.text.count("Redis is back") == 1
 
 
-def test_while_redis_is_away_work_goes_on_untracked_and_is_tracked_again(
-    app: App, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_outage_leaves_work_untracked_until_redis_is_back(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """Promise 6: said once each way; the record is written when Redis is back."""
     caplog.set_level("INFO")
     go = threading.Event()
@@ -795,7 +787,7 @@ def test_a_recovered_copy_waits_while_redis_is_away(
     wait_until(lambda: not app.unsettled(), what="its record is settled")
 
 
-def test_a_copy_that_never_ran_leaves_the_record_of_the_one_that_waits(app: App) -> None:
+def test_a_copy_that_never_ran_leaves_the_waiting_copys_record(app: App) -> None:
     """Redis was away at its start, so it was put off: to write its record anew would end the copy that waits."""
     app.start()
     runtime = app.tracker._runtime
@@ -820,7 +812,7 @@ def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
     assert app.registry.running_here() == set()
 
 
-def test_who_only_sends_touches_nothing_of_redis_or_of_the_process(app: App) -> None:
+def test_a_process_that_only_sends_starts_nothing(app: App) -> None:
     """A web process has the tracker in its broker's middleware, and never a worker."""
     actor = dramatiq.actor(broker=app.broker, actor_name="sent", track_inflight=True)(print)
     before = threading.enumerate()
@@ -929,7 +921,7 @@ def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
     assert "do_ack" not in vars(app.broker)
 
 
-def test_a_message_that_ends_while_its_worker_boots_leaves_no_key(app: App) -> None:
+def test_a_message_that_ends_during_the_boot_leaves_no_key(app: App) -> None:
     """Dramatiq's threads run what waits in the queue before its boot is over."""
     taken_along: list[bool] = []
 
@@ -962,7 +954,7 @@ def test_a_consumer_that_acknowledges_by_itself_leaves_no_key(app: App) -> None:
     assert app.records() == set()
 
 
-def test_a_beat_that_is_late_does_not_bring_back_a_worker_that_has_left(app: App) -> None:
+def test_a_late_beat_does_not_revive_a_worker_that_has_left(app: App) -> None:
     """The one that says that it shuts down: nothing waits for its answer for longer than two seconds."""
     app.start()
     call, left, late = app.registry._call, threading.Event(), threading.Event()
@@ -1027,7 +1019,7 @@ def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:
     assert app.ran == []
 
 
-def test_the_table_keeps_a_run_that_came_before_the_former_was_forgotten() -> None:
+def test_the_table_keeps_a_run_that_overlaps_the_last_one() -> None:
     """A poll loop's next round is fetched while the last one is still being acknowledged."""
     table = Table()
     first, second = Entry(copy_of("m")), Entry(copy_of("m"))
@@ -1087,9 +1079,7 @@ def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
     assert table.entries() == [second]
 
 
-def test_a_success_is_not_settled_while_what_follows_from_it_is_under_way(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_success_stays_unsettled_while_its_hooks_run(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long another middleware takes: a kill would lose the next stage."""
     monkeypatch.setattr("dramatiq_inflight.message.reconcile.ACK_PATIENCE", 0.0)
     go, there = threading.Event(), threading.Event()

@@ -176,7 +176,7 @@ def test_nothing_follows_from_a_message_that_was_taken(zombie: Callable[..., Zom
     assert (told, made.app.dead_letters()) == ([], [])
 
 
-def test_an_actor_that_fails_by_itself_while_it_is_looked_up_costs_no_thread(zombie: Callable[..., Zombie]) -> None:
+def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[..., Zombie]) -> None:
     """An interrupt that came up after the actor had ended would end its thread for good."""
     made = zombie(interrupt_on_loss=True)
 

@@ -46,7 +46,7 @@ def test_a_job_that_is_killed_goes_on_from_its_last_save(cluster: MakeCluster) -
     assert report.done == 40
 
 
-def test_a_job_that_is_killed_goes_on_from_its_last_save_on_rabbitmq(cluster: MakeCluster, rabbitmq_url: str) -> None:
+def test_a_killed_job_resumes_from_its_last_save_on_rabbitmq(cluster: MakeCluster, rabbitmq_url: str) -> None:
     made = cluster(TEST_RABBITMQ_URL=rabbitmq_url, **NOTED)
     report = kill_the_job(made, 2, 2, steps=40, workers=2, kinds=(SIGKILL, SIGTERM))
     assert not report.wrong, str(report)
@@ -59,7 +59,7 @@ def test_a_deploy_costs_a_job_no_step(cluster: MakeCluster) -> None:
     assert report.done == 40
 
 
-def test_what_is_killed_between_completion_and_ack_does_not_run_again(cluster: MakeCluster, server_url: str) -> None:
+def test_a_message_killed_between_completion_and_ack_runs_once(cluster: MakeCluster, server_url: str) -> None:
     """Two processes with four messages each; the tracker's Redis is not the broker's."""
     made = cluster(PROCESSING_REDIS_URL=another_database(server_url), **SETTINGS["completions"])
     report = kill_between_completion_and_ack(made, 8, workers=1)
@@ -68,7 +68,7 @@ def test_what_is_killed_between_completion_and_ack_does_not_run_again(cluster: M
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_what_is_handed_back_does_not_wait_for_the_worker_that_it_comes_from(
+def test_a_handed_back_message_does_not_wait_for_its_old_worker(
     cluster: MakeCluster, history: History, request: pytest.FixtureRequest, tmp_path: Path, broker: str
 ) -> None:
     """That one's consumer fetches on while another message goes on there, and nobody runs what it fetches."""
@@ -120,7 +120,7 @@ def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
 
 
 @pytest.mark.parametrize("why", ["its answer is lost", "Redis is away"])
-def test_what_is_handed_back_waits_here_while_its_record_is_not_let_go(app: App, why: str) -> None:
+def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: str) -> None:
     """Another thread of the same worker fetches it before the run that it comes from is acknowledged."""
     refused = threading.Event()
 
@@ -157,7 +157,7 @@ def test_what_is_handed_back_waits_here_while_its_record_is_not_let_go(app: App,
     wait_until(lambda: not app.unsettled(), what="its record is settled")
 
 
-def test_what_is_handed_back_is_not_older_than_a_claim_that_came_to_nothing(app: App) -> None:
+def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
     """It was taken for dead while it stopped, and whoever claimed its message for that has died of it."""
     other, claimed = app.other(), list[Any]()
 
@@ -253,7 +253,7 @@ def test_fences_grow_through_retries(app: App, how: str) -> None:
     assert runs == sorted(set(runs))
 
 
-def test_a_message_that_is_sent_again_by_its_run_has_a_higher_fence(app: App) -> None:
+def test_a_message_that_its_run_sends_again_has_a_higher_fence(app: App) -> None:
     runs: list[int] = []
 
     def work() -> None:

@@ -53,7 +53,7 @@ class Skipped:
 
 
 @pytest.mark.parametrize("when", ["it runs", "it has ended"])
-def test_a_failure_whose_nack_comes_too_late_is_dead_lettered_all_the_same(app: App, when: str) -> None:
+def test_a_failure_whose_nack_comes_too_late_is_dead_lettered(app: App, when: str) -> None:
     """RedisBroker has given it away, and its second delivery is acknowledged: the nack of the first moves nothing."""
     put_off_briefly(app.tracker)
     running, go = threading.Event(), threading.Event()
@@ -81,7 +81,7 @@ def test_a_failure_whose_nack_comes_too_late_is_dead_lettered_all_the_same(app: 
     assert [dead.message_id for dead in app.dead_letters()] == [message.message_id]
 
 
-def test_a_second_delivery_is_kept_until_what_follows_is_with_the_broker(app: App) -> None:
+def test_a_second_delivery_is_kept_until_the_next_stage_is_sent(app: App) -> None:
     """The first would be lost with its process: the broker had neither it nor what follows from it."""
     put_off_briefly(app.tracker)
     ended, skipped = Holds("after_process_message"), Skipped(app)
@@ -103,7 +103,7 @@ def test_a_second_delivery_is_kept_until_what_follows_is_with_the_broker(app: Ap
     assert app.ran == [1]
 
 
-def test_what_was_taken_back_before_it_was_handed_back_does_not_run_when_that_is_complete(app: App) -> None:
+def test_a_second_delivery_is_skipped_after_its_hand_back(app: App) -> None:
     """Redis could not be told that it stops; and nobody has fetched the second delivery yet."""
     taken = list[str]()
 
@@ -138,7 +138,7 @@ def test_what_was_taken_back_before_it_was_handed_back_does_not_run_when_that_is
 # Other enqueues of the same message.
 
 
-def test_a_message_that_was_sent_again_waits_for_a_run_that_redis_does_not_know_of(app: App) -> None:
+def test_a_message_sent_again_waits_for_an_unrecorded_run(app: App) -> None:
     """The record is about an earlier enqueue, which is complete, until the next beat."""
     at_once, running, more = list[int](), threading.Semaphore(2), threading.Event()
 
@@ -174,7 +174,7 @@ def test_a_message_that_was_sent_again_waits_for_a_run_that_redis_does_not_know_
     assert at_once == [1, 1, 1]
 
 
-def test_a_run_that_was_lost_before_redis_knew_of_it_ends_no_other_run(app: App) -> None:
+def test_an_unrecorded_run_that_is_lost_ends_no_other_run(app: App) -> None:
     """It has no number, and its message has come back to this very process since."""
     app.start()
     runtime = app.tracker._runtime
@@ -192,7 +192,7 @@ def test_a_run_that_was_lost_before_redis_knew_of_it_ends_no_other_run(app: App)
 
 
 @pytest.mark.parametrize("given_away", ["the first", "the second"])
-def test_of_two_delayed_copies_the_one_that_was_given_away_is_not_moved(app: App, given_away: str) -> None:
+def test_a_delayed_copy_that_was_given_away_is_not_moved(app: App, given_away: str) -> None:
     """A worker that was taken for dead asks about each by its own id, though both are of one message."""
     actor = app.actor(app.ran.append, actor_name="work")
     app.start()

@@ -95,7 +95,7 @@ def test_a_run_that_is_over_does_not_stall(lab: Lab, a: Registry, b: Registry) -
 # Handed back at a shutdown.
 
 
-def test_an_iteration_stops_at_a_shutdown_and_its_message_is_enqueued_again(app: App) -> None:
+def test_a_shutdown_stops_an_iteration_and_enqueues_its_message(app: App) -> None:
     """Not as a failure, not as a retry, not as a crash; and the next worker goes on."""
     done: list[int] = []
     half = threading.Event()
@@ -240,7 +240,7 @@ def test_a_message_without_hand_back_goes_on_to_its_end(app: App) -> None:
 # Remembered.
 
 
-def test_a_completion_is_remembered_for_as_long_as_it_is_asked_for(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_completion_is_remembered_for_the_time_that_is_set(lab: Lab, a: Registry, b: Registry) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     assert a.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.FINISHED
@@ -251,7 +251,7 @@ def test_a_completion_is_remembered_for_as_long_as_it_is_asked_for(lab: Lab, a: 
     assert lab.start(b, other).answer is Start.RUN, "another enqueue is another job"
 
 
-def test_it_is_remembered_until_both_the_ack_was_sent_and_its_time_is_over(lab: Lab) -> None:
+def test_a_completion_is_remembered_until_ack_and_time_are_over(lab: Lab) -> None:
     a, copy = lab.incarnation("a", fence_ttl=10 * ACK_TTL), copy_of()
     started = lab.runs(a, copy)
     a.finish(copy, started.run, again=False, contended=False, unacked=True, remember=2 * ACK_TTL)
@@ -267,7 +267,7 @@ def test_a_longer_fence_is_not_cut_short(lab: Lab, a: Registry) -> None:
     assert lab.expiry(copy) > 50
 
 
-def test_a_completion_of_a_run_that_redis_has_not_heard_of_is_remembered_too(lab: Lab, a: Registry) -> None:
+def test_a_completion_of_an_unrecorded_run_is_remembered(lab: Lab, a: Registry) -> None:
     """Redis was away at its start, and is back before the heartbeat has written the record."""
     copy = copy_of()
     assert a.finish(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
@@ -341,9 +341,7 @@ def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeyp
     assert stalls(app) == []
 
 
-def test_an_attempt_to_keep_a_checkpoint_and_an_item_that_is_done_are_moves(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_item_done_and_a_failed_checkpoint_count_as_moves(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis may be away for longer than the timeout, and an iteration saves its place from time to time only."""
     moved: list[float] = []
 
@@ -399,7 +397,7 @@ def test_a_stall_that_was_fenced_is_tried_again(app: App, monkeypatch: pytest.Mo
 # A shutdown, in detail.
 
 
-def test_what_is_raised_beside_the_interrupt_is_an_ordinary_failure(app: App) -> None:
+def test_an_error_raised_beside_the_interrupt_is_a_failure(app: App) -> None:
     """It is retried as ever, with its count."""
     began, retries = threading.Event(), []
 
@@ -446,7 +444,7 @@ def test_what_ends_well_beside_the_interrupt_has_its_callback(app: App) -> None:
 
 # Dramatiq's worker thread dies of that.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_interrupt_while_dramatiq_logs_the_failure_loses_nothing(app: App) -> None:
+def test_an_interrupt_while_dramatiq_logs_a_failure_is_harmless(app: App) -> None:
     """It hits Dramatiq's own code, which acknowledges without a word to any middleware."""
     runs: list[int] = []
     logged = threading.Event()
@@ -500,7 +498,7 @@ def test_dramatiqs_own_shutdown_interrupt_hands_it_back_too(app: App) -> None:
     assert runs == ["run", "run"]
 
 
-def test_an_async_actor_that_takes_its_time_to_clean_up_is_handed_back(app: App) -> None:
+def test_an_async_actor_that_cleans_up_slowly_is_handed_back(app: App) -> None:
     """Dramatiq waits a second for it, and raises an error of its own then."""
     runs: list[str] = []
     began = threading.Event()
@@ -526,7 +524,7 @@ def test_an_async_actor_that_takes_its_time_to_clean_up_is_handed_back(app: App)
     assert runs == ["run", "run"]
 
 
-def test_what_the_broker_has_taken_back_is_not_put_off_at_a_shutdown(app: App) -> None:
+def test_a_message_that_the_broker_took_back_is_not_deferred(app: App) -> None:
     """It runs elsewhere, and would run again here."""
     runs: list[int] = []
     actor = app.actor(lambda: runs.append(1), hand_back=20)
@@ -545,9 +543,7 @@ def test_what_the_broker_has_taken_back_is_not_put_off_at_a_shutdown(app: App) -
     assert runs == []
 
 
-def test_one_that_is_asked_while_it_starts_is_interrupted_all_the_same(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_asked_to_stop_while_it_starts_is_interrupted(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time begins when it runs, and there is one interrupt, however many ask."""
     interrupts: list[str] = []
     runs: list[str] = []
@@ -591,7 +587,7 @@ def test_one_that_is_asked_while_it_starts_is_interrupted_all_the_same(
 
 
 @pytest.mark.parametrize("acknowledged", [False, True])
-def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
+def test_a_kill_between_copy_and_ack_doubles_no_message(
     app: App, monkeypatch: pytest.MonkeyPatch, acknowledged: bool
 ) -> None:
     """The broker then has both, of one origin: one of them runs."""
@@ -645,7 +641,7 @@ def test_a_kill_between_its_copy_and_its_acknowledgement_does_not_double_it(
     assert app.unsettled() == set()
 
 
-def test_a_copy_that_is_handed_back_does_not_wait_for_the_end_of_the_first_run(app: App) -> None:
+def test_a_handed_back_copy_does_not_wait_for_the_first_runs_end(app: App) -> None:
     """Who fetches it before the first is acknowledged runs it at once."""
     began = threading.Event()
     starts: list[Start] = []
@@ -685,7 +681,7 @@ def test_a_copy_that_is_handed_back_does_not_wait_for_the_end_of_the_first_run(a
     assert starts == [Start.RUN]
 
 
-def test_an_interrupt_before_the_actor_has_begun_hands_it_back_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_the_actor_begins_hands_it_back_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
     actor = app.actor(lambda: runs.append("run"), hand_back=20)
     app.start(threads=1)

@@ -266,7 +266,7 @@ def test_nothing_is_told_where_dramatiq_tells_nothing(app: App) -> None:
     assert app.tracker._metrics is None
 
 
-def test_an_application_may_import_it_before_dramatiq_has_chosen_how_to_count() -> None:
+def test_importing_the_tracker_leaves_dramatiqs_counters_to_it() -> None:
     """The core needs no prometheus_client; and its first import decides how it keeps numbers."""
     code = "import sys, dramatiq_inflight, dramatiq_inflight.metrics; assert 'prometheus_client' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=MONITORING.parents[1])

@@ -343,7 +343,7 @@ def test_a_worker_that_leaves_after_an_enqueue_counts_the_try(fleet: Fleet, monk
     assert [(copy.message_id, copy.generation, copy.tries) for copy in copies] == [(id, 2, 1), (id, 2, 2)]
 
 
-def test_an_enqueue_that_arrives_though_it_failed_counts_as_a_try(fleet: Fleet) -> None:
+def test_an_enqueue_that_arrives_though_it_failed_is_a_try(fleet: Fleet) -> None:
     """The connection breaks before the broker's answer: the next copy has another number."""
     (id,) = fleet.dead("dead", 1, apart=True, limit=0)
     recovery = fleet.recovery("r", apart=True)

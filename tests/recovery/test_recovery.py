@@ -45,7 +45,7 @@ REAP_STEPS = ["before:reap", "after:reap"]
 
 @pytest.mark.long
 @pytest.mark.parametrize("step", HAND_BACK_STEPS + REAP_STEPS)
-def test_a_recoverer_killed_while_handing_back_loses_and_doubles_nothing(
+def test_a_recoverer_killed_while_returning_loses_nothing(
     step: str, cluster: Callable[..., Cluster], history: History
 ) -> None:
     """I2: before, between and after each of its steps."""
@@ -54,7 +54,7 @@ def test_a_recoverer_killed_while_handing_back_loses_and_doubles_nothing(
 
 @pytest.mark.long
 @pytest.mark.parametrize("step", COPY_STEPS + REAP_STEPS)
-def test_a_recoverer_killed_while_copying_loses_and_doubles_nothing(
+def test_a_recoverer_killed_while_copying_loses_nothing(
     step: str, cluster: Callable[..., Cluster], history: History, server_url: str
 ) -> None:
     """I2, with the broker's own late redelivery of the old copies (maintenance at every command)."""
@@ -187,7 +187,7 @@ def test_hand_back_returns_all_that_was_fetched(fleet: Fleet) -> None:
     assert fleet.broker.client.keys(f"{fleet.broker.namespace}:__acks__*") == []
 
 
-def test_a_worker_that_died_before_its_first_message_is_recovered_too(fleet: Fleet) -> None:
+def test_a_worker_that_died_without_a_message_run_is_recovered(fleet: Fleet) -> None:
     """It had prefetched, and had started nothing."""
     fleet.dead("dead", 0)
     fleet.broker.client.hset(f"{fleet.broker.namespace}:default.msgs", "p", b"{}")
@@ -313,7 +313,7 @@ def test_a_broker_that_is_away_loses_nothing_and_is_tried_again(fleet: Fleet, ca
     assert "Nothing is lost" in caplog.text
 
 
-def test_a_recovered_copy_that_the_broker_still_holds_is_waited_for(fleet: Fleet) -> None:
+def test_recovery_waits_for_a_copy_that_the_broker_holds(fleet: Fleet) -> None:
     """Past its deadline, in a long queue: the deadline moves; no second copy."""
     (id,) = fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
@@ -352,7 +352,7 @@ def test_a_broker_apart_is_asked_too(fleet: Fleet) -> None:
     assert [message.options["inflight"]["tries"] for message in fleet.enqueued()] == [2]
 
 
-def test_a_copy_that_was_lost_is_enqueued_again_where_nobody_can_be_asked(fleet: Fleet) -> None:
+def test_a_lost_copy_is_enqueued_again_if_no_broker_can_tell(fleet: Fleet) -> None:
     """A publish without confirmation: past the deadline another copy goes out, and whichever comes first runs."""
     (id,) = fleet.dead("dead", 1, apart=True)
     recovery = fleet.recovery("r", apart=True)
@@ -363,7 +363,7 @@ def test_a_copy_that_was_lost_is_enqueued_again_where_nobody_can_be_asked(fleet:
     assert [(mark["generation"], mark["tries"]) for mark in marks] == [(2, 1), (2, 2)]
 
 
-def test_what_is_unknown_here_does_not_hold_up_what_is_overdue_behind_it(
+def test_an_unknown_record_does_not_block_overdue_ones_behind_it(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More than a batch of records that only another application can recover: it is named, once, and stays."""
@@ -418,7 +418,7 @@ def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
     assert len(seen) * 0.7 > 2
 
 
-def test_a_recoverer_that_looks_dead_to_itself_does_not_recover_itself(fleet: Fleet) -> None:
+def test_a_recoverer_with_an_expired_heartbeat_spares_itself(fleet: Fleet) -> None:
     """It woke from a freeze, and sweeps before its heartbeat thread has beaten."""
     recovery = fleet.recovery("r")
     copy = copy_of()
@@ -529,7 +529,7 @@ def test_a_sweep_asks_redis_as_often_as_there_are_batches(fleet: Fleet, client: 
     assert len(calls) < 25
 
 
-def test_orphans_convicted_at_the_start_of_a_copy_are_put_back_with_the_reason(fleet: Fleet) -> None:
+def test_recovery_dead_letters_orphans_convicted_at_a_start(fleet: Fleet) -> None:
     """A redelivery met the record of a dead owner first; the recovery only does what the start has claimed."""
     (id,) = fleet.dead("dead", 1, limit=0)
     recovery = fleet.recovery("r")
@@ -564,7 +564,7 @@ def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namesp
     thread.stop()
 
 
-def test_a_copy_that_is_stranded_with_a_living_worker_is_taken_back(fleet: Fleet) -> None:
+def test_a_copy_stranded_with_a_living_worker_is_taken_back(fleet: Fleet) -> None:
     """Its fetch timed out on a stalled Redis, which executed it all the same: in its ack set, in nobody's memory."""
     (id,) = fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
@@ -582,7 +582,7 @@ def test_a_copy_that_is_stranded_with_a_living_worker_is_taken_back(fleet: Fleet
     assert abs(beaten / 1000 - time.time()) < 60, "Dramatiq must not take it for dead"
 
 
-def test_a_queue_that_the_dead_worker_had_not_said_is_handed_back_all_the_same(fleet: Fleet) -> None:
+def test_a_dead_workers_late_queue_is_returned_as_well(fleet: Fleet) -> None:
     """It was declared after the boot: the records know it."""
     fleet.broker.declare_queue("late")
     me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
@@ -598,7 +598,7 @@ def test_a_queue_that_the_dead_worker_had_not_said_is_handed_back_all_the_same(f
     assert fleet.broker.client.keys(f"{fleet.broker.namespace}:__acks__*") == []
 
 
-def test_the_dead_that_nobody_here_can_recover_do_not_hide_the_others(fleet: Fleet) -> None:
+def test_dead_workers_of_another_broker_do_not_hide_ours(fleet: Fleet) -> None:
     """More than a batch of another broker's, older than ours."""
     for n in range(BATCH + 5):
         other = Registry(fleet.lab.client, fleet.lab.namespace, f"other{n}", heartbeat_ttl=60, fence_ttl=60)
@@ -620,7 +620,7 @@ def test_a_lock_left_by_a_sweep_that_was_cut_off_is_ours(fleet: Fleet) -> None:
     assert fleet.lab.client.get(fleet.lab.prefix + "lock") is None
 
 
-def test_with_an_interval_of_zero_those_are_recovered_who_died_before_the_boot(fleet: Fleet) -> None:
+def test_interval_zero_recovers_workers_dead_before_the_boot(fleet: Fleet) -> None:
     """Even if their heartbeats expire only after it."""
     fleet.dead("dead", 1)
     seconds, micros = fleet.lab.client.time()
@@ -632,7 +632,7 @@ def test_with_an_interval_of_zero_those_are_recovered_who_died_before_the_boot(f
 
 
 @pytest.mark.parametrize("stops_behind", ["give_back", "hand_back"])
-def test_a_sweep_that_is_to_stop_forgets_a_dead_worker_of_which_nothing_is_left(
+def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, stops_behind: str
 ) -> None:
     """Its worker shuts down: it would leave the heartbeats behind, and what the dead one had said of itself."""
@@ -656,7 +656,7 @@ def test_a_sweep_that_is_to_stop_forgets_a_dead_worker_of_which_nothing_is_left(
     )
 
 
-def test_a_worker_that_fetches_under_the_same_id_keeps_what_it_has(fleet: Fleet) -> None:
+def test_a_worker_with_a_dead_ones_broker_id_keeps_its_messages(fleet: Fleet) -> None:
     """Stopped with messages running, and started again in the same process: the broker's id is the broker's."""
     (id,) = fleet.dead("dead", 1)
     again = Registry(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60)
@@ -671,7 +671,7 @@ def test_a_worker_that_fetches_under_the_same_id_keeps_what_it_has(fleet: Fleet)
     assert [message.message_id for message in fleet.enqueued()] == [id]
 
 
-def test_the_last_one_who_fetched_under_an_id_gives_all_of_it_back(fleet: Fleet) -> None:
+def test_a_broker_ids_last_dead_worker_returns_all_its_messages(fleet: Fleet) -> None:
     """Two that shared it have died, and one sweep recovers both: what they had fetched is nobody's any more."""
     fleet.dead("dead", 1)
     again = Registry(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60)

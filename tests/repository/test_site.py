@@ -52,7 +52,7 @@ def test_links_to_files_lead_to_pages_sections_and_downloads(folder: Path) -> No
         assert link in html
 
 
-def test_a_link_that_is_a_files_name_has_the_pages_title_on_the_site(folder: Path) -> None:
+def test_a_link_by_a_files_name_shows_the_pages_title(folder: Path) -> None:
     warnings, html = built(
         folder, index="`docs/other.rst <other.rst#a-section>`_ and `another word <other.rst>`_", other=OTHER
     )

@@ -81,7 +81,7 @@ def test_a_death_in_company_charges_and_never_convicts(lab: Lab, way: str) -> No
         assert court.head.crashes == crashes
 
 
-def test_it_takes_more_deaths_than_the_limit_and_the_last_one_alone(lab: Lab, way: str) -> None:
+def test_a_message_beyond_the_limit_is_convicted_if_alone(lab: Lab, way: str) -> None:
     """Neither a death alone within the limit convicts, nor the number by itself."""
     court = Court(lab, way, limit=2)
     assert not court.die(alone=True)
@@ -114,7 +114,7 @@ def test_what_must_not_run_again_is_convicted_by_any_death(lab: Lab, way: str) -
     assert Court(lab, way, limit="once").die(alone=False, draining=True)
 
 
-def test_the_last_chance_is_asked_for_and_changes_nothing_before_it_is_known(lab: Lab, way: str) -> None:
+def test_asking_for_a_last_chance_changes_nothing(lab: Lab, way: str) -> None:
     """A process must know that it has to be alone before the record says that it runs there."""
     court = Court(lab, way, limit=2)
     court.die()
@@ -139,7 +139,7 @@ def test_what_never_crashed_need_not_be_alone(lab: Lab, way: str) -> None:
     assert Court(lab, way, limit=0).die(alone=True)
 
 
-def test_a_take_over_on_its_last_chance_waits_to_be_alone_as_well(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_take_over_on_its_last_chance_waits_to_be_alone(lab: Lab, a: Registry, b: Registry) -> None:
     """The dead owner's death is only charged when the run begins; a sweep may do it meanwhile."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
@@ -254,7 +254,7 @@ def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Registry, b: Registry)
     assert (mended[0], mended[3]) == (Mended.RETAKEN, 1)
 
 
-def test_a_charge_is_taken_back_from_a_successor_once_and_only_ours(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Registry, b: Registry) -> None:
     """The copy has started elsewhere: it runs on there, without our death, which was none."""
     copy, c = copy_of(), lab.incarnation("c")
     lab.runs(a, copy)
@@ -301,7 +301,7 @@ def test_a_tailored_recovery_takes_a_copy_in_every_way(lab: Lab, b: Registry) ->
         assert (orphan.verdict, orphan.crashes) == (Claim.CLAIMED, 1)
 
 
-def test_what_was_acknowledged_is_not_recovered_whatever_its_policy(lab: Lab, a: Registry, b: Registry) -> None:
+def test_no_policy_recovers_an_acknowledged_message(lab: Lab, a: Registry, b: Registry) -> None:
     """Killed between the ack of a failure and its release: the retry is with the broker."""
     for limit, tailored in ((0, False), ("once", False), (3, True)):
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
@@ -328,7 +328,7 @@ def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Registry,
         assert lab.start(b, put_off, limit=limit).answer is Start.STALE
 
 
-def test_what_was_put_off_and_needs_no_copy_runs_when_its_time_comes(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_deferred_message_that_needs_no_copy_runs_in_time(lab: Lab, a: Registry, b: Registry) -> None:
     """It counts as handed back, and its crash is not forgotten."""
     copy = copy_of()
     lab.runs(a, copy, limit=1, alone=False)
@@ -340,7 +340,7 @@ def test_what_was_put_off_and_needs_no_copy_runs_when_its_time_comes(lab: Lab, a
     assert (again.answer, again.crashes) == (Start.RUN, 1)
 
 
-def test_a_recovered_copy_that_is_put_off_is_not_taken_for_consumed(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_deferred_copy_of_recovery_does_not_count_as_consumed(lab: Lab, a: Registry, b: Registry) -> None:
     """Whoever asks the broker about it would be told that it is gone."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
@@ -357,7 +357,7 @@ def test_a_recovered_copy_that_is_put_off_is_not_taken_for_consumed(lab: Lab, a:
     assert lab.start(b, put_off, limit=1, alone=True).answer is Start.RUN
 
 
-def test_a_copy_that_waits_at_the_gate_is_not_taken_back_meanwhile(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_copy_that_waits_at_the_gate_keeps_its_owner(lab: Lab, a: Registry, b: Registry) -> None:
     """Its deadline comes later by as long as it may wait."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
@@ -374,7 +374,7 @@ def test_a_copy_that_waits_at_the_gate_is_not_taken_back_meanwhile(lab: Lab, a: 
 
 
 @pytest.mark.parametrize("limit", [3, "once"])
-def test_what_never_ran_here_is_let_go_for_whatever_copy_there_is(lab: Lab, a: Registry, limit: int | str) -> None:
+def test_a_message_that_never_ran_is_released_for_any_copy(lab: Lab, a: Registry, limit: int | str) -> None:
     """Its start was executed, the answer lost, and the copy put off: it has not run."""
     copy = copy_of()
     run = lab.start(a, copy, limit=limit).run

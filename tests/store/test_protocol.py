@@ -31,7 +31,7 @@ def requeue_by_copy(lab: Lab, dead: Registry, by: Registry, copy: Copy) -> Orpha
 # Start.
 
 
-def test_a_first_start_writes_a_running_record_that_never_expires(lab: Lab, a: Registry) -> None:
+def test_a_first_start_writes_a_record_that_never_expires(lab: Lab, a: Registry) -> None:
     """With everything that recovery needs."""
     copy = copy_of()
     started = lab.runs(a, copy, limit=5)
@@ -122,7 +122,7 @@ def test_a_copy_whose_message_was_handed_back_here_waits(lab: Lab, a: Registry) 
     assert lab.start(a, copy, here="handed_back").answer is Start.WAITING
 
 
-def test_a_record_of_mine_that_this_process_does_not_know_runs_again(lab: Lab, a: Registry) -> None:
+def test_a_record_that_its_own_process_does_not_know_runs_again(lab: Lab, a: Registry) -> None:
     """The answer to its start was lost."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -130,9 +130,7 @@ def test_a_record_of_mine_that_this_process_does_not_know_runs_again(lab: Lab, a
     assert lab.head(copy).crashes == 0  # type: ignore[union-attr]
 
 
-def test_a_redelivery_after_completion_is_skipped_where_a_duplicate_was_seen(
-    lab: Lab, a: Registry, b: Registry
-) -> None:
+def test_a_redelivery_after_a_seen_duplicate_is_skipped(lab: Lab, a: Registry, b: Registry) -> None:
     """The completion is remembered for the fence's time, without the payload."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -165,7 +163,7 @@ def test_a_message_sent_again_under_its_old_id_runs(lab: Lab, a: Registry, b: Re
     assert (started.run, started.generation, started.crashes) == (3, 2, 0)
 
 
-def test_a_message_sent_again_under_its_old_id_waits_for_its_turn(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_message_sent_again_under_its_id_waits_for_its_turn(lab: Lab, a: Registry, b: Registry) -> None:
     """While the first one runs, or waits to be recovered."""
     copy = copy_of()
     again = copy_of(copy.message_id, origin="o9")
@@ -178,7 +176,7 @@ def test_a_message_sent_again_under_its_old_id_waits_for_its_turn(lab: Lab, a: R
     assert lab.head(copy).origin == "o1"  # type: ignore[union-attr]
 
 
-def test_a_redelivery_takes_over_from_a_dead_owner_and_keeps_the_generation(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_take_over_from_a_dead_owner_keeps_the_generation(lab: Lab, a: Registry, b: Registry) -> None:
     """I5: the broker may still hold that very copy unacknowledged; a bump would make the last copy stale."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -192,7 +190,7 @@ def test_a_redelivery_takes_over_from_a_dead_owner_and_keeps_the_generation(lab:
     assert a.finish(copy, 1, again=False, contended=False) is Finished.FENCED
 
 
-def test_a_take_over_that_is_one_too_many_is_claimed_for_the_dead_letter(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_take_over_beyond_the_limit_is_claimed_as_poison(lab: Lab, a: Registry, b: Registry) -> None:
     """The copy that is dead-lettered must carry the reason, so this one is stale from now on."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
@@ -270,7 +268,7 @@ def test_a_payload_that_the_broker_has_lost_is_sent(lab: Lab, a: Registry) -> No
     assert lab.payload(copy) == b"ours"
 
 
-def test_what_cannot_be_encoded_any_more_is_handed_over_as_it_came(lab: Lab, a: Registry) -> None:
+def test_a_message_that_cannot_be_encoded_is_handed_over_as_is(lab: Lab, a: Registry) -> None:
     copy = copy_of()
     lab.start(a, copy, payload=b"as it came")
     assert a.hand_over(copy.message_id, 1, b"") is Finished.HANDED_OVER
@@ -289,7 +287,7 @@ def test_a_delivery_that_was_done_elsewhere_is_skipped(lab: Lab, a: Registry, b:
     assert lab.start(a, copy, broker_keys=keys, forgotten=True).answer is Start.ELSEWHERE
 
 
-def test_a_delivery_that_was_dead_lettered_elsewhere_is_no_replay(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_delivery_dead_lettered_elsewhere_is_no_replay(lab: Lab, a: Registry, b: Registry) -> None:
     """It waited in our memory; the broker took it back, and another worker has rejected it meanwhile."""
     copy = copy_of()
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
@@ -324,7 +322,7 @@ def test_a_delivery_runs_when_redis_has_lost_its_data(lab: Lab, a: Registry, b: 
     assert lab.claim(b, copy, a).payload == payload_of(copy)
 
 
-def test_a_verdict_stays_until_the_broker_has_dead_lettered_the_copy(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_verdict_stays_until_the_broker_dead_letters_the_copy(lab: Lab, a: Registry, b: Registry) -> None:
     """I7: its maintenance took the copy back before the nack, which changed nothing: it is delivered again."""
     copy = copy_of()
     lab.start(a, copy, limit=0)
@@ -341,7 +339,7 @@ def test_a_verdict_stays_until_the_broker_has_dead_lettered_the_copy(lab: Lab, a
     assert lab.state(copy) == "dead_lettered"
 
 
-def test_a_completion_is_remembered_when_the_delivery_was_lost_meanwhile(lab: Lab, a: Registry) -> None:
+def test_a_completion_of_a_lost_delivery_is_remembered(lab: Lab, a: Registry) -> None:
     """Somebody else may have it in memory, and has not asked yet."""
     copy = copy_of()
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
@@ -372,7 +370,7 @@ def test_finish_by_a_zombie_changes_nothing_of_what_failed(lab: Lab, a: Registry
     assert b.running_here() == {copy.message_id}
 
 
-def test_a_late_success_settles_a_message_whose_copy_has_not_started(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_late_success_settles_a_message_with_an_unstarted_copy(lab: Lab, a: Registry, b: Registry) -> None:
     """The copy is skipped then; by both ways of putting back."""
     for way in ("hand back", "copy"):
         copy = copy_of()
@@ -416,7 +414,7 @@ def test_a_late_success_while_the_copy_runs_changes_nothing(lab: Lab, a: Registr
     assert lab.start(c, copy).answer is Start.RUN
 
 
-def test_a_late_success_that_enqueued_itself_again_changes_nothing(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_late_success_that_sent_itself_again_changes_nothing(lab: Lab, a: Registry, b: Registry) -> None:
     """A poll loop goes on by the copy that it enqueued."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -450,7 +448,7 @@ def test_an_earlier_run_of_the_same_incarnation_is_fenced_too(lab: Lab, a: Regis
     assert a.running_here() == {copy.message_id}
 
 
-def test_a_run_that_enqueued_itself_again_is_released_with_a_clean_count(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_run_that_sends_itself_again_is_released_uncharged(lab: Lab, a: Registry, b: Registry) -> None:
     """Completed, it would skip its own next round."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -499,7 +497,7 @@ def test_crashes_survive_an_ordinary_retry(lab: Lab, a: Registry, b: Registry) -
     assert lab.runs(b, copy_of(copy.message_id, origin="o2")).crashes == 1
 
 
-def test_a_failed_message_without_a_retry_is_put_back_from_its_record(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_failure_without_a_retry_is_returned_from_its_record(lab: Lab, a: Registry, b: Registry) -> None:
     """I6: handed over, due at once, with the payload that has the count of retries; not charged as a crash."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -588,7 +586,7 @@ def test_a_hung_recoverer_is_overruled_after_its_deadline(lab: Lab, a: Registry,
     assert c.requeued([Enqueued(orphan, "r3", "default", 0)], dead="") == [Requeued.REQUEUED]
 
 
-def test_a_copy_that_never_comes_is_claimed_again_after_a_growing_deadline(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_copy_that_never_comes_is_claimed_by_growing_deadlines(lab: Lab, a: Registry, b: Registry) -> None:
     """The publish may have been lost."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -648,7 +646,7 @@ def test_a_put_off_duplicate_keeps_the_count_of_crashes(lab: Lab, a: Registry, b
     assert lab.runs(b, dataclasses.replace(copy, redelivered=True)).crashes == 1
 
 
-def test_the_verdict_is_in_the_record_before_any_copy_can_be_fetched(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_verdict_is_recorded_before_any_copy_can_be_fetched(lab: Lab, a: Registry, b: Registry) -> None:
     """I7: claimed, enqueued, marked, rejected: always known as poison."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
@@ -691,7 +689,7 @@ def test_a_copy_that_is_rejected_unseen_settles_its_record(lab: Lab, a: Registry
     assert lab.state(copy) == "dead_lettered"
 
 
-def test_a_copy_that_is_rejected_unseen_settles_the_record_of_a_dead_owner(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_copy_rejected_unseen_settles_a_dead_owners_record(lab: Lab, a: Registry, b: Registry) -> None:
     """The broker delivered it again before recovery came, and somebody decided what becomes of it: nothing more."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -801,7 +799,7 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Registry, b: Re
     assert lab.start(b, copy).answer is Start.COMPLETED
 
 
-def test_what_was_claimed_and_taken_back_is_copied_when_its_worker_dies(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_message_claimed_and_retaken_is_copied_after_a_death(lab: Lab, a: Registry, b: Registry) -> None:
     """The claim made its copy stale, so that the broker may be rid of it: that it has none says nothing then."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -814,7 +812,7 @@ def test_what_was_claimed_and_taken_back_is_copied_when_its_worker_dies(lab: Lab
     assert lab.claim(b, copy, a).payload == payload_of(copy)
 
 
-def test_a_recoverer_that_marks_too_late_does_not_hide_what_was_taken_back(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_recoverer_that_confirms_too_late_hides_no_message(lab: Lab, a: Registry, b: Registry) -> None:
     """Its owner is alive, and may die another time: then recovery has to find the message."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -884,9 +882,7 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Registry, b: Regist
     assert lab.state(copy) == "completed"
 
 
-def test_a_retry_that_started_unrecorded_is_not_lost_to_the_record_of_its_original(
-    lab: Lab, a: Registry, b: Registry
-) -> None:
+def test_an_unrecorded_retry_survives_its_originals_record(lab: Lab, a: Registry, b: Registry) -> None:
     """Redis was away when it started; the record is about the enqueue that failed, and has not heard of that yet."""
     original = copy_of()
     retry = dataclasses.replace(original, origin="o2", broker_copy_id="o2")
@@ -908,9 +904,7 @@ def test_a_retry_that_started_unrecorded_is_not_lost_to_the_record_of_its_origin
 
 
 @pytest.mark.parametrize("generation", [2, 1], ids=["awaited", "older"])
-def test_a_recovered_copy_that_started_unrecorded_and_failed_is_waited_for_no_more(
-    lab: Lab, a: Registry, b: Registry, generation: int
-) -> None:
+def test_nobody_waits_for_a_copy_that_failed_unrecorded(lab: Lab, a: Registry, b: Registry, generation: int) -> None:
     """Its retry would wait for its turn until the deadline, and the message would be recovered once more."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -974,7 +968,7 @@ def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Registry) ->
     assert c.beat() is True
 
 
-def test_a_new_incarnation_of_an_instance_does_not_revive_the_old_one(lab: Lab, a: Registry) -> None:
+def test_a_new_incarnation_does_not_revive_the_old_one(lab: Lab, a: Registry) -> None:
     """I12: the same instance id, another incarnation."""
     again = Registry(lab.client, lab.namespace, "a2", heartbeat_ttl=60, fence_ttl=60)
     copy = copy_of()
@@ -992,7 +986,7 @@ def test_who_leaves_in_order_leaves_nothing(lab: Lab, a: Registry, b: Registry) 
     assert lab.names() == set()
 
 
-def test_who_leaves_with_messages_running_is_dead_a_few_seconds_later(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_worker_that_leaves_messages_running_is_dead_soon(lab: Lab, a: Registry, b: Registry) -> None:
     """Not at once: its threads may work until the process is gone. Nor does their work keep it alive for long."""
     copy, other = copy_of(), copy_of()
     lab.runs(a, copy)
@@ -1076,7 +1070,7 @@ def test_workers_with_other_settings_are_believed_as_they_said(lab: Lab, a: Regi
     assert lab.client.zscore(lab.prefix + "heartbeats", "a") == before
 
 
-def test_a_dead_letter_that_its_sender_sends_again_survives_its_worker(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_dead_letter_sent_again_survives_its_worker(lab: Lab, a: Registry, b: Registry) -> None:
     """The old message object knows nothing of generations; when it is handed back, it is not stale."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
@@ -1102,7 +1096,7 @@ def test_a_copy_of_what_runs_here_unknown_to_redis_waits(lab: Lab, a: Registry) 
         assert lab.start(a, copy_of(), here=here).answer is Start.WAITING
 
 
-def test_a_completion_without_a_record_is_remembered_where_copies_are_about(lab: Lab, a: Registry) -> None:
+def test_a_completion_without_a_record_is_kept_if_contended(lab: Lab, a: Registry) -> None:
     """Redis has lost the record, and another copy was met."""
     copy = copy_of()
     assert a.finish(copy, 1, again=False, contended=True) is Finished.GONE
@@ -1161,7 +1155,7 @@ def test_replies_to_a_client_that_decodes_are_asked_for_as_bytes(server_url: str
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_what_is_still_to_be_acknowledged_is_remembered_until_then(lab: Lab, b: Registry, again: bool) -> None:
+def test_a_message_is_remembered_until_it_is_acknowledged(lab: Lab, b: Registry, again: bool) -> None:
     """A kill between the two leaves a copy with the broker, and that one is skipped; so is one whose ack got lost."""
     a, copy = lab.incarnation("a", fence_ttl=10 * ACK_TTL), copy_of()
     started = lab.runs(a, copy)

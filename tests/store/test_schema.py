@@ -96,7 +96,7 @@ def test_a_newer_version_waits_until_nobody_lives_of_the_older(there: Namespace)
     assert there.lab.client.hget(there.lab.prefix + "schema", "version") == b"0.2"
 
 
-def test_an_older_version_does_not_come_in_once_a_newer_one_has_written(there: Namespace) -> None:
+def test_an_older_version_is_refused_once_a_newer_one_wrote(there: Namespace) -> None:
     there.enters(2)
     before = there.state()
     assert enter(there.of(1)) == Refusal(2)
@@ -156,7 +156,7 @@ def test_who_was_in_comes_back_in_when_redis_has_lost_its_data(there: Namespace)
     assert there.in_use == 2
 
 
-def test_an_operator_changes_nothing_where_workers_write_something_else(there: Namespace) -> None:
+def test_an_operator_changes_nothing_in_another_schema(there: Namespace) -> None:
     assert there.of(1).refusal() is None
     assert there.state() == {}, "it has only asked"
     first = there.enters(1)
@@ -253,7 +253,7 @@ def test_the_check_costs_one_script_and_nothing_for_a_message(lab: Lab, a: Regis
 # A worker that is refused.
 
 
-def test_a_worker_does_not_boot_into_a_namespace_that_it_cannot_share(app: App) -> None:
+def test_a_worker_refuses_to_boot_into_another_schema(app: App) -> None:
     ran: list[int] = []
     actor = app.actor(ran.append, actor_name="work")
     actor.send(1)
@@ -324,7 +324,7 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     assert int(there.client.hget(there.prefix + "schema", "schema")) == 2
 
 
-def test_a_thread_that_was_about_to_take_a_message_starts_none_either(app: App) -> None:
+def test_a_paused_thread_about_to_take_a_message_starts_none(app: App) -> None:
     """It may be waiting for one when it is told to pause."""
     ran: list[int] = []
     actor = app.actor(ran.append, actor_name="work")

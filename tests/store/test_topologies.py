@@ -73,9 +73,7 @@ def test_a_failover_under_load_loses_nothing_that_was_replicated(
     assert len(report.doubled) + len(report.repeated) + made.enqueued() <= 24
 
 
-def test_workers_on_a_cluster_killed_again_and_again_lose_and_double_nothing(
-    cluster: MakeCluster, nodes: Nodes
-) -> None:
+def test_killed_workers_on_a_cluster_lose_and_double_nothing(cluster: MakeCluster, nodes: Nodes) -> None:
     """The broker's keys and the tracker's are in different slots."""
     report = kill_rounds(cluster(TEST_BROKER_URL=nodes.url), ROUNDS, seed=5)
     print(report)
@@ -165,7 +163,7 @@ def tls_server(server_binary: str, tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
-def test_a_user_with_the_documented_permissions_and_tls_is_enough(
+def test_a_user_with_the_documented_permissions_and_tls_suffices(
     cluster: MakeCluster, tls_server: RedisServer, history: History, tmp_path: Path
 ) -> None:
     """For a worker's whole life, with recovery, results, dead letters and a heartbeat process."""

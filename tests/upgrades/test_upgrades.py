@@ -119,7 +119,7 @@ def test_what_a_release_has_left_is_recovered_once(release: Release, impatient: 
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_workers_of_a_release_and_of_the_present_share_a_namespace(
+def test_workers_of_a_release_and_of_today_share_a_namespace(
     name: str, cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     """Killed again and again, by SIGKILL, whichever it is: nothing is lost, and nothing doubled."""

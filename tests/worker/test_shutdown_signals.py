@@ -232,7 +232,7 @@ def test_a_thread_cannot_listen_and_does_not_try() -> None:
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_signal_that_comes_while_one_is_heard_does_not_wait_for_it() -> None:
+def test_a_signal_during_another_ones_handler_does_not_wait() -> None:
     """At any line of what the first does: a supervisor may send it to all processes, and so does Dramatiq."""
     handler = Handler()
     signal.signal(signal.SIGTERM, handler)

@@ -74,7 +74,7 @@ def test_a_tracker_serves_one_worker_at_a_time(make: MakeApp) -> None:
     wait_until(lambda: second.ran == ["b"], what="the other broker's message runs")
 
 
-def test_an_application_that_shares_a_namespace_by_mistake_leaves_the_others_messages_alone(
+def test_applications_that_share_a_namespace_keep_to_their_own(
     make: MakeApp, server_url: str, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The trackers' Redis is not the brokers', so the broker's namespace alone tells the two apart."""
@@ -102,7 +102,7 @@ def test_an_application_that_shares_a_namespace_by_mistake_leaves_the_others_mes
         apart.delete(*(apart.keys(f"{{{namespace}}}:*") or ["-"]))
 
 
-def test_who_keeps_the_messages_is_said_without_addresses_or_passwords() -> None:
+def test_a_broker_is_named_without_addresses_or_passwords() -> None:
     """Workers may reach one broker by several addresses."""
     rabbitmq = pytest.importorskip("dramatiq.brokers.rabbitmq")
     made = rabbitmq.RabbitmqBroker(url="amqp://user:secret@somewhere:5672/orders")
