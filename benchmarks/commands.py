@@ -20,6 +20,7 @@ from dramatiq.middleware import default_middleware
 from dramatiq.worker import ConsumerThread, WorkerThread
 
 from dramatiq_inflight import InFlightTracker
+from tests.support.inside import runtime_of
 from tests.support.servers import RedisServer
 
 from .support import Result, calls, server
@@ -75,8 +76,7 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
         """Does nothing."""
 
     one_by_one = OneByOne(broker, noop.queue_name)
-    runtime = tracker._runtime
-    assert runtime is not None
+    runtime = runtime_of(tracker)
     # Booted as ever, and from now on nothing beats or sweeps by itself.
     runtime.recovery_thread.stop()
     runtime.heartbeat.stop()

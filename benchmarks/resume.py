@@ -25,6 +25,7 @@ from dramatiq.middleware import default_middleware
 from dramatiq_inflight import Current, InFlightTracker, current
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.registry import Registry
+from tests.support.inside import runtime_of
 from tests.support.servers import RedisServer, wait_until
 
 from .commands import OneByOne
@@ -161,12 +162,11 @@ def _in_a_job(redis_server: RedisServer, measure: Callable[[Current], Any]) -> A
         said.append(measure(handle))
 
     one_by_one = OneByOne(broker, job.queue_name)
-    assert tracker._runtime is not None
     try:
         job.send()
         one_by_one.work(1)
     finally:
-        tracker._runtime.leave()
+        runtime_of(tracker).leave()
     if not said:
         raise RuntimeError("the job has failed")
     return said[0]

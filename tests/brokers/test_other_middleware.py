@@ -151,8 +151,7 @@ def test_a_lost_message_has_no_result_or_retry(app: App, late: type[Middleware])
     message = actor.send()
     app.start()
     wait_until(lambda: app.ran, what="it runs")
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     (entry,) = runtime.table.entries()
     runtime.ledger.lose(entry)
     go.set()
@@ -270,9 +269,8 @@ def test_a_message_that_outlives_its_worker_ends_as_it_does(app: App) -> None:
 
     app.actor(work, store_results=False).send()
     app.start()
-    worker, runtime = app.worker, app.tracker._runtime
+    worker, runtime = app.worker, app.runtime
     assert worker is not None
-    assert runtime is not None
     assert began.wait(20)
     worker.stop(timeout=100)
     app.worker = None

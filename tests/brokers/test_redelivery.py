@@ -33,6 +33,7 @@ from dramatiq_inflight.store.replies import Start
 from dramatiq_inflight.store.scripts import BATCH
 from dramatiq_inflight.threads.bell import Bell
 from tests.support.inprocess import App, put_off_briefly
+from tests.support.inside import entries_of
 from tests.support.lab import Lab
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import wait_until
@@ -85,9 +86,8 @@ class RabbitApp:
         """Wait until nothing is left, delivered or not: what was not acknowledged shows once nobody consumes."""
         wait_until(lambda: self.waiting() == 0 and not any(self.entries()), timeout=timeout, what="all is done")
 
-    def entries(self) -> Iterator[Entry]:
-        if self.tracker._runtime is not None:
-            yield from self.tracker._runtime.table.entries()
+    def entries(self) -> list[Entry]:
+        return entries_of(self.tracker)
 
     def channel(self) -> Any:
         """One of the test's own."""

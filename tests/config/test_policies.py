@@ -96,8 +96,7 @@ def test_an_actor_that_nobody_declares_is_said_at_boot(app: App, caplog: pytest.
 
 def waiting(app: App) -> int:
     """How many messages wait at the gate."""
-    assert app.tracker._runtime is not None
-    return len(app.tracker._runtime.gate._queue)
+    return len(app.runtime.gate._queue)
 
 
 def test_the_last_chance_is_alone_in_the_worker(app: App) -> None:
@@ -245,8 +244,7 @@ def test_the_gate_opens_once_the_record_does_not_say_alone(
     states: list[str | None] = []
 
     def last() -> None:
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         leave = runtime.gate.leave
 
         def look(*, told: bool) -> None:
@@ -469,8 +467,7 @@ def test_a_message_that_its_actor_made_unencodable_leaks_nothing(app: App) -> No
     wait_until(lambda: len(app.ran) == 2, what="it is recovered")
     app.join()
     assert app.ran == [0, 0]
-    assert app.tracker._runtime is not None
-    wait_until(lambda: app.tracker._runtime and not app.tracker._runtime.gate._inside, what="nobody is inside")
+    wait_until(lambda: not app.runtime.gate._inside, what="nobody is inside")
 
 
 def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +476,7 @@ def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.Mo
     last_chance = app.actor(lambda: app.ran.append("last"), actor_name="last", max_recoveries=1)
     other = app.actor(lambda: app.ran.append("other"), actor_name="other", track_inflight=False)
     app.start(threads=2)
-    queues = app.tracker._runtime.queues  # type: ignore[union-attr]
+    queues = app.runtime.queues
     assert isinstance(queues, RedisQueues)
     ack_call = queues.ack_call
     refused: list[str] = []

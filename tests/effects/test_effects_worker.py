@@ -21,6 +21,7 @@ from dramatiq_inflight.effects import fence, once
 from tests.effects.test_effects import add, ledger, rows
 from tests.support.databases import Database
 from tests.support.inprocess import App
+from tests.support.inside import entries_of
 from tests.support.servers import wait_until
 
 
@@ -246,7 +247,7 @@ def test_an_overtaken_run_that_is_lost_ends_quietly(
     shelf.write(f"UPDATE inflight_effects SET fence = {app.ran[0] + 1}")  # as the run of another worker has it
     go.set()
     wait_until(lambda: "MessageLost" in caplog.text, what="it is lost")
-    wait_until(lambda: not app.tracker._runtime or not app.tracker._runtime.table.entries(), what="it has ended")
+    wait_until(lambda: not entries_of(app.tracker), what="it has ended")
     assert 100 not in ledger(shelf)
     assert app.dead_letters() == []
 

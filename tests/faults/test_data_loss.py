@@ -119,7 +119,7 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
         return told[-1]
 
     app.registry.hand_over = telling  # type: ignore[method-assign]
-    app.tracker._runtime.heartbeat.stop()  # type: ignore[union-attr]
+    app.runtime.heartbeat.stop()
     app.actor(work, min_backoff=50, max_backoff=60).send()
     wait_until(lambda: told and told[-1] is Finished.HANDED_OVER, what="its record has the retry")
     app.join()
@@ -207,7 +207,7 @@ def test_a_message_after_a_restart_runs_beside_no_other_worker(
 
     actor = app.actor(work)
     app.start(threads=1)
-    wait_until(lambda: app.tracker._runtime.lease.known_by is Contact.ENTERED)  # type: ignore[union-attr]
+    wait_until(lambda: app.runtime.lease.known_by is Contact.ENTERED)
     before = app.registry.server
     older.save()
     if not subscribes:

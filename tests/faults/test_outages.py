@@ -27,6 +27,7 @@ from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.threads.moment import Moment
 from dramatiq_inflight.worker import Runtime
 from tests.support.inprocess import App
+from tests.support.inside import runtime_of
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer, another_database, wait_until
 
@@ -214,8 +215,7 @@ class Frozen:
         self.app = app
         self.go = threading.Event()
         app.start()
-        self.runtime = app.tracker._runtime
-        assert self.runtime is not None
+        self.runtime = app.runtime
         self.runtime.heartbeat.stop()
         self.runtime.recovery_thread.stop()
 
@@ -269,10 +269,10 @@ def test_nothing_follows_from_what_was_taken_in_a_suspension(app: App, what: str
     message = app.broker.enqueue(sent)
     frozen.sleeps(message)
     assert frozen.runtime is not None
-    wait_until(lambda: frozen.runtime.lease.last_contact.age > JUST_NOW, what="it was not just now")  # type: ignore[union-attr]
+    wait_until(lambda: frozen.runtime.lease.last_contact.age > JUST_NOW, what="it was not just now")
     assert not frozen.runtime.lease.silent
     frozen.go.set()
-    wait_until(lambda: not frozen.runtime.table.entries(), what="it has ended")  # type: ignore[union-attr]
+    wait_until(lambda: not frozen.runtime.table.entries(), what="it has ended")
     app.join()  # else what follows may be on its way yet
     assert (app.ran, seen, app.dead_letters()) == (["run"], [], [])
     assert not app.client.hlen(f"{app.broker.namespace}:default.DQ.msgs")
@@ -292,7 +292,7 @@ def test_a_success_of_which_nothing_follows_is_not_looked_up(app: App) -> None:
     wait_until(lambda: app.ran, what="it runs")
     called = frozen.calls()
     assert frozen.runtime is not None
-    wait_until(lambda: frozen.runtime.lease.last_contact.age > JUST_NOW, what="it was not just now")  # type: ignore[union-attr]
+    wait_until(lambda: frozen.runtime.lease.last_contact.age > JUST_NOW, what="it was not just now")
     frozen.go.set()
     app.join()
     assert "mend" not in called
@@ -329,8 +329,7 @@ class Apart:
 
     @property
     def runtime(self) -> Runtime:
-        assert self.tracker._runtime is not None
-        return self.tracker._runtime
+        return runtime_of(self.tracker)
 
     def take_away(self, how: str) -> None:
         """Redis is frozen, or refuses connections; and the worker has found out."""

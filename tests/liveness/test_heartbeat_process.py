@@ -268,8 +268,7 @@ def test_a_process_that_has_died_is_started_again(
     """Both are subscribed, and either is enough."""
     app = App(server_url, namespace, lab, heartbeat="process")
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     assert runtime.heartbeat_process is not None
     me = runtime.incarnation.id
     wait_until(lambda: app.registry.look([me])[me] == 2, what="both are subscribed")

@@ -149,8 +149,7 @@ def test_a_worker_unknown_to_redis_is_woken_once_to_register() -> None:
 def test_what_changes_while_it_is_being_said_is_said_again(app: App) -> None:
     """A queue that is declared just then: recovery would not know where to look for what was fetched from it."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     register, declared = runtime.registry.register, list[str]()
 
     def slow(fields: dict[str, str]) -> Any:

@@ -406,8 +406,7 @@ def test_an_entry_on_its_behalf_leaves_its_patience(lab: Lab, other: Person) -> 
 def test_a_child_holds_no_connection_and_closes_none(app: App) -> None:
     """It closes the descriptor: the connection is its parent's, whose death would not be known else."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     me = runtime.incarnation.id
     wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
     assert runtime.presence._subscription is not None
@@ -558,8 +557,7 @@ def at_rest(app: App, monkeypatch: pytest.MonkeyPatch, people: dict[str, Person]
     """The next ones in the ring are these two; it reads who is there when it is told to, and not by itself."""
     monkeypatch.setattr(presence_module, "REFRESH", 1000)
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     presence = runtime.presence
     wait_until(lambda: set(presence._neighbours) == set(people), what="it looks at them")
     presence._look_at_all_at = float("inf")
@@ -598,8 +596,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
     app = App(own_server.url, namespace, Lab(own_server.client(), namespace))
     try:
         app.start()
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         presence, heard = runtime.presence, list[str]()
         wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
         subscription, follow = presence._subscription, presence.on_word
@@ -624,8 +621,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
 def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> None:
     """It cannot enter before that: what it says of itself may arrive when it has left."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     presence, lease, key = runtime.presence, runtime.lease, f"{app.lab.prefix}incarnation:{app.registry.me}"
     wait_until(lambda: lease.known_by is Contact.ENTERED, what="it has entered")
     subscription = presence._subscription
@@ -673,8 +669,7 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
 
         monkeypatch.setattr(Registry, "enter", noting)
         app.start()
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         wait_until(lambda: len(entered) > 5, what="it has tried to enter again and again")
         assert not any(entered)
         assert runtime.lease.known_by is then
@@ -687,8 +682,7 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
 def test_patience_grows_with_the_number_of_incarnations(app: App) -> None:
     """With many incarnations each looks more rarely, and a proxy may swallow the end of its connection."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     presence = runtime.presence
     presence.longest = 100
     presence._slow.clear()

@@ -95,7 +95,7 @@ def test_a_checkpoint_of_a_run_that_redis_does_not_know_is_kept(app: App) -> Non
 
     actor = app.actor(work)
     app.start()
-    app.tracker._runtime.heartbeat.stop()  # type: ignore[union-attr]
+    app.runtime.heartbeat.stop()
     actor.send()
     app.join()
     assert app.ran == [b'"here"']
@@ -229,8 +229,7 @@ def test_a_checkpoint_stops_a_run_that_has_lost_its_message(app: App) -> None:
             runs.append("again")
             return
         runs.append("first")
-        runtime, other = app.tracker._runtime, app.other()
-        assert runtime is not None
+        runtime, other = app.runtime, app.other()
         runtime.heartbeat.stop()  # it would say that it lives
         runtime.recovery_thread.stop()
         app.lab.kill(app.registry)
@@ -247,7 +246,7 @@ def test_a_checkpoint_stops_a_run_that_has_lost_its_message(app: App) -> None:
     app.start(threads=1)
     actor.send()
     wait_until(lambda: "lost" in runs, what="it learns it")
-    wait_until(lambda: not app.tracker._runtime.table.entries(), what="it is over")  # type: ignore[union-attr]
+    wait_until(lambda: not app.runtime.table.entries(), what="it is over")
     assert runs == ["first", "lost"]
     assert app.dead_letters() == []
 
@@ -321,7 +320,7 @@ def test_an_iteration_ends_when_its_message_is_known_to_be_lost(app: App) -> Non
     actor = app.actor(work)
     app.start(threads=1)
     actor.send()
-    wait_until(lambda: not app.tracker._runtime.table.entries() and done, what="it is over")  # type: ignore[union-attr]
+    wait_until(lambda: not app.runtime.table.entries() and done, what="it is over")
     assert len(ended) == 1
     assert len(done) < 1000
 
@@ -428,8 +427,7 @@ def test_a_generator_is_collected_under_any_lock(app: App, monkeypatch: pytest.M
             me().checkpoint("a value")
 
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     write, mend = runtime.registry.checkpoint, runtime.registry.mend
     monkeypatch.setattr(runtime.registry, "checkpoint", lambda *args: (gc.collect(), write(*args))[1])
     monkeypatch.setattr(runtime.registry, "mend", lambda *args, **kwargs: (gc.collect(), mend(*args, **kwargs))[1])
@@ -477,8 +475,7 @@ def test_a_run_takes_back_its_message_by_a_checkpoint(app: App) -> None:
         if seen:
             again.append(handle.last_checkpoint)
             return
-        runtime, other = app.tracker._runtime, app.other()
-        assert runtime is not None
+        runtime, other = app.runtime, app.other()
         runtime.heartbeat.stop()  # it would look first
         runtime.recovery_thread.stop()  # that would say that it lives
         app.lab.kill(app.registry)

@@ -73,8 +73,7 @@ def test_a_task_outlives_its_lost_message(app: App, background: Background) -> N
     app.actor(background.first, actor_name="first").send()
     app.start()
     wait_until(lambda: background.sent, what="the task sends")
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     (entry,) = [entry for entry in runtime.table.entries() if entry.copy.actor == "first"]
     runtime.ledger.lose(entry)
     background.go.set()
@@ -174,8 +173,7 @@ def test_a_message_that_is_forwarded_leaves_its_own_record_alone(app: App, serve
     again: list[bool] = []
 
     def work() -> None:
-        runtime, running = app.tracker._runtime, current()
-        assert runtime is not None
+        runtime, running = app.runtime, current()
         assert running is not None
         (entry,) = runtime.table.entries()
         forwarded = other.enqueue(entry.message.copy())

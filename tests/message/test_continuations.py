@@ -252,8 +252,7 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     pipe = pipeline(app, work)
     pipe.run()
     wait_until(lambda: fault.failed >= 2, what="it is tried again")
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()
     runtime.recovery_thread.stop()
     (entry,) = runtime.table.entries()

@@ -319,7 +319,7 @@ def test_a_retry_that_was_not_enqueued_is_recovered_with_count(app: App, caplog:
             states.extend(head.state for head in app.registry.peek([message.message_id]) if head)
 
     def work() -> None:
-        entry = app.tracker._runtime.table.entries()[0]  # type: ignore[union-attr]
+        entry = app.runtime.table.entries()[0]
         retries.append(Message.decode(entry.encoded()).options.get("retries", 0))
         if len(retries) == 1:
             raise RuntimeError("as asked for")
@@ -354,7 +354,7 @@ def test_an_ack_that_a_full_redis_refuses_is_tried_again(own_server: RedisServer
     message = app.actor(work).send()
     app.start(threads=1)
     assert refused.wait(20)
-    wait_until(lambda: app.tracker._runtime and app.tracker._runtime.connectivity.away, what="Redis refuses")
+    wait_until(lambda: app.runtime.connectivity.away, what="Redis refuses")
     client.config_set("maxmemory", 0)
     app.join()
     assert app.ran == [1]
@@ -394,9 +394,8 @@ def test_a_first_delivery_does_not_acknowledge_the_second(app: App, tracked: boo
     blocks.send()
     assert blocked.wait(20)
     app.deliver(actor.message().copy(options={"redis_message_id": rid}))
-    worker, runtime = app.worker, app.tracker._runtime
+    worker, runtime = app.worker, app.runtime
     assert worker is not None
-    assert runtime is not None
     wait_until(lambda: worker.work_queue.qsize() == 1, what="it waits in memory")
     app.client.srem(acks, rid)  # taken by somebody
     runtime.lease.revived = True  # as is a worker that others have taken something from
@@ -495,8 +494,7 @@ def test_a_message_that_starts_before_the_heartbeat_is_tracked(app: App) -> None
     class SlowBoot(Middleware):
         def after_worker_boot(self, broker: Any, worker: Any) -> None:
             wait_until(lambda: app.ran)
-            assert app.tracker._runtime is not None
-            assert not app.tracker._runtime.heartbeat.is_alive()
+            assert not app.runtime.heartbeat.is_alive()
             seen.append(app.records())
 
     app.broker.add_middleware(SlowBoot())  # last, so its after-hook is first
@@ -533,7 +531,7 @@ def test_hooks_of_a_delayed_copy_leave_the_running_message_alone(app: App) -> No
     head = app.lab.head(copy)
     assert head is not None
     assert (head.state, head.run) == ("running", 1)
-    entry = app.tracker._runtime.table.entries()[0]  # type: ignore[union-attr]
+    entry = app.runtime.table.entries()[0]
     assert (entry.phase, entry.enqueued_again) == (Phase.RUNNING, False)
     go.set()
 
@@ -602,8 +600,7 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
     app.start()
     pipe.run()
     wait_until(lambda: app.ran)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()
     runtime.recovery_thread.stop()
     # Meanwhile: taken for dead, handed back, started by another worker.
@@ -637,8 +634,7 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
     app.start()
     message = actor.send()
     wait_until(lambda: app.ran)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()
     runtime.recovery_thread.stop()
     copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
@@ -662,8 +658,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     """Hole 7: and a copy met meanwhile is skipped, not run."""
     actor = app.actor(lambda: app.ran.append(1))
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     finish = runtime.registry.finish
     failures: list[Phase] = []
 
@@ -696,8 +691,7 @@ def test_a_full_redis_is_logged_once_though_it_answers_reads(
     client: Any = own_server.client()
     app = App(own_server.url, namespace, Lab(client, namespace))
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     client.config_set("maxmemory", 1)
     wait_until(lambda: runtime.connectivity.away, what="Redis refuses")
     failures, sweeps = runtime.connectivity.failures, runtime.recovery_thread.sweeps
@@ -724,8 +718,7 @@ def test_an_outage_leaves_work_untracked_until_redis_is_back(app: App, caplog: p
 
     actor = app.actor(work)
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     wait_until(
         lambda: runtime.lease.known_by is Contact.ENTERED, what="it is subscribed: until then it asks at each fetch"
     )
@@ -790,8 +783,7 @@ def test_a_recovered_copy_waits_while_redis_is_away(
 def test_a_copy_that_never_ran_leaves_the_waiting_copys_record(app: App) -> None:
     """Redis was away at its start, so it was put off: to write its record anew would end the copy that waits."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     copy, dead, other = copy_of(), app.other("dead"), app.other()
     app.lab.runs(dead, copy)
     app.lab.kill(dead)
@@ -1006,8 +998,7 @@ def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:
     """A stall has just ended, and the next message is a copy that is to be dead-lettered."""
     app.actor(lambda: app.ran.append(1), actor_name="work")
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     dead = app.other("dead")
     copy = copy_of(origin="o1")
     message: Message[None] = Message("default", "work", (), {}, {}, copy.message_id)
@@ -1095,9 +1086,8 @@ def test_a_success_stays_unsettled_while_its_hooks_run(app: App, monkeypatch: py
     message = app.actor(lambda: app.ran.append(1)).send()
     app.start()
     assert there.wait(10)
-    assert app.tracker._runtime is not None
     for _ in range(3):
-        app.tracker._runtime.keep_books()
+        app.runtime.keep_books()
     assert app.lab.state(copy_of(message.message_id)) == "running"
     go.set()
     app.join()
@@ -1106,8 +1096,7 @@ def test_a_success_stays_unsettled_while_its_hooks_run(app: App, monkeypatch: py
 def test_a_stranger_is_let_go_by_its_run(app: App) -> None:
     """A fast loop of one message, looked at twice in a bad moment: its present run stays."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()
     runtime.bookkeeping.stop()
     copy = copy_of()

@@ -52,15 +52,13 @@ class Zombie:
         self.app.start()
         sent: Message[Any] = actor.send_with_options(**(message or {}))
         wait_until(lambda: self.log == ["start"], what="it runs")
-        runtime = self.app.tracker._runtime
-        assert runtime is not None
+        runtime = self.app.runtime
         wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="and is known to run")
         return sent
 
     def loses(self, message: Message[Any]) -> Registry:
         """Another worker takes it over, and runs it; this one hears of it."""
-        runtime, other = self.app.tracker._runtime, self.app.other()
-        assert runtime is not None
+        runtime, other = self.app.runtime, self.app.other()
         (entry,) = runtime.table.entries()
         self.lab.kill(self.app.registry)
         orphan = self.lab.claim(other, entry.copy, self.app.registry)
@@ -137,8 +135,7 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
     """The one that was lost has ended: there is nothing to interrupt any more."""
     made = zombie(interrupt_on_loss=True)
     message = made.runs()
-    runtime = made.app.tracker._runtime
-    assert runtime is not None
+    runtime = made.app.runtime
     (entry,) = runtime.table.entries()
     before = made.app.tracker.after_process_message
     reached, go_on = threading.Event(), threading.Event()
@@ -187,8 +184,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
 
     actor = made.app.actor(fails, actor_name="fails", max_retries=0)
     made.app.start(threads=1)
-    runtime = made.app.tracker._runtime
-    assert runtime is not None
+    runtime = made.app.runtime
     assert made.app.worker is not None
     threads = list(made.app.worker.workers)
     message = actor.send()
@@ -228,8 +224,7 @@ def test_what_a_zombie_enqueues_of_itself_is_void(
     actor = made.app.actor(polls, actor_name="polls")
     made.app.start()
     message = actor.send()
-    runtime = made.app.tracker._runtime
-    assert runtime is not None
+    runtime = made.app.runtime
     wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
     made.loses(message)
     made.go_on.set()

@@ -99,8 +99,7 @@ def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
 
     actor = app.actor(work)
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     wire, script = app.registry._wire, app.registry._scripts["hand_over"]
     exchange, lost = wire.exchange, list[Any]()
 
@@ -168,8 +167,7 @@ def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
 
     actor = app.actor(work)
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()  # it would say that it lives
     runtime.recovery_thread.stop()
     hand_over = app.registry.hand_over
@@ -209,9 +207,8 @@ def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None
 
     broker.do_fetch = noting
     app.start(threads=1)
-    runtime = app.tracker._runtime
+    runtime = app.runtime
     assert app.worker is not None
-    assert runtime is not None
     stay.send()
     assert begun.wait(20)
     stopping = threading.Thread(target=app.worker.stop)

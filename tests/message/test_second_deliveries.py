@@ -125,8 +125,7 @@ def test_a_second_delivery_is_skipped_after_its_hand_back(app: App) -> None:
     app.broker.add_middleware(Maintenance())
     actor = app.actor(work)
     app.start(threads=1)
-    runtime, hand_over = app.tracker._runtime, app.registry.hand_over
-    assert runtime is not None
+    runtime, hand_over = app.runtime, app.registry.hand_over
     app.registry.hand_over = away  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2 and not runtime.table.entries(), what="it has run again")
@@ -155,8 +154,7 @@ def test_a_message_sent_again_waits_for_an_unrecorded_run(app: App) -> None:
 
     actor = app.actor(work, remember_completed=60)
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()
     message, start = actor.send(), app.registry.start
 
@@ -177,8 +175,7 @@ def test_a_message_sent_again_waits_for_an_unrecorded_run(app: App) -> None:
 def test_an_unrecorded_run_that_is_lost_ends_no_other_run(app: App) -> None:
     """It has no number, and its message has come back to this very process since."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     copy = copy_of()
     app.lab.runs(app.registry, copy)
     lost = Entry(copy, lost=True)
@@ -196,9 +193,8 @@ def test_a_delayed_copy_that_was_given_away_is_not_moved(app: App, given_away: s
     """A worker that was taken for dead asks about each by its own id, though both are of one message."""
     actor = app.actor(app.ran.append, actor_name="work")
     app.start()
-    worker, runtime = app.worker, app.tracker._runtime
+    worker, runtime = app.worker, app.runtime
     assert worker is not None
-    assert runtime is not None
     runtime.lease.revived = True
     now = current_millis()
     first, second = (

@@ -297,7 +297,7 @@ def test_a_completion_that_is_delivered_again_is_skipped(app: App) -> None:
 
 
 def entry_of(app: App) -> Any:
-    (entry,) = app.tracker._runtime.table.entries()  # type: ignore[union-attr]
+    (entry,) = app.runtime.table.entries()
     return entry
 
 
@@ -305,8 +305,7 @@ def test_one_that_only_begins_does_not_stall(app: App, monkeypatch: pytest.Monke
     """Who looks between its start and its first move sees that it has just begun."""
     actor = app.actor(lambda: None, stall_timeout=60)
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     monkeypatch.setattr(runtime.handing_back, "started", runtime.stalls.run_once)
     actor.send()
     app.join()
@@ -324,8 +323,7 @@ def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeyp
     app.start()
     actor.send()
     assert began.wait(20)
-    runtime, entry = app.tracker._runtime, entry_of(app)
-    assert runtime is not None
+    runtime, entry = app.runtime, entry_of(app)
     entry.moved_at -= 100
     handle = entry.checkpoints
     with entry.mutex:
@@ -529,8 +527,7 @@ def test_a_message_that_the_broker_took_back_is_not_deferred(app: App) -> None:
     runs: list[int] = []
     actor = app.actor(lambda: runs.append(1), hand_back=20)
     app.start(threads=1)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.handing_back.begun = True
     message = actor.message().copy(options={"redis_message_id": "r1"})
     app.client.hset(f"{app.broker.namespace}:default.msgs", "r1", message.encode())
@@ -566,8 +563,7 @@ def test_a_message_asked_to_stop_while_it_starts_is_interrupted(app: App, monkey
 
     actor = app.actor(work, hand_back=0.05)
     app.start(threads=1)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     start = app.registry.start
 
     def slowly(*args: Any, **options: Any) -> Any:
@@ -606,8 +602,7 @@ def test_a_kill_between_copy_and_ack_doubles_no_message(
 
     actor = app.actor(work, hand_back=20, max_retries=0)
     app.start(threads=1)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     actor.send()
     assert began.wait(20)
     registry = app.registry
@@ -685,8 +680,7 @@ def test_an_interrupt_before_the_actor_begins_hands_it_back_once(app: App, monke
     runs: list[str] = []
     actor = app.actor(lambda: runs.append("run"), hand_back=20)
     app.start(threads=1)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
 
     def at_once() -> None:
         raise HandBack("as asked for")

@@ -237,8 +237,7 @@ def test_a_process_counts_the_errors_of_redis(own_server: RedisServer, namespace
     app = App(own_server.url, namespace, Lab(own_server.client(), namespace), heartbeat_ttl=2)
     try:
         app.start()
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         told = ProcessMetrics(runtime, app.tracker.healthy)
         told.write()
         registry = told.registry

@@ -409,8 +409,7 @@ def test_recovery_decodes_nothing_beside_a_last_chance(app: App, lab: Lab) -> No
     """A payload that kills the process would convict it."""
     app.actor(lambda: None, actor_name="work")
     app.start(threads=2)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.recovery_thread.stop()
     assert runtime.gate.enter()
     assert runtime.gate.enter_alone(600, lambda: True)
@@ -433,8 +432,7 @@ def test_a_message_is_not_alone_beside_recovery_in_one_thread(app: App, lab: Lab
     def work() -> None:
         (name,) = app.records()
         heads.append(json.loads(app.client.get(lab.prefix + name).partition(b"\n")[0])[15])
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
 
         def visit() -> None:
             with runtime.recovery.in_company() as in_company:

@@ -219,8 +219,7 @@ def test_a_worker_tracks_again_after_a_failover(
         app.start(threads=2)
         actor.send(0)
         assert began.wait(20)
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         pair.fail_over()
         for n in (1, 2, 3, -1):
             actor.send(n)
@@ -250,8 +249,7 @@ def test_a_heartbeat_process_follows_a_failover(pair: FailoverPair, namespace: s
     app = App(server_url, namespace, lab, redis_url=pair.proxies[0].url, heartbeat="process", heartbeat_interval=0.2)
     try:
         app.start()
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         me = runtime.registry.me
         wait_until(lambda: runtime.registry.look([me])[me] == 2, what="its process is there")
         runtime.heartbeat.stop()
@@ -419,8 +417,7 @@ def test_the_heartbeat_waits_for_no_mend(proxy: NetworkProxy, own_server: RedisS
         app.start(threads=2)
         message = actor.send("x" * 12_000_000)
         assert began.wait(30)
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         proxy.bandwidth = 3_000_000
         record = f"{lab.prefix}record:{message.message_id}"
         lab.client.delete(record, f"{lab.prefix}running:{app.registry.me}")
@@ -463,8 +460,7 @@ def test_a_busy_server_gets_its_acks_afterwards(server_binary: str, tmp_path: Pa
         assert began.wait(20)
         busy = threading.Thread(target=lambda: server.client().eval(script, 0))
         busy.start()
-        runtime = app.tracker._runtime
-        assert runtime is not None
+        runtime = app.runtime
         wait_until(lambda: runtime.connectivity.failures > 0, what="it is busy")
         go.set()
         busy.join()

@@ -308,7 +308,7 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     there = Lab(own_server_client(own_server), apart.namespace)
     own_server.start()
     with caplog.at_level(logging.CRITICAL):
-        wait_until(lambda: apart.tracker._runtime and apart.tracker._runtime.lease.refused, what="it has heard")
+        wait_until(lambda: apart.runtime.lease.refused, what="it has heard")
         wait_until(lambda: "starts nothing more" in caplog.text, what="it has said so")
     actor.send(2)
     gate.set()
@@ -329,8 +329,7 @@ def test_a_paused_thread_about_to_take_a_message_starts_none(app: App) -> None:
     ran: list[int] = []
     actor = app.actor(ran.append, actor_name="work")
     app.start(threads=1)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime._pause = lambda: None  # it has not noticed yet
     lead_on(app.lab, 2)
     runtime.lease.register_again()  # as one that was taken for dead

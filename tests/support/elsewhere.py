@@ -86,8 +86,7 @@ def main() -> None:
     actor.send("sent")
     app.start()
     app.join()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     said = {"watches": runtime.watch is not None, "healthy": app.tracker.healthy(), "ran": sorted(app.ran)}
     app.stop()
     print(json.dumps({**said, "left": sorted(app.unsettled())}))

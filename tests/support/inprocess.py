@@ -22,7 +22,9 @@ from dramatiq_inflight import InFlightTracker
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.worker import Runtime
 
+from .inside import runtime_if_any, runtime_of
 from .lab import Lab
 from .servers import count_stored, wait_until
 
@@ -83,7 +85,7 @@ class App:
 
     def join(self, timeout: float = 20) -> None:
         """Wait until the broker has nothing left, nothing runs, and nothing waits to be recovered."""
-        runtime = self.tracker._runtime
+        runtime = runtime_if_any(self.tracker)
 
         def done() -> bool:
             queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
@@ -94,9 +96,12 @@ class App:
         wait_until(done, timeout=timeout, what="the broker is empty")
 
     @property
+    def runtime(self) -> Runtime:
+        return runtime_of(self.tracker)
+
+    @property
     def registry(self) -> Registry:
-        assert self.tracker._runtime is not None
-        return self.tracker._runtime.registry
+        return self.runtime.registry
 
     def redeliver(self, message: Message[Any]) -> None:
         """As Dramatiq's maintenance does it: the id of a message that is running is pushed to its queue again."""
@@ -132,8 +137,8 @@ class App:
 
     def send_orphan(self, actor: Any, **orphan: Any) -> Message[Any]:
         """Send a message that is an orphan before any worker can fetch it: whoever fetches it takes it over."""
-        if self.tracker._runtime is not None:
-            self.tracker._runtime.recovery_thread.stop()  # or it recovers the message between two of its deaths
+        if runtime := runtime_if_any(self.tracker):
+            runtime.recovery_thread.stop()  # or it recovers the message between two of its deaths
         message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
         self.orphan(message, **orphan)
         self.deliver(message)

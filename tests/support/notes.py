@@ -14,10 +14,11 @@ from typing import Any
 
 from dramatiq.middleware import Middleware
 
-from dramatiq_inflight import InFlightTracker
 from dramatiq_inflight.store.replies import Saved
+from dramatiq_inflight.tracker import tracker_of
 
 from .history import History
+from .inside import runtime_if_any, runtime_of
 
 __all__ = ["Killer", "Notes"]
 
@@ -35,8 +36,7 @@ class Notes(Middleware):
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
         self._in_worker = True
-        tracker = next(m for m in broker.middleware if isinstance(m, InFlightTracker))
-        registry = tracker._runtime.registry  # type: ignore[union-attr]
+        registry = runtime_of(tracker_of(broker)).registry
         checkpoint = registry.checkpoint
 
         def noting(message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
@@ -80,8 +80,8 @@ class Killer(Middleware):
             (self.folder / str(key)).touch(exist_ok=False)
         except FileExistsError:
             return
-        tracker = next(m for m in broker.middleware if isinstance(m, InFlightTracker))
-        entry = tracker._runtime.table.get(message) if tracker._runtime is not None else None
+        runtime = runtime_if_any(tracker_of(broker))
+        entry = runtime.table.get(message) if runtime is not None else None
         self.history.write("unacknowledged", key, message.message_id, entry is not None and entry.told)
         with self._mutex:
             self._there += 1

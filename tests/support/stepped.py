@@ -43,6 +43,7 @@ from dramatiq_inflight.store.records import Head
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
 
+from .inside import runtime_of
 from .lab import Lab, copy_of
 from .servers import another_database, wait_until
 
@@ -269,7 +270,7 @@ class World:
 
     @property
     def runtime(self) -> Any:
-        return self.tracker._runtime
+        return runtime_of(self.tracker)
 
     def beat(self) -> None:
         self.runtime.heartbeat.once()

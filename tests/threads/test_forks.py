@@ -22,6 +22,7 @@ from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Saved
 from dramatiq_inflight.threads.forks import tell_children
 from tests.support.inprocess import App
+from tests.support.inside import runtime_of
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
 
@@ -100,8 +101,7 @@ def test_parent_and_child_never_mix_answers(server_url: str) -> None:
 def test_a_child_is_no_worker(app: App) -> None:
     """It neither beats, nor starts, ends, mends or recovers anything in the worker's name."""
     app.start()
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.heartbeat.stop()
     runtime.presence.stop()
     before = app.registry.deadlines()
@@ -134,8 +134,7 @@ def test_a_child_may_be_a_worker_of_its_own(server_url: str, namespace: str, lab
     worker.start()
 
     def me() -> str:
-        assert tracker._runtime is not None
-        return tracker._runtime.registry.me
+        return runtime_of(tracker).registry.me
 
     mine = me()
     actor.send()
@@ -172,8 +171,7 @@ def test_a_child_waits_for_no_lock_of_another_thread(app: App) -> None:
     app.start()
     actor.send()
     assert began.wait(10)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     entry = runtime.table.entries()[0]
     with entry.mutex, runtime.table._mutex:
         pid = fork(lambda: runtime.checkpoints.save(entry, "from the child", None, "") and runtime.table.entries())
@@ -211,8 +209,7 @@ def test_children_keep_checkpoints_beside_a_busy_worker(app: App) -> None:
     app.join(60)
     assert codes == [0, 0]
     assert Counter(app.ran) == Counter(range(150))
-    assert app.tracker._runtime is not None
-    assert app.tracker._runtime.connectivity.failures == 0
+    assert app.runtime.connectivity.failures == 0
     wait_until(lambda: not app.records(), what="nothing is left")
 
 

@@ -66,8 +66,7 @@ def runs_once(app: App, actor: Any) -> weakref.ref[Runtime]:
     """One worker, from its boot to its end."""
     app.worker = dramatiq.Worker(app.broker, worker_threads=2, worker_timeout=20)
     app.worker.start()
-    assert app.tracker._runtime is not None
-    runtime = weakref.ref(app.tracker._runtime)  # no other here: a traceback in a log keeps the frames above it
+    runtime = weakref.ref(app.runtime)  # no other here: a traceback in a log keeps the frames above it
     before = len(app.ran)
     actor.send()
     wait_until(lambda: len(app.ran) > before, what="the message runs")
@@ -165,8 +164,7 @@ def test_a_stopped_worker_interrupts_nothing(app: App) -> None:
     app.start(threads=1)
     actor.send()
     assert began.wait(20)
-    runtime = app.tracker._runtime
-    assert runtime is not None
+    runtime = app.runtime
     runtime.drain()
     name = "dramatiq_inflight-hand-back"
     assert name in {thread.name for thread in threading.enumerate()}

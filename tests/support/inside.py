@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The parts of a worker in this process, which a tracker keeps to itself: tests get at them here, and nowhere else."""
+
+from __future__ import annotations
+
+from dramatiq_inflight import InFlightTracker
+from dramatiq_inflight.message.in_flight import Entry
+from dramatiq_inflight.tracker import Tracker
+from dramatiq_inflight.worker import Runtime
+
+__all__ = ["entries_of", "runtime_if_any", "runtime_of"]
+
+
+def runtime_if_any(tracker: Tracker) -> Runtime | None:
+    """Return the parts of the worker that a tracker serves; None before its boot and after its end."""
+    assert isinstance(tracker, InFlightTracker)
+    return tracker._runtime
+
+
+def runtime_of(tracker: Tracker) -> Runtime:
+    """Return the parts of the worker that a tracker serves now."""
+    runtime = runtime_if_any(tracker)
+    assert runtime is not None, "the tracker serves no worker"
+    return runtime
+
+
+def entries_of(tracker: Tracker) -> list[Entry]:
+    """Return the messages that a tracker's worker has in flight; none without a worker."""
+    runtime = runtime_if_any(tracker)
+    return runtime.table.entries() if runtime is not None else []
