@@ -27,7 +27,7 @@ class Tail:
         self._inspector = inspector
         self._events: list[Event] = []
         self._instances: dict[str, str] = {}
-        self._shared = Shared(self._read)
+        self._shared = Shared(self.read)
 
     def events(self) -> list[Event]:
         """All that are known; not to be changed."""
@@ -52,7 +52,8 @@ class Tail:
         """The instance of an incarnation; empty: unknown."""
         return self._instances.get(worker, "")
 
-    def _read(self) -> list[Event]:
+    def read(self) -> list[Event]:
+        """Read the events that are new, and return all."""
         if self._events:
             fresh = self._inspector.history(after=self._events[0].id, limit=KEPT)
             if fresh:

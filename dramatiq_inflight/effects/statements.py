@@ -167,9 +167,9 @@ def _claim_mysql(execute: Execute, claim: Claim) -> Row:
     )
     sql = f"SELECT fence, done, result, DATABASE() FROM {TABLE} WHERE `key` = :key FOR UPDATE"
     ((fence, done, result, database),) = execute(sql, key=claim.key)
-    if database not in _seen:
+    if database not in seen:
         _expect_innodb(execute)
-        _seen.add(database)
+        seen.add(database)
     if done or fence > claim.fence:
         return Row(False, bool(done), _bytes(result))
     execute(f"UPDATE {TABLE} SET fence = :fence, done = :done, at = UTC_TIMESTAMP(6) WHERE `key` = :key", **_of(claim))
@@ -177,7 +177,7 @@ def _claim_mysql(execute: Execute, claim: Claim) -> Row:
 
 
 #: The databases whose table was seen to be of InnoDB.
-_seen: set[str] = set()
+seen: set[str] = set()
 
 _BOUNDS = ("wait_timeout", "innodb_lock_wait_timeout")
 

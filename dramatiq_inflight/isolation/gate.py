@@ -23,7 +23,7 @@ from ..threads.bell import Bell
 from ..threads.mutex import Mutex
 from .container import Siblings
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "Pass"]
 
 #: How long to wait before one who is alone is asked again to accept company, when Redis could not be told, seconds.
 RETRY = 1.0
@@ -39,7 +39,7 @@ LOOK = 0.05
 
 
 @dataclass(eq=False, slots=True)
-class _Pass:
+class Pass:
     """A message's place in the queue, and what it is let in as."""
 
     thread: int
@@ -68,11 +68,14 @@ class Gate:
         self._siblings = siblings
         #: Whether any message is alone without asking for it, but for a visitor.
         self._always_alone = one_thread and siblings is None
-        # A plain lock, and no condition: an interrupt that hits a thread while it takes it must not leave it taken.
-        self._lock = Mutex()
-        self._inside: set[int] = set()
-        self._queue: deque[_Pass] = deque()
-        self._alone: _Pass | None = None
+        #: Guards all that follows.  No condition: an interrupt that hits a thread while it takes it must not leave it
+        #: taken.
+        self.lock = Mutex()
+        #: The threads of the messages that are inside.
+        self.inside: set[int] = set()
+        #: The messages that wait, first come, first served.
+        self.queue: deque[Pass] = deque()
+        self._alone: Pass | None = None
         self._closing = False
 
     def enter(self) -> bool:
@@ -81,12 +84,12 @@ class Gate:
         Returns: True if it is inside; False if it would have to wait, and the worker is shutting down.
         """
         me = threading.get_ident()
-        with self._lock:
-            if me in self._inside or (not self._queue and self._alone is None and self._go_in(me)):
+        with self.lock:
+            if me in self.inside or (not self.queue and self._alone is None and self._go_in(me)):
                 return True
-        self._wait(_Pass(me))
-        with self._lock:
-            return me in self._inside
+        self._wait(Pass(me))
+        with self.lock:
+            return me in self.inside
 
     def is_alone(self) -> bool:
         """True if the message of this thread has the process to itself."""
@@ -103,10 +106,10 @@ class Gate:
 
         Returns: whether it is alone; ``None``: the worker is shutting down, and it is not inside.
         """
-        this = _Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
+        this = Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
         self._wait(this)
-        with self._lock:
-            return self._alone is this if this.thread in self._inside else None
+        with self.lock:
+            return self._alone is this if this.thread in self.inside else None
 
     def visit(self) -> bool:
         """Go in beside the messages, without waiting; nobody begins to be alone until the visitor leaves.
@@ -116,21 +119,21 @@ class Gate:
         Returns: whether the visitor is inside; False: a message is alone.
         """
         me = threading.get_ident()
-        with self._lock:
+        with self.lock:
             alone = self._alone
             if alone is None:
                 return self._go_in(me)
             if time.monotonic() < alone.until:
                 return False
         self._ask_for_company(alone)
-        with self._lock:
+        with self.lock:
             return self._alone is None and self._go_in(me)
 
     @property
     def has_visitor(self) -> bool:
         """Whether more than the messages of one thread are inside."""
-        with self._lock:
-            return len(self._inside) > 1
+        with self.lock:
+            return len(self.inside) > 1
 
     def leave(self, *, told: bool = True) -> None:
         """The message of this thread has ended.
@@ -139,28 +142,28 @@ class Gate:
           told: False: Redis does not know it yet.  If it was alone, nobody is let in before Redis knows that it is not.
         """
         me = threading.get_ident()
-        with self._lock:
+        with self.lock:
             if told or self._alone is None or self._alone.thread != me:
                 self._out(me)
                 return
-            self._inside.discard(me)
+            self.inside.discard(me)
             self._alone.thread, self._alone.until = NOBODY, 0.0
             self._tell_all()
 
     def expel(self, thread: int) -> None:
         """The message of that thread has ended, and Dramatiq has not said so."""
-        with self._lock:
+        with self.lock:
             self._out(thread)
 
     def close(self) -> None:
         """The worker is shutting down: nobody begins to run alone any more, and nobody waits."""
-        with self._lock:
+        with self.lock:
             self._closing = True
             self._tell_all()
 
     def end(self) -> None:
         """The worker has stopped."""
-        with self._lock:
+        with self.lock:
             if self._siblings is not None:
                 self._siblings.close()
                 self._siblings = None
@@ -168,41 +171,41 @@ class Gate:
     def _go_in(self, thread: int) -> bool:
         if self._siblings is not None and not self._siblings.go_in():
             return False
-        self._inside.add(thread)
+        self.inside.add(thread)
         return True
 
     def _out(self, thread: int) -> None:
-        was_inside = thread in self._inside
-        self._inside.discard(thread)
-        for leaked in [other for other in self._queue if other.thread == thread]:
-            self._queue.remove(leaked)  # an interrupt may hit anywhere
+        was_inside = thread in self.inside
+        self.inside.discard(thread)
+        for leaked in [other for other in self.queue if other.thread == thread]:
+            self.queue.remove(leaked)  # an interrupt may hit anywhere
         if self._alone is not None and self._alone.thread == thread:
             self._let_in()
-        elif self._siblings is not None and was_inside and not self._inside:
+        elif self._siblings is not None and was_inside and not self.inside:
             self._siblings.go_out()
         self._tell_all()
 
     def _tell_all(self) -> None:
-        for waiting in self._queue:
+        for waiting in self.queue:
             waiting.bell.ring()
 
-    def _wait(self, this: _Pass) -> None:
+    def _wait(self, this: Pass) -> None:
         try:
-            with self._lock:
+            with self.lock:
                 self._out(this.thread)
-                self._queue.append(this)
+                self.queue.append(this)
             self._wait_in_queue(this)
         finally:
-            with self._lock:
+            with self.lock:
                 if this.alone and self._alone is not this:
                     self._give_up(this)
-                if this in self._queue:
-                    self._queue.remove(this)
+                if this in self.queue:
+                    self.queue.remove(this)
                 self._tell_all()
 
-    def _wait_in_queue(self, this: _Pass) -> None:
+    def _wait_in_queue(self, this: Pass) -> None:
         while True:
-            with self._lock:
+            with self.lock:
                 if this.alone and self._closing:
                     return
                 if self._may_enter(this) and (self._be_alone(this) if this.alone else self._go_in(this.thread)):
@@ -214,23 +217,23 @@ class Gate:
                     this.alone = False
                     continue
                 pause = self._pause(this)
-            if isinstance(pause, _Pass):
+            if isinstance(pause, Pass):
                 self._ask_for_company(pause)
             else:
                 this.bell.wait(pause)
 
-    def _may_enter(self, this: _Pass) -> bool:
+    def _may_enter(self, this: Pass) -> bool:
         if self._alone is not None:
             return False
         if this.alone:
-            return self._queue[0] is this and not self._inside
-        before = itertools.takewhile(lambda other: other is not this, self._queue)
+            return self.queue[0] is this and not self.inside
+        before = itertools.takewhile(lambda other: other is not this, self.queue)
         return not any(other.alone for other in before)
 
-    def _be_alone(self, this: _Pass) -> bool:
+    def _be_alone(self, this: Pass) -> bool:
         if self._siblings is not None and not self._siblings.be_alone():
             return False
-        self._inside.add(this.thread)
+        self.inside.add(this.thread)
         self._alone, this.until = this, time.monotonic() + this.timeout
         if self._siblings is not None:
             # Nobody here may be waiting, but there: company comes when the time is up.
@@ -239,21 +242,21 @@ class Gate:
             this.timer.start()
         return True
 
-    def _time_is_up(self, this: _Pass) -> None:
+    def _time_is_up(self, this: Pass) -> None:
         while self._alone is this:
             self._ask_for_company(this)
             time.sleep(RETRY)
 
-    def _ask_for_company(self, alone: _Pass) -> None:
+    def _ask_for_company(self, alone: Pass) -> None:
         if alone.give_way():
-            with self._lock:
+            with self.lock:
                 if self._alone is alone:
                     self._let_in()
                     self._tell_all()
 
-    def _give_up(self, this: _Pass) -> None:
+    def _give_up(self, this: Pass) -> None:
         """It is not to be alone any more: who was before it in the queue may still be."""
-        if self._alone is None and self._queue and self._queue[0] is this:
+        if self._alone is None and self.queue and self.queue[0] is this:
             self._let_siblings_in()
 
     def _let_in(self) -> None:
@@ -264,9 +267,9 @@ class Gate:
 
     def _let_siblings_in(self) -> None:
         if self._siblings is not None:
-            self._siblings.give_up(inside=bool(self._inside))
+            self._siblings.give_up(inside=bool(self.inside))
 
-    def _pause(self, this: _Pass) -> _Pass | float:
+    def _pause(self, this: Pass) -> Pass | float:
         """Return the one who has been alone for long enough and is to be asked; or for how long to wait, seconds."""
         now = time.monotonic()
         ends = [now + (LONGEST_PAUSE if self._siblings is None else LOOK)]

@@ -46,7 +46,7 @@ class Process:
             os.close(os.pidfd_open(pid))
         except OSError:
             return None
-        started = _start_time(pid, proc)
+        started = start_time(pid, proc)
         if started is None or not boot:
             return None
         return cls(" ".join([boot, *namespaces, socket.gethostname()]), pid, started)
@@ -76,7 +76,7 @@ class Watched:
         except OSError:
             return  # not allowed, or out of descriptors: no evidence
         # Read after the descriptor was opened: if this is the process, the descriptor is of it, whatever happens next.
-        started = _start_time(process.pid, proc)
+        started = start_time(process.pid, proc)
         # Whichever process had the pid and is gone: this one is, too.  Its start cannot be read any more then.
         self.gone = self.is_gone()
         if started != process.started and not self.gone:
@@ -99,7 +99,7 @@ class Watched:
             self.fd = None
 
 
-def _start_time(pid: int, proc: Path) -> str | None:
+def start_time(pid: int, proc: Path) -> str | None:
     """Field 22 of ``/proc/<pid>/stat``; the name of the program, field 2, may hold blanks and parentheses."""
     try:
         text = (proc / str(pid) / "stat").read_text("utf-8", errors="replace")

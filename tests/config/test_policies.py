@@ -96,7 +96,7 @@ def test_an_actor_that_nobody_declares_is_said_at_boot(app: App, caplog: pytest.
 
 def waiting(app: App) -> int:
     """How many messages wait at the gate."""
-    return len(app.runtime.gate._queue)
+    return len(app.runtime.gate.queue)
 
 
 def test_the_last_chance_is_alone_in_the_worker(app: App) -> None:
@@ -467,7 +467,7 @@ def test_a_message_that_its_actor_made_unencodable_leaks_nothing(app: App) -> No
     wait_until(lambda: len(app.ran) == 2, what="it is recovered")
     app.join()
     assert app.ran == [0, 0]
-    wait_until(lambda: not app.runtime.gate._inside, what="nobody is inside")
+    wait_until(lambda: not app.runtime.gate.inside, what="nobody is inside")
 
 
 def test_an_ack_that_is_given_up_frees_the_gate(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

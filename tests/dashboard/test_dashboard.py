@@ -327,15 +327,15 @@ def test_what_was_requeued_or_discarded_is_no_trouble_any_more(
 
 def test_the_tail_reads_what_is_new_and_notices_what_is_gone(lab: Lab, inspector: Inspector) -> None:
     tail = Tail(inspector)
-    assert tail._read() == []
+    assert tail.read() == []
     lab.incarnation("a")
-    assert [event.name for event in tail._read()] == ["joined"]
+    assert [event.name for event in tail.read()] == ["joined"]
     lab.incarnation("b")
-    assert [event.worker for event in tail._read()] == ["b", "a"]
+    assert [event.worker for event in tail.read()] == ["b", "a"]
     assert tail.instance_of("a") == "pod-a"
-    assert [event.worker for event in tail._read()] == ["b", "a"]
+    assert [event.worker for event in tail.read()] == ["b", "a"]
     lab.client.delete(lab.prefix + "history")
-    assert tail._read() == []
+    assert tail.read() == []
     assert tail.instance_of("a") == ""
 
 

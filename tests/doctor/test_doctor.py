@@ -340,13 +340,14 @@ def test_a_user_who_may_not_do_all(serve: Serve, asks: bool) -> None:
     admin: Any = server.client()
     rules = ["+@all", "-xadd", "-hincrby", *([] if asks else ["-acl"])]
     admin.execute_command("ACL", "SETUSER", "app", "on", ">pass", "~*", *rules)
-    inspector = Inspector(redis.Redis(port=server.port, username="app", password="pass"), "n")
+    client = redis.Redis(port=server.port, username="app", password="pass")
+    inspector = Inspector(client, "n")
     seen = look(None, inspector)
     assert seen.wrong()["rights"] == "error"
     assert "may not use HINCRBY, XADD in" in seen.of("rights").title
     assert admin.keys("*") == []
     # What follows from it: the workers work, and leave no history.
-    registry = Registry(inspector._client, "n", "a", heartbeat_ttl=60, fence_ttl=60)
+    registry = Registry(client, "n", "a", heartbeat_ttl=60, fence_ttl=60)
     registry.register({"instance": "a"})
     assert look(None, inspector).wrong()["history"] == "warning"
 
@@ -393,7 +394,8 @@ def test_who_only_looks_needs_no_more_than_is_documented(serve: Serve, namespace
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    viewer = Inspector(as_documented(server, namespace, "viewer"), namespace)
+    client = as_documented(server, namespace, "viewer")
+    viewer = Inspector(client, namespace)
     assert viewer.overview() is not None
     assert len(viewer.messages()) == len(viewer.history(kinds=[EventKind.RECOVERED])) + 1 == 2
     assert viewer.message(copy.message_id) is not None
@@ -404,7 +406,7 @@ def test_who_only_looks_needs_no_more_than_is_documented(serve: Serve, namespace
     refused = {entry[b"object"] for entry in admin.execute_command("ACL", "LOG")}
     assert refused <= {b"client"}, "Redis 6.2 does not tell CLIENT SETINFO from what is dangerous; redis-py minds not"
     with pytest.raises(redis.exceptions.NoPermissionError):
-        viewer._client.delete(lab.prefix + "heartbeats")
+        client.delete(lab.prefix + "heartbeats")
 
 
 def as_documented(server: RedisServer, namespace: str, user: str, *, without: str = "") -> redis.Redis:

@@ -534,7 +534,7 @@ def test_a_snapshot_that_is_out_of_date_is_a_conflict(database: Database, connec
 def test_a_table_without_transactions_is_refused(
     database: Database, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statements, "_seen", set())
+    monkeypatch.setattr(statements, "seen", set())
     database.write("ALTER TABLE inflight_effects ENGINE=Aria")
     with pytest.raises(ConfigurationError, match="Aria"), once(connect(), key="k"):
         pass

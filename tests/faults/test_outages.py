@@ -434,24 +434,33 @@ class Held:
         return self.app.worker.consumers[queue].consumer
 
     def fails(self, queue: str, error: Exception) -> None:
-        """The consumer's next fetch fails once."""
-        consumer = self.consumer(queue)._consumer
-        consumer.message_cache.clear()
-        consumer.broker = Failing(consumer.broker, error)
+        """The next fetch from a queue fails, though the server has executed it."""
+        broker: Any = self.app.broker
+        fetch = broker.do_fetch
+
+        def failing(name: str, *args: Any) -> Any:
+            found = fetch(name, *args)
+            if name == queue:
+                del broker.do_fetch
+                raise error
+            return found
+
+        self.consumer(queue).message_cache.clear()
+        broker.do_fetch = failing
 
 
-class Failing:
-    """A broker whose fetch fails, though the server may have executed it."""
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queues whose consumer has compared its ack set with what is held here."""
+    found, compare = list[str](), RedisQueues.give_back_unheld
 
-    def __init__(self, broker: Any, error: Exception) -> None:
-        self._broker, self._error = broker, error
+    def noting(queues: RedisQueues, queue: str, held: Any) -> int:
+        given_back = compare(queues, queue, held)
+        found.append(queue)
+        return given_back
 
-    def do_fetch(self, *args: Any) -> Any:
-        self._broker.do_fetch(*args)
-        raise self._error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._broker, name)
+    monkeypatch.setattr(RedisQueues, "give_back_unheld", noting)
+    return found
 
 
 @pytest.fixture
@@ -514,7 +523,7 @@ def test_a_fetch_whose_answer_was_lost_is_given_back(app: App, error: Exception)
 
 
 @pytest.mark.usefixtures("quick_restarts")
-def test_what_is_being_acknowledged_is_not_given_back(app: App) -> None:
+def test_what_is_being_acknowledged_is_not_given_back(app: App, compared: list[str]) -> None:
     """Its ack fails again and again, while its consumer is replaced."""
     failing = threading.Event()
     actor = app.actor(app.ran.append, actor_name="work", track_inflight=False)
@@ -530,9 +539,8 @@ def test_what_is_being_acknowledged_is_not_given_back(app: App) -> None:
     app.broker.do_ack = refused  # type: ignore[attr-defined]
     actor.send(1)
     wait_until(lambda: app.ran == [1], what="it has run")
-    consumer = held.consumer()
     held.fails("default", redis.ConnectionError("reset"))
-    wait_until(lambda: held.consumer() is not consumer and held.consumer()._compare_at > 0, what="it has compared")
+    wait_until(lambda: compared.count("default") == 2, what="the next consumer has compared")
     assert held.fetched() == 1
     failing.clear()
     app.join()
@@ -543,21 +551,26 @@ def test_a_requeue_that_fails_does_not_end_the_consumer(app: App) -> None:
     """Dramatiq's own requeue ends its thread by any error but one of the broker's."""
     app.start()
     tagged: Any = app.broker.consume("default.DQ")
-    tagged._consumer.broker = Failing(app.broker, redis.ConnectionError("away"))
-    tagged._consumer.broker.do_requeue = lambda *args: (_ for _ in ()).throw(redis.ConnectionError("away"))
+
+    def away(*args: Any) -> None:
+        raise redis.ConnectionError("away")
+
+    app.broker.do_requeue = away  # type: ignore[attr-defined]
     message: Any = Message("default.DQ", "work", (), {}, {"redis_message_id": "x"})
     with pytest.raises(ConnectionClosed):
         tagged.requeue([message])
 
 
 @pytest.mark.usefixtures("quick_restarts")
-def test_a_message_that_cannot_be_decoded_stays_fetched(app: App, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_that_cannot_be_decoded_stays_fetched(
+    app: App, compared: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """It ends its consumer once; given back by the next one it would end that, too, and turn its queue over."""
     actor = app.actor(app.ran.append, actor_name="work")
     app.start()
     held = Held(app)
     first = held.consumer()
-    wait_until(lambda: first._compare_at > 0, what="its consumer has begun")
+    wait_until(lambda: "default" in compared, what="its consumer has begun")
     app.client.hset(f"{app.broker.namespace}:default.msgs", "bad", b"\x80 no JSON")
     app.client.rpush(f"{app.broker.namespace}:default", "bad")
     wait_until(lambda: app.worker and app.worker.consumers["default"].consumer not in (first, None), what="a new one")

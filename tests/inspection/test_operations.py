@@ -361,7 +361,7 @@ def test_a_broker_that_is_away_is_said_and_recovery_ends_it(
     def away(*args: Any, **options: Any) -> None:
         raise RuntimeError("as asked for")
 
-    monkeypatch.setattr(shop.operations._recovery, "enqueue", away)
+    monkeypatch.setattr(shop.broker, "do_enqueue", away, raising=False)
     assert shop.operations.requeue(copy.message_id) is Done.BEGUN
     assert shop.lab.state(copy) == "recovering"
     monkeypatch.undo()

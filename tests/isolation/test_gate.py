@@ -20,7 +20,7 @@ import pytest
 from dramatiq.threading import raise_thread_exception
 
 from dramatiq_inflight.isolation.container import Siblings, die_together
-from dramatiq_inflight.isolation.gate import Gate, _Pass
+from dramatiq_inflight.isolation.gate import Gate, Pass
 from tests.support.servers import wait_until
 
 
@@ -55,7 +55,7 @@ def guests(gate: Gate) -> Any:
 
 
 def queued(gate: Gate, number: int) -> None:
-    wait_until(lambda: len(gate._queue) == number, what=f"{number} wait at the gate")
+    wait_until(lambda: len(gate.queue) == number, what=f"{number} wait at the gate")
 
 
 def test_everybody_is_let_in_while_nobody_is_to_be_alone(guests: list[Guest]) -> None:
@@ -144,7 +144,7 @@ def test_a_timeout_of_nothing_waits_for_nobody(gate: Gate, guests: list[Guest]) 
     a.leave()
     a.enter().result(5)
     assert a.enter_alone(0).result(5) is False
-    assert len(gate._inside) == 2
+    assert len(gate.inside) == 2
 
 
 def test_a_message_alone_for_too_long_gets_company_once_recorded(gate: Gate, guests: list[Guest]) -> None:
@@ -177,7 +177,7 @@ def test_who_waits_too_long_does_not_break_into_anothers_peace(gate: Gate, guest
     queued(gate, 1)
     second = b.enter_alone(timeout=0.05)
     assert first.result(5) is True
-    wait_until(lambda: not gate._queue[0].alone, what="its time is up")
+    wait_until(lambda: not gate.queue[0].alone, what="its time is up")
     assert not second.done()
     a.leave()
     assert second.result(5) is False
@@ -205,7 +205,7 @@ def test_a_worker_that_shuts_down_lets_nobody_wait(gate: Gate, guests: list[Gues
     gate.close()
     assert waiting.result(5) is False
     assert c.enter().result(5) is False
-    assert not gate._queue
+    assert not gate.queue
     a.leave()
     assert c.enter().result(5) is True
 
@@ -214,19 +214,18 @@ def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) ->
     """An exception in a waiting thread frees its place in the queue."""
     a, b, c, _ = guests
     a.enter().result(5)
-    b.enter().result(5)
 
     class Stop(Exception):
         pass
 
-    def interrupted() -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gate, "_pause", lambda this: (_ for _ in ()).throw(Stop))
-            gate.enter_alone(20, lambda: True)
+    def interrupted() -> bool:
+        raise Stop
 
+    assert a.enter_alone(0, interrupted).result(5) is True
     with pytest.raises(Stop):
-        b.thread.submit(interrupted).result(5)
-    assert not gate._queue
+        b.enter_alone().result(5)  # while it waits, it asks the first for company
+    assert not gate.queue
+    a.leave()
     c.enter().result(5)
 
 
@@ -235,7 +234,7 @@ def test_a_threads_next_step_frees_a_place_that_leaked(gate: Gate, guests: list[
     a, b, _, _ = guests
     a.enter().result(5)
     ident = a.thread.submit(threading.get_ident).result(5)
-    gate._queue.append(_Pass(ident, alone=True, timeout=1000, until=time.monotonic() + 1000))
+    gate.queue.append(Pass(ident, alone=True, timeout=1000, until=time.monotonic() + 1000))
     waiting = b.enter()
     queued(gate, 2)
     a.leave()
@@ -255,13 +254,13 @@ def test_an_interrupted_thread_does_not_keep_the_lock(gate: Gate) -> None:
 
     for _ in range(20):
         thread = threading.Thread(target=enter, daemon=True)
-        with gate._lock:
+        with gate.lock:
             thread.start()
             assert thread.ident is not None
             raise_thread_exception(thread.ident, Stop)
         thread.join(5)
-        assert gate._lock.acquire(timeout=5), "nobody will ever free it"
-        gate._lock.release()
+        assert gate.lock.acquire(timeout=5), "nobody will ever free it"
+        gate.lock.release()
 
 
 def test_an_end_during_an_outage_lets_nobody_in_until_recorded(gate: Gate, guests: list[Guest]) -> None:
@@ -342,8 +341,8 @@ def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> Non
     assert not wrong
     assert done[2] == 8 * 60
     assert done[True] > 10
-    assert not gate._queue
-    assert not gate._inside
+    assert not gate.queue
+    assert not gate.inside
 
 
 # Between processes.
@@ -458,7 +457,7 @@ def test_a_message_that_gives_up_waiting_lets_no_other_in(tmp_path: Path) -> Non
     queued(gate, 1)
     hasty = second.enter_alone(timeout=0.05)
     assert alone.result(5) is True
-    wait_until(lambda: not gate._queue[0].alone, what="its time is up")
+    wait_until(lambda: not gate.queue[0].alone, what="its time is up")
     assert other.does("go_in") == "False"
     first.leave()
     assert hasty.result(5) is False

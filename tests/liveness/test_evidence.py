@@ -65,14 +65,14 @@ def test_a_process_that_ends_between_two_looks_is_gone(
 ) -> None:
     """Between the look at its pid and the look at its start: that cannot be read any more."""
     process = process_of(child.pid)
-    start_time = evidence._start_time
+    start_time = evidence.start_time
 
     def too_late(pid: int, proc: Path) -> str | None:
         child.kill()
         child.wait()
         return start_time(pid, proc)
 
-    monkeypatch.setattr(evidence, "_start_time", too_late)
+    monkeypatch.setattr(evidence, "start_time", too_late)
     watched = Watched(process)
     assert watched.is_gone()
     watched.close()

@@ -310,7 +310,7 @@ def test_an_iteration_ends_when_its_message_is_known_to_be_lost(app: App) -> Non
         try:
             for item in handle.iterate(range(1000), every=1000):
                 if item == 0:
-                    wait_until(lambda: is_taken_over(handle._entry.copy), what="it is taken over")
+                    wait_until(lambda: is_taken_over(app.runtime.table.entries()[0].copy), what="it is taken over")
                 done.append(item)
                 time.sleep(0.01)
         except MessageLost as lost:

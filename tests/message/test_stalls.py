@@ -63,7 +63,7 @@ def test_a_checkpoint_is_a_move(app: App) -> None:
         nonlocal moves
         handle = current()
         assert handle is not None
-        entry = handle._entry
+        entry = entry_of(app)
         while moves < 40:
             before = entry.moved_at
             handle.checkpoint(moves)

@@ -329,8 +329,10 @@ def test_a_paused_thread_about_to_take_a_message_starts_none(app: App) -> None:
     ran: list[int] = []
     actor = app.actor(ran.append, actor_name="work")
     app.start(threads=1)
-    runtime = app.runtime
-    runtime._pause = lambda: None  # it has not noticed yet
+    worker, runtime = app.worker, app.runtime
+    assert worker is not None
+    for thread in worker.workers:
+        thread.pause = lambda: None  # type: ignore[method-assign]  # it has not noticed yet
     lead_on(app.lab, 2)
     runtime.lease.register_again()  # as one that was taken for dead
     wait_until(lambda: runtime.lease.refused, what="it has heard")

@@ -287,7 +287,7 @@ class World:
         return entries
 
     def inside(self) -> set[int]:
-        found: set[int] = set(self.runtime.gate._inside)
+        found: set[int] = set(self.runtime.gate.inside)
         return found
 
     @staticmethod

@@ -93,7 +93,7 @@ def test_what_a_release_has_left_is_recovered_once(release: Release, impatient: 
     def work(key: int) -> None:
         current = dramatiq_inflight.current()
         assert current is not None
-        ran.append((key, current._entry.run))
+        ran.append((key, current.run))
         kept[key] = current.last_checkpoint
 
     app.broker.middleware = [one for one in app.broker.middleware if not isinstance(one, Results)]

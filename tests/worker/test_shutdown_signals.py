@@ -237,6 +237,7 @@ def test_a_signal_during_another_ones_handler_does_not_wait() -> None:
     handler = Handler()
     signal.signal(signal.SIGTERM, handler)
     signals = listening()
+    heard: Any = signal.getsignal(signal.SIGTERM)
     interrupted: set[tuple[str, int]] = set()
 
     def interrupting(frame: Any, event: str, _arg: Any) -> Any:
@@ -244,7 +245,7 @@ def test_a_signal_during_another_ones_handler_does_not_wait() -> None:
         if event == "line" and place not in interrupted:
             interrupted.add(place)
             sys.settrace(None)
-            signals._hear(signal.SIGTERM, frame)
+            heard(signal.SIGTERM, frame)
             sys.settrace(interrupting)
         return interrupting
 
@@ -255,7 +256,7 @@ def test_a_signal_during_another_ones_handler_does_not_wait() -> None:
     signal.setitimer(signal.ITIMER_REAL, 10)
     try:
         sys.settrace(interrupting)
-        signals._hear(signal.SIGTERM, None)
+        heard(signal.SIGTERM, None)
     finally:
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
