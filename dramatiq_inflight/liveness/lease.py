@@ -38,7 +38,8 @@ class Connectivity:
     def __init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
         self._mutex = Mutex()
-        self._away_since: Moment | None = None
+        #: When a command has failed after which no heartbeat has arrived.
+        self.away_since: Moment | None = None
         self._failed_at = float("-inf")
         #: How many commands have not reached Redis, or were refused.
         self.failures = 0
@@ -47,7 +48,7 @@ class Connectivity:
     @property
     def away(self) -> bool:
         """Whether a command has failed, and no heartbeat has arrived since.  That is tried again within a second."""
-        return self._away_since is not None
+        return self.away_since is not None
 
     def failed_within(self, seconds: float) -> bool:
         """Whether any command has failed in the last so many seconds."""
@@ -58,13 +59,13 @@ class Connectivity:
 
         One from before the outage ends none.  Nor does a command that only reads: Redis answers those while it is full.
         """
-        if self._away_since is None:
+        if self.away_since is None:
             return
         with self._mutex:
-            since = self._away_since
+            since = self.away_since
             if since is None or begun.since_boot < since.since_boot:
                 return
-            self._away_since = None
+            self.away_since = None
         self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", since.age)
 
     def failed(self, error: redis.RedisError) -> None:
@@ -72,9 +73,9 @@ class Connectivity:
         self._failed_at = time.monotonic()
         with self._mutex:
             self.failures += 1
-            first = self._away_since is None
+            first = self.away_since is None
             if first:
-                self._away_since = Moment.now()
+                self.away_since = Moment.now()
         if first:
             self.logger.error(
                 "Redis cannot be used (%s: %s). Work goes on; what starts now is not tracked until it is back.",
@@ -106,7 +107,9 @@ class Lease:
         self._absent_after = min(ttl / 2, connection_timeout)
         #: How this incarnation's death is known.
         self.known_by = Contact.LOST if connection_timeout else Contact.WITHOUT
-        self._last_contact = self._last_seen = Moment.now()
+        #: When the last script was sent that renewed the heartbeat.
+        self.last_contact = Moment.now()
+        self._last_seen = self.last_contact
         self._answer_lost = False
         self._last_silence = 0.0
         self._silence_ended = float("-inf")
@@ -140,9 +143,9 @@ class Lease:
           begun: When it was sent: the heartbeat is no older than that.
           absent: Whether Redis had not heard of us at all.
         """
-        silence = self._last_contact.until(begun)
+        silence = self.last_contact.until(begun)
         doubt = silence > self._silent_after or self._answer_lost
-        self._last_contact = max(begun, self._last_contact)  # by the time since boot
+        self.last_contact = max(begun, self.last_contact)  # by the time since boot
         self._answer_lost = False
         if not known:
             if self._registered:
@@ -181,11 +184,6 @@ class Lease:
     def is_registered(self) -> bool:
         """Whether this incarnation has ever said who it is."""
         return self._registered
-
-    @property
-    def last_contact(self) -> Moment:
-        """When the last script was sent that renewed the heartbeat."""
-        return self._last_contact
 
     @property
     def silence(self) -> float:
@@ -227,7 +225,7 @@ class Lease:
     @property
     def silent(self) -> bool:
         """Whether we may be taken for dead soon, or already are."""
-        return self._last_contact.age > self._silent_after
+        return self.last_contact.age > self._silent_after
 
     def in_doubt(self, epoch: int, *, something_follows: bool = False) -> bool:
         """Return True if a message may have been taken from this worker since it was last looked up.
@@ -236,7 +234,7 @@ class Lease:
           epoch: The epoch of that look-up.
           something_follows: Whether it is about to have consequences that no script of ours fences: a retry, say.
         """
-        silence = self._last_contact.age
+        silence = self.last_contact.age
         if epoch != self.epoch or silence > self._silent_after or (something_follows and silence > JUST_NOW):
             return True
         return self.known_by is not Contact.WITHOUT and min(silence, self._last_seen.age) > self._absent_after

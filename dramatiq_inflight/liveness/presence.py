@@ -76,12 +76,13 @@ class Presence(Service):
         self.longest = longest
         self.on_word = on_word
         self._subscriptions = Subscriptions(registry)
-        self._subscription: Subscription | None = None
+        #: None until it is open, and while it is lost.
+        self.subscription: Subscription | None = None
         self._suspicions = Suspicions(
             registry,
             self._subscriptions,
             on_death=on_death,
-            on_lost=self._look_again,
+            on_lost=self.look_again,
             on_unseeable=self._unseeable_is,
         )
         self._failures = 0
@@ -91,11 +92,14 @@ class Presence(Service):
         self._anew = True
         self._slow: list[tuple[float, float]] = []  # looks by time, each slower than all later ones
         self._told_patience = 0.0
-        self._everybody: list[str] = []
+        #: All that are there, this one too.
+        self.everybody: list[str] = []
         self._unseeable: set[str] = set()
-        self._neighbours: dict[str, bool] = {}  # that were there in the last looks: whether they look at others, too
-        self._look_at, self._refresh_at = float("inf"), 0.0
-        self._look_at_all_at = float("inf")
+        #: Those that were there in the last looks, and whether they look at others, too.
+        self.neighbours: dict[str, bool] = {}
+        self._look_at = float("inf")
+        #: When to read who is there, and when to look at all of them once (``time.monotonic``).
+        self.refresh_at, self.look_at_all_at = 0.0, float("inf")
 
     def failed(self, error: Exception) -> float:
         """As `Service.failed`; the subscription is lost."""
@@ -143,7 +147,7 @@ class Presence(Service):
     def patience(self) -> float:
         """How long this incarnation may take to come back, seconds; longer where Redis answers slowly."""
         slowest = self._slow[0][1] if self._slow else 0.0
-        unnoticed = 2 * LOOK_PER_INCARNATION * len(self._everybody)  # until it sees by its own look that it is lost
+        unnoticed = 2 * LOOK_PER_INCARNATION * len(self.everybody)  # until it sees by its own look that it is lost
         return min(max(self.connection_timeout, LOOKS_PER_PATIENCE * slowest, unnoticed), self.longest)
 
     def run_once(self) -> float:
@@ -152,17 +156,17 @@ class Presence(Service):
         Raises:
           redis.RedisError: The subscription is lost, or there can be none.
         """
-        if self._subscription is None:
+        if self.subscription is None:
             self._subscribe()
         if self.stopping:
             return 0.0
-        assert self._subscription is not None
-        due = min(self._look_at, self._refresh_at)
-        if word := self._subscription.wait(min(due - time.monotonic(), LOOK)):
+        assert self.subscription is not None
+        due = min(self._look_at, self.refresh_at)
+        if word := self.subscription.wait(min(due - time.monotonic(), LOOK)):
             self._hear(word)
         if self.stopping:
             return 0.0
-        if time.monotonic() >= self._refresh_at:
+        if time.monotonic() >= self.refresh_at:
             self._refresh()
         elif time.monotonic() >= self._look_at:
             self._look()
@@ -171,7 +175,7 @@ class Presence(Service):
     def _subscribe(self) -> None:
         channel = self.registry.keys.channel(self.registry.me)
         try:
-            self._subscription = self._subscriptions.open(channel, self._within)
+            self.subscription = self._subscriptions.open(channel, self._within)
         except redis.TimeoutError:
             self._within = min(2 * self._within, LONGEST_CONNECT)  # Redis may be too slow
             raise
@@ -190,26 +194,26 @@ class Presence(Service):
         Raises:
           redis.RedisError: Redis does not see the subscription.
         """
-        pause = max(REFRESH, REFRESH_PER_INCARNATION * len(self._everybody))
-        self._refresh_at = time.monotonic() + pause * random.uniform(0.9, 1.1)
+        pause = max(REFRESH, REFRESH_PER_INCARNATION * len(self.everybody))
+        self.refresh_at = time.monotonic() + pause * random.uniform(0.9, 1.1)
         if not self.connection_timeout:
             return
         if not self.lease.is_registered:  # it may not share the namespace
-            self._refresh_at = time.monotonic() + AGAIN
+            self.refresh_at = time.monotonic() + AGAIN
             return
         begun, self._told_patience = Moment.now(), self.patience
         try:
             entered = self.registry.enter(patience=self._told_patience, anew=self._anew)
             everybody = sorted(self.registry.everybody()) if entered else []
-            self._everybody = everybody
+            self.everybody = everybody
             if entered and self._anew:
                 there = [id for id, count in self.registry.look(self._ring()).items() if count]
                 self.registry.wake(there[-NEIGHBOURS:], JOINED)  # these are to look at this one
         except redis.RedisError:
-            self._refresh_at = time.monotonic() + LOOK  # of the subscription that says nothing: Redis may be slow
+            self.refresh_at = time.monotonic() + LOOK  # of the subscription that says nothing: Redis may be slow
             return
         if not entered and self.lease.unregistered:
-            self._refresh_at = time.monotonic() + AGAIN  # Redis does not know this incarnation, until it registers
+            self.refresh_at = time.monotonic() + AGAIN  # Redis does not know this incarnation, until it registers
             return
         if not entered:
             self._not_seen()
@@ -217,15 +221,15 @@ class Presence(Service):
         self._unseen_since, self._anew = None, False
         if self.lease.known_by is not Contact.ENTERED:
             self._said = False
-            self._look_at_all_at = time.monotonic() + QUALIFYING
+            self.look_at_all_at = time.monotonic() + QUALIFYING
         self.lease.entered(begun)
         self._look_at = time.monotonic()
         self._unseeable.clear()
-        self._neighbours.clear()
+        self.neighbours.clear()
 
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
         """The server is another one than before, though no connection was closed; or the subscription is lost."""
-        self._refresh_at = 0.0
+        self.refresh_at = 0.0
 
     def _unseeable_is(self, id: str) -> None:
         self._unseeable.add(id)
@@ -264,16 +268,16 @@ class Presence(Service):
             self.logger.info("This worker's subscription in Redis was lost (%s); it subscribes again.", why)
             self._failures = 0
         self.lease.lost()
-        self._look_at, self._refresh_at = float("inf"), 0.0
+        self._look_at, self.refresh_at = float("inf"), 0.0
 
     def _close(self) -> None:
-        subscription, self._subscription = self._subscription, None
+        subscription, self.subscription = self.subscription, None
         if subscription is not None:
             subscription.close()
 
     def _hear(self, word: str) -> None:
         if word == JOINED:
-            self._refresh_at = min(self._refresh_at, time.monotonic() + random.uniform(0.0, LOOK))
+            self.refresh_at = min(self.refresh_at, time.monotonic() + random.uniform(0.0, LOOK))
         self.on_word(word)
 
     def _look(self) -> None:
@@ -282,9 +286,9 @@ class Presence(Service):
         Raises:
           redis.RedisError: The server does not count this incarnation.
         """
-        pause = max(LOOK, LOOK_PER_INCARNATION * len(self._everybody))
+        pause = max(LOOK, LOOK_PER_INCARNATION * len(self.everybody))
         self._look_at = time.monotonic() + pause * random.uniform(0.7, 1.0)
-        everybody = time.monotonic() >= self._look_at_all_at
+        everybody = time.monotonic() >= self.look_at_all_at
         if everybody:
             self._unseeable.clear()  # some may not have been back when they were seen last
         ring = [id for id in self._ring() if id not in self._unseeable]
@@ -305,22 +309,22 @@ class Presence(Service):
             for id in some:
                 if id in present:
                     continue
-                if id in self._neighbours:  # it has died or left: others that it has looked at may be mine now
-                    del self._neighbours[id]
-                    self._refresh_at = time.monotonic()
+                if id in self.neighbours:  # it has died or left: others that it has looked at may be mine now
+                    del self.neighbours[id]
+                    self.refresh_at = time.monotonic()
                 self.suspect(id)
         if everybody:
-            self._look_at_all_at = float("inf")
+            self.look_at_all_at = float("inf")
 
     def _looks_too(self, ids: set[str]) -> dict[str, bool]:
         """Whether each looks at others in turn; where its own `connection_timeout` is 0 it does not."""
-        unknown = ids - self._neighbours.keys()
+        unknown = ids - self.neighbours.keys()
         if unknown:
             try:
-                self._neighbours.update(self.registry.have_entered(unknown))
+                self.neighbours.update(self.registry.have_entered(unknown))
             except redis.RedisError:
                 return dict.fromkeys(ids, True)  # until the next look
-        return {id: self._neighbours[id] for id in ids}
+        return {id: self.neighbours[id] for id in ids}
 
     def _count(self, ids: list[str]) -> dict[str, int] | None:
         """How many connections each has; None if Redis does not answer, which says nothing of the subscription."""
@@ -336,7 +340,7 @@ class Presence(Service):
         while self._slow[0][0] < now - SLOWEST_OF:
             del self._slow[0]
         if self.patience > self._told_patience:
-            self._refresh_at = now
+            self.refresh_at = now
         if counts is not None and counts.get(self.registry.me):
             self.lease.seen(moment)
         return counts
@@ -344,4 +348,4 @@ class Presence(Service):
     def _ring(self) -> list[str]:
         """All others that are there, beginning with the next one."""
         me = self.registry.me
-        return [id for id in self._everybody if id > me] + [id for id in self._everybody if id < me]
+        return [id for id in self.everybody if id > me] + [id for id in self.everybody if id < me]

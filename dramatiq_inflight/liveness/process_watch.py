@@ -48,7 +48,8 @@ class Watch(Service):
         self.me = me
         self.on_death = on_death
         self.exclusive = exclusive
-        self._watched: dict[str, tuple[Watched, DeadIncarnation]] = {}
+        #: The processes that are watched, by incarnation.
+        self.watched: dict[str, tuple[Watched, DeadIncarnation]] = {}
         self._gone: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -83,7 +84,7 @@ class Watch(Service):
         """Pause until the time is over, `wake` is called, or a process that is watched is gone."""
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
-        for watched, _ in self._watched.values():
+        for watched, _ in self.watched.values():
             if watched.fd is not None:
                 poll.register(watched.fd, select.POLLIN)
         ready = [fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)]
@@ -94,7 +95,7 @@ class Watch(Service):
         """Watch no more; as `Service.stop`."""
         super().stop(within)
         if not self.is_alive():
-            self._forget(set(self._watched))
+            self._forget(set(self.watched))
             with self._mutex:
                 if not self._closed:
                     self._closed = True
@@ -114,10 +115,10 @@ class Watch(Service):
         while gone:
             ring = self._ring()
             wanted = ring if everybody else ring[:NEIGHBOURS]
-            self._get_to_know([id for id in wanted if id not in self._watched])
+            self._get_to_know([id for id in wanted if id not in self.watched])
             gone = self._see_who_is_gone()
             everybody = False
-            self._forget(self._watched.keys() - set(ring[:NEIGHBOURS]))
+            self._forget(self.watched.keys() - set(ring[:NEIGHBOURS]))
 
     def succeed(self) -> None:
         """Whoever had this exclusive instance id in another container is dead.
@@ -146,12 +147,12 @@ class Watch(Service):
         for said in self.registry.incarnations(ids) if ids else []:
             process = Process.of(said.place, said.pid, said.process_started)
             if process is not None and process.place == self.me.place:
-                self._watched[said.id] = Watched(process), said
+                self.watched[said.id] = Watched(process), said
 
     def _see_who_is_gone(self) -> bool:
-        gone = [id for id, (watched, _) in self._watched.items() if watched.is_gone()]
+        gone = [id for id, (watched, _) in self.watched.items() if watched.is_gone()]
         for id in gone:
-            if self.registry.prove(self._watched[id][1], GONE):
+            if self.registry.prove(self.watched[id][1], GONE):
                 self.on_death()
             self._gone.add(id)
             self._forget({id})
@@ -159,7 +160,7 @@ class Watch(Service):
 
     def _forget(self, ids: set[str]) -> None:
         for id in ids:
-            self._watched.pop(id)[0].close()
+            self.watched.pop(id)[0].close()
 
     def _before_me(self) -> list[str]:
         return self._ring()[-NEIGHBOURS:]

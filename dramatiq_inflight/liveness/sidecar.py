@@ -54,7 +54,8 @@ class HeartbeatProcess(Service):
         super().__init__("heartbeat-process", "The heartbeat's own process")
         self.task = task
         self._mutex = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        #: The one that runs now.
+        self.process: subprocess.Popen[bytes] | None = None
         self._restart = RESTART
 
     @classmethod
@@ -115,7 +116,7 @@ class HeartbeatProcess(Service):
         """End it, so that no beat comes any more; returns when it has ended."""
         self.stopping = True  # first: whatever ends now is not started again
         with self._mutex:
-            process = self._process
+            process = self.process
         if process is not None and process.stdin is not None:
             try:
                 process.stdin.write(BYE)
@@ -133,7 +134,7 @@ class HeartbeatProcess(Service):
         with self._mutex:
             if self.stopping:
                 return
-            self._process = process = _start(self.task)
+            self.process = process = _start(self.task)
         assert process.stdout is not None
         if READY in process.stdout:  # up to that line; whatever else a site's own start-up may say
             self._restart = RESTART

@@ -30,7 +30,7 @@ class Subscription:
     """
 
     def __init__(self, connection: Any, begun: float, on_close: Callable[[Any], None]) -> None:
-        self._connection = connection
+        self.connection = connection
         self.begun = begun
         self._on_close = on_close
 
@@ -40,16 +40,16 @@ class Subscription:
         Raises:
           redis.RedisError: The subscription is over.
         """
-        if not self._connection.can_read(timeout=max(seconds, 0.0)):
+        if not self.connection.can_read(timeout=max(seconds, 0.0)):
             return ""
-        kind, _, what = self._connection.read_response()
+        kind, _, what = self.connection.read_response()
         if kind.endswith(b"unsubscribe"):
             raise redis.ConnectionError("the server has ended the subscription")
         return str(what, "utf-8", "replace") if kind.endswith(b"message") else ""
 
     def close(self) -> None:
         """Close the connection."""
-        self._on_close(self._connection)
+        self._on_close(self.connection)
 
 
 class Subscriptions:

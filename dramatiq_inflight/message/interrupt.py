@@ -57,8 +57,10 @@ class Strand:
     """What the thread, or greenlet, that made it does until it says that this is over."""
 
     def __init__(self) -> None:
-        self._mutex = Mutex()  # held for moments only: whoever waits for it may be about to be interrupted
-        self._over = False
+        #: Held for moments only: whoever waits for it may be about to be interrupted.
+        self.mutex = Mutex()
+        #: Whether the run has ended: nothing interrupts its thread any more.
+        self.over = False
         self._thread = threading.get_ident()
         self._greenlet: Any = None
         self._hub: Any = None
@@ -69,8 +71,8 @@ class Strand:
 
     def end(self) -> None:
         """It is over: what comes next is not to be interrupted."""
-        with self._mutex:
-            self._over = True
+        with self.mutex:
+            self.over = True
 
     def interrupt(self, exception: type[Interrupt], before: Callable[[], object] = lambda: None) -> bool:
         """Raise it there, when that next runs Python code; a greenlet: has its turn.  False: it is over.
@@ -78,8 +80,8 @@ class Strand:
         Parameters:
           before: Called first, unless it is over.
         """
-        with self._mutex:
-            if self._over:
+        with self.mutex:
+            if self.over:
                 return False
             before()
             if self._greenlet is None:
@@ -89,5 +91,5 @@ class Strand:
             return True
 
     def _throw(self, exception: type[Interrupt]) -> None:
-        if not self._over:
+        if not self.over:
             self._greenlet.throw(exception)

@@ -212,8 +212,8 @@ class Runs(Scripting):
         if then is None:
             reply = self._call("finish", keys, args)
         else:
-            both = (Call(self._scripts["finish"], keys, args), then)
-            reply, answer = self._ask(lambda: self._wire.exchange(both))
+            both = (Call(self.loaded["finish"], keys, args), then)
+            reply, answer = self._ask(lambda: self.wire.exchange(both))
             for outcome in (answer, reply):
                 if isinstance(outcome, redis.RedisError):
                     raise outcome

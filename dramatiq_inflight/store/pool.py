@@ -78,7 +78,7 @@ class _Rules:
     def reset(self) -> None:
         """Begin without connections: at first, and in a forked child, where they are the parent's."""
         parents, self._idle = getattr(self, "_idle", []), list[Any]()
-        self._hanging: set[object] = set()
+        self.hanging: set[object] = set()
         self._hung_at = 0.0
         super().reset()  # type: ignore[misc]
         for connection in parents:
@@ -157,7 +157,7 @@ class _Rules:
         Raises:
           redis.RedisError: It failed, or took longer.
         """
-        hanging = len(self._hanging)
+        hanging = len(self.hanging)
         if hanging >= HANGING and time.monotonic() < self._hung_at + hanging:
             raise redis.TimeoutError(
                 f"{hanging} attempts to connect hang, in name resolution, sentinels or credentials"
@@ -172,7 +172,7 @@ class _Rules:
                 connect()
             except BaseException as error:
                 failures.append(error)
-            self._hanging.discard(token)
+            self.hanging.discard(token)
             done.release()
             if connection.given_up:
                 connection.disconnect()
@@ -183,10 +183,10 @@ class _Rules:
             work()  # there can be no more threads: better unbounded than not at all
         if not done.acquire(timeout=within):
             self._hung_at = time.monotonic()
-            self._hanging.add(token)
+            self.hanging.add(token)
             connection.given_up = True
             if not done.locked():
-                self._hanging.discard(token)  # it has ended this very moment
+                self.hanging.discard(token)  # it has ended this very moment
             raise redis.TimeoutError(f"no connection within {within:g} seconds")
         if failures:
             error = failures.pop()

@@ -79,8 +79,9 @@ class Scripting:
         self._on_answer_lost = on_answer_lost
         self._on_failure = on_failure
         self.is_away = is_away
-        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
-        self._wire = Wire(client, on_resend=on_answer_lost)
+        #: The scripts by their names, and what sends them.
+        self.loaded: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
+        self.wire = Wire(client, on_resend=on_answer_lost)
         pool = getattr(client, "connection_pool", None)
         if isinstance(pool, (Pool, SentinelPool)):
             pool.on_wrong_server = on_failure  # though a new connection leads to the right one at once
@@ -90,7 +91,7 @@ class Scripting:
 
     def run(self, call: Call) -> Any:
         """Run a script of the broker's, on this Redis, with the tracker's bounds."""
-        return self._ask(lambda: self._wire.call(*call))
+        return self._ask(lambda: self.wire.call(*call))
 
     def close(self) -> None:
         """Close the connections.  What goes on opens one for each command."""
@@ -124,12 +125,12 @@ class Scripting:
         Raises:
           TypeError: One is missing, or is none of the script's.
         """
-        return self._call(script, *self._pack(script, rows, **named))
+        return self._call(script, *self.pack(script, rows, **named))
 
-    def _pack(
+    def pack(
         self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Keys and arguments of a script in their order; what means the same to all scripts need not be given."""
+        """Return keys and arguments of a script in their order; those that mean the same to all scripts are added."""
         declaration = DECLARATIONS[script]
         usual = {**self._usual, "ttl": self.ttl_ms}
         for name in declaration.names & usual.keys():
@@ -141,7 +142,7 @@ class Scripting:
             raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
         if script in LATER and self.is_away():
             raise NotSent(f"Redis is away: {script} is not sent.")
-        return self._ask(lambda: self._wire.call(self._scripts[script], keys, args))
+        return self._ask(lambda: self.wire.call(self.loaded[script], keys, args))
 
     def _ask(self, command: Callable[[], Any]) -> Any:
         try:

@@ -38,7 +38,7 @@ class Membership(Scripting):
     server = ""
 
     #: Whether it shuts down.
-    _draining = False
+    draining = False
 
     def register(self, fields: dict[str, str]) -> Refusal | None:
         """Say who this incarnation is; `incarnation` gives it back.
@@ -47,7 +47,7 @@ class Membership(Scripting):
         """
         if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
             pipeline = self.client.pipeline(transaction=False)
-            for script in self._scripts.values():  # so that none is missing when it is sent ahead of an ack
+            for script in self.loaded.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
             self._ask(pipeline.execute)
         self.server = self.ask_server()
@@ -58,7 +58,7 @@ class Membership(Scripting):
             return known
         self._place = self.keys.place(fields.get("place", ""))
         self._in_contact(known, begun)
-        if self._draining:
+        if self.draining:
             self.beat()  # Redis did not know this incarnation, and was to hear that it shuts down
         return None
 
@@ -89,7 +89,7 @@ class Membership(Scripting):
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
         begun = Moment.now()
-        known = self._execute("beat", kind="draining" if self._draining else "alive")
+        known = self._execute("beat", kind="draining" if self.draining else "alive")
         return self._in_contact(known, begun)
 
     def attest(self) -> bool:
@@ -98,7 +98,7 @@ class Membership(Scripting):
 
     def drain(self) -> None:
         """This incarnation shuts down: every beat from now on says so."""
-        self._draining = True
+        self.draining = True
 
     def leave(self) -> int:
         """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.

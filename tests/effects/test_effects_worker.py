@@ -9,12 +9,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
 from dramatiq_inflight import AlreadyDone, Busy, current
 from dramatiq_inflight.effects import fence, once
@@ -23,6 +21,7 @@ from tests.support.databases import Database
 from tests.support.inprocess import App
 from tests.support.inside import entries_of
 from tests.support.servers import wait_until
+from tests.support.wire import cut_off
 
 
 @pytest.fixture
@@ -289,20 +288,7 @@ def test_what_has_no_fence_waits_for_redis(app: App, shelf: Database) -> None:
 
     actor = app.actor(step, max_retries=0)
     app.start()
-    away = threading.Event()
-    away.set()
-    registry = app.registry
-
-    def cut_off(method: Callable[..., Any]) -> Callable[..., Any]:
-        def sometimes(*args: Any, **kwargs: Any) -> Any:
-            if away.is_set():
-                raise redis.ConnectionError("cut off")
-            return method(*args, **kwargs)
-
-        return sometimes
-
-    registry._wire.exchange = cut_off(registry._wire.exchange)  # type: ignore[method-assign]
-    registry.client.execute_command = cut_off(registry.client.execute_command)  # type: ignore[method-assign]
+    away = cut_off(app.registry)
     actor.send()
     wait_until(lambda: fences, what="it runs all the same")
     away.clear()

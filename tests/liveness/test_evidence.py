@@ -326,12 +326,12 @@ def test_each_watches_its_next_neighbours_only(ring: Callable[[int], Ring]) -> N
     ring_ = ring(8)
     watch = ring_.watch("i003b")
     watch.look(everybody=True)
-    assert sorted(watch._watched) == ["i004", "i005", "i006", "i007"]
+    assert sorted(watch.watched) == ["i004", "i005", "i006", "i007"]
     watch = ring_.watch("i006b")
     watch.look()
-    assert sorted(watch._watched) == ["i000", "i001", "i002", "i007"]
+    assert sorted(watch.watched) == ["i000", "i001", "i002", "i007"]
     assert ring_.dead() == []
-    assert len(watch._watched) == NEIGHBOURS
+    assert len(watch.watched) == NEIGHBOURS
 
 
 def test_a_death_is_seen_and_recovery_woken(ring: Callable[[int], Ring]) -> None:
@@ -339,7 +339,7 @@ def test_a_death_is_seen_and_recovery_woken(ring: Callable[[int], Ring]) -> None
     ring_ = ring(2)
     watch = ring_.watch("i000b")
     watch.start()
-    wait_until(lambda: len(watch._watched) == 2, what="it watches")
+    wait_until(lambda: len(watch.watched) == 2, what="it watches")
     ring_.children[1].kill()
     wait_until(lambda: ring_.dead() == ["i001"], timeout=10, what="the death is proven")
     wait_until(lambda: ring_.woken == 1, what="recovery is woken")
@@ -350,7 +350,7 @@ def test_neighbours_that_die_together_are_all_seen(ring: Callable[[int], Ring]) 
     ring_ = ring(3 * NEIGHBOURS)
     watch = ring_.watch("i000b")
     watch.start()
-    wait_until(lambda: len(watch._watched) == NEIGHBOURS, what="it watches")
+    wait_until(lambda: len(watch.watched) == NEIGHBOURS, what="it watches")
     for child in ring_.children[1:]:
         child.kill()
     wait_until(lambda: len(ring_.dead()) == 3 * NEIGHBOURS - 1, timeout=10, what="all deaths are proven")
@@ -364,7 +364,7 @@ def test_who_boots_looks_at_everybody(ring: Callable[[int], Ring]) -> None:
     watch = ring_.watch("i000b")
     watch.look(everybody=True)
     assert ring_.dead() == [f"i{3 * NEIGHBOURS - 1:03}"]
-    assert len(watch._watched) == NEIGHBOURS
+    assert len(watch.watched) == NEIGHBOURS
 
 
 def test_a_watch_that_has_ended_writes_to_nobody(ring: Callable[[int], Ring], tmp_path: Path) -> None:

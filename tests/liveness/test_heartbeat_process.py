@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def attendant(self) -> subprocess.Popen[bytes]:
-        process = self.heartbeat._process
+        process = self.heartbeat.process
         assert process is not None
         return process
 
@@ -272,13 +272,13 @@ def test_a_process_that_has_died_is_started_again(
     assert runtime.heartbeat_process is not None
     me = runtime.incarnation.id
     wait_until(lambda: app.registry.look([me])[me] == 2, what="both are subscribed")
-    process = runtime.heartbeat_process._process
+    process = runtime.heartbeat_process.process
     assert process is not None
     process.kill()
     wait_until(lambda: app.registry.look([me])[me] == 1, what="the worker alone is subscribed")
     wait_until(lambda: app.registry.look([me])[me] == 2, what="both are again")
     assert "The heartbeat's process has ended (signal 9). It is started again" in caplog.text
-    process = runtime.heartbeat_process._process
+    process = runtime.heartbeat_process.process
     assert process is not None
     app.close()
     assert process.poll() == 0

@@ -19,7 +19,7 @@ import redis
 from dramatiq_inflight.config.settings import Settings
 from dramatiq_inflight.liveness import presence as presence_module
 from dramatiq_inflight.liveness import sidecar_main as attendant
-from dramatiq_inflight.liveness.lease import Contact
+from dramatiq_inflight.liveness.lease import Contact, Lease
 from dramatiq_inflight.liveness.presence import Presence
 from dramatiq_inflight.liveness.subscription import CannotSubscribe, Subscription, Subscriptions
 from dramatiq_inflight.liveness.suspicions import Suspicions
@@ -27,6 +27,7 @@ from dramatiq_inflight.store.records import DeadIncarnation
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Seen, Start, Suspicion
 from dramatiq_inflight.store.words import BEAT, CLOSED, DIED, JOINED
+from dramatiq_inflight.threads.bell import Bell
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer, wait_until
@@ -47,7 +48,7 @@ class Person:
         self.key = f"{lab.prefix}incarnation:{name}"
         self._subscriptions = Subscriptions(self.registry)
         self._probe: Subscription | None = None
-        self._subscription = self._open()
+        self.subscription = self._open()
         assert self.enter()
         self.was_here_before()
 
@@ -59,11 +60,11 @@ class Person:
 
     def disappears(self) -> None:
         """Its process is killed, as far as Redis can tell."""
-        self._subscription.close()
+        self.subscription.close()
         wait_until(lambda: not self.registry.look([self.registry.me])[self.registry.me], what="Redis knows")
 
     def subscribes(self) -> None:
-        self._subscription = self._open()
+        self.subscription = self._open()
 
     def opens_a_probe(self) -> None:
         """A connection from scratch."""
@@ -90,10 +91,10 @@ class Person:
         return earlier
 
     def hears(self) -> str:
-        return self._subscription.wait(0.1)
+        return self.subscription.wait(0.1)
 
     def close(self) -> None:
-        self._subscription.close()
+        self.subscription.close()
         if self._probe is not None:
             self._probe.close()
 
@@ -409,8 +410,8 @@ def test_a_child_holds_no_connection_and_closes_none(app: App) -> None:
     runtime = app.runtime
     me = runtime.incarnation.id
     wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
-    assert runtime.presence._subscription is not None
-    inode = os.fstat(runtime.presence._subscription._connection._sock.fileno()).st_ino
+    assert runtime.presence.subscription is not None
+    inode = os.fstat(runtime.presence.subscription.connection._sock.fileno()).st_ino
     child = os.fork()
     if child == 0:
         time.sleep(60)
@@ -498,6 +499,13 @@ class Judge(Suspicions):
         assert isinstance(self._subscriptions, Opened)
         return self._subscriptions.count
 
+    def has_noted(self, id: str) -> bool:
+        return id in self._noted
+
+    def hastens(self, id: str) -> None:
+        """The patience with one is over, as far as this process knows."""
+        self._noted[id] = self._noted[id]._replace(due=0.0)
+
     def is_done(self) -> bool:
         return self.opened > 0 and self._absent.empty() and not self._noted
 
@@ -527,9 +535,9 @@ def test_whoever_waited_for_a_death_recovers_too(me: Person, other: Person, pers
     judge.add("other")
     judge.start()
     try:
-        wait_until(lambda: "other" in judge._noted, what="it is noted")
+        wait_until(lambda: judge.has_noted("other"), what="it is noted")
         assert quicker.judges(other) is Seen.GONE
-        judge._noted["other"] = judge._noted["other"]._replace(due=0.0)
+        judge.hastens("other")
         judge.add("quicker")
         wait_until(lambda: bool(judge.deaths), what="it has heard of the death")
     finally:
@@ -559,8 +567,8 @@ def at_rest(app: App, monkeypatch: pytest.MonkeyPatch, people: dict[str, Person]
     app.start()
     runtime = app.runtime
     presence = runtime.presence
-    wait_until(lambda: set(presence._neighbours) == set(people), what="it looks at them")
-    presence._look_at_all_at = float("inf")
+    wait_until(lambda: set(presence.neighbours) == set(people), what="it looks at them")
+    presence.look_at_all_at = float("inf")
     app.client.hincrby(f"{app.lab.prefix}incarnation:{app.registry.me}", "seen", -LONG_AGO)
     return presence
 
@@ -570,10 +578,10 @@ def test_a_worker_whose_neighbour_has_left_looks_for_others(
 ) -> None:
     """The neighbour has looked at one that has joined since, and leaves."""
     person("~c")
-    assert "~c" not in at_rest._everybody
+    assert "~c" not in at_rest.everybody
     people["~b"].registry.leave()
     people["~b"].disappears()
-    wait_until(lambda: "~c" in at_rest._neighbours, what="it looks at the next one")
+    wait_until(lambda: "~c" in at_rest.neighbours, what="it looks at the next one")
 
 
 def test_those_that_look_at_nobody_do_not_hide_others(
@@ -583,8 +591,8 @@ def test_those_that_look_at_nobody_do_not_hide_others(
     for name in ("~a", "~b"):
         lab.client.hdel(f"{lab.prefix}incarnation:{name}", "life")
     other = person("~c")
-    at_rest._refresh_at = 0.0
-    wait_until(lambda: at_rest._neighbours == {"~a": False, "~b": False, "~c": True}, what="it looks at the third")
+    at_rest.refresh_at = 0.0
+    wait_until(lambda: at_rest.neighbours == {"~a": False, "~b": False, "~c": True}, what="it looks at the third")
     other.disappears()
     wait_until(lambda: lab.client.hexists(lab.prefix + "suspects", "~c"), what="it is suspected")
 
@@ -599,7 +607,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
         runtime = app.runtime
         presence, heard = runtime.presence, list[str]()
         wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
-        subscription, follow = presence._subscription, presence.on_word
+        subscription, follow = presence.subscription, presence.on_word
 
         def on_word(word: str) -> None:
             heard.append(word)
@@ -611,7 +619,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
         wait_until(lambda: BEAT in heard and runtime.connectivity.away, what="it has heard, and its beat has failed")
         app.registry.wake([app.registry.me], DIED)
         wait_until(lambda: DIED in heard, what="it hears")
-        assert presence._subscription is subscription
+        assert presence.subscription is subscription
         assert runtime.lease.known_by is Contact.ENTERED
     finally:
         own_server.client().config_set("maxmemory", 0)
@@ -624,7 +632,7 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
     runtime = app.runtime
     presence, lease, key = runtime.presence, runtime.lease, f"{app.lab.prefix}incarnation:{app.registry.me}"
     wait_until(lambda: lease.known_by is Contact.ENTERED, what="it has entered")
-    subscription = presence._subscription
+    subscription = presence.subscription
     may_register, entered = threading.Event(), list[bool]()
     register, enter = runtime.heartbeat.register, app.registry.enter
 
@@ -639,13 +647,13 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
     runtime.heartbeat.register = register_late  # type: ignore[method-assign]
     app.registry.enter = noting  # type: ignore[method-assign]
     app.client.delete(key, app.lab.prefix + "heartbeats")
-    presence._look_again()
+    presence.look_again()
     wait_until(lambda: len(entered) >= 3, what="it has tried to enter")
     assert not any(entered)
     assert app.client.hget(key, "life") is None
     may_register.set()
     wait_until(lambda: app.client.hget(key, "life") is not None, what="it has entered again")
-    assert presence._subscription is subscription
+    assert presence.subscription is subscription
     app.stop()
     assert app.lab.names() == set()
 
@@ -679,14 +687,18 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
         app.close()
 
 
-def test_patience_grows_with_the_number_of_incarnations(app: App) -> None:
+def test_patience_grows_with_the_number_of_incarnations(me: Person) -> None:
     """With many incarnations each looks more rarely, and a proxy may swallow the end of its connection."""
-    app.start()
-    runtime = app.runtime
-    presence = runtime.presence
-    presence.longest = 100
-    presence._slow.clear()
-    presence._everybody = [f"p{number}" for number in range(400)]
+    presence = Presence(
+        me.registry,
+        Lease(60, 2, Bell()),
+        connection_timeout=2,
+        longest=100,
+        on_word=lambda word: None,
+        on_death=lambda: None,
+    )
+    assert presence.patience == 2
+    presence.everybody = [f"p{number}" for number in range(400)]
     assert presence.patience == 8
 
 

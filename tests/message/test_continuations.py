@@ -261,7 +261,7 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     app.lab.kill(runtime.registry)
     other.hand_back(runtime.registry.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
-    runtime.lease._last_contact = ago(11)  # half a TTL of silence
+    runtime.lease.last_contact = ago(11)  # half a TTL of silence
     wait_until(lambda: not runtime.table.entries(), what="it has given up")
     fault.on = False
     app.join()

@@ -8,7 +8,6 @@ import asyncio
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -38,6 +37,7 @@ from tests.support.hooked import beside
 from tests.support.inprocess import App, put_off_briefly
 from tests.support.lab import Lab, ago, copy_of
 from tests.support.servers import RedisServer, wait_until
+from tests.support.wire import cut_off
 
 
 def test_a_completed_message_leaves_no_key(app: App) -> None:
@@ -610,7 +610,7 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
     app.lab.kill(runtime.registry)
     other.hand_back(runtime.registry.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
-    runtime.lease._last_contact = ago(11)  # half a TTL of silence
+    runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
     app.join()
     assert app.ran == ["first"]
@@ -642,7 +642,7 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
     app.lab.kill(runtime.registry)
     other.hand_back(runtime.registry.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
-    runtime.lease._last_contact = ago(11)  # half a TTL of silence
+    runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
     wait_until(lambda: "was taken over while this worker was silent" in caplog.text, what="it sees its loss")
     app.join()
@@ -719,24 +719,8 @@ def test_an_outage_leaves_work_untracked_until_redis_is_back(app: App, caplog: p
     actor = app.actor(work)
     app.start()
     runtime = app.runtime
-    wait_until(
-        lambda: runtime.lease.known_by is Contact.ENTERED, what="it is subscribed: until then it asks at each fetch"
-    )
-    away = threading.Event()
-    away.set()
-    registry = runtime.registry
-
-    def cut_off(method: Callable[..., Any]) -> Callable[..., Any]:
-        def sometimes(*args: Any, **options: Any) -> Any:
-            if away.is_set():
-                raise redis.ConnectionError("cut off")
-            return method(*args, **options)
-
-        return sometimes
-
     wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
-    registry._wire.exchange = cut_off(registry._wire.exchange)  # type: ignore[method-assign]
-    registry.client.execute_command = cut_off(registry.client.execute_command)  # type: ignore[method-assign]
+    away = cut_off(runtime.registry)
     runtime.lease.lost()  # which says, too, that Redis may be another one
     messages = [actor.send() for _ in range(3)]
     wait_until(lambda: len(runs) == 3, what="they run all the same")
@@ -896,7 +880,7 @@ def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
     actor = app.actor(lambda: app.ran.append(1))
     plain = app.actor(lambda: app.ran.append(2), actor_name="plain", track_inflight=False)
     app.start()
-    wire = app.registry._wire
+    wire = app.registry.wire
     exchange = wire.exchange
 
     def noted(calls: Any) -> Any:
@@ -949,18 +933,19 @@ def test_a_consumer_that_acknowledges_by_itself_leaves_no_key(app: App) -> None:
 def test_a_late_beat_does_not_revive_a_worker_that_has_left(app: App) -> None:
     """The one that says that it shuts down: nothing waits for its answer for longer than two seconds."""
     app.start()
-    call, left, late = app.registry._call, threading.Event(), threading.Event()
+    wire, left, late = app.registry.wire, threading.Event(), threading.Event()
+    exchange = wire.exchange
 
-    def held_up(script: str, keys: Any, args: Any) -> Any:
+    def held_up(calls: Any) -> Any:
         announces = threading.current_thread().name == "dramatiq_inflight-shutdown"
         if announces:
             left.wait(20)
-        reply = call(script, keys, args)
+        replies = exchange(calls)
         if announces:
             late.set()
-        return reply
+        return replies
 
-    app.registry._call = held_up  # type: ignore[method-assign]
+    wire.exchange = held_up  # type: ignore[method-assign]
     app.stop()
     assert app.lab.names() == set()
     left.set()
@@ -974,7 +959,7 @@ def test_an_ack_that_times_out_with_its_finish_is_tried_again(app: App, monkeypa
     failed: list[Any] = []
     actor = app.actor(lambda: app.ran.append(1))
     app.start()
-    wire = app.registry._wire
+    wire = app.registry.wire
     exchange = wire.exchange
 
     def failing(calls: Any) -> Any:
@@ -1003,7 +988,7 @@ def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:
     copy = copy_of(origin="o1")
     message: Message[None] = Message("default", "work", (), {}, {}, copy.message_id)
     app.lab.start(dead, copy, payload=message.encode(), limit=0)
-    runtime.connectivity._away_since = ago(-3600)  # whatever succeeds was begun before that
+    runtime.connectivity.away_since = ago(-3600)  # whatever succeeds was begun before that
     app.lab.kill(dead)
     wait_until(app.dead_letters, what="recovery has enqueued it, and it was rejected")
     app.join()

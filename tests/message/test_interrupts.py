@@ -57,13 +57,13 @@ def collecting(server_url: str, quiet: None) -> Iterator[Collecting]:
 def left_locked(work: Any, lock: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     """At how many boundaries of some work an interrupt leaves a lock taken."""
     monkeypatch.setattr(boundaries, "SCOPE", (*boundaries.SCOPE, __file__))
-    boundaries._in_scope.cache_clear()
+    boundaries.in_scope.cache_clear()
     left = 0
     for _ in interruptions(work, TimeLimitExceeded):
         if is_taken(lock):
             left += 1
             lock.release()
-    boundaries._in_scope.cache_clear()
+    boundaries.in_scope.cache_clear()
     return left
 
 

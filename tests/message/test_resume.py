@@ -100,7 +100,7 @@ def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
     actor = app.actor(work)
     app.start()
     runtime = app.runtime
-    wire, script = app.registry._wire, app.registry._scripts["hand_over"]
+    wire, script = app.registry.wire, app.registry.loaded["hand_over"]
     exchange, lost = wire.exchange, list[Any]()
 
     def breaks(calls: Any) -> Any:

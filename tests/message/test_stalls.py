@@ -327,7 +327,7 @@ def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeyp
     entry.moved_at -= 100
     handle = entry.checkpoints
     with entry.mutex:
-        looker = threading.Thread(target=runtime.stalls._stalled, args=(entry, 100.0))
+        looker = threading.Thread(target=runtime.stalls.run_once)
         looker.start()  # it waits for what is told of the entry just now
         time.sleep(0.05)
         entry.moved_at = time.monotonic()

@@ -74,13 +74,13 @@ class Real:
             Registry(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=60) for name in self.names
         ]
         for registry in self.members:
-            registry._scripts.update({name: self.client.register_script(text) for name, text in scripts.items()})
+            registry.loaded.update({name: self.client.register_script(text) for name, text in scripts.items()})
         self.record = f"{self.prefix}record:{MESSAGE}"
         self.hearts, self.waiting = self.prefix + "heartbeats", self.prefix + "waiting"
         self.handed, self.aside = self.prefix + "handed", self.prefix + "aside"
         self.broker_keys = (self.prefix + "acks", self.prefix + "msgs")
         self.suspects = self.prefix + "suspects"
-        self.connection: Any = Subscriptions(self.members[0]).open("any", 10)._connection
+        self.connection: Any = Subscriptions(self.members[0]).open("any", 10).connection
         self.life = " ".join(
             str(self.client.info(section)[name]).zfill(40)  # redis-py makes a number of the zeros
             for section, name in (("server", "run_id"), ("replication", "master_replid2"))
@@ -425,7 +425,7 @@ class Real:
         registry = self.members[me]
         if kind == "attested":
             return registry.attest()
-        registry._draining = kind == "draining"
+        registry.draining = kind == "draining"
         known = registry.beat()
         if self.client.zscore(self.hearts, registry.me) is None:
             registry.register({"instance": "i"})  # as its heartbeat does

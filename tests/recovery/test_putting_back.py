@@ -269,17 +269,17 @@ def test_a_claim_whose_answer_was_lost_is_found_at_once(fleet: Fleet) -> None:
     """By its own recoverer, in its next sweep; it holds for minutes for anybody else."""
     ids = fleet.dead("dead", 3, apart=True)
     recovery = fleet.recovery("r", apart=True)
-    call = recovery.registry._wire.call
+    call = recovery.registry.wire.call
     lost: list[Any] = []
 
     def losing(script: Any, keys: Any, args: Any) -> Any:
         reply = call(script, keys, args)
-        if script is recovery.registry._scripts["claim"] and not lost:
+        if script is recovery.registry.loaded["claim"] and not lost:
             lost.append(reply)
             raise redis.TimeoutError("the answer takes too long")
         return reply
 
-    recovery.registry._wire.call = losing  # type: ignore[method-assign]
+    recovery.registry.wire.call = losing  # type: ignore[method-assign]
     with pytest.raises(redis.TimeoutError):
         recovery.sweep()
     assert {fleet.lab.state(copy_of(id)) for id in ids} == {"recovering"}

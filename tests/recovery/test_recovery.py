@@ -518,13 +518,13 @@ def test_a_sweep_asks_redis_as_often_as_there_are_batches(fleet: Fleet, client: 
     fleet.dead("dead", 3 * BATCH)
     recovery = fleet.recovery("r")
     calls: list[Any] = []
-    exchange = recovery.registry._wire.exchange
+    exchange = recovery.registry.wire.exchange
 
     def counted(scripts: Any) -> Any:
         calls.append(scripts)
         return exchange(scripts)
 
-    recovery.registry._wire.exchange = counted  # type: ignore[method-assign,assignment]
+    recovery.registry.wire.exchange = counted  # type: ignore[method-assign,assignment]
     assert recovery.sweep().handed_back == 3 * BATCH
     assert len(calls) < 25
 

@@ -622,7 +622,7 @@ def test_many_that_hang_are_tried_less_and_less(own_server: RedisServer) -> None
             pool.in_time(hangs, Opened(), 0.01)
     assert hangs.calls == 4
     hangs.let_go.set()
-    wait_until(lambda: not pool._hanging, what="they end")
+    wait_until(lambda: not pool.hanging, what="they end")
     assert client.ping()
 
 

@@ -137,7 +137,7 @@ def sent_by(a: Registry, monkeypatch: pytest.MonkeyPatch, act: Any) -> tuple[lis
         sent.extend(calls)
         raise Sent
 
-    monkeypatch.setattr(a._wire, "exchange", exchange)
+    monkeypatch.setattr(a.wire, "exchange", exchange)
     with pytest.raises(Sent):
         act()
     return list(sent[0].keys), list(sent[0].args)
@@ -167,7 +167,7 @@ def test_the_list_of_a_start_is_as_declared(
                 broker_keys=broker,
             ),
         )
-        assert sent == a._pack(
+        assert sent == a.pack(
             "start",
             record_key=a.keys.record("m"),
             running=a.keys.running("a"),
@@ -213,7 +213,7 @@ def test_the_list_of_a_finish_is_as_declared(
             broker_keys=broker,
         ),
     )
-    assert sent == a._pack(
+    assert sent == a.pack(
         "finish",
         record_key=a.keys.record("m"),
         running=a.keys.running("a"),

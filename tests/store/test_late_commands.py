@@ -77,7 +77,7 @@ Command = Callable[[Scene, int], Any]
 def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
     """One mend, and no second one with what it has answered."""
     a = scene.a
-    return a._execute(
+    keys, args = a.pack(
         "mend",
         record_key=a.keys.record("m"),
         running=a.keys.running(a.me),
@@ -99,6 +99,7 @@ def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
         unacked=True,
         tries=0,
     )
+    return a.wire.call(a.loaded["mend"], keys, args)
 
 
 #: What a worker says of its run, by what it is given of its number.

@@ -32,6 +32,7 @@ from tests.support.cluster import Cluster
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer, wait_until
+from tests.support.wire import note_scripts
 
 
 class Namespace:
@@ -232,22 +233,15 @@ def test_the_check_costs_one_script_and_nothing_for_a_message(lab: Lab, a: Regis
     """At boot, among any number of the same version."""
     for n in range(5):
         lab.incarnation(f"n{n}")
-    calls: list[str] = []
     newcomer = Registry(lab.client, lab.namespace, "newcomer", heartbeat_ttl=60, fence_ttl=60)
-    call = newcomer._call
-
-    def counted(script: str, keys: Any, args: Any) -> Any:
-        calls.append(script)
-        assert lab.prefix + "schema" not in keys or script == "register"
-        return call(script, keys, args)
-
-    newcomer._call = counted  # type: ignore[method-assign]
+    sent = note_scripts(newcomer)
     assert newcomer.register({"instance": "pod"}) is None
     copy = copy_of()
     assert lab.start(newcomer, copy).answer is Start.RUN
     newcomer.finish(copy, 1, again=False, contended=False)
     newcomer.beat()
-    assert calls == ["register", "start", "finish", "beat"]
+    assert [script for script, _ in sent] == ["register", "start", "finish", "beat"]
+    assert [script for script, keys in sent if f"{lab.prefix}schema" in keys] == ["register"]
 
 
 # A worker that is refused.

@@ -79,7 +79,7 @@ def _at(file: str, line: int, name: str) -> str:
 
 
 @functools.cache
-def _in_scope(code: CodeType) -> bool:
+def in_scope(code: CodeType) -> bool:
     return code.co_filename.startswith(SCOPE)
 
 
@@ -163,20 +163,20 @@ class Boundaries:
 
     def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "c_return":
-            if _in_scope(frame.f_code):
+            if in_scope(frame.f_code):
                 self.reach(frame, f"after {getattr(arg, '__name__', arg)}()")
         elif event == "return" and (LOOKS_AT_RETURNS or frame.f_code.co_name == "__init__"):
             if frame.f_code.co_flags & GENERATORS:
                 return  # what is raised as it yields would end it without its handlers
             caller = frame.f_back
-            if caller is not None and _in_scope(caller.f_code) and caller.f_lasti in _calls(caller.f_code):
+            if caller is not None and in_scope(caller.f_code) and caller.f_lasti in _calls(caller.f_code):
                 self.reach(frame, "as it returns")
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         code = frame.f_code
-        if not _in_scope(code):
+        if not in_scope(code):
             caller = frame.f_back
-            if caller is not None and _in_scope(caller.f_code):
+            if caller is not None and in_scope(caller.f_code):
                 self.reach(frame, "as it begins")
             return None
         if code.co_flags & GENERATORS:

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.message.in_flight import Entry
+from dramatiq_inflight.message.in_flight import Entry, Table
+from dramatiq_inflight.threads.mutex import Mutex
 from dramatiq_inflight.tracker import Tracker
 from dramatiq_inflight.worker import Runtime
 
-__all__ = ["entries_of", "runtime_if_any", "runtime_of"]
+__all__ = ["entries_of", "lock_of", "runtime_if_any", "runtime_of"]
 
 
 def runtime_if_any(tracker: Tracker) -> Runtime | None:
@@ -29,3 +30,8 @@ def entries_of(tracker: Tracker) -> list[Entry]:
     """Return the messages that a tracker's worker has in flight; none without a worker."""
     runtime = runtime_if_any(tracker)
     return runtime.table.entries() if runtime is not None else []
+
+
+def lock_of(table: Table) -> Mutex:
+    """Return the lock that a table is changed under."""
+    return table._mutex

@@ -88,7 +88,7 @@ def _strand_armed(world: World, proxy: Any) -> bool:
     if entry is None or entry.strand is None:
         return False
     strand = entry.strand
-    return not strand._over and not any(map(is_taken, (strand._mutex, entry.mutex)))
+    return not strand.over and not any(map(is_taken, (strand.mutex, entry.mutex)))
 
 
 def _lose(world: World, proxy: Any) -> None:

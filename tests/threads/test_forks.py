@@ -22,7 +22,7 @@ from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Saved
 from dramatiq_inflight.threads.forks import tell_children
 from tests.support.inprocess import App
-from tests.support.inside import runtime_of
+from tests.support.inside import lock_of, runtime_of
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
 
@@ -173,7 +173,7 @@ def test_a_child_waits_for_no_lock_of_another_thread(app: App) -> None:
     assert began.wait(10)
     runtime = app.runtime
     entry = runtime.table.entries()[0]
-    with entry.mutex, runtime.table._mutex:
+    with entry.mutex, lock_of(runtime.table):
         pid = fork(lambda: runtime.checkpoints.save(entry, "from the child", None, "") and runtime.table.entries())
         assert exit_code(pid) == 0
     go.set()

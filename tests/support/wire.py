@@ -1,0 +1,47 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""The commands of one store: noted, or cut off."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.transport import Call
+
+__all__ = ["cut_off", "note_scripts"]
+
+
+def note_scripts(registry: Registry) -> list[tuple[str, Sequence[Any]]]:
+    """Note the name and the keys of each script that a store sends from now on."""
+    names = {script: name for name, script in registry.loaded.items()}
+    noted, exchange = list[tuple[str, Sequence[Any]]](), registry.wire.exchange
+
+    def noting(calls: Sequence[Call]) -> list[Any]:
+        noted.extend((names[call.script], call.keys) for call in calls if call.script in names)
+        return exchange(calls)
+
+    registry.wire.exchange = noting  # type: ignore[method-assign]
+    return noted
+
+
+def cut_off(registry: Registry) -> threading.Event:
+    """Let a store reach nothing as long as the event is set that this returns."""
+    away = threading.Event()
+    away.set()
+
+    def unless_away(method: Callable[..., Any]) -> Callable[..., Any]:
+        def sometimes(*args: Any, **options: Any) -> Any:
+            if away.is_set():
+                raise redis.ConnectionError("cut off")
+            return method(*args, **options)
+
+        return sometimes
+
+    registry.wire.exchange = unless_away(registry.wire.exchange)  # type: ignore[method-assign]
+    registry.client.execute_command = unless_away(registry.client.execute_command)  # type: ignore[method-assign]
+    return away
