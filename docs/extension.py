@@ -112,8 +112,9 @@ def keep_colons(app: Sphinx, what: str, *of_it: Any) -> None:
         lines[:0] = ["..", ""]
 
 
-def describe_member(app: Sphinx, what: str, name: str, member: object, options: object, lines: list[str]) -> None:
+def describe_member(app: Sphinx, what: str, *of_it: Any) -> None:
     """Take what a member of an enumeration means from the member itself, if it has that."""
+    _name, member, _options, lines = of_it
     if isinstance(member, enum.Enum) and member.__doc__ not in (None, type(member).__doc__):
         lines[:] = [str(member.__doc__)]
 

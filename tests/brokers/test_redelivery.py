@@ -224,7 +224,7 @@ def test_a_nack_of_a_poison_message_that_never_arrived(
 # Copies that are put off.
 
 
-def test_what_rabbitmq_delivers_again_is_not_put_off_by_who_had_it_before(
+def test_a_redelivered_copy_is_not_put_off_by_its_first_worker(
     own_rabbitmq: RabbitServer, make: Callable[..., RabbitApp], lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The second copy of a poison message was taken for a replay, once the first one had been dead-lettered."""

@@ -138,7 +138,7 @@ def test_the_long_variable_wins_and_a_difference_is_a_warning(monkeypatch: pytes
         InFlightTracker()
 
 
-def test_an_error_names_the_long_variable_if_the_value_came_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_variable_that_has_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAMATIQ_INFLIGHT_HEARTBEAT_TTL", "soon")
     with pytest.raises(ConfigurationError, match="environment variable DRAMATIQ_INFLIGHT_HEARTBEAT_TTL"):
         InFlightTracker()
@@ -272,7 +272,7 @@ def test_an_error_names_a_wrong_argument_and_what_is_right(setting: str, value: 
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_an_argument_of_another_kind_is_named_with_what_would_be_right(name: str) -> None:
+def test_an_argument_of_a_wrong_kind_raises_what_is_right(name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         InFlightTracker(**{name: object()})
     assert str(caught.value).startswith(f"{name} is ")
@@ -280,9 +280,7 @@ def test_an_argument_of_another_kind_is_named_with_what_would_be_right(name: str
 
 
 @pytest.mark.parametrize("name", [name for name in IN_THE_ENVIRONMENT if type(SETTINGS[name].value) in WRONG])
-def test_a_variable_of_another_kind_is_named_with_what_would_be_right(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variable_of_a_wrong_kind_raises_what_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTINGS[name].variable, WRONG[type(SETTINGS[name].value)])
     with pytest.raises(ConfigurationError) as caught:
         InFlightTracker()

@@ -345,7 +345,7 @@ def test_keys_that_are_left_and_errors_of_the_run_are_violations(story: Story) -
     assert verdicts(judgement) == ({"keys_left": 1, "errors": 2}, {})
 
 
-def test_the_time_from_a_death_to_the_recovery_of_its_messages_is_told(story: Story) -> None:
+def test_the_report_has_the_time_from_death_to_recovery(story: Story) -> None:
     for key in ("recovered", "redelivered", "forgotten"):
         story.run(key, A, 10)
     story.run("unrecorded", A, 10, run=0)

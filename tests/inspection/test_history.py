@@ -26,7 +26,7 @@ def test_the_scripts_write_each_kind_of_event_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("kind", EventKind, ids=lambda kind: kind.value)
-def test_every_kind_of_event_is_described_and_has_a_group_and_a_mark(kind: EventKind) -> None:
+def test_every_kind_of_event_has_a_description_and_a_group(kind: EventKind) -> None:
     assert kind.said
     assert str(kind.__doc__).endswith(".")
     assert kind.groups
