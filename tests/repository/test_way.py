@@ -14,7 +14,6 @@ import pytest
 import dramatiq_inflight
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.transport import Call, Wire
-
 from tests.support.inprocess import App
 
 PACKAGE = Path(dramatiq_inflight.__file__).parent
