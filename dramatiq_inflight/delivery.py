@@ -1,16 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What a message carries: which copy of it this is."""
+"""One delivery of a message, and the mark that says which copy it is."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
-__all__ = ["OPTION", "Copy", "Mark", "is_copy", "is_own_enqueue", "mark_of", "mark_of_copy", "own_enqueue"]
+__all__ = ["OPTION", "Copy", "Delivery", "Mark", "is_copy", "is_own_enqueue", "mark_of", "mark_of_copy", "own_enqueue"]
 
 #: The one message option that this package writes; what is in it is a `Mark`.
 OPTION: Final = "inflight"
@@ -113,6 +114,24 @@ class Copy:
             fence=int(mark.get("fence", 0)),
             tries=int(mark.get("tries", 0)),
         )
+
+
+@dataclass(eq=False, slots=True)
+class Delivery:
+    """A copy of a message, as the broker has delivered it to a thread of this process."""
+
+    copy: Copy
+    broker: Any = field(default=None, repr=False)
+    #: The message; it is encoded only where that is needed.
+    message: Any = field(default=None, repr=False)
+    payload: bytes = field(default=b"", repr=False)
+    thread: int = field(default_factory=threading.get_ident)
+
+    def encoded(self) -> bytes:
+        """Return the message, encoded at the first call: as it came, if the actor has not run yet."""
+        if not self.payload:
+            self.payload = self.message.encode()
+        return self.payload
 
 
 def mark_of(message: Any) -> Mark:

@@ -28,13 +28,14 @@ from .liveness.process_watch import Watch
 from .liveness.sidecar import HeartbeatProcess
 from .message.checkpoints import Checkpoints
 from .message.finish import Ending
-from .message.in_flight import Phase, Table
+from .message.in_flight import Table
 from .message.reconcile import Ledger
 from .message.reconcile_thread import Bookkeeping
 from .message.refuse import Refusals
 from .message.shutdown import HandingBack, ShutdownSignals
 from .message.stalls import Stalls
 from .message.start import Starting
+from .message.state import Phase
 from .recovery.for_broker import recovery_of
 from .recovery.thread import RecoveryThread
 from .store.registry import Registry
@@ -132,7 +133,7 @@ class Runtime:
             self.queues,
             interval=settings.beat_interval,
             on_hand_over=self.recovery_thread.wake,
-            on_drop=lambda entry: self.gate.expel(entry.thread),
+            on_drop=lambda entry: self.gate.expel(entry.delivery.thread),
         )
         self.bookkeeping = Bookkeeping(self.keep_books)
         self.heartbeat = Heartbeat(

@@ -17,7 +17,7 @@ import redis
 
 from dramatiq_inflight import effects
 from dramatiq_inflight.store.registry import Registry
-from tests.support import rabbitmq
+from tests.support import impossible, rabbitmq
 from tests.support.cluster import Cluster
 from tests.support.databases import KINDS, Database
 from tests.support.history import History
@@ -32,11 +32,21 @@ from tests.support.sharing import shared
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # it reports every server that a test has stopped, at length
 
 
+impossible.watch()
+
+
 def pytest_configure() -> None:
     """Ctrl-C reaches the programs that are tested also where a shell runs the tests in its background, ignoring it."""
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def only_possible_events() -> Iterator[None]:
+    """No run in this process comes to an event that its table does not allow."""
+    yield
+    assert impossible.taken() == []
 
 
 def missing(service: str, remedy: str) -> str:

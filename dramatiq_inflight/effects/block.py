@@ -123,12 +123,12 @@ class _Block:
             )
         timeout = self._timeout
         if timeout is None:
-            timeout = entry.checkpoints.ttl if entry is not None else TIMEOUT
+            timeout = entry.progress.checkpoints.ttl if entry is not None else TIMEOUT
         if not timeout > 0:
             raise ConfigurationError(f"timeout is {timeout!r}; it must be a number of seconds above 0.")
         if entry is not None and entry.lost:
             raise MessageLost(entry.copy.message_id)
-        return Claim(key, entry.started_ms if entry is not None else 0, self._done, timeout)
+        return Claim(key, entry.numbers.started_ms if entry is not None else 0, self._done, timeout)
 
 
 class once(_Block):
@@ -187,12 +187,12 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
     restore: Callable[[], None] | None = None
     begun = False
     if entry is not None:
-        if _open(claim) in entry.gone_through:
+        if _open(claim) in entry.progress.gone_through:
             raise ConfigurationError(
                 f"A block of {claim.key!r} is open in this run, which this one would wait for: give each effect of a "
                 "message a key of its own, key=..."
             )
-        entry.gone_through.add(_open(claim))
+        entry.progress.gone_through.add(_open(claim))
     try:
         transaction.begin()
         begun = True
@@ -215,7 +215,7 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
         restore()
         transaction.commit()
         if entry is not None and claim.done:
-            entry.gone_through.add(_mark(claim))
+            entry.progress.gone_through.add(_mark(claim))
     except BaseException as error:
         if begun:
             _undo(transaction, restore, error)
@@ -226,7 +226,7 @@ def _transact(transaction: Transaction, claim: Claim, entry: Entry | None) -> It
         raise
     finally:
         if entry is not None:
-            entry.gone_through.discard(_open(claim))
+            entry.progress.gone_through.discard(_open(claim))
 
 
 class _Refused(Exception):
@@ -240,7 +240,7 @@ class _Refused(Exception):
 def _refusal(found: Row, claim: Claim, entry: Entry | None) -> BaseException:
     """What becomes of a claim that was not granted.  The transaction is over by now."""
     if found.done:
-        if entry is not None and _mark(claim) in entry.gone_through:
+        if entry is not None and _mark(claim) in entry.progress.gone_through:
             return ConfigurationError(
                 f"This run has done {claim.key!r} itself, and was about to do something else under that key: give each "
                 "effect of a message a key of its own, key=..."
@@ -250,7 +250,7 @@ def _refusal(found: Row, claim: Claim, entry: Entry | None) -> BaseException:
         return Overtaken(f"A run has fenced {claim.key!r}, and there is none here.")
     if not claim.fence:
         return Unfenced(f"Redis was away when this run of message {entry.copy.message_id} started.")
-    if entry.checkpoints.is_lost(entry):
+    if entry.progress.checkpoints.is_lost(entry):
         return MessageLost(entry.copy.message_id)
     return Overtaken(f"A run with a higher fence than {claim.fence} has claimed {claim.key!r}.")
 

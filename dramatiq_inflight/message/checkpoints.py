@@ -21,7 +21,8 @@ import redis
 from ..errors import CheckpointError, HandBack, MessageLost
 from ..store.registry import Registry
 from ..store.replies import Saved
-from .in_flight import Entry, Phase
+from .in_flight import Entry
+from .state import Phase
 
 __all__ = ["LARGEST", "Checkpoints", "expect_hand_back", "expect_nothing"]
 
@@ -80,7 +81,7 @@ class Checkpoints:
         """See `Current.iterate`."""
         if callable(items) is (key is None):
             raise TypeError("iterate takes items and no key, or a function that is given the last key, and key=...")
-        if name in entry.gone_through:
+        if name in entry.progress.gone_through:
             raise CheckpointError(
                 f"this run has gone through an iteration named {name!r} already, and another would begin at its end: "
                 "give each a name of its own, iterate(..., name=...)."
@@ -114,14 +115,14 @@ class Checkpoints:
             for item in ahead:
                 yield item
                 done += 1
-                entry.moved_at = time.monotonic()
+                entry.progress.moved_at = time.monotonic()
                 if key is not None:
                     last = key(item)
                 if entry.stopping or entry.lost or time.monotonic() - saved_at >= every:
                     save()
                 if entry.stopping:
                     self.hand_back(entry)
-            entry.gone_through.add(name)
+            entry.progress.gone_through.add(name)
         finally:
             # At the end, and where the loop is left: also by an exception, as soon as nobody holds its frame.
             if done > saved and entry.phase is Phase.RUNNING and not entry.lost and not _is_within_our_code():
@@ -151,9 +152,9 @@ class Checkpoints:
         raise HandBack(entry.copy.message_id)
 
     def _fields(self, entry: Entry) -> dict[str, str]:
-        if entry.kept is None:
-            entry.kept = self._registry.kept(entry.copy.message_id)
-        return entry.kept
+        if entry.progress.kept is None:
+            entry.progress.kept = self._registry.kept(entry.copy.message_id)
+        return entry.progress.kept
 
     def _save(self, entry: Entry, fields: dict[str, str]) -> bool:
         if entry.lost:
@@ -169,19 +170,19 @@ class Checkpoints:
         except redis.RedisError:
             return False  # said once, by Connectivity
         if saved is Saved.FENCED:
-            if not entry.lost and not entry.run:
+            if not entry.lost and not entry.numbers.run:
                 return False  # its start was not recorded, and the record is about another enqueue: for now
             if not entry.lost:
                 self._on_loss(entry)
             raise MessageLost(entry.copy.message_id)
-        if entry.kept is not None:  # else there may be more in Redis
-            entry.kept.update(fields)
+        if entry.progress.kept is not None:  # else there may be more in Redis
+            entry.progress.kept.update(fields)
         return True
 
     def _write(self, entry: Entry, fields: dict[str, str]) -> Saved:
         with entry.mutex:
-            entry.moved_at = time.monotonic()  # it moves, though that may not be possible to keep
-            return self._registry.checkpoint(entry.copy.message_id, entry.run, fields, entry.copy.origin)
+            entry.progress.moved_at = time.monotonic()  # it moves, though that may not be possible to keep
+            return self._registry.checkpoint(entry.copy.message_id, entry.numbers.run, fields, entry.copy.origin)
 
 
 def _is_within_our_code() -> bool:
@@ -200,19 +201,21 @@ def _is_within_our_code() -> bool:
 
 def expect_hand_back(entry: Entry) -> None:
     """Have Dramatiq log what is about to be raised as expected, not as a failure."""
-    if not entry.expecting:
-        options = entry.message.options
-        entry.expecting, entry.throws = True, options.get("throws")
+    if entry.throws is None:
+        options = entry.delivery.message.options
+        entry.throws = (options.get("throws"),)
         options["throws"] = HandBack
 
 
 def expect_nothing(entry: Entry) -> None:
     """It has ended: what comes of it, by whatever was raised, is decided and encoded without that."""
-    if entry.expecting:
-        entry.expecting = False
-        entry.message.options["throws"] = entry.throws
-        if entry.throws is None:
-            del entry.message.options["throws"]
+    if entry.throws is not None:
+        options, (before,) = entry.delivery.message.options, entry.throws
+        if before is None:
+            options.pop("throws", None)
+        else:
+            options["throws"] = before
+        entry.throws = None
 
 
 def _encoded(value: Any, what: str) -> str:

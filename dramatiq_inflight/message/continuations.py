@@ -22,7 +22,7 @@ from dramatiq.results import Results
 
 from ..brokers.errors import is_passing
 from ..delivery import own_enqueue
-from .in_flight import Entry
+from .in_flight import Entry, Outcome, Retry
 
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
 
@@ -57,14 +57,20 @@ def remove_continuations(message: Any) -> None:
 def begin_enqueue(entry: Entry, message: Any, delay: int | None) -> None:
     """Something that follows from a message is about to be enqueued."""
     id = str(message.message_id)
-    entry.retry_begun = entry.retry_begun or id == entry.copy.message_id
-    entry.to_follow = {**(entry.to_follow or {}), id: (message, delay)}
+    if id == entry.copy.message_id:
+        entry.follow_up.want_retry()
+    entry.follow_up.pending = {**entry.follow_up.pending, id: (message, delay)}
 
 
 def end_enqueue(entry: Entry, message: Any) -> None:
-    """It was."""
-    if entry.to_follow:
-        entry.to_follow.pop(str(message.message_id), None)
+    """Record that the broker accepted a message that a run has enqueued."""
+    follow_up, id = entry.follow_up, str(message.message_id)
+    if id in follow_up.pending:
+        follow_up.pending = {other: what for other, what in follow_up.pending.items() if other != id}
+    if id == entry.copy.message_id and entry.has_ended:
+        follow_up.retry = Retry.ENQUEUED
+    elif id == entry.copy.message_id:
+        follow_up.enqueued_itself = True
 
 
 def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], bool]) -> None:
@@ -73,12 +79,13 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
     Parameters:
       is_lost: Whether another worker has the message by now, which then answers for what follows.
     """
-    for message, delay in list((entry.to_follow or {}).values()):
+    for message, delay in list(entry.follow_up.pending.values()):
         failures, said = 0, False
         while failures < TRIES:
             try:
                 if is_lost():
-                    entry.cut_short = True
+                    if entry.succeeded:
+                        entry.outcome = Outcome.CUT_SHORT
                     return
                 # Of a delayed message Dramatiq's hooks see the copy that goes to the delay queue.
                 copy = message.copy(queue_name=q_name(message.queue_name))
@@ -86,7 +93,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
                     broker.enqueue(copy, delay=delay)
                 break
             except Interrupt:
-                if str(message.message_id) not in (entry.to_follow or {}):
+                if str(message.message_id) not in entry.follow_up.pending:
                     break  # it came when the broker had the message
                 continue  # there is no actor to interrupt any more
             except MiddlewareError:
@@ -102,7 +109,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
                     )
             if failures < TRIES:
                 _pause()
-    entry.to_follow = None
+    entry.follow_up.pending = {}
 
 
 def _pause() -> None:

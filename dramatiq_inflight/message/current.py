@@ -59,7 +59,7 @@ class Current:
           CheckpointError: It cannot be kept.
           MessageLost: Another run has the message, and this one changes nothing any more: stop.
         """
-        kept: bool = self._entry.checkpoints.save(self._entry, value, progress, note)
+        kept: bool = self._entry.progress.checkpoints.save(self._entry, value, progress, note)
         return kept
 
     @property
@@ -73,7 +73,7 @@ class Current:
         Raises:
           HandBack: Always; let it through.
         """
-        self._entry.checkpoints.hand_back(self._entry)
+        self._entry.progress.checkpoints.hand_back(self._entry)
         raise AssertionError("not reached")
 
     @property
@@ -83,7 +83,7 @@ class Current:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        return self._entry.checkpoints.load(self._entry)
+        return self._entry.progress.checkpoints.load(self._entry)
 
     def iterate(
         self,
@@ -111,7 +111,7 @@ class Current:
           MessageLost: Another run has the message.
           redis.RedisError: Redis cannot be reached at the first item.
         """
-        found: Iterator[T] = self._entry.checkpoints.iterate(self._entry, items, key, every, name)
+        found: Iterator[T] = self._entry.progress.checkpoints.iterate(self._entry, items, key, every, name)
         return found
 
     @property
@@ -130,12 +130,12 @@ def current() -> Current | None:
         return None
     return Current(
         message_id=entry.copy.message_id,
-        run=entry.run,
-        fence=entry.started_ms,
-        generation=entry.generation,
-        crashes=entry.crashes,
-        drains=entry.drains,
-        started=moment(entry.started_ms),
-        first_started=moment(entry.first_ms or entry.started_ms),
+        run=entry.numbers.run,
+        fence=entry.numbers.started_ms,
+        generation=entry.numbers.generation,
+        crashes=entry.numbers.crashes,
+        drains=entry.numbers.drains,
+        started=moment(entry.numbers.started_ms),
+        first_started=moment(entry.numbers.first_ms or entry.numbers.started_ms),
         _entry=entry,
     )

@@ -79,12 +79,8 @@ class Enqueues:
     def end(self, broker: Broker, message: Any) -> None:
         """Note that a run has enqueued its own message again: itself, or as a retry."""
         entry = entry_here(broker)
-        if entry is None:
-            return
-        end_enqueue(entry, message)
-        if str(message.message_id) == entry.copy.message_id:
-            entry.enqueued_again = True
-            entry.retried = entry.has_ended
+        if entry is not None:
+            end_enqueue(entry, message)
 
     def _mark(self, broker: Broker, message: Any) -> None:
         """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
@@ -120,7 +116,8 @@ class Enqueues:
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:
             kept["home"] = mark["home"]
-        fence = entry.started_ms if entry is not None and entry.copy.message_id == str(message.message_id) else 0
+        is_its_own = entry is not None and entry.copy.message_id == str(message.message_id)
+        fence = entry.numbers.started_ms if entry is not None and is_its_own else 0
         if fence := max(fence, mark.get("fence", 0)):
             kept["fence"] = fence  # the record of one that has failed may be gone when its retry starts
         has_ids = isinstance(broker, (RedisBroker, StubBroker))

@@ -6,7 +6,6 @@ forgotten.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +26,12 @@ from ..store.registry import Registry
 from ..store.transport import Call
 from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
-from .in_flight import Entry, Phase, Table, current_entry
+from .in_flight import Entry, Outcome, Retry, Table, current_entry
 from .interrupt import uninterrupted
 from .reconcile import Ledger
 from .refuse import patiently
 from .results import store_at_home
+from .state import Phase, Recorded
 
 __all__ = ["Ending"]
 
@@ -62,7 +62,8 @@ class Ending:
     def _processed(self, message: Any, entry: Entry, result: Any, exception: BaseException | None) -> None:
         self._end(entry, succeeded=exception is None)
         if self._is_lost(entry, exception is not None or has_more_to_do(self.broker, message)):
-            entry.cut_short = has_more_to_do(self.broker, message)
+            if entry.succeeded and has_more_to_do(self.broker, message):
+                entry.outcome = Outcome.CUT_SHORT
             _let_nothing_follow(message)  # its new owner answers for it
         elif _is_to_go_on(entry, exception):
             self._hand_back(message, entry, max((again.delay for again in _leaves(exception, TryAgain)), default=None))
@@ -91,7 +92,8 @@ class Ending:
                 # An interrupt has hit Dramatiq's own code behind the actor, or one of the hooks: it has failed, and
                 # nothing comes next.
                 self._end(entry, succeeded=False)
-                entry.retry_begun = not self._is_lost(entry)
+                if not self._is_lost(entry):
+                    entry.follow_up.want_retry()
                 entry.follow()
             if entry.handed_back:
                 try:
@@ -99,9 +101,10 @@ class Ending:
                 except redis.RedisError:
                     pass  # its copy waits until its release is told
             enqueue_what_is_left(self.broker, entry, lambda: self._is_taken(entry))
-            if entry.handed_back and not entry.retried:
-                entry.told = False  # the copy that it was let go for is refused
-            entry.acking_since = time.monotonic()
+            if entry.recorded is Recorded.COPY and entry.follow_up.retry is not Retry.ENQUEUED:
+                entry.refuse_copy()
+            if entry.phase in (Phase.ENDED, Phase.ACKING):
+                entry.acknowledge()
         if entry is None:
             self._settle_unseen(message, "completed")
         elif self._is_stranded(entry):
@@ -120,7 +123,7 @@ class Ending:
         entry = current_entry.get()
         if entry is None or entry.copy.broker_copy_id != copy_id:
             self.registry.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
-        elif entry.given_away:
+        elif entry.phase is Phase.ELSEWHERE:
             return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
         elif entry.to_finish:
             self.ledger.finish(entry, self.queues.keys(queue), ack)
@@ -134,9 +137,10 @@ class Ending:
     def _after_ack(self, message: Any) -> None:
         entry = self.table.get(message)
         if entry is not None and entry.told and entry.succeeded and not self.queues.finishes_with_ack:
-            self.deliveries.acked(message, entry.run, entry.policy.remember_completed)
+            self.deliveries.acked(message, entry.numbers.run, entry.policy.remember_completed)
         try:
-            if entry is not None and entry.phase is Phase.ENDED and not entry.succeeded and not entry.told:
+            ended = entry is not None and entry.phase in (Phase.ENDED, Phase.ACKING)
+            if entry is not None and ended and not entry.succeeded and not entry.told:
                 entry.contended = entry.contended or self.deliveries.is_lost(message)
                 self._let_go(entry)
             elif entry is not None and entry.to_finish and self.queues.finishes_with_ack:
@@ -162,8 +166,11 @@ class Ending:
             self._settle(entry.copy, "dead_lettered")
         elif entry.has_ended:
             entry.follow()
-            entry.succeeded, entry.dead_lettered = False, self._is_dead_lettered(message, entry)
-            entry.taken_back = not entry.dead_lettered
+            if self._is_dead_lettered(message, entry):
+                entry.outcome = Outcome.DEAD_LETTERED
+            else:
+                entry.outcome = Outcome.FAILED
+                entry.take_back()
             self._let_go(entry)
         self._forget(message, entry)
         store_at_home(self.broker, message, "after_nack")
@@ -171,7 +178,7 @@ class Ending:
     def _end(self, entry: Entry, *, succeeded: bool) -> None:
         """The actor has ended, and what Redis was being told of it has arrived: it may have been given up by that."""
         if entry.succeeded and not succeeded:
-            entry.to_follow = None  # from the success: what was not enqueued of it follows from its retry
+            entry.follow_up.pending = {}  # from the success: what was not enqueued of it follows from its retry
         entry.end(succeeded=succeeded)
         expect_nothing(entry)
         with entry.mutex:
@@ -187,8 +194,9 @@ class Ending:
         # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
         mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
         copy = message.copy(options={OPTION: mark})
-        entry.to_follow, entry.handed_back = {entry.copy.message_id: (copy, delay)}, True
-        entry.retry_begun = True  # should that not be possible, recovery does it
+        entry.follow_up.pending = {entry.copy.message_id: (copy, delay)}
+        entry.follow_up.want_retry()  # should that not be possible, recovery does it
+        entry.hand_back()
         _let_nothing_follow(message)  # it has not failed, and has not succeeded either
         self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
 
@@ -204,22 +212,22 @@ class Ending:
     def _is_taken(self, entry: Entry) -> bool:
         """The same, and what is handed back is no older than the record, should that have been taken back by asking."""
         lost = self._is_lost(entry)
-        if entry.handed_back and entry.to_follow:
-            copy, _ = entry.to_follow[entry.copy.message_id]
+        if entry.handed_back and entry.follow_up.pending:
+            copy, _ = entry.follow_up.pending[entry.copy.message_id]
             copy.options[OPTION]["generation"] = _generation(entry)
         return lost
 
     def _is_stranded(self, entry: Entry) -> bool:
         """Whether a failure is about to be acknowledged, and nothing comes next."""
-        if entry.phase is not Phase.ENDED or entry.succeeded or entry.lost or entry.told or entry.retried:
+        if entry.phase is not Phase.ACKING or entry.succeeded or entry.lost or entry.told:
             return False
-        return entry.retry_begun  # else nobody wanted one: an acknowledged failure is over
+        return entry.follow_up.retry is Retry.WANTED  # if nobody wanted one, an acknowledged failure is over
 
     def _strand(self, message: Any, entry: Entry) -> None:
-        entry.stranded = True
+        entry.outcome = Outcome.STRANDED
         try:
             if not entry.handed_back:  # nothing was to follow from that
-                entry.payload = message.encode()
+                entry.delivery.payload = message.encode()
         except Exception:
             self.logger.exception(
                 "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
@@ -253,8 +261,9 @@ class Ending:
 
     def _forget(self, message: Any, entry: Entry | None) -> None:
         """The broker is done with this copy, and so is this thread."""
-        if entry is not None and entry.phase is Phase.ENDED and not entry.lost and self.ledger.owes(entry):
-            entry.phase = Phase.UNTOLD
+        ended = entry is not None and entry.phase in (Phase.ENDED, Phase.ACKING)
+        if entry is not None and ended and not entry.lost and self.ledger.owes(entry):
+            entry.leave_untold()
         # Its record must not say that it is alone when others come in.
         self.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
         current_entry.set(None)
@@ -276,7 +285,7 @@ class Ending:
 
 def _generation(entry: Entry) -> int:
     """Of a copy that its own run enqueues: what is older than the record would be stale."""
-    return max(entry.generation, entry.copy.generation)
+    return max(entry.numbers.generation, entry.copy.generation)
 
 
 def _let_nothing_follow(message: Any) -> None:

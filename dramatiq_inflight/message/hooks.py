@@ -20,8 +20,9 @@ from dramatiq.worker import ConsumerThread
 
 from ..delivery import is_own_enqueue, mark_of
 from ..errors import AlreadyDone, MessageSkipped, PoisonMessage
-from .in_flight import Entry, Phase, Table, entry_here
+from .in_flight import Entry, Table, entry_here
 from .interrupt import disarm, uninterrupted
+from .state import Phase
 
 __all__ = ["Hooks"]
 
@@ -122,7 +123,7 @@ class Hooks:
                     raise  # Dramatiq makes a failure of it, and calls the hooks again
                 self._broker.logger.critical("%s of %r was interrupted.", hook, middleware, exc_info=True)
                 whole = False
-        if whole:
+        if whole and entry.phase is Phase.ENDING:
             entry.follow()
         return None
 

@@ -7,22 +7,34 @@ from __future__ import annotations
 import contextvars
 import enum
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from dramatiq.logging import get_logger
 
 from ..config.policy import Policy
-from ..delivery import Copy, is_own_enqueue
+from ..delivery import Copy, Delivery, is_own_enqueue
 from ..threads.mutex import Mutex
+from . import state as events
 from .interrupt import Strand
+from .state import START, Event, Owner, Phase, Recorded, State
 
 __all__ = [
     "Entry",
-    "Phase",
+    "FollowUp",
+    "Numbers",
+    "Outcome",
+    "Progress",
+    "Retry",
     "Table",
     "current_entry",
     "entry_here",
     "new_context",
 ]
+
+logger = get_logger(__name__)
 
 #: The message that the present thread (greenlet, task) came from; see `entry_here`.
 current_entry: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("current_entry", default=None)
@@ -37,147 +49,297 @@ def new_context() -> None:
 _DEFAULT_POLICY = Policy()
 
 
-class Phase(enum.Enum):
-    """Where a message is on its way through this process."""
+class Outcome(enum.Enum):
+    """How a run has ended."""
 
-    #: Reserved here; Redis is being asked.
-    STARTING = "starting"
-    RUNNING = "running"
-    #: The actor has returned or failed; the hooks behind it enqueue what follows.
-    ENDING = "ending"
-    #: All of these were called; the broker is still to be told.
-    ENDED = "ended"
-    #: The broker was told, and Redis could not be: to be tried again.
-    UNTOLD = "untold"
-    #: This copy does not run: the broker is told that it is done with, and nobody else.
-    SKIPPED = "skipped"
-    #: This copy is rejected as poison.
-    POISONED = "poisoned"
+    #: Its actor has not ended, or was never begun.
+    OPEN = "open"
+    SUCCEEDED = "succeeded"
+    #: It was lost, and has succeeded without what was to follow: its new owner has to do that, or who comes after.
+    CUT_SHORT = "cut short"
+    FAILED = "failed"
+    #: It has failed, and its retry never got to the broker: the record is all there is of it.
+    STRANDED = "stranded"
+    #: It has failed for good, and the broker has dead-lettered its copy.
+    DEAD_LETTERED = "dead-lettered"
 
 
-@dataclass(eq=False, slots=True)
-class Entry:
-    """One copy of a message in this process."""
+class Retry(enum.Enum):
+    """Whether a copy of the message itself follows from its run: a retry, or the copy that it is handed back as."""
 
-    copy: Copy
-    #: The broker that has delivered it.
-    broker: Any = field(default=None, repr=False)
-    #: What came from the broker; encoded only where that is needed: see `encoded`.
-    message: Any = field(default=None, repr=False)
-    payload: bytes = b""
-    policy: Policy = _DEFAULT_POLICY
-    phase: Phase = Phase.STARTING
-    #: Whether Redis is known to have the record.
-    written: bool = False
-    #: The record's run, as the start gave it; 0: not known.
+    NONE = "none"
+    #: Its enqueue has begun, or is to begin.
+    WANTED = "wanted"
+    #: The broker has it.
+    ENQUEUED = "enqueued"
+
+
+@dataclass(slots=True)
+class FollowUp:
+    """What follows from a run."""
+
+    #: What is still to be enqueued, with its delay in milliseconds, by message id.  Replaced, never changed.
+    pending: dict[str, tuple[Any, int | None]] = field(default_factory=dict)
+    retry: Retry = Retry.NONE
+    #: True if the run itself has enqueued its own message again.
+    enqueued_itself: bool = False
+
+    def want_retry(self) -> None:
+        """Note that a copy of the message is to follow."""
+        if self.retry is Retry.NONE:
+            self.retry = Retry.WANTED
+
+    @property
+    def enqueued_again(self) -> bool:
+        """True if the broker has a newer copy of the message from this run."""
+        return self.enqueued_itself or self.retry is Retry.ENQUEUED
+
+
+class Numbers(NamedTuple):
+    """The numbers of the record, as a script has answered them last.  Times are milliseconds of Redis's clock."""
+
+    #: Counts the starts of the message; 0: not known.
     run: int = 0
     generation: int = 1
     crashes: int = 0
     drains: int = 0
-    #: Whether it has this process to itself, or is about to: what Redis is told.  Changed under `mutex`.
-    alone: bool = False
     started_ms: int = 0
     first_ms: int = 0
-    #: How the last run of the hooks saw it end.
-    succeeded: bool = False
-    #: Whether it was enqueued again while it ran, or by a retry.
-    enqueued_again: bool = False
-    #: Whether its retry was enqueued, or the copy that it is handed back as.
-    retried: bool = False
-    #: What follows from it and is still to be enqueued, with its delay in milliseconds, by message id.
-    to_follow: dict[str, tuple[Any, int | None]] | None = field(default=None, repr=False)
-    #: Whether it has failed, and Dramatiq has tried to enqueue its retry.
-    retry_begun: bool = False
-    #: Whether it was acknowledged as failed while its retry never got to the broker: the record is all there is.
-    stranded: bool = False
-    #: The broker has given this delivery to another worker, or to this one again.
-    given_away: bool = False
-    #: It was lost, and has succeeded without what was to follow: its new owner has to do that, or who comes after.
-    cut_short: bool = False
-    #: It has failed for good, and the broker has dead-lettered its copy.
-    dead_lettered: bool = False
-    #: It has failed for good, and the broker had taken its copy back by then: whoever has that now may run it.
-    taken_back: bool = False
-    #: Whether another copy of it was met here.
-    contended: bool = False
-    #: Whether another worker has it.
-    lost: bool = False
+
+
+_NO_NUMBERS = Numbers()
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the actor has come."""
+
+    #: When it started, kept a checkpoint or was done with an item last (``time.monotonic``); 0: it was not begun.
+    moved_at: float = 0.0
+    #: What its runs have kept of how far they have come; None: nobody has asked.
+    kept: dict[str, str] | None = None
+    #: The iterations that have come to their end in this run, by name.
+    gone_through: set[str] = field(default_factory=set)
+    #: What keeps that.
+    checkpoints: Any = None
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One copy of a message in this process.
+
+    Its `state` changes by the events of `state.EVENTS` alone, and each of them is a method here.  An event is one
+    assignment, so an interrupt comes before or after it.  Several threads report events, so a lock is held meanwhile.
+
+    An event that the table does not allow changes nothing, and is logged as an error.  It is not raised: the hooks
+    around an actor would swallow the exception, and what they were about to do would be left undone.  An entry that
+    stays behind costs less, since its record is not settled too early.
+    """
+
+    delivery: Delivery
+    policy: Policy = _DEFAULT_POLICY
+    state: State = START
+    numbers: Numbers = _NO_NUMBERS
     #: The lease under which its ownership was last seen; see `Lease`.
     epoch: int = 0
-    #: The thread that it came to.
-    thread: int = field(default_factory=threading.get_ident)
-    #: Where to interrupt it if another worker takes it; ``None``: it is not to be interrupted.
-    strand: Strand | None = None
-    #: When Dramatiq began to acknowledge it (``time.monotonic``); 0: not yet.
+    #: True if it has this process to itself, or is about to, as Redis is told.  Changed under `mutex`.
+    alone: bool = False
+    #: True if another copy of it may be under way, so that its end is remembered.
+    contended: bool = False
+    outcome: Outcome = Outcome.OPEN
+    follow_up: FollowUp = field(default_factory=FollowUp, repr=False)
+    progress: Progress = field(default_factory=Progress, repr=False)
+    #: When Dramatiq began to acknowledge it (``time.monotonic``).
     acking_since: float = 0.0
-    #: Whether Redis was told how it ended: from then on its record must not be written again.
-    told: bool = False
-    #: Its worker shuts down, and it is to stop by then (``time.monotonic``); 0: it was not asked to.
+    #: Where to interrupt it if another worker takes it; None: it is not to be interrupted.
+    strand: Strand | None = None
+    #: When it is to have stopped, because its worker shuts down (``time.monotonic``); 0: it was not asked to.
     stop_by: float = 0.0
-    #: Whether Dramatiq was told to expect that, and what it was to expect else (the message's option ``throws``).
-    expecting: bool = False
-    throws: Any = None
-    #: It has stopped for that, and is enqueued again.
-    handed_back: bool = False
+    #: What Dramatiq was to expect (the message's option ``throws``) before it was told to expect a stop; None: it was
+    #: not told.
+    throws: tuple[Any] | None = None
     #: Why it does not run here; empty: it does.
     refusal: str = ""
-    #: When it started, kept a checkpoint or was done with an item last (``time.monotonic``).
-    moved_at: float = 0.0
-    #: What its runs have kept of how far they have come; ``None``: nobody has asked.
-    kept: dict[str, str] | None = field(default=None, repr=False)
-    #: The iterations that have come to their end in this run, by name.
-    gone_through: set[str] = field(default_factory=set, repr=False)
-    #: What keeps that.
-    checkpoints: Any = field(default=None, repr=False)
     #: Held while Redis is told anything about it.
     mutex: Mutex = field(default_factory=Mutex, repr=False)
-
-    def encoded(self) -> bytes:
-        """The message, encoded at the first call: as it came, if the actor has not run yet."""
-        if not self.payload:
-            self.payload = self.message.encode()
-        return self.payload
+    _changing: Mutex = field(default_factory=Mutex, repr=False)
 
     @property
-    def to_finish(self) -> bool:
-        """Whether it has succeeded, and Redis is still to be told."""
-        return self.phase is Phase.ENDED and self.succeeded and not self.told
+    def copy(self) -> Copy:
+        """What identifies the copy."""
+        return self.delivery.copy
+
+    # The state.
 
     @property
-    def stopping(self) -> bool:
-        """Whether its worker shuts down, and it is to stop."""
-        return self.stop_by > 0
+    def phase(self) -> Phase:
+        """Where it is."""
+        return self.state.phase
 
     @property
-    def has_run(self) -> bool:
-        """Whether its actor was begun here."""
-        return self.moved_at > 0
+    def recorded(self) -> Recorded:
+        """What Redis has recorded of it."""
+        return self.state.recorded
 
     @property
-    def has_ended(self) -> bool:
-        """Whether its actor has, and the broker is still to be told."""
-        return self.phase in (Phase.ENDING, Phase.ENDED)
+    def lost(self) -> bool:
+        """True if another run owns the message."""
+        return self.state.owner is Owner.ANOTHER
+
+    @property
+    def handed_back(self) -> bool:
+        """True if it has stopped, and is enqueued again."""
+        return self.state.owner is Owner.NEXT_COPY
 
     @property
     def may_run_again(self) -> bool:
-        """Whether it was not consumed: there is a copy of the same origin."""
-        return self.handed_back or self.taken_back
+        """True if it was not consumed: there is a copy of the same origin."""
+        return self.state.owner in (Owner.NEXT_COPY, Owner.BROKER)
+
+    @property
+    def told(self) -> bool:
+        """True if Redis has recorded how it ended, or that a copy takes its place."""
+        return self.state.recorded in (Recorded.COPY, Recorded.END)
+
+    @property
+    def has_run(self) -> bool:
+        """True if its actor was begun here."""
+        return self.progress.moved_at > 0 and self.state.phase is not Phase.STARTING
+
+    @property
+    def has_ended(self) -> bool:
+        """True if its actor has ended, and the broker is still to be told."""
+        return self.state.phase in (Phase.ENDING, Phase.ENDED, Phase.ACKING)
+
+    @property
+    def succeeded(self) -> bool:
+        """True if its actor has succeeded."""
+        return self.outcome in (Outcome.SUCCEEDED, Outcome.CUT_SHORT)
+
+    @property
+    def to_finish(self) -> bool:
+        """True if it has succeeded, and Redis is still to be told."""
+        return self.state.phase in (Phase.ENDED, Phase.ACKING) and self.succeeded and not self.told
 
     @property
     def is_over(self) -> bool:
-        """Whether the broker has all that follows from it: until then its copy is all that the broker has of it."""
-        return self.acking_since > 0 and (self.succeeded or self.retried)
+        """True if the broker has all that follows from it: until then its copy is all that the broker has of it."""
+        has_all = self.succeeded or self.follow_up.retry is Retry.ENQUEUED
+        return self.state.phase in (Phase.ACKING, Phase.UNTOLD) and has_all
+
+    @property
+    def stopping(self) -> bool:
+        """True if its worker shuts down, and it is to stop."""
+        return self.stop_by > 0
+
+    # The events of its start.
+
+    def record_start(self, numbers: Numbers) -> None:
+        """Note that Redis has recorded the start of the run."""
+        with self._changing:
+            self.numbers = numbers
+            self._change(events.RECORD_START)
+
+    def begin(self) -> None:
+        """Note that the actor is about to run."""
+        self._change(events.BEGIN)
+
+    def skip(self) -> None:
+        """Note that the copy does not run, because another one has run, is running, or will."""
+        self._change(events.SKIP)
+
+    def reject(self) -> None:
+        """Note that the copy does not run, because it is poison."""
+        self._change(events.REJECT)
+
+    def give_away(self) -> None:
+        """Note that the copy does not run, because the broker has given it to another worker."""
+        self._change(events.GIVE_AWAY)
+
+    def withdraw(self) -> None:
+        """Note that the copy does not run, though Redis may have recorded its start: another one was enqueued."""
+        self._change(events.WITHDRAW)
+
+    # The events of its end.
 
     def end(self, *, succeeded: bool) -> None:
-        """The actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
+        """Note that the actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
         if self.strand is not None:
             self.strand.end()
-        self.phase, self.succeeded = Phase.ENDING, succeeded
+        self.outcome = Outcome.SUCCEEDED if succeeded else Outcome.FAILED
+        self._change(events.END)
 
     def follow(self) -> None:
-        """All that follows from it was enqueued, or is noted in `to_follow`."""
-        if self.phase is Phase.ENDING:
-            self.phase = Phase.ENDED
+        """Note that all that follows from the run was enqueued, or is pending in `follow_up`."""
+        self._change(events.FOLLOW)
+
+    def acknowledge(self) -> None:
+        """Note that Dramatiq begins to acknowledge the copy."""
+        self.acking_since = time.monotonic()
+        self._change(events.ACKNOWLEDGE)
+
+    def leave_untold(self) -> None:
+        """Note that the broker is done with the copy, and Redis could not be told."""
+        self._change(events.LEAVE_UNTOLD)
+
+    # What happens to its ownership.
+
+    def lose(self) -> None:
+        """Note that another run owns the message."""
+        self._change(events.LOSE)
+
+    def hand_back(self) -> None:
+        """Note that the run has stopped, and a copy is to be enqueued in its place."""
+        self._change(events.HAND_BACK)
+
+    def take_back(self) -> None:
+        """Note that the broker had taken the delivery back before it was rejected."""
+        self._change(events.TAKE_BACK)
+
+    # What happens to its record.
+
+    def record_run(self, **numbers: int) -> None:
+        """Note that the record in Redis says that the message runs here.
+
+        Parameters:
+          numbers: Those of `Numbers` that were answered.
+        """
+        with self._changing:
+            self.numbers = self.numbers._replace(**numbers)
+            self._change(events.RECORD_RUN)
+
+    def record_copy(self) -> None:
+        """Note that Redis has recorded that a copy takes the place of this one."""
+        self._change(events.RECORD_COPY)
+
+    def refuse_copy(self) -> None:
+        """Note that the broker has refused for good the copy that was to take the place of this one."""
+        self._change(events.REFUSE_COPY)
+
+    def record_end(self) -> None:
+        """Note that Redis has recorded how the run ended, or has nothing to record."""
+        self._change(events.RECORD_END)
+
+    def _change(self, event: Event) -> None:
+        with self._changing:
+            before = self.state
+            after = event.moves.get(before)
+            if after is not None:
+                self.state = after
+        if after is None:
+            impossible(self, event, before)
+
+    def forked(self) -> None:
+        """Take new locks in a forked child: other threads may have held the old ones."""
+        self.mutex, self._changing = Mutex(), Mutex()
+
+
+def impossible(entry: Entry, event: Event, state: State) -> None:
+    """Report an event that the table does not allow."""
+    logger.error(
+        "Ignored the event %r of message %s. This is a defect of dramatiq_inflight; please report it (%s).",
+        *(event.name, entry.copy.message_id, state),
+    )
 
 
 def entry_here(broker: Any = None) -> Entry | None:
@@ -190,9 +352,9 @@ def entry_here(broker: Any = None) -> Entry | None:
       broker: Only a message that this broker has delivered.
     """
     entry = current_entry.get()
-    if entry is None or (broker is not None and entry.broker is not broker):
+    if entry is None or (broker is not None and entry.delivery.broker is not broker):
         return None
-    if entry.phase is not Phase.RUNNING and entry.thread != threading.get_ident():
+    if entry.phase is not Phase.RUNNING and entry.delivery.thread != threading.get_ident():
         return None
     return entry
 
@@ -238,14 +400,18 @@ class Table:
     def run(self, entry: Entry) -> None:
         """The copy runs: the id is its own from now on, even if an earlier run of it has not been forgotten yet."""
         with self._mutex:
-            entry.phase = Phase.RUNNING
+            entry.begin()
             self.started += 1
             self._by_id[entry.copy.message_id] = entry
 
-    def skip(self, entry: Entry, phase: Phase = Phase.SKIPPED) -> None:
-        """The copy does not run: its id is free again, if it was reserved for it."""
+    def refuse(self, entry: Entry, refusal: Callable[[Entry], None]) -> None:
+        """The copy does not run: its id is free again, if it was reserved for it.
+
+        Parameters:
+          refusal: `Entry.skip`, `Entry.reject` or `Entry.give_away`.
+        """
         with self._mutex:
-            entry.phase = phase
+            refusal(entry)
             self._free(entry)
 
     def forget(self, message: Any) -> None:
@@ -278,7 +444,7 @@ class Table:
         """Take new locks in a forked child: other threads may have held the old ones."""
         self._mutex = Mutex()
         for entry in self.entries():
-            entry.mutex = Mutex()
+            entry.forked()
 
     def _has(self, entry: Entry) -> bool:
         return self._by_id.get(entry.copy.message_id) is entry

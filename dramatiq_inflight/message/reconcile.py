@@ -18,7 +18,8 @@ from ..store.registry import Registry
 from ..store.replies import Finished, Mended
 from ..store.scripts import NotSent
 from ..store.transport import Call
-from .in_flight import Entry, Phase, Table
+from .in_flight import Entry, Outcome, Table
+from .state import Phase, Recorded
 
 __all__ = ["Ledger"]
 
@@ -76,13 +77,20 @@ class Ledger:
         """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
         try:
             with entry.mutex:
-                if not entry.run:
-                    self._mend(entry)
-                self.registry.accompany(entry.copy.message_id, entry.run, entry.copy.origin)
+                if entry.recorded is Recorded.NOTHING:
+                    self._record(entry)
+                self.registry.accompany(entry.copy.message_id, entry.numbers.run, entry.copy.origin)
                 entry.alone = False
         except redis.RedisError:
             return False
         return True
+
+    def _record(self, entry: Entry) -> None:
+        """Find the record of a message that may have one, or write it if that message is to run here."""
+        if not entry.refusal:
+            self._mend(entry)
+        elif entry.phase in (Phase.ENDED, Phase.ACKING, Phase.UNTOLD):  # withdrawn
+            self._finds_run(entry)
 
     def finish(
         self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None, *, unacked: bool = False
@@ -96,8 +104,8 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
-            # What was lost before its start was recorded has no number to tell its record from another run's.
-            entry.told = entry.told or (entry.lost and not entry.run)
+            if entry.lost and not entry.numbers.run:
+                entry.record_end()  # it has no number to tell its record from another run's
             if entry.told:
                 if then is not None:
                     self.registry.run(then)
@@ -105,7 +113,7 @@ class Ledger:
             outcome = self._finish(entry, broker_keys, then, unacked=unacked)
             if outcome is Finished.FENCED and self._finds_run(entry):
                 outcome = self._finish(entry, broker_keys, None, unacked=unacked)
-            entry.told = True
+            entry.record_end()
         if outcome is Finished.LATE:
             self.logger.warning(
                 "Message %s was completed here after it had been taken over. Its copy will not run.",
@@ -119,9 +127,9 @@ class Ledger:
     def _finish(self, entry: Entry, broker_keys: tuple[str, ...], then: Call | None, *, unacked: bool) -> Finished:
         return self.registry.finish(
             entry.copy,
-            entry.run,
-            started_ms=entry.started_ms,
-            again=entry.enqueued_again or entry.cut_short,
+            entry.numbers.run,
+            started_ms=entry.numbers.started_ms,
+            again=entry.follow_up.enqueued_again or entry.outcome is Outcome.CUT_SHORT,
             contended=entry.contended,
             unacked=unacked,
             remember=entry.policy.remember_completed,
@@ -141,9 +149,9 @@ class Ledger:
             outcome = self._let_go(entry)
             found = outcome is Finished.FENCED and self._finds_run(entry)
             # What is stranded has no other copy: its record is written where Redis has lost it, or has let it go.
-            if found or (entry.stranded and self._is_written(entry, outcome)):
+            if found or (entry.outcome is Outcome.STRANDED and self._is_written(entry, outcome)):
                 outcome = self._let_go(entry)
-            entry.told = True
+            entry.record_end()
         if outcome is Finished.HANDED_OVER:
             self.logger.warning(
                 "Message %s ended here, and its next copy could not be enqueued; recovery enqueues it.",
@@ -152,36 +160,36 @@ class Ledger:
             self.on_hand_over()
 
     def _let_go(self, entry: Entry) -> Finished:
-        copy = entry.copy
-        if entry.stranded:
-            return self.registry.hand_over(copy.message_id, entry.run, entry.payload, origin=copy.origin)
+        copy, run = entry.copy, entry.numbers.run
+        if entry.outcome is Outcome.STRANDED:
+            return self.registry.hand_over(copy.message_id, run, entry.delivery.payload, origin=copy.origin)
         return self.registry.release(
             copy.message_id,
-            entry.run,
+            run,
             contended=entry.contended or entry.may_run_again,
             consumed=not entry.may_run_again,
-            dead_lettered=entry.dead_lettered,
+            dead_lettered=entry.outcome is Outcome.DEAD_LETTERED,
             copy=copy,
         )
 
     def _finds_run(self, entry: Entry) -> bool:
         """Look up the number of a run whose start was not answered: only the number says what is its own."""
-        if entry.run or entry.lost:
+        if entry.numbers.run or entry.lost:
             return False
         if entry.has_run:
             self._mend(entry)
-            return bool(entry.run) and not entry.lost
+            return entry.numbers.run > 0 and not entry.lost
         # Its actor was never begun: to write its record anew would end the copy that waits, unrun.
         head = self.registry.peek([entry.copy.message_id])[0]
         if head and (head.state, head.owner, head.origin) == ("running", self.registry.me, entry.copy.origin):
-            entry.run = head.run
-        return entry.run > 0
+            entry.record_run(run=head.run)
+        return entry.numbers.run > 0
 
     def _is_written(self, entry: Entry, outcome: Finished) -> bool:
         missing = outcome is Finished.GONE or (outcome is Finished.FENCED and entry.handed_back)
         if missing:
             self._mend(entry)
-        return missing and bool(entry.run) and not entry.lost
+        return missing and entry.numbers.run > 0 and not entry.lost
 
     def hand_back(self, entry: Entry) -> None:
         """Tell Redis that a message has stopped, and is about to be enqueued again: whichever copy starts, may.
@@ -193,9 +201,10 @@ class Ledger:
             if entry.lost or entry.told:
                 return
             copy = entry.copy
-            outcome = self.registry.hand_over(copy.message_id, entry.run, b"", later=True, origin=copy.origin)
-            entry.told = outcome is Finished.HANDED_OVER
-            if outcome is Finished.FENCED:
+            outcome = self.registry.hand_over(copy.message_id, entry.numbers.run, b"", later=True, origin=copy.origin)
+            if outcome is Finished.HANDED_OVER:
+                entry.record_copy()
+            elif outcome is Finished.FENCED:
                 self._mend(entry)  # ours all the same, if only the answer was lost that it had let go
 
     def look_up(self, entry: Entry) -> None:
@@ -210,19 +219,19 @@ class Ledger:
                 self._mend(entry)
 
     def _mend(self, entry: Entry) -> None:
-        epoch = self.lease.epoch
+        epoch, numbers = self.lease.epoch, entry.numbers
         try:
             mended, run, generation, crashes, drains = self.registry.mend(
                 entry.copy,
                 lambda: self._payload_of(entry),
-                run=entry.run,
+                run=numbers.run,
                 limit=entry.policy.limit,
-                started_ms=entry.started_ms,
-                crashes=entry.crashes,
-                drains=entry.drains,
+                started_ms=numbers.started_ms,
+                crashes=numbers.crashes,
+                drains=numbers.drains,
                 alone=entry.alone,
                 tailored=entry.policy.tailored,
-                acked=entry.acking_since > 0 or entry.phase is Phase.UNTOLD,
+                acked=entry.phase in (Phase.ACKING, Phase.UNTOLD),
                 broker_keys=self.queues.keys(entry.copy.queue),
             )
         except NotSent:
@@ -241,15 +250,15 @@ class Ledger:
         elif mended is not Mended.LATER:
             if mended is not Mended.KEPT:
                 self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
-            entry.run, entry.generation, entry.crashes, entry.drains = run, generation, crashes, drains
-            entry.written = True
+            entry.record_run(run=run, generation=generation, crashes=crashes, drains=drains)
         entry.epoch = epoch
 
     def _payload_of(self, entry: Entry) -> bytes:
         """The message as it came: the broker's own bytes, where it has them."""
-        if not entry.payload:
-            entry.payload = self.queues.payload(entry.copy.queue, entry.copy.broker_copy_id)
-        return entry.encoded()
+        delivery = entry.delivery
+        if not delivery.payload:
+            delivery.payload = self.queues.payload(delivery.copy.queue, delivery.copy.broker_copy_id)
+        return delivery.encoded()
 
     def owes(self, entry: Entry) -> bool:
         """Whether Redis is still to be told how a message ended.
@@ -257,12 +266,12 @@ class Ledger:
         Not what it never heard of, and of which it has nothing to remember: what runs while Redis is away would fill
         the memory of the process.
         """
-        to_tell = entry.written or entry.contended or entry.stranded or entry.policy.remember_completed > 0
-        return to_tell and not entry.told
+        heard_of = entry.recorded is not Recorded.NOTHING or entry.contended or entry.outcome is Outcome.STRANDED
+        return (heard_of or entry.policy.remember_completed > 0) and not entry.told
 
     def lose(self, entry: Entry) -> None:
         """Another worker has the message, or is to have it."""
-        entry.lost = True
+        entry.lose()
         interrupted = (
             entry.policy.interrupt_on_loss and entry.strand is not None and entry.strand.interrupt(MessageLost)
         )
@@ -273,15 +282,16 @@ class Ledger:
 
     def _tell_the_untold(self) -> None:
         for entry in self.table.entries():
-            late = entry.to_finish and 0 < entry.acking_since < time.monotonic() - max(self.interval, ACK_PAUSE)
+            since = time.monotonic() - max(self.interval, ACK_PAUSE)
+            late = entry.phase is Phase.ACKING and entry.acking_since < since and entry.to_finish
             if entry.phase is not Phase.UNTOLD and not late:
                 continue
             entry.contended = True  # the broker may have given the message to others while Redis could not be told
             if late:
                 self.finish(entry, unacked=not self.queues.finishes_with_ack)  # Dramatiq still tries to acknowledge it
                 continue
-            goes_on = entry.enqueued_again or not entry.succeeded
-            if entry.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry.epoch):
+            goes_on = entry.follow_up.enqueued_again or not entry.succeeded
+            if entry.numbers.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry.epoch):
                 self.look_up(entry)  # if it was let go, and nobody has started it: no copy is to run beside its retry
             if entry.succeeded:
                 self.finish(entry)
@@ -296,11 +306,9 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         for entry in self.table.entries():
-            if not entry.acking_since or time.monotonic() - entry.acking_since < age:
+            if entry.phase is not Phase.ACKING or time.monotonic() - entry.acking_since < age:
                 continue  # whatever follows from it may still be under way
-            if entry.phase is not Phase.ENDED:
-                continue
-            if not entry.succeeded and not entry.enqueued_again:
+            if not entry.succeeded and not entry.follow_up.enqueued_again:
                 continue  # our record is all there is of it
             if entry.to_finish:
                 self.finish(entry, unacked=not self.queues.finishes_with_ack)
@@ -314,7 +322,7 @@ class Ledger:
         before = [entry for entry in self.table.entries() if not entry.lost]
         running = [entry for entry in before if entry.phase is Phase.RUNNING]
         for entry in running:
-            if not entry.written or self.lease.in_doubt(entry.epoch):
+            if entry.recorded is Recorded.NOTHING or self.lease.in_doubt(entry.epoch):
                 self.look_up(entry)
         self._see_deliveries(running)
         if self.registry.count_running() == len(before) and not self._strangers:

@@ -22,7 +22,8 @@ from ..delivery import OPTION, Mark, mark_of, own_enqueue
 from ..errors import MessageSkipped, PoisonMessage
 from ..store.registry import Registry
 from ..store.replies import Start
-from .in_flight import Entry, Phase, Table, current_entry
+from .in_flight import Entry, Table, current_entry
+from .state import Phase
 
 __all__ = ["SKIPS", "TO_ANOTHER", "Refusals", "patiently"]
 
@@ -76,7 +77,7 @@ class Refusals:
         """
         if not (entry.copy.origin or entry.copy.redelivered):
             # Its sender has no tracker.  It is no second delivery; without an id it would be taken for one next time.
-            entry.copy = dataclasses.replace(entry.copy, origin=secrets.token_hex(8))
+            entry.delivery.copy = dataclasses.replace(entry.copy, origin=secrets.token_hex(8))
         deferrals = mark_of(message).get("deferrals", 0)
         if entry.copy.duplicate:
             wait += 0.5  # when the owner's heartbeat has expired, not just before
@@ -106,9 +107,8 @@ class Refusals:
         if recorded:
             # As if the broker had taken it back.  That is told behind the ack, or by the heartbeat; if it was to be
             # alone, nobody goes in before that.
-            entry.refusal, entry.taken_back = why, True
-            entry.end(succeeded=False)
-            entry.follow()
+            entry.refusal = why
+            entry.withdraw()
             self._refuse(message, entry, why)
         self.skip(message, entry, why)
 
@@ -136,8 +136,7 @@ class Refusals:
         if self._deliveries.is_elsewhere(
             message.queue_name, entry.copy.broker_copy_id, always=True, fetched_from=fetched_from(message)
         ):
-            entry.given_away = True
-            self.skip(message, entry, SKIPS[Start.ELSEWHERE])
+            self.leave(message, entry)
         why = "this worker shuts down before it can begin"
         self.put_off(message, entry, TO_ANOTHER, why, counted=False)
 
@@ -148,8 +147,18 @@ class Refusals:
           MessageSkipped: Always.
         """
         entry.refusal = why
-        self._table.skip(entry)
+        self._table.refuse(entry, Entry.skip)
         self._refuse(message, entry, why)
+
+    def leave(self, message: Any, entry: Entry) -> NoReturn:
+        """Leave a copy, unacknowledged, to the worker that the broker has given it to.
+
+        Raises:
+          MessageSkipped: Always.
+        """
+        entry.refusal = SKIPS[Start.ELSEWHERE]
+        self._table.refuse(entry, Entry.give_away)
+        self._refuse(message, entry, entry.refusal)
 
     def _refuse(self, message: Any, entry: Entry, why: str) -> NoReturn:
         current_entry.set(entry)  # so that no other middleware hears of it, and no ack that is not ours is sent
@@ -176,7 +185,7 @@ class Refusals:
         """
         entry.refusal = f"message {message.message_id} is poison: {reason}"
         message.fail()
-        self._table.skip(entry, Phase.POISONED)
+        self._table.refuse(entry, Entry.reject)
         raise PoisonMessage(entry.refusal)
 
 

@@ -20,7 +20,8 @@ from ..errors import HandBack
 from ..threads.mutex import Mutex
 from ..threads.service import Service
 from .checkpoints import expect_hand_back
-from .in_flight import Entry, Phase, Table
+from .in_flight import Entry, Table
+from .state import Phase
 
 __all__ = ["HandingBack", "ShutdownSignals"]
 

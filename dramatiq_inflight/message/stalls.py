@@ -8,7 +8,8 @@ import time
 
 from ..store.registry import Registry
 from ..threads.service import Service
-from .in_flight import Entry, Phase, Table
+from .in_flight import Entry, Table
+from .state import Phase
 
 __all__ = ["Stalls"]
 
@@ -40,21 +41,21 @@ class Stalls(Service):
             timeout = entry.policy.stall_timeout or 0.0
             if entry.phase is not Phase.RUNNING or entry.lost:
                 continue
-            still = time.monotonic() - entry.moved_at
+            still = time.monotonic() - entry.progress.moved_at
             if still < timeout:
                 due.append(timeout - still)
-            elif self._told.get(id(entry)) != entry.moved_at:
+            elif self._told.get(id(entry)) != entry.progress.moved_at:
                 self._stalled(entry, still)
         return min(max(min(due), SHORTEST), LONGEST) if due else (LONGEST if entries else None)
 
     def _stalled(self, entry: Entry, still: float) -> None:
         message_id, actor = entry.copy.message_id, entry.copy.actor
         with entry.mutex:
-            if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.moved_at < still:
+            if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.progress.moved_at < still:
                 return  # it has moved meanwhile, or ended
-            if not self._registry.stall(message_id, entry.run, still=still, origin=entry.copy.origin):
+            if not self._registry.stall(message_id, entry.numbers.run, still=still, origin=entry.copy.origin):
                 return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
-        self._told[id(entry)] = entry.moved_at
+        self._told[id(entry)] = entry.progress.moved_at
         self.logger.warning(
             "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end.",
             *(message_id, actor, still),

@@ -20,7 +20,7 @@ from ..brokers.consumers import fetched_from
 from ..brokers.deliveries import Deliveries
 from ..brokers.queues import BrokerQueues
 from ..config.policies import Policies
-from ..delivery import Copy, is_copy, mark_of
+from ..delivery import Copy, Delivery, is_copy, mark_of
 from ..errors import MessageSkipped
 from ..incident import Incident, Kind
 from ..isolation.gate import Gate
@@ -30,12 +30,13 @@ from ..store.records import DeadIncarnation, Orphan
 from ..store.registry import Registry
 from ..store.replies import Claim, Start, Started
 from .checkpoints import Checkpoints
-from .in_flight import Entry, Phase, Table, current_entry
+from .in_flight import Entry, Numbers, Table, current_entry
 from .interrupt import Strand
 from .reconcile import Ledger
 from .refuse import SKIPS, TO_ANOTHER, Refusals
 from .shutdown import HandingBack
 from .stalls import Stalls
+from .state import Phase
 
 __all__ = ["Starting"]
 
@@ -119,7 +120,8 @@ class Starting:
             message.queue_name, message.options.get("redis_message_id", ""), fetched_from=fetched_from(message)
         ):
             message.options["store_results"] = False
-            entry = Entry(Copy.of(message), broker=self.broker, given_away=True, phase=Phase.SKIPPED)
+            entry = Entry(Delivery(Copy.of(message), self.broker, message))
+            entry.give_away()
             current_entry.set(entry)
             raise MessageSkipped(SKIPS[Start.ELSEWHERE])
 
@@ -128,7 +130,11 @@ class Starting:
         entry = self.table.get(message)
         if entry is None:
             copy = Copy.of(message)
-            entry = Entry(copy, broker=self.broker, generation=copy.generation, epoch=self.lease.epoch)
+            entry = Entry(
+                Delivery(copy, self.broker, message),
+                numbers=Numbers(generation=copy.generation),
+                epoch=self.lease.epoch,
+            )
         return entry, self.table.reserve(message, entry)
 
     def _start(self, message: Any) -> None:
@@ -137,7 +143,6 @@ class Starting:
         started, asked = None, False
         try:
             entry.policy = self.policies.of(message)
-            entry.message = message
             if entry.policy.hand_back is not None and self.handing_back.begun:
                 self.refusals.to_another(message, entry)  # or it would be handed back to us
             entry.alone = self.gate.is_alone()
@@ -151,7 +156,7 @@ class Starting:
         except Exception:
             # Dramatiq would swallow it, and run the actor.
             if started is None and not is_copy(message) and entry.policy.on_orphan != "dead_letter":
-                self.table.skip(entry)
+                self.table.refuse(entry, Entry.skip)
                 raise
             self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
             self.refusals.put_off(
@@ -161,7 +166,8 @@ class Starting:
             if here != "no" or is_copy(message) or entry.policy.on_orphan == "dead_letter":
                 why = "its start cannot be recorded, because Redis is away"
                 self.refusals.put_off(message, entry, self.policies.settings.heartbeat_ttl, why, recorded=asked)
-            entry.encoded()  # as it came: the actor may change its arguments, and the heartbeat writes the record
+            # As it came: the actor may change its arguments, and the heartbeat writes the record.
+            entry.delivery.encoded()
             self._run(entry)
         else:
             self._act_on(message, entry, started)
@@ -204,12 +210,13 @@ class Starting:
         try:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
                 # Where the script can have the payload from the broker, it need not be encoded, nor sent.
-                started = start(entry.payload if broker_keys else entry.encoded())
+                started = start(entry.delivery.payload if broker_keys else entry.delivery.encoded())
                 if started.answer is Start.PAYLOAD:
-                    started = start(entry.encoded())
+                    started = start(entry.delivery.encoded())
                 elsewhere = started.answer is Start.ELSEWHERE
-                if elsewhere and self.deliveries.may_have_lost_data(fetched_from(entry.message)):
-                    started = start(entry.encoded(), forgotten=True)  # nobody else has it if the loss took it away
+                if elsewhere and self.deliveries.may_have_lost_data(fetched_from(entry.delivery.message)):
+                    # Nobody else has it if the loss took it away.
+                    started = start(entry.delivery.encoded(), forgotten=True)
                 return started
         except redis.RedisError:
             entry.contended = True  # it may have been recorded, or may yet be: its end is told, and remembered
@@ -242,14 +249,17 @@ class Starting:
 
     def _act_on(self, message: Any, entry: Entry, started: Started) -> None:
         if started.answer is Start.RUN:
-            entry.written, entry.run, entry.generation = True, started.run, started.generation
-            entry.crashes, entry.drains = started.crashes, started.drains
-            entry.started_ms, entry.first_ms = started.started_ms, started.first_ms
+            entry.record_start(
+                Numbers(
+                    *(started.run, started.generation, started.crashes, started.drains),
+                    *(started.started_ms, started.first_ms),
+                )
+            )
             if started.owner:
                 self._taken_over(entry, started)
             self._run(entry)
         elif started.answer in (Start.DUPLICATE, Start.WAITING):
-            entry.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
+            entry.delivery.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
             wait = started.wait_ms / 1000
             if started.owner:
                 self.suspect(started.owner)  # if that is gone, recovery is quicker than this copy
@@ -259,16 +269,16 @@ class Starting:
         elif started.answer in (Start.CLAIMED, Start.CONVICTED):
             self._put_back(entry, started)
             self.refusals.skip(message, entry, SKIPS[started.answer])
+        elif started.answer is Start.ELSEWHERE:
+            self.refusals.leave(message, entry)
         else:
-            entry.given_away = started.answer is Start.ELSEWHERE
             self.refusals.skip(message, entry, SKIPS[started.answer])
 
     def _run(self, entry: Entry) -> None:
         if entry.policy.may_interrupt:
             entry.strand = Strand()
-        entry.checkpoints = self.checkpoints
         # All that others go by is there before it counts as running: from then on it may be interrupted.
-        entry.moved_at = time.monotonic()
+        entry.progress.checkpoints, entry.progress.moved_at = self.checkpoints, time.monotonic()
         current_entry.set(entry)
         self.table.run(entry)
         self.handing_back.started()

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from dramatiq_inflight import AlreadyDone, Busy, ConfigurationError, InFlightError, MessageLost, Overtaken, Unfenced
-from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.delivery import Copy, Delivery
 from dramatiq_inflight.effects import clean, create, ddl, fence, forget, once, statements
 from dramatiq_inflight.effects import connecting as module
-from dramatiq_inflight.message.in_flight import Entry, Phase, current_entry
+from dramatiq_inflight.message.in_flight import Entry, Numbers, Progress, current_entry
 from tests.support.databases import Database, run
 from tests.support.servers import wait_until
 
@@ -44,7 +44,10 @@ class Run:
     def __init__(self, started: int, message_id: str = "m") -> None:
         copy = Copy(message_id, 1, "o", "o", False, "default", "work")
         self.checkpoints = Checkpoints()
-        self.entry = Entry(copy, started_ms=started, phase=Phase.RUNNING, checkpoints=self.checkpoints)
+        self.entry = Entry(
+            Delivery(copy), numbers=Numbers(started_ms=started), progress=Progress(checkpoints=self.checkpoints)
+        )
+        self.entry.begin()
 
     def __enter__(self) -> Run:
         self.token = current_entry.set(self.entry)
@@ -212,7 +215,7 @@ def test_outside_of_a_message_there_is_a_key(connect: Connect) -> None:
 
 def test_a_run_that_is_lost_begins_nothing(database: Database, connect: Connect) -> None:
     with Run(1000) as lost:
-        lost.entry.lost = True
+        lost.entry.lose()
         with pytest.raises(MessageLost), once(connect()):
             pass
     assert rows(database) == []

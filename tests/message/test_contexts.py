@@ -176,8 +176,8 @@ def test_a_message_that_is_forwarded_leaves_its_own_record_alone(app: App, serve
         runtime, running = app.runtime, current()
         assert running is not None
         (entry,) = runtime.table.entries()
-        forwarded = other.enqueue(entry.message.copy())
-        again.extend([entry.enqueued_again, OPTION in forwarded.options])
+        forwarded = other.enqueue(entry.delivery.message.copy())
+        again.extend([entry.follow_up.enqueued_again, OPTION in forwarded.options])
 
     app.actor(work, actor_name="work").send()
     app.start()

@@ -25,9 +25,10 @@ from dramatiq.results import ResultFailure
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
 from dramatiq_inflight.brokers.queues import BrokerQueues
-from dramatiq_inflight.delivery import own_enqueue
+from dramatiq_inflight.delivery import Delivery, own_enqueue
 from dramatiq_inflight.liveness.lease import Contact
-from dramatiq_inflight.message.in_flight import Entry, Phase, Table
+from dramatiq_inflight.message.in_flight import Entry, Retry, Table
+from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import Enqueued
@@ -320,7 +321,7 @@ def test_a_retry_that_was_not_enqueued_is_recovered_with_count(app: App, caplog:
 
     def work() -> None:
         entry = app.runtime.table.entries()[0]
-        retries.append(Message.decode(entry.encoded()).options.get("retries", 0))
+        retries.append(Message.decode(entry.delivery.encoded()).options.get("retries", 0))
         if len(retries) == 1:
             raise RuntimeError("as asked for")
 
@@ -532,7 +533,7 @@ def test_hooks_of_a_delayed_copy_leave_the_running_message_alone(app: App) -> No
     assert head is not None
     assert (head.state, head.run) == ("running", 1)
     entry = app.runtime.table.entries()[0]
-    assert (entry.phase, entry.enqueued_again) == (Phase.RUNNING, False)
+    assert (entry.phase, entry.follow_up.enqueued_again) == (Phase.RUNNING, False)
     go.set()
 
 
@@ -674,7 +675,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     message = actor.send()
     wait_until(lambda: len(failures) == 2)
     app.join()
-    assert failures == [Phase.ENDED, Phase.UNTOLD]
+    assert failures == [Phase.ACKING, Phase.UNTOLD]
     assert app.ran == [1]
     # It is remembered: its broker may have given it to others meanwhile.
     head = app.registry.peek([message.message_id])[0]
@@ -773,7 +774,8 @@ def test_a_copy_that_never_ran_leaves_the_waiting_copys_record(app: App) -> None
     app.lab.kill(dead)
     orphan = app.lab.claim(other, copy, dead)
     assert other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
-    entry = Entry(app.lab.recovered(copy, orphan), broker=app.broker, payload=b"m", phase=Phase.ENDED, taken_back=True)
+    entry = Entry(Delivery(app.lab.recovered(copy, orphan), app.broker, payload=b"m"))
+    entry.withdraw()
     runtime.ledger.let_go(entry)
     assert app.lab.state(copy) == "requeued"
     assert app.lab.start(other, entry.copy).answer is Start.RUN
@@ -998,12 +1000,13 @@ def test_poison_does_not_run_even_while_redis_seems_away(app: App) -> None:
 def test_the_table_keeps_a_run_that_overlaps_the_last_one() -> None:
     """A poll loop's next round is fetched while the last one is still being acknowledged."""
     table = Table()
-    first, second = Entry(copy_of("m")), Entry(copy_of("m"))
+    first, second = Entry(Delivery(copy_of("m"))), Entry(Delivery(copy_of("m")))
     a, b = object(), object()
     assert table.reserve(a, first) == "no"
     table.run(first)
     first.end(succeeded=True)
-    first.acking_since = 1.0
+    first.follow()
+    first.acknowledge()
     assert table.reserve(b, second) == "ended"
     table.run(second)
     table.forget(a)
@@ -1016,37 +1019,42 @@ def test_the_table_keeps_a_run_that_overlaps_the_last_one() -> None:
 def test_the_table_has_not_ended_what_is_all_that_the_broker_has(what: str) -> None:
     """Another delivery of it is acknowledged only when what follows is with the broker."""
     table = Table()
-    first = Entry(copy_of("m"))
+    first = Entry(Delivery(copy_of("m")))
     table.reserve(first, first)
     table.run(first)
     first.end(succeeded=what == "a success")
-    assert table.reserve(object(), Entry(copy_of("m"))) == "running"
-    first.retried = what == "a retry"
-    first.acking_since = 1.0
-    assert table.reserve(object(), Entry(copy_of("m"))) == ("running" if what == "a failure" else "ended")
+    assert table.reserve(object(), Entry(Delivery(copy_of("m")))) == "running"
+    if what == "a retry":
+        first.follow_up.retry = Retry.ENQUEUED
+    first.follow()
+    first.acknowledge()
+    assert table.reserve(object(), Entry(Delivery(copy_of("m")))) == ("running" if what == "a failure" else "ended")
 
 
 def test_the_table_says_what_was_handed_back() -> None:
     """Until that is forgotten, or lost: what waits for it may run then."""
     table = Table()
-    first = Entry(copy_of("m"))
+    first = Entry(Delivery(copy_of("m")))
     table.reserve(first, first)
     table.run(first)
     first.end(succeeded=False)
-    first.handed_back = True
-    assert table.reserve(object(), Entry(copy_of("m"))) == "handed_back"
-    first.lost = True
-    assert table.reserve(object(), Entry(copy_of("m"))) == "no"
+    first.hand_back()
+    assert table.reserve(object(), Entry(Delivery(copy_of("m")))) == "handed_back"
+    first.lose()
+    assert table.reserve(object(), Entry(Delivery(copy_of("m")))) == "no"
 
 
 def test_the_table_keeps_what_redis_is_still_to_be_told() -> None:
     """Even when another run of the message has taken its place."""
     table = Table()
-    first, second = Entry(copy_of("m")), Entry(copy_of("m"))
+    first, second = Entry(Delivery(copy_of("m"))), Entry(Delivery(copy_of("m")))
     a, b = object(), object()
     table.reserve(a, first)
     table.run(first)
-    first.succeeded, first.acking_since, first.phase = True, 1.0, Phase.UNTOLD
+    first.end(succeeded=True)
+    first.follow()
+    first.acknowledge()
+    first.leave_untold()
     table.forget(a)
     assert table.reserve(b, second) == "ended"
     table.run(second)

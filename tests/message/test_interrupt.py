@@ -16,7 +16,7 @@ from dramatiq.middleware import CurrentMessage
 
 from dramatiq_inflight import MessageLost, current
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.message.in_flight import Phase
+from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start

@@ -14,6 +14,7 @@ from dramatiq import Middleware
 from dramatiq.common import current_millis
 
 from dramatiq_inflight import HandBack
+from dramatiq_inflight.delivery import Delivery
 from dramatiq_inflight.message.in_flight import Entry
 from dramatiq_inflight.store.replies import Finished, Started
 from tests.support.hooked import beside
@@ -178,8 +179,12 @@ def test_an_unrecorded_run_that_is_lost_ends_no_other_run(app: App) -> None:
     runtime = app.runtime
     copy = copy_of()
     app.lab.runs(app.registry, copy)
-    lost = Entry(copy, lost=True)
+    lost = Entry(Delivery(copy))
+    lost.begin()
+    lost.lose()
     lost.end(succeeded=True)
+    lost.follow()
+    lost.acknowledge()
     runtime.ledger.finish(lost)
     assert app.lab.state(copy) == "running"
     assert lost.told

@@ -65,9 +65,9 @@ def test_a_checkpoint_is_a_move(app: App) -> None:
         assert handle is not None
         entry = entry_of(app)
         while moves < 40:
-            before = entry.moved_at
+            before = entry.progress.moved_at
             handle.checkpoint(moves)
-            assert entry.moved_at > before
+            assert entry.progress.moved_at > before
             moves += 1
             time.sleep(0.01)
         assert stalls(app) == []
@@ -324,13 +324,13 @@ def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeyp
     actor.send()
     assert began.wait(20)
     runtime, entry = app.runtime, entry_of(app)
-    entry.moved_at -= 100
-    handle = entry.checkpoints
+    entry.progress.moved_at -= 100
+    handle = entry.progress.checkpoints
     with entry.mutex:
         looker = threading.Thread(target=runtime.stalls.run_once)
         looker.start()  # it waits for what is told of the entry just now
         time.sleep(0.05)
-        entry.moved_at = time.monotonic()
+        entry.progress.moved_at = time.monotonic()
     looker.join()
     assert handle is not None
     assert not entry.lost
@@ -352,14 +352,14 @@ def test_an_item_done_and_a_failed_checkpoint_count_as_moves(app: App, monkeypat
             raise redis.ConnectionError("as asked for")
 
         for _ in handle.iterate(range(2), every=1000):
-            moved.append(entry.moved_at)
-            entry.moved_at = 0.0
-        moved.append(entry.moved_at)
-        entry.moved_at = 0.0
+            moved.append(entry.progress.moved_at)
+            entry.progress.moved_at = 0.0
+        moved.append(entry.progress.moved_at)
+        entry.progress.moved_at = 0.0
         with monkeypatch.context() as patch:
             patch.setattr(app.registry, "checkpoint", away)
             assert not handle.checkpoint(1)
-        moved.append(entry.moved_at)
+        moved.append(entry.progress.moved_at)
 
     actor = app.actor(work)
     app.start(threads=1)
@@ -383,10 +383,10 @@ def test_a_stall_that_was_fenced_is_tried_again(app: App, monkeypatch: pytest.Mo
     actor.send()
     assert began.wait(20)
     entry = entry_of(app)
-    run, entry.run = entry.run, 77
+    numbers, entry.numbers = entry.numbers, entry.numbers._replace(run=77)
     time.sleep(0.5)
     assert stalls(app) == []
-    entry.run = run
+    entry.numbers = numbers
     wait_until(lambda: len(stalls(app)) == 1, timeout=5, what="it is noted")
     go.set()
     app.join()

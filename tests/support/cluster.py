@@ -20,6 +20,7 @@ from dramatiq.results import ResultBackend
 
 from .brokers import side_of
 from .history import History
+from .impossible import in_log
 from .lab import JOURNAL
 from .network import HostileNetwork
 from .servers import RedisServer, connect, find_server, wait_until
@@ -147,6 +148,8 @@ class Cluster:
         self.side.close()
         self.client.close()
         dramatiq.set_encoder(self.encoder)
+        impossible = [line for worker in self.workers for line in in_log(worker.log)]
+        assert impossible == []
 
     def _load_app(self) -> ModuleType:
         """The application as the sender has it: the workers' own module, on this namespace."""

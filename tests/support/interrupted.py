@@ -28,6 +28,7 @@ from dramatiq_inflight.delivery import OPTION, Copy
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Start
 
+from . import impossible
 from .boundaries import Boundaries, Place, innermost, is_in_redis, is_within
 from .servers import wait_until
 from .stepped import Hangs, RabbitWorld, World, in_thread, is_taken, locks_left
@@ -92,7 +93,7 @@ def _strand_armed(world: World, proxy: Any) -> bool:
 
 
 def _lose(world: World, proxy: Any) -> None:
-    world.entry_of(proxy).lost = True
+    world.entry_of(proxy).lose()
     raise MessageLost
 
 
@@ -513,6 +514,7 @@ class Sweep:
     def __init__(
         self, url: str, say: Callable[[str], object] = lambda text: None, *, rabbitmq: str = "", within: str = ""
     ) -> None:
+        impossible.watch()
         self.url, self.rabbitmq = url, rabbitmq
         self.say = say
         self.within = within
@@ -589,6 +591,8 @@ class Sweep:
             self.report.sources[source.name] += 1
             if attempt.ended_thread:
                 self.report.threads_ended[attempt.place.ours or "Dramatiq" if attempt.place else ""] += 1
+        for event in impossible.taken():
+            attempt.note("errors", f"an event that is not possible: {event}")
         for finding in attempt.findings:
             self.report.findings.append(finding)
             self.say(str(finding))

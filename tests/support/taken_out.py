@@ -23,8 +23,9 @@ from dramatiq.middleware import SkipMessage
 from dramatiq_inflight import delivery
 from dramatiq_inflight.message import checkpoints
 from dramatiq_inflight.message.hooks import Hooks
-from dramatiq_inflight.message.in_flight import Phase
+from dramatiq_inflight.message.in_flight import Entry
 from dramatiq_inflight.message.start import Starting
+from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.threads.bell import Bell
 from dramatiq_inflight.threads.mutex import Mutex
 
@@ -42,7 +43,7 @@ def interruptible_hooks() -> Iterator[None]:
     def ended(self: Any, hook: str, message: Any, **outcome: Any) -> None:
         self._emit(hook, [self._tracker], message, **outcome)
         entry = self._table.get(message)
-        if entry is not None:
+        if entry is not None and entry.phase is Phase.ENDING:
             entry.follow()
         self._emit(hook, reversed(self._others()), message, **outcome)
 
@@ -66,7 +67,7 @@ def interruptible_start() -> Iterator[None]:
         except BaseException:
             entry = self.table.get(message)
             if entry is not None and entry.phase is Phase.STARTING:
-                self.table.skip(entry)
+                self.table.refuse(entry, Entry.skip)
             raise
 
     with mock.patch.object(Hooks, "before", before), mock.patch.object(Starting, "begin", begin):

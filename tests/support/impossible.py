@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Events that the table of a run's states does not allow: each is a defect, and fails the test in which it happens.
+
+A worker thread that raised would prove nothing: Dramatiq's hooks swallow exceptions, and go on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dramatiq_inflight.message import in_flight
+from dramatiq_inflight.message.in_flight import Entry
+from dramatiq_inflight.message.state import Event, State
+
+__all__ = ["in_log", "taken", "watch"]
+
+#: What the log line of each has.
+DEFECT = "This is a defect of dramatiq_inflight"
+
+_report = in_flight.impossible
+_found: list[str] = []
+
+
+def watch() -> None:
+    """Note each from now on, in this process."""
+
+    def note(entry: Entry, event: Event, state: State) -> None:
+        _found.append(f"{event.name} in: {state}")
+        _report(entry, event, state)
+
+    in_flight.impossible = note
+
+
+def taken() -> list[str]:
+    """What has been found since the last time."""
+    found = _found[:]
+    del _found[: len(found)]
+    return found
+
+
+def in_log(path: Path) -> list[str]:
+    """The lines of the log of another process that report one."""
+    return [line for line in path.read_text(errors="replace").splitlines() if DEFECT in line] if path.exists() else []
