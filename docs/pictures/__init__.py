@@ -4,9 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from dramatiq_inflight.message.state import EVENTS, Owner, Phase, Recorded
+
+from . import states
 from .sequence import Box, Death, Sent, drawn
+from .states import Machine
 
 __all__ = ["FOLDER", "PICTURES", "write"]
 
@@ -16,6 +22,13 @@ WHO = ("your application", "broker: the queue", "worker", "Redis: the tracker")
 APP, QUEUE, WORKER, REDIS = range(4)
 
 A, BROKER, RECORDS, B = range(4)
+
+
+def _moves(kind: str) -> dict[str, dict[str, str]]:
+    """By event, what it does to one of the three answers."""
+    moves: dict[str, Mapping[Any, Any]] = {event.name: getattr(event, kind) for event in EVENTS}
+    return {name: {a.value: b.value for a, b in each.items()} for name, each in moves.items() if each}
+
 
 PICTURES = {
     "message": drawn(
@@ -48,6 +61,15 @@ PICTURES = {
             Box(B, "the actor runs again"),
             Sent(B, RECORDS, "finish: settle the record"),
             Sent(A, RECORDS, "finish, if A was only frozen: fenced, no effect", answer=True),
+        ],
+    ),
+    # From the table that the package goes by.
+    "run": states.drawn(
+        "The state of a run in its process",
+        [
+            Machine("where it is", [phase.value for phase in Phase], _moves("phase")),
+            Machine("its owner", [owner.value for owner in Owner], _moves("owner")),
+            Machine("recorded", [recorded.value for recorded in Recorded], _moves("recorded")),
         ],
     ),
 }
