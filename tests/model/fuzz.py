@@ -71,7 +71,7 @@ OF_SCRIPT: dict[tuple[str, str], Any] = {
 
 def _calls(script: str) -> Any:
     """Any call of a script, with all that it takes."""
-    args = (OF_SCRIPT.get((script, name), BY_NAME.get(name)) for name in TAKES[script])
+    args = (OF_SCRIPT[script, name] if (script, name) in OF_SCRIPT else BY_NAME[name] for name in TAKES[script])
     return st.builds(Call, st.just(script), st.tuples(*args))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dramatiq_inflight.store.declarations import DECLARATIONS, Declaration
+from dramatiq_inflight.store.states import SETTLED, WAITING
 
 __all__ = [
     "MODEL",
@@ -27,9 +28,6 @@ __all__ = [
     "Redis",
     "fresh_redis",
 ]
-
-WAITING = frozenset({"recovering", "requeued"})
-SETTLED = frozenset({"released", "let_go", "completed", "dead_lettered"})
 
 NOBODY = -1
 #: In the place of the present copy's id: there is none that is known by one.
