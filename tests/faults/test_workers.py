@@ -20,7 +20,7 @@ from dramatiq.results import ResultFailure
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.lab import JOURNAL
-from tests.support.rounds import kill_rounds
+from tests.support.rounds import judge, kill_rounds
 from tests.support.servers import RedisServer, wait_until
 from tests.support.workers import WorkerProcess
 
@@ -86,6 +86,18 @@ def test_workers_killed_again_and_again_lose_and_double_nothing(
     assert report.lost == report.doubled == report.repeated == []
     assert report.completed == report.sent >= 32 * ROUNDS
     assert report.cut_off >= 7 * ROUNDS  # 8 were running a moment before each kill
+
+
+@pytest.mark.parametrize(("killed", "cut_off"), [(11, 1), (13, 0)], ids=["before", "later"])
+def test_two_processes_of_one_number_are_judged_apart(killed: float, cut_off: int, tmp_path: Path) -> None:
+    """On a busy machine a pid comes again within minutes."""
+    events = [(10, 7, "start"), (12, 8, "start"), (14, 8, "end"), (14, 8, "acked")]
+    times, pids = iter([at for at, _, _ in events]), iter([pid for _, pid, _ in events])
+    history = History(tmp_path / "history", clock=lambda: next(times), who=lambda: next(pids))
+    for _, _, what in events:
+        history.write(what, "m")
+    report = judge(history, ["m"], {7: [(0, 5), (6, killed), (20, 30)]})
+    assert (report.cut_off, report.doubled) == (cut_off, [] if cut_off else ["m"])
 
 
 def test_all_that_a_dead_worker_held_is_back_at_once(cluster: MakeCluster, history: History, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import random
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,12 @@ class Report:
         )
 
 
-def judge(history: History, sent: Sequence[Any], deaths: dict[int, float]) -> Report:
-    """Judge a history: `deaths` says when (``time.time``) which worker process was killed."""
+#: Of each pid, when (``time.time``) each process that has had it was started, and was killed: pids come again.
+Deaths = Mapping[int, Sequence[tuple[float, float]]]
+
+
+def judge(history: History, sent: Sequence[Any], deaths: Deaths) -> Report:
+    """Judge a history: `deaths` are those of the worker processes."""
     report = Report(sent=len(sent))
     by_key = history.by_key()
     for key in sent:
@@ -81,28 +86,33 @@ def judge(history: History, sent: Sequence[Any], deaths: dict[int, float]) -> Re
     return report
 
 
-def _judge_one(key: Any, events: list[Event], deaths: dict[int, float], report: Report) -> None:
-    open_runs: dict[int, float] = {}
-    ended_by: int | None = None
+def _death(deaths: Deaths, event: Event) -> float:
+    """When the process that wrote this was killed; infinite: it was not."""
+    return max((life for life in deaths.get(event.pid, ()) if life[0] <= event.at), default=(0.0, math.inf))[1]
+
+
+def _judge_one(key: Any, events: list[Event], deaths: Deaths, report: Report) -> None:
+    open_runs: dict[int, Event] = {}
+    ended_by: Event | None = None
     acked = False
     for event in events:
         if event.what == "start":
-            for pid in list(open_runs):
-                if pid in deaths and deaths[pid] <= event.at:
+            for pid, run in list(open_runs.items()):
+                if _death(deaths, run) <= event.at:
                     del open_runs[pid]
                     report.cut_off += 1
             if open_runs:
                 report.doubled.append(key)
             if ended_by is not None:
-                if acked or ended_by not in deaths:
+                if acked or _death(deaths, ended_by) == math.inf:
                     report.repeated.append(key)
                 else:
                     report.torn += 1
-            open_runs[event.pid] = event.at
+            open_runs[event.pid] = event
         elif event.what == "end":
             open_runs.pop(event.pid, None)
-            ended_by, acked = event.pid, False
-        elif event.what == "acked" and event.pid == ended_by:
+            ended_by, acked = event, False
+        elif event.what == "acked" and ended_by is not None and event.pid == ended_by.pid:
             acked = True
 
 
@@ -126,7 +136,7 @@ def kill_rounds(
     history = cluster.history
     kinds = [worker, {**worker, **beside}]
     workers = [cluster.worker(**kind) for kind in kinds]
-    deaths: dict[int, float] = {}
+    deaths: dict[int, list[tuple[float, float]]] = defaultdict(list)
     sent: list[int] = []
     options = {"on_orphan": "dead_letter"} if at_most_once else {}
 
@@ -135,7 +145,7 @@ def kill_rounds(
         balance = [
             (event.what == "start") - (event.what == "end")
             for event in history.events()
-            if event.pid == pid and event.what in ("start", "end")
+            if event.pid == pid and event.at >= victim.started_at and event.what in ("start", "end")
         ]
         return sum(balance)
 
@@ -163,7 +173,7 @@ def kill_rounds(
         pid = victim.booted_pid()
         assert pid is not None
         victim.kill()
-        deaths[pid] = victim.killed_at
+        deaths[pid].append((victim.started_at, victim.killed_at))
         index = workers.index(victim)
         workers[index] = cluster.worker(**kinds[index])
     cluster.wait(

@@ -118,7 +118,7 @@ class Sweep:
         self.random = random.Random(seed)
         self.services: list[WorkerProcess] = []
         self.sent: list[str] = []
-        self.deaths: dict[int, float] = {}
+        self.deaths: dict[int, list[tuple[float, float]]] = {}
         self.wrong: list[str] = []
         self.kills = self.unjust = 0
         #: How often a worker process of the present service had booted before the present scenario.
@@ -273,7 +273,7 @@ class Sweep:
             begun = time.time()
             living |= {event.pid for event in self.history.events("boot")} - self.deaths.keys()
             for pid in [pid for pid in living if not _lives(pid)]:
-                self.deaths[pid] = begun - 0.1
+                self.deaths[pid] = [(0.0, begun - 0.1)]
                 living.discard(pid)
 
 

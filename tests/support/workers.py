@@ -44,6 +44,8 @@ class WorkerProcess:
     ) -> None:
         self.log = log
         self.history = history
+        #: When it was started (``time.time``).
+        self.started_at = time.time()
         with log.open("ab") as file:
             self.process = subprocess.Popen(
                 [*inside, *program, app, "-p", str(processes), "-t", str(threads), *args],
@@ -63,9 +65,12 @@ class WorkerProcess:
         return self
 
     def booted_pid(self) -> int | None:
-        """The pid of the worker process below the main process, once it has booted."""
+        """The pid of the worker process below the main process, once it has booted.
+
+        Within minutes on a busy machine the kernel gives the number of a group that has ended to another one.
+        """
         for event in self.history.events("boot"):
-            if event.extra == self.group:
+            if event.extra == self.group and event.at >= self.started_at:
                 return int(event.pid)
         return None
 
