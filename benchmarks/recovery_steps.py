@@ -128,7 +128,7 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
         "grown_kb": _status("VmHWM") - before,
         "queued": client.hlen(f"{broker.namespace}:{QUEUE}.msgs"),
         "scripts": {
-            **{script.sha: f"{name}.lua" for name, script in registry._scripts.items()},
+            **{script.sha: f"{name}.lua" for name, script in registry.scripts.items()},
             **{script.sha: f"Dramatiq's {name}.lua" for name, script in broker.scripts.items()},
         },
     }

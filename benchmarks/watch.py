@@ -64,10 +64,10 @@ def _at_rest(redis_server: RedisServer, number: int, rest: float) -> tuple[float
             watches.append(Watch(registry, me, lambda: None))
         for watch in watches:
             watch.start()
-        while any(len(watch._watched) < NEIGHBOURS for watch in watches):
+        while any(len(watch.watched) < NEIGHBOURS for watch in watches):
             time.sleep(0.1)
         time.sleep(2)  # they greet each other
-        descriptors = sum(len(watch._watched) + 2 for watch in watches)
+        descriptors = sum(len(watch.watched) + 2 for watch in watches)
         cpu, server_cpu = time.process_time(), _server_cpu(client)
         time.sleep(rest)
         return time.process_time() - cpu, _server_cpu(client) - server_cpu, descriptors
@@ -99,9 +99,9 @@ def _heartbeat_process(redis_server: RedisServer) -> tuple[float, float]:
     process = HeartbeatProcess(task, lambda answers: ready.set())
     process.start()
     assert ready.wait(60)
-    assert process._process is not None
+    assert process.process is not None
     time.sleep(3)
-    rollup = Path(f"/proc/{process._process.pid}/smaps_rollup").read_text().splitlines()
+    rollup = Path(f"/proc/{process.process.pid}/smaps_rollup").read_text().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in rollup[1:]}
     process.stop()
     own = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
