@@ -143,7 +143,7 @@ class Matrix:
         self.network, self.other = pair.proxy(), pair.proxy()
         self.load = Load(cluster, EVERY, SHORT)
         self.keys: list[str] = []
-        self.deaths: dict[int, float] = {}
+        self.deaths: dict[int, list[tuple[float, float]]] = {}
         self._victim: WorkerProcess | None = None
         self._begun = 0.0
 
@@ -219,7 +219,7 @@ class Matrix:
         assert pid is not None
         fault.start()
         third.kill()
-        self.deaths[pid] = third.killed_at
+        self.deaths[pid] = [(third.started_at, third.killed_at)]
         gate.touch()
         self.cluster.wait(
             lambda: {event.key for event in self._longs(key) if event.pid == pid} <= self.history.keys("end"),

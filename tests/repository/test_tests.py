@@ -25,6 +25,7 @@ OF_OTHERS = {"_exit", "_fields", "_is_owned", "_lock", "_sock"}
 #: The private names that a file may use.
 MAY_USE = {
     "tests/support/inside.py": {"_mutex", "_runtime"},
+    "tests/message/test_state.py": {"_changing"},  # whether an interrupt has left it taken
     "tests/support/taken_out.py": {"_ended", "_is_within_our_code"},  # it takes mends out of the package
 }
 

@@ -11,8 +11,7 @@ import pytest
 import redis
 
 from dramatiq_inflight.threads.service import Service
-
-from .support.servers import wait_until
+from tests.support.servers import wait_until
 
 
 class Counting(Service):

@@ -18,10 +18,9 @@ from dramatiq_inflight.message import state as events
 from dramatiq_inflight.message.in_flight import Entry
 from dramatiq_inflight.message.state import EVENTS, Event, Owner, Phase, Recorded, State
 from tests.support import impossible
-
-from .support.boundaries import interruptions
-from .support.lab import copy_of
-from .support.stepped import is_taken
+from tests.support.boundaries import interruptions
+from tests.support.lab import copy_of
+from tests.support.stepped import is_taken
 
 #: All states that a run can come to.
 STATES = sorted({state for event in EVENTS for state in (*event.moves, *event.moves.values())}, key=str)
@@ -57,7 +56,7 @@ def test_a_run_can_come_to_every_value(kind: type[Phase] | type[Owner] | type[Re
 
 
 def test_the_docs_explain_every_value() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "protocol.rst").read_text("utf-8")
     for title, kind in (("where it is", Phase), ("its owner", Owner), ("recorded", Recorded)):
         (table,) = re.findall(rf"^=+  =+\n{title}  +means\n=+  =+\n(.*?)\n=+  =+\n", page, re.DOTALL | re.MULTILINE)
         assert re.findall(r"^(\w+(?: \w+)*)  ", table, re.MULTILINE) == [value.value for value in kind]

@@ -14,12 +14,11 @@ import pytest
 
 from dramatiq_inflight.store.declarations import COMMON, DECLARATIONS
 from dramatiq_inflight.store.states import SETTLED, TRANSITIONS, WAITING, State
-
-from .model.scripts import MODEL, NOBODY, ONCE, TAKES, UNLIMITED, Call, Heart, Record, Redis, fresh_redis
+from tests.model.scripts import MODEL, NOBODY, ONCE, TAKES, UNLIMITED, Call, Heart, Record, Redis, fresh_redis
 
 pytestmark = pytest.mark.once
 
-PROTOCOL = Path(__file__).parent.parent / "docs" / "protocol.rst"
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.rst"
 
 #: A few values of each argument: together they lead a script everywhere that it can lead a record.
 FEW: dict[str, tuple[Any, ...]] = {
@@ -82,7 +81,7 @@ def state_of(record: Record | None) -> State | None:
     return State(record.state) if record else None
 
 
-def test_the_model_makes_the_transitions_of_the_table_and_no_others() -> None:
+def test_the_model_makes_the_transitions_of_the_table_alone() -> None:
     """The real scripts do what the model does: see test_model.py."""
     made: dict[tuple[State | None, State | None], set[str]] = {}
     met = list(worlds())
