@@ -86,7 +86,7 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
             noop.send()
         counted = _counting(client, lambda number=number: one_by_one.work(number))  # type: ignore[misc]
     runtime.heartbeat.run_once()
-    if runtime.registry.count_running():
+    if runtime.store.messages.count_running():
         raise RuntimeError(
             "the tracker has not tracked these messages to their end: the counts are not of what it does"
         )

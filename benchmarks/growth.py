@@ -42,7 +42,9 @@ def run(size: str) -> Result:
     result = Result(f"growth: a heartbeat, and a sweep with nobody dead, {rounds} of each")
     with server() as redis_server:
         client: Any = redis_server.client()
-        by_incarnations = list(_measured(redis_server, INCARNATIONS[:cut], rounds, lambda: incarnation(client).close()))
+        by_incarnations = list(
+            _measured(redis_server, INCARNATIONS[:cut], rounds, lambda: incarnation(client).scripts.close())
+        )
     with server() as redis_server:
         client = redis_server.client()
         runners = [incarnation(client) for _ in range(RUNNERS)]
@@ -51,7 +53,7 @@ def run(size: str) -> Result:
             _measured(redis_server, MESSAGES[:cut], rounds, lambda: start(runners[next(turns) % RUNNERS], 100))
         )
         for runner in runners:
-            runner.close()
+            runner.scripts.close()
     for what, rows in (("incarnations", by_incarnations), ("messages", by_messages)):
         for one, name in (("heartbeat", "beat"), ("sweep", "sweep")):
             for row in rows:
@@ -84,9 +86,7 @@ def _measured(
     """A row for each number, as they grow."""
     client: Any = redis_server.client()
     me = incarnation(client)
-    recovery = Recovery(
-        registry=me, enqueue=_never, declared=lambda: (set(), set()), queues=BrokerQueues(), lock_ttl=300
-    )
+    recovery = Recovery(store=me, enqueue=_never, declared=lambda: (set(), set()), queues=BrokerQueues(), lock_ttl=300)
     recovery.sweep()
     client.config_set("slowlog-log-slower-than", 0)
     before, there = _used(client), 0
@@ -95,7 +95,7 @@ def _measured(
             add()
         client.slowlog_reset()  # it takes memory, too
         used = _used(client)
-        beats, beats_us = _timed(client, me.beat, rounds)
+        beats, beats_us = _timed(client, me.workers.beat, rounds)
         sweeps, sweeps_us = _timed(client, recovery.sweep, rounds)
         yield {
             **{"number": number, "bytes": (used - before) / (number - there)},
@@ -103,7 +103,7 @@ def _measured(
         }
         client.slowlog_reset()
         before, there = _used(client), number
-    me.close()
+    me.scripts.close()
 
 
 def _never(*args: object, **options: object) -> Any:

@@ -18,7 +18,8 @@ from typing import Any
 import dramatiq
 
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.servers import RedisServer, wait_until
 
 from .support import Result, server, server_binaries, version
@@ -58,9 +59,9 @@ def _round(redis_server: RedisServer, messages: int, low: int, high: int, seed: 
     client: Any = redis_server.client()
     _empty(client)
     warm = incarnation(client)  # loads the scripts
-    warm.beat()
+    warm.workers.beat()
     start(warm, 0)
-    warm.close()
+    warm.scripts.close()
     _empty(client)
     wait_until(lambda: client.info("clients")["connected_clients"] == 1, what="the connections are closed")
     before = client.info("memory")["used_memory"]
@@ -70,7 +71,7 @@ def _round(redis_server: RedisServer, messages: int, low: int, high: int, seed: 
             worker = incarnation(client)
         payloads += start(worker, random_.randint(low, high))
         if number % THREADS == THREADS - 1:
-            worker.close()  # what is left is the same connection as before
+            worker.scripts.close()  # what is left is the same connection as before
     wait_until(lambda: client.info("clients")["connected_clients"] == 1, what="the connections are closed")
     after = client.info("memory")["used_memory"]
     extra = (after - before - payloads) / messages
@@ -84,10 +85,10 @@ def _empty(client: Any) -> None:
     client.execute_command("FLUSHALL", "SYNC")
 
 
-def incarnation(client: Any) -> Registry:
+def incarnation(client: Any) -> Store:
     """As a worker with a RedisBroker on the same Redis would register."""
-    made = Registry(client, NAMESPACE, secrets.token_hex(8), heartbeat_ttl=3600, fence_ttl=7 * 24 * 3600)
-    made.register(
+    made = Store(Scripts(client, NAMESPACE, secrets.token_hex(8), heartbeat_ttl=3600, fence_ttl=7 * 24 * 3600))
+    made.workers.register(
         {
             **{"instance": f"worker-{secrets.token_hex(5)}-{secrets.token_hex(3)}", "host": "worker", "pid": "1"},
             **{"broker_namespace": "dramatiq", "broker_id": str(uuid.uuid4())},
@@ -97,11 +98,11 @@ def incarnation(client: Any) -> Registry:
     return made
 
 
-def start(worker: Registry, argument: int) -> int:
+def start(worker: Store, argument: int) -> int:
     """Start a message; returns the size of its payload."""
     copy_id = str(uuid.uuid4())
     message = dramatiq.Message[None]("default", "send_invoice", ("x" * argument,), {}, {"redis_message_id": copy_id})
     payload = message.encode()
     copy = Copy(message.message_id, 1, copy_id, copy_id, False, message.queue_name, message.actor_name)
-    worker.start(copy, payload, limit=3, here="no")
+    worker.messages.start(copy, payload, limit=3, here="no")
     return len(payload)

@@ -16,7 +16,8 @@ from dramatiq_inflight.config.settings import Settings
 from dramatiq_inflight.liveness.lease import Contact, Lease
 from dramatiq_inflight.liveness.presence import REFRESH, Presence
 from dramatiq_inflight.store.connection import bounded_client
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 
 from .support import Result, server
@@ -101,16 +102,18 @@ class _Incarnation(threading.Thread):
         super().__init__(daemon=True)
         self.over = over
         lease = Lease(Settings.heartbeat_ttl, Settings.connection_timeout, Bell())
-        self.registry = Registry(
-            *(client, "bench", f"{random.getrandbits(64):016x}"),
-            heartbeat_ttl=Settings.heartbeat_ttl,
-            fence_ttl=60,
-            on_contact=lease.contact,
+        self.store = Store(
+            Scripts(
+                *(client, "bench", f"{random.getrandbits(64):016x}"),
+                heartbeat_ttl=Settings.heartbeat_ttl,
+                fence_ttl=60,
+                on_contact=lease.contact,
+            )
         )
-        self.registry.register({"instance": f"host-{number // 8}", "ttl": "90000"})
+        self.store.workers.register({"instance": f"host-{number // 8}", "ttl": "90000"})
         lease.registered(lease.version)
         self.presence = Presence(
-            self.registry,
+            self.store,
             lease,
             connection_timeout=Settings.connection_timeout,
             longest=Settings.heartbeat_ttl / 2,
@@ -121,7 +124,7 @@ class _Incarnation(threading.Thread):
     def run(self) -> None:
         self.presence.start()
         while not self.over.wait(Settings.heartbeat_interval * random.uniform(0.9, 1.1)):
-            self.registry.beat()
-            self.registry.due()
+            self.store.workers.beat()
+            self.store.recovery.due()
         self.presence.stop()
         self.presence.close()

@@ -26,8 +26,8 @@ from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client_from_url
-from dramatiq_inflight.store.registry import Registry
-from dramatiq_inflight.store.scripts import BATCH
+from dramatiq_inflight.store.scripts import BATCH, Scripts
+from dramatiq_inflight.store.store import Store
 
 NAMESPACE = "dramatiq_processing"
 QUEUE, ACTOR = "default", "send_invoice"
@@ -45,9 +45,9 @@ def _broker() -> RedisBroker:
     return broker
 
 
-def _registry(me: str, heartbeat_ttl: float) -> Registry:
+def _registry(me: str, heartbeat_ttl: float) -> Store:
     client = bounded_client_from_url(os.environ["BENCH_TRACKER_URL"])
-    return Registry(client, NAMESPACE, me, heartbeat_ttl=heartbeat_ttl, fence_ttl=3600)
+    return Store(Scripts(client, NAMESPACE, me, heartbeat_ttl=heartbeat_ttl, fence_ttl=3600))
 
 
 def enqueue(where: str, messages: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def die(where: str, messages: int, incarnations: int) -> dict[str, Any]:
         if where == "same":
             said |= {"broker_namespace": broker.namespace, "broker_id": broker.broker_id}
             said["queues"] = json.dumps([QUEUE, QUEUE + ".DQ"])
-        dead.register(said)
+        dead.workers.register(said)
         consumer: Any = broker.consume(QUEUE, prefetch=PREFETCH)
         for _ in range(share):
             if not consumer.message_cache:
@@ -84,11 +84,11 @@ def die(where: str, messages: int, incarnations: int) -> dict[str, Any]:
             message = next(consumer)
             assert message is not None
             keys = RedisQueues(broker, broker.client).keys(QUEUE) if where == "same" else ()
-            started = dead.start(Copy.of(message), message.encode(), limit=3, here="no", broker_keys=keys)
+            started = dead.messages.start(Copy.of(message), message.encode(), limit=3, here="no", broker_keys=keys)
             assert started.run == 1, started
         broker.client.close()
-        dead.close()
-        dead.close()
+        dead.scripts.close()
+        dead.scripts.close()
         dead.client.close()
     assert left == 0
     return {}
@@ -97,10 +97,10 @@ def die(where: str, messages: int, incarnations: int) -> dict[str, Any]:
 def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
     """Wait until all heartbeats have expired, and sweep once."""
     broker = _broker()
-    registry = _registry("recoverer", heartbeat_ttl=90.0)
-    registry.register({"instance": "recoverer", "host": "here", "pid": "1"})
+    store = _registry("recoverer", heartbeat_ttl=90.0)
+    store.workers.register({"instance": "recoverer", "host": "here", "pid": "1"})
     recovery = Recovery(
-        registry=registry,
+        store=store,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
         queues=RedisQueues(broker, broker.client) if where == "same" else BrokerQueues(),
@@ -109,12 +109,12 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
     broker.client.ping()
     broker._max_unpack_size()
     deadline = time.monotonic() + 60
-    while len(registry.due().dead) < min(incarnations, BATCH):
+    while len(store.recovery.due().dead) < min(incarnations, BATCH):
         assert time.monotonic() < deadline, "the dead are not taken for dead"
         time.sleep(0.1)
-        registry.beat()
+        store.workers.beat()
     time.sleep(1.5)
-    registry.beat()
+    store.workers.beat()
     gc.collect()
     _reset_peak()
     before = _status("VmRSS")
@@ -128,7 +128,7 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
         "grown_kb": _status("VmHWM") - before,
         "queued": client.hlen(f"{broker.namespace}:{QUEUE}.msgs"),
         "scripts": {
-            **{script.sha: f"{name}.lua" for name, script in registry.scripts.items()},
+            **{script.sha: f"{name}.lua" for name, script in store.scripts.loaded.items()},
             **{script.sha: f"Dramatiq's {name}.lua" for name, script in broker.scripts.items()},
         },
     }

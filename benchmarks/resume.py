@@ -24,7 +24,8 @@ from dramatiq.middleware import default_middleware
 
 from dramatiq_inflight import Current, InFlightTracker, current
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.inside import runtime_of
 from tests.support.servers import RedisServer, wait_until
 
@@ -125,15 +126,17 @@ def _memory(redis_server: RedisServer, messages: int, remember: float) -> float:
     """Bytes that Redis has more for each message that was completed."""
     client: Any = redis_server.client()
     client.execute_command("FLUSHALL", "SYNC")
-    worker = Registry(client, "dramatiq_processing", secrets.token_hex(8), heartbeat_ttl=3600, fence_ttl=7 * 24 * 3600)
-    worker.register({"instance": "worker", "queues": json.dumps(["default"])})
+    worker = Store(
+        Scripts(client, "dramatiq_processing", secrets.token_hex(8), heartbeat_ttl=3600, fence_ttl=7 * 24 * 3600)
+    )
+    worker.workers.register({"instance": "worker", "queues": json.dumps(["default"])})
 
     def complete() -> None:
         copy_id = str(uuid.uuid4())
         message = dramatiq.Message[None]("default", "send_invoice", (), {}, {"redis_message_id": copy_id})
         copy = Copy(message.message_id, 1, copy_id, copy_id, False, "default", "send_invoice")
-        run = worker.start(copy, message.encode(), limit=3, here="no").run
-        worker.finish(copy, run, again=False, contended=False, remember=remember)
+        run = worker.messages.start(copy, message.encode(), limit=3, here="no").run
+        worker.messages.finish(copy, run, again=False, contended=False, remember=remember)
 
     complete()  # loads the scripts
     wait_until(lambda: client.info("clients")["connected_clients"] == 2, what="two connections are left")
@@ -141,7 +144,7 @@ def _memory(redis_server: RedisServer, messages: int, remember: float) -> float:
     for _ in range(messages):
         complete()
     kept = (client.info("memory")["used_memory"] - before) / messages
-    worker.close()
+    worker.scripts.close()
     return max(float(kept), 0.0)
 
 

@@ -18,8 +18,9 @@ from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, REFRESH, Watch
 from dramatiq_inflight.liveness.sidecar import HeartbeatProcess
 from dramatiq_inflight.liveness.sidecar_main import Task
 from dramatiq_inflight.store.connection import Address, bounded_client
-from dramatiq_inflight.store.registry import Registry
-from tests.support.servers import RedisServer
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
+from tests.support.servers import RedisServer, wait_until
 
 from .support import Result, server
 
@@ -58,10 +59,10 @@ def _at_rest(redis_server: RedisServer, number: int, rest: float) -> tuple[float
     try:
         for child in watched:
             started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
-            registry = Registry(client, "bench", f"{child.pid:016}", heartbeat_ttl=3600, fence_ttl=60)
+            store = Store(Scripts(client, "bench", f"{child.pid:016}", heartbeat_ttl=3600, fence_ttl=60))
             said = {"instance": "host", "pid": str(child.pid), "place": me.place, "process_started": started}
-            registry.register(said)
-            watches.append(Watch(registry, me, lambda: None))
+            store.workers.register(said)
+            watches.append(Watch(store, me, lambda: None))
         for watch in watches:
             watch.start()
         while any(len(watch.watched) < NEIGHBOURS for watch in watches):
@@ -92,13 +93,12 @@ def _heartbeat_process(redis_server: RedisServer) -> tuple[float, float]:
     """Its memory in megabytes: what nobody shares, and its part of what others share."""
     address = Address.of(redis_server.client())
     assert address is not None
-    registry = Registry(bounded_client(redis_server.client()), "bench", "me", heartbeat_ttl=3600, fence_ttl=60)
-    registry.register({"instance": "host"})
-    ready = threading.Event()
+    store = Store(Scripts(bounded_client(redis_server.client()), "bench", "me", heartbeat_ttl=3600, fence_ttl=60))
+    store.workers.register({"instance": "host"})
     task = Task(address.pickled(), "bench", "me", Process.here(), os.getpid(), 1.0, 90.0, 2.0, None)
-    process = HeartbeatProcess(task, lambda answers: ready.set())
+    process = HeartbeatProcess(task)
     process.start()
-    assert ready.wait(60)
+    wait_until(lambda: process.process is not None, what="it is there")
     assert process.process is not None
     time.sleep(3)
     rollup = Path(f"/proc/{process.process.pid}/smaps_rollup").read_text().splitlines()

@@ -38,9 +38,9 @@ from .message.start import Starting
 from .message.state import Phase
 from .recovery.for_broker import recovery_of
 from .recovery.thread import RecoveryThread
-from .store.registry import Registry
-from .store.words import BEAT, DIED, JOINED
-from .store.workers import GRACE
+from .store.scripts import Scripts
+from .store.store import Store
+from .store.workers import BEAT, DIED, GRACE, JOINED
 from .threads.forks import tell_children
 from .threads.moment import Moment
 from .version import __version__
@@ -88,35 +88,37 @@ class Runtime:
                 "this system shows no processes" if settings.watch_processes else "watch_processes is off",
             )
         self.queues = queues_of(broker, client, shared=shared)
-        self.registry = Registry(
-            client,
-            settings.namespace,
-            self.incarnation.id,
-            heartbeat_ttl=settings.heartbeat_ttl,
-            fence_ttl=settings.fence_ttl,
-            on_contact=self._in_contact,
-            on_answer_lost=self.lease.answer_lost,
-            on_failure=self.connectivity.failed,
-            is_away=lambda: self.connectivity.away and not self.queues.shared,
+        self.store = Store(
+            Scripts(
+                client,
+                settings.namespace,
+                self.incarnation.id,
+                heartbeat_ttl=settings.heartbeat_ttl,
+                fence_ttl=settings.fence_ttl,
+                on_contact=self._in_contact,
+                on_answer_lost=self.lease.answer_lost,
+                on_failure=self.connectivity.failed,
+                is_away=lambda: self.connectivity.away and not self.queues.shared,
+            )
         )
         #: Whether the worker has stopped.
         self.left = False
         self.deliveries = Deliveries(
-            self.registry,
+            self.store,
             self.lease,
             self.queues,
             is_for_others=lambda message: self.handing_back.begun and policies.of(message).hand_back is not None,
         )
-        self.recovery = recovery_of(self.registry, broker, settings, policies.of, self.queues)
+        self.recovery = recovery_of(self.store, broker, settings, policies.of, self.queues)
         self.recovery.in_company = self._in_company
         judged_by = settings.heartbeat_ttl + max(GRACE, settings.heartbeat_ttl / 2)
         self.recovery_thread = RecoveryThread(self.recovery, settings.recovery_interval, at_boot=judged_by)
         exclusive = settings.instance_id if settings.instance_exclusive else None
         self.watch: Watch | None = None
         if self.process is not None:
-            self.watch = Watch(self.registry, self.process, self._saw_a_death, exclusive=exclusive)
+            self.watch = Watch(self.store, self.process, self._saw_a_death, exclusive=exclusive)
         self.presence = Presence(
-            self.registry,
+            self.store,
             self.lease,
             connection_timeout=settings.connection_timeout,
             longest=settings.heartbeat_ttl / 2,
@@ -127,7 +129,7 @@ class Runtime:
         if settings.heartbeat == "process":
             self.heartbeat_process = HeartbeatProcess.of(client, settings, self.incarnation.id, self.process)
         self.ledger = Ledger(
-            self.registry,
+            self.store,
             self.table,
             self.lease,
             self.queues,
@@ -137,7 +139,7 @@ class Runtime:
         )
         self.bookkeeping = Bookkeeping(self.keep_books)
         self.heartbeat = Heartbeat(
-            self.registry,
+            self.store,
             self.lease,
             self.connectivity,
             interval=settings.beat_interval,
@@ -153,15 +155,15 @@ class Runtime:
             self.begin_shutdown, lambda: self.shutdown_is_known, lambda: self.handing_back.is_under_way
         )
         tell_children(self)
-        self.checkpoints = Checkpoints(self.registry, self.ledger.look_up, self.ledger.lose)
-        self.stalls = Stalls(self.registry, self.table)
-        refusals = Refusals(broker, self.table, self.registry, self.queues, self.deliveries)
+        self.checkpoints = Checkpoints(self.store, self.ledger.look_up, self.ledger.lose)
+        self.stalls = Stalls(self.store, self.table)
+        refusals = Refusals(broker, self.table, self.store, self.queues, self.deliveries)
         self.starting = Starting(
             broker=broker,
             policies=policies,
             table=self.table,
             gate=self.gate,
-            registry=self.registry,
+            store=self.store,
             lease=self.lease,
             queues=self.queues,
             deliveries=self.deliveries,
@@ -179,7 +181,7 @@ class Runtime:
             policies=policies,
             table=self.table,
             gate=self.gate,
-            registry=self.registry,
+            store=self.store,
             lease=self.lease,
             queues=self.queues,
             deliveries=self.deliveries,
@@ -232,7 +234,7 @@ class Runtime:
         """Tell Redis that this worker shuts down, and ask what runs to stop, once.  It goes on until it is drained."""
         if self.handing_back.begun:
             return  # by a signal, before Dramatiq's own hook
-        self.registry.drain()
+        self.store.workers.drain()
         threading.Thread(target=self._announce_shutdown, name="dramatiq_inflight-shutdown", daemon=True).start()
         self.handing_back.begin()
 
@@ -240,7 +242,7 @@ class Runtime:
         # Not left to the heartbeat: that may wait for an answer, and the process may end any moment.
         while not self.shutdown_is_known and not self.left:
             try:
-                self.shutdown_is_known = self.registry.beat()
+                self.shutdown_is_known = self.store.workers.beat()
             except redis.RedisError:
                 pass
             if not self.shutdown_is_known:
@@ -272,12 +274,14 @@ class Runtime:
         try:
             self.ledger.settle_what_was_never_acknowledged(0)
             if not self.table.entries():
-                self.queues.give_back_own(self.registry.registered_brokers)
+                self.queues.give_back_own(self.store.workers.registered_brokers)
             self.recovery.let_go()
             self.presence.stop()  # it stays subscribed until Redis knows that this incarnation leaves
-            left = self.registry.leave()
+            left = self.store.workers.leave()
             if left:
-                self.registry.tell_some(DIED)  # or they would sleep until they had expected this heartbeat to expire
+                self.store.workers.tell_some(
+                    DIED
+                )  # or they would sleep until they had expected this heartbeat to expire
         except redis.RedisError:
             return  # the heartbeat expires by itself
         finally:
@@ -295,14 +299,14 @@ class Runtime:
             self.watch.stop()  # also one that never began
         self.presence.stop()
         self.presence.close()
-        self.registry.close()
+        self.store.scripts.close()
         self.queues.close()
 
     def forked(self) -> None:
         """This process is a child of the worker's: it keeps checkpoints of the message that forked it, and no more."""
         self.left = True  # a worker that starts in the child is another
         self.table.forked()
-        self.registry.forked()
+        self.store.scripts.forked()
         self.presence.forked()
         self.queues.forked()
 
@@ -350,7 +354,7 @@ class Runtime:
         if not self.recovery_thread.stopping:
             self.recovery_thread.wake()
             return
-        self.registry.tell_some(DIED)
+        self.store.workers.tell_some(DIED)
 
     def _identity(self) -> dict[str, str]:
         me = self.incarnation

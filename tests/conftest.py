@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from dramatiq_inflight import effects
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.store import Store
 from tests.support import impossible, rabbitmq
 from tests.support.cluster import Cluster
 from tests.support.databases import KINDS, Database
@@ -188,13 +188,13 @@ def lab(client: redis.Redis, namespace: str) -> Lab:
 
 
 @pytest.fixture
-def a(lab: Lab) -> Registry:
+def a(lab: Lab) -> Store:
     """One incarnation."""
     return lab.incarnation("a")
 
 
 @pytest.fixture
-def b(lab: Lab) -> Registry:
+def b(lab: Lab) -> Store:
     """Another one."""
     return lab.incarnation("b")
 

@@ -23,8 +23,8 @@ import redis
 from dramatiq import Broker, Consumer
 
 from ..liveness.lease import Contact, Lease
-from ..store.registry import Registry
 from ..store.scripts import BATCH
+from ..store.store import Store
 from ..threads.mutex import Mutex
 from .consumers import Held, RabbitmqConsumer, RedisConsumer
 from .queues import BrokerQueues
@@ -46,12 +46,12 @@ class Deliveries:
 
     def __init__(
         self,
-        registry: Registry,
+        store: Store,
         lease: Lease,
         queues: BrokerQueues,
         is_for_others: Callable[[Any], bool] = lambda message: False,
     ) -> None:
-        self.registry = registry
+        self.store = store
         self._lease = lease
         self._queues = queues
         self._is_for_others = is_for_others
@@ -117,11 +117,11 @@ class Deliveries:
             return False
         try:
             if always:
-                self.registry.beat()  # says whether Redis has lost its data, if we have not heard of that yet
+                self.store.workers.beat()  # says whether Redis has lost its data, if we have not heard of that yet
             own, stored = self._queues.has_delivery(queue, copy_id)
             if own or stored or not self._queues.shared:  # a Redis apart may have lost what it does not have
                 return stored and not own
-            return not self.may_have_lost_data(fetched_from) or self.registry.was_handed_back()
+            return not self.may_have_lost_data(fetched_from) or self.store.workers.was_handed_back()
         except redis.RedisError:
             return False
 
@@ -134,7 +134,7 @@ class Deliveries:
         Raises:
           redis.RedisError: Redis cannot be reached.
         """
-        return self._lease.forgotten or self.registry.is_forgotten(fetched_from)
+        return self._lease.forgotten or self.store.workers.is_forgotten(fetched_from)
 
     def _server(self) -> str:
         """The server that is fetched from, or an earlier one, by its run id; empty if the tracker's Redis is another.
@@ -145,8 +145,8 @@ class Deliveries:
             return ""
         if self._lease.known_by is Contact.LOST:
             with contextlib.suppress(redis.RedisError):
-                return self.registry.ask_server()
-        return self.registry.server
+                return self.store.workers.ask_server()
+        return self.store.workers.server
 
     def acked(self, message: Any, run: int, retention: float) -> None:
         """Dramatiq has acknowledged a message that is finished: when that is sent, it can be forgotten soon.
@@ -181,4 +181,4 @@ class Deliveries:
                 batch = [self._acked.popleft() for _ in range(min(BATCH, len(self._acked)))]
             if not batch:
                 return
-            self.registry.acked(batch)
+            self.store.messages.acked(batch)

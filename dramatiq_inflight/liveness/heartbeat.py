@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import SchemaError
-from ..store.registry import Registry
+from ..store.store import Store
 from ..threads.service import RETRY, Service
 from .lease import Connectivity, Contact, Lease
 
@@ -32,7 +32,7 @@ class Heartbeat(Service):
 
     def __init__(
         self,
-        registry: Registry,
+        store: Store,
         lease: Lease,
         connectivity: Connectivity,
         *,
@@ -43,7 +43,7 @@ class Heartbeat(Service):
         health_file: Path | None,
     ) -> None:
         super().__init__("heartbeat", "The heartbeat", connectivity.wake)
-        self.registry = registry
+        self.store = store
         self.lease = lease
         self.connectivity = connectivity
         self.interval = interval
@@ -60,7 +60,7 @@ class Heartbeat(Service):
           redis.RedisError: Redis cannot be reached.
         """
         begun = time.monotonic()
-        self.registry.beat()
+        self.store.workers.beat()
         if (self.lease.unregistered or begun - self._registered_at > SAY_AGAIN) and not self.lease.refused:
             try:
                 self.register()
@@ -89,7 +89,7 @@ class Heartbeat(Service):
         """
         forgotten = False
         if self.lease.was_lost():
-            forgotten = self.registry.is_forgotten(self.registry.server)
+            forgotten = self.store.workers.is_forgotten(self.store.workers.server)
             self.logger.warning(
                 "This worker was taken for dead, or an operator has taken a message from it by force, or Redis has "
                 "lost its data. It goes on; what was taken from it stays where it is. %s",
@@ -102,8 +102,8 @@ class Heartbeat(Service):
 
     def _enter(self) -> None:
         waiting = False
-        while (refusal := self.registry.register(self.identity())) is not None:
-            text = self.registry.explain(refusal)
+        while (refusal := self.store.workers.register(self.identity())) is not None:
+            text = self.store.workers.explain(refusal)
             if not refusal.wait:
                 raise SchemaError(text)
             if not waiting:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import redis
 
-from ..store.registry import Registry
-from ..store.words import DIED, JOINED
+from ..store.store import Store
+from ..store.workers import DIED, JOINED
 from ..threads.moment import Moment
 from ..threads.service import Service
 from .lease import Contact, Lease
@@ -61,7 +61,7 @@ class Presence(Service):
 
     def __init__(
         self,
-        registry: Registry,
+        store: Store,
         lease: Lease,
         *,
         connection_timeout: float,
@@ -70,16 +70,16 @@ class Presence(Service):
         on_death: Callable[[], None],
     ) -> None:
         super().__init__("presence", "The look at other workers")
-        self.registry = registry
+        self.store = store
         self.lease = lease
         self.connection_timeout = connection_timeout
         self.longest = longest
         self.on_word = on_word
-        self._subscriptions = Subscriptions(registry)
+        self._subscriptions = Subscriptions(store)
         #: None until it is open, and while it is lost.
         self.subscription: Subscription | None = None
         self._suspicions = Suspicions(
-            registry,
+            store,
             self._subscriptions,
             on_death=on_death,
             on_lost=self.look_again,
@@ -123,7 +123,7 @@ class Presence(Service):
         """End the present wait, and the one for a word."""
         super().wake()
         with contextlib.suppress(redis.RedisError):
-            self.registry.wake([self.registry.me], "")
+            self.store.workers.wake([self.store.me], "")
 
     def stop(self, within: float = 5.0) -> None:
         """Look at nobody any more, and stay subscribed; as `Service.stop`."""
@@ -173,7 +173,7 @@ class Presence(Service):
         return 0.0
 
     def _subscribe(self) -> None:
-        channel = self.registry.keys.channel(self.registry.me)
+        channel = self.store.keys.channel(self.store.me)
         try:
             self.subscription = self._subscriptions.open(channel, self._within)
         except redis.TimeoutError:
@@ -203,12 +203,12 @@ class Presence(Service):
             return
         begun, self._told_patience = Moment.now(), self.patience
         try:
-            entered = self.registry.enter(patience=self._told_patience, anew=self._anew)
-            everybody = sorted(self.registry.everybody()) if entered else []
+            entered = self.store.workers.enter(patience=self._told_patience, anew=self._anew)
+            everybody = sorted(self.store.workers.everybody()) if entered else []
             self.everybody = everybody
             if entered and self._anew:
-                there = [id for id, count in self.registry.look(self._ring()).items() if count]
-                self.registry.wake(there[-NEIGHBOURS:], JOINED)  # these are to look at this one
+                there = [id for id, count in self.store.workers.look(self._ring()).items() if count]
+                self.store.workers.wake(there[-NEIGHBOURS:], JOINED)  # these are to look at this one
         except redis.RedisError:
             self.refresh_at = time.monotonic() + LOOK  # of the subscription that says nothing: Redis may be slow
             return
@@ -247,7 +247,9 @@ class Presence(Service):
     def _cannot(self, why: str) -> None:
         self._lose(why)
         try:
-            self.registry.enter(patience=self.patience, anew=False)  # that it is not seen keeps it from being judged
+            self.store.workers.enter(
+                patience=self.patience, anew=False
+            )  # that it is not seen keeps it from being judged
         except redis.RedisError:
             return
         self._say_without(why)
@@ -293,14 +295,14 @@ class Presence(Service):
             self._unseeable.clear()  # some may not have been back when they were seen last
         ring = [id for id in self._ring() if id not in self._unseeable]
         there = 0
-        me = [self.registry.me]
+        me = [self.store.me]
         while me or (ring and (everybody or there < NEIGHBOURS)):
             some = ring if everybody else ring[: NEIGHBOURS - there]
             ring = ring[len(some) :]
             counts = self._count([*me, *some])
             if counts is None:
                 return
-            if me and not counts[self.registry.me]:
+            if me and not counts[self.store.me]:
                 raise redis.ConnectionError("Redis does not see the subscription any more")
             me = []
             present = {id for id in some if counts[id]}
@@ -321,7 +323,7 @@ class Presence(Service):
         unknown = ids - self.neighbours.keys()
         if unknown:
             try:
-                self.neighbours.update(self.registry.have_entered(unknown))
+                self.neighbours.update(self.store.workers.have_entered(unknown))
             except redis.RedisError:
                 return dict.fromkeys(ids, True)  # until the next look
         return {id: self.neighbours[id] for id in ids}
@@ -330,7 +332,7 @@ class Presence(Service):
         """How many connections each has; None if Redis does not answer, which says nothing of the subscription."""
         moment, begun = Moment.now(), time.monotonic()
         try:
-            counts = dict(self.registry.look(ids))
+            counts = dict(self.store.workers.look(ids))
         except redis.RedisError:
             counts = None
         now = time.monotonic()
@@ -341,11 +343,11 @@ class Presence(Service):
             del self._slow[0]
         if self.patience > self._told_patience:
             self.refresh_at = now
-        if counts is not None and counts.get(self.registry.me):
+        if counts is not None and counts.get(self.store.me):
             self.lease.seen(moment)
         return counts
 
     def _ring(self) -> list[str]:
         """All others that are there, beginning with the next one."""
-        me = self.registry.me
+        me = self.store.me
         return [id for id in self.everybody if id > me] + [id for id in self.everybody if id < me]

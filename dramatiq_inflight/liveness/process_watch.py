@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable
 
 from ..store.records import DeadIncarnation
-from ..store.registry import Registry
-from ..store.words import JOINED
+from ..store.store import Store
+from ..store.workers import JOINED
 from ..threads.service import Service
 from .pidfd import GONE, Process, Watched
 
@@ -41,10 +41,10 @@ class Watch(Service):
     """
 
     def __init__(
-        self, registry: Registry, me: Process, on_death: Callable[[], None], *, exclusive: str | None = None
+        self, store: Store, me: Process, on_death: Callable[[], None], *, exclusive: str | None = None
     ) -> None:
         super().__init__("watch", "The watch")
-        self.registry = registry
+        self.store = store
         self.me = me
         self.on_death = on_death
         self.exclusive = exclusive
@@ -66,7 +66,7 @@ class Watch(Service):
         self.look(everybody=not self._joined)
         if not self._joined:
             self.succeed()
-            self.registry.wake(self._before_me(), JOINED)
+            self.store.workers.wake(self._before_me(), JOINED)
             self._joined = True
         return REFRESH
 
@@ -131,20 +131,20 @@ class Watch(Service):
         """
         if self.exclusive is None:
             return
-        for said in self.registry.incarnations(self.registry.everybody()):
+        for said in self.store.workers.incarnations(self.store.workers.everybody()):
             elsewhere = said.place and said.place != self.me.place
-            if said.instance == self.exclusive and elsewhere and self.registry.prove(said, SUCCEEDED):
+            if said.instance == self.exclusive and elsewhere and self.store.workers.prove(said, SUCCEEDED):
                 self.on_death()
 
     def _ring(self) -> list[str]:
         """All others in this place that are not known to be gone, beginning with the next one."""
-        ids = self.registry.in_place(self.me.place)
+        ids = self.store.workers.in_place(self.me.place)
         self._gone.intersection_update(ids)  # the others were reaped
         ids = [id for id in ids if id not in self._gone]
-        return [id for id in ids if id > self.registry.me] + [id for id in ids if id < self.registry.me]
+        return [id for id in ids if id > self.store.me] + [id for id in ids if id < self.store.me]
 
     def _get_to_know(self, ids: list[str]) -> None:
-        for said in self.registry.incarnations(ids) if ids else []:
+        for said in self.store.workers.incarnations(ids) if ids else []:
             process = Process.of(said.place, said.pid, said.process_started)
             if process is not None and process.place == self.me.place:
                 self.watched[said.id] = Watched(process), said
@@ -152,7 +152,7 @@ class Watch(Service):
     def _see_who_is_gone(self) -> bool:
         gone = [id for id, (watched, _) in self.watched.items() if watched.is_gone()]
         for id in gone:
-            if self.registry.prove(self.watched[id][1], GONE):
+            if self.store.workers.prove(self.watched[id][1], GONE):
                 self.on_death()
             self._gone.add(id)
             self._forget({id})

@@ -23,8 +23,9 @@ from pathlib import Path
 import redis
 
 from ..store.connection import Address
-from ..store.registry import Registry
-from ..store.words import DIED
+from ..store.scripts import Scripts
+from ..store.store import Store
+from ..store.workers import DIED
 from .pidfd import GONE, Process, Watched
 from .subscription import CannotSubscribe, Subscriptions
 
@@ -70,8 +71,8 @@ class Attendant:
     def __init__(self, task: Task) -> None:
         self.task = task
         address: Address = pickle.loads(task.address)
-        self.registry = Registry(
-            address.connect(), task.namespace, task.incarnation, heartbeat_ttl=task.ttl, fence_ttl=task.ttl
+        self.store = Store(
+            Scripts(address.connect(), task.namespace, task.incarnation, heartbeat_ttl=task.ttl, fence_ttl=task.ttl)
         )
         self._ready = False
         self._watched = Watched(task.process) if task.process is not None else None
@@ -90,7 +91,7 @@ class Attendant:
 
     def _beat(self) -> bool:
         try:
-            if self.registry.attest() and self.task.health_file is not None:
+            if self.store.workers.attest() and self.task.health_file is not None:
                 self.task.health_file.touch()
         except (redis.RedisError, OSError):
             return False
@@ -101,16 +102,16 @@ class Attendant:
 
     def _be_present(self) -> None:
         """Be subscribed to the worker's channel: C code that holds the GIL keeps the worker itself from coming back."""
-        subscriptions = Subscriptions(self.registry)
-        channel = self.registry.keys.channel(self.registry.me)
+        subscriptions = Subscriptions(self.store)
+        channel = self.store.keys.channel(self.store.me)
         patience = min(self.task.connection_timeout, self.task.ttl / 2)
         while True:
             subscription = None
             try:
                 subscription = subscriptions.open(channel, CONNECT)
-                if not self.registry.enter(patience=patience, anew=True, on_behalf=True):
+                if not self.store.workers.enter(patience=patience, anew=True, on_behalf=True):
                     raise CannotSubscribe("Redis does not see the subscription")
-                while self.registry.look([self.registry.me])[self.registry.me]:
+                while self.store.workers.look([self.store.me])[self.store.me]:
                     ends = time.monotonic() + LOOK_FOR_US
                     while (left := ends - time.monotonic()) > 0:
                         subscription.wait(left)
@@ -153,9 +154,9 @@ class Attendant:
         ends = time.monotonic() + LAST_WORDS
         while time.monotonic() < ends:
             try:
-                dead = self.registry.incarnation(self.task.incarnation)
-                if self.registry.prove(dead, GONE):
-                    self.registry.tell_some(DIED)
+                dead = self.store.workers.incarnation(self.task.incarnation)
+                if self.store.workers.prove(dead, GONE):
+                    self.store.workers.tell_some(DIED)
                 return
             except redis.RedisError:
                 time.sleep(RETRY)

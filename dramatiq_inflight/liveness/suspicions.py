@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import redis
 
-from ..store.registry import Registry
 from ..store.replies import Seen, Suspicion
+from ..store.store import Store
 from ..threads.service import Service
 from .subscription import Subscription, Subscriptions
 
@@ -49,7 +49,7 @@ class Suspicions(Service):
 
     def __init__(
         self,
-        registry: Registry,
+        store: Store,
         subscriptions: Subscriptions,
         *,
         on_death: Callable[[], None],
@@ -57,7 +57,7 @@ class Suspicions(Service):
         on_unseeable: Callable[[str], None],
     ) -> None:
         super().__init__("suspicions", "The look at other workers")
-        self.registry = registry
+        self.store = store
         self.on_death = on_death
         self.on_lost = on_lost
         self.on_unseeable = on_unseeable
@@ -84,7 +84,7 @@ class Suspicions(Service):
         except queue.Empty:
             id = ""
         if id and id not in self._noted:
-            self._note(id, self.registry.suspect(id))
+            self._note(id, self.store.workers.suspect(id))
         if not self._noted or not self._absent.empty():
             return 0.0  # note all that are absent first: one connection from scratch is enough for them
         if not self._has_probe(max(noted.at for noted in self._noted.values())):
@@ -120,7 +120,7 @@ class Suspicions(Service):
             self.on_unseeable(id)
 
     def _judge(self, id: str, noted: _Noted) -> None:
-        suspicion = self.registry.suspect(id, noted.since)
+        suspicion = self.store.workers.suspect(id, noted.since)
         if suspicion.seen in (Seen.GONE, Seen.UNSEEABLE):
             self.on_death()  # by another one's look, perhaps, who cannot recover all that it ran
         elif suspicion.since == noted.since:
@@ -134,7 +134,7 @@ class Suspicions(Service):
             return True
         self._close()
         try:
-            self._probe = self._subscriptions.open(self.registry.keys.probe(self.registry.me), PROBE)
+            self._probe = self._subscriptions.open(self.store.keys.probe(self.store.me), PROBE)
         except redis.RedisError:
             pass
         else:

@@ -22,7 +22,7 @@ from ..delivery import OPTION, Copy, mark_of_copy
 from ..errors import HandBack, TryAgain
 from ..isolation.gate import Gate
 from ..liveness.lease import Lease
-from ..store.registry import Registry
+from ..store.store import Store
 from ..store.transport import Call
 from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
@@ -44,7 +44,7 @@ class Ending:
     policies: Policies
     table: Table
     gate: Gate
-    registry: Registry
+    store: Store
     lease: Lease
     queues: BrokerQueues
     deliveries: Deliveries
@@ -122,13 +122,13 @@ class Ending:
         """
         entry = current_entry.get()
         if entry is None or entry.copy.broker_copy_id != copy_id:
-            self.registry.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
+            self.store.scripts.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
         elif entry.phase is Phase.ELSEWHERE:
             return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
         elif entry.to_finish:
             self.ledger.finish(entry, self.queues.keys(queue), ack)
         else:
-            self.registry.run(ack)
+            self.store.scripts.run(ack)
 
     def after_ack(self, message: Any) -> None:
         """A failure is settled now: the broker holds the retry.  So is a success that the ack has not taken along."""
@@ -278,7 +278,7 @@ class Ending:
 
     def _settle(self, copy: Copy, state: str) -> None:
         try:
-            self.registry.settle(copy, state, self.queues.keys(copy.queue))
+            self.store.messages.settle(copy, state, self.queues.keys(copy.queue))
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
 

@@ -14,9 +14,9 @@ from ..brokers.queues import BrokerQueues
 from ..delivery import Copy
 from ..errors import MessageLost
 from ..liveness.lease import Lease
-from ..store.registry import Registry
 from ..store.replies import Finished, Mended
 from ..store.scripts import NotSent
+from ..store.store import Store
 from ..store.transport import Call
 from .in_flight import Entry, Outcome, Table
 from .state import Phase, Recorded
@@ -42,7 +42,7 @@ class Ledger:
 
     def __init__(
         self,
-        registry: Registry,
+        store: Store,
         table: Table,
         lease: Lease,
         queues: BrokerQueues,
@@ -52,7 +52,7 @@ class Ledger:
         on_drop: Callable[[Entry], None],
     ) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.registry = registry
+        self.store = store
         self.table = table
         self.lease = lease
         self.queues = queues
@@ -79,7 +79,7 @@ class Ledger:
             with entry.mutex:
                 if entry.recorded is Recorded.NOTHING:
                     self._record(entry)
-                self.registry.accompany(entry.copy.message_id, entry.numbers.run, entry.copy.origin)
+                self.store.messages.accompany(entry.copy.message_id, entry.numbers.run, entry.copy.origin)
                 entry.alone = False
         except redis.RedisError:
             return False
@@ -108,7 +108,7 @@ class Ledger:
                 entry.record_end()  # it has no number to tell its record from another run's
             if entry.told:
                 if then is not None:
-                    self.registry.run(then)
+                    self.store.scripts.run(then)
                 return
             outcome = self._finish(entry, broker_keys, then, unacked=unacked)
             if outcome is Finished.FENCED and self._finds_run(entry):
@@ -125,7 +125,7 @@ class Ledger:
             )
 
     def _finish(self, entry: Entry, broker_keys: tuple[str, ...], then: Call | None, *, unacked: bool) -> Finished:
-        return self.registry.finish(
+        return self.store.messages.finish(
             entry.copy,
             entry.numbers.run,
             started_ms=entry.numbers.started_ms,
@@ -162,8 +162,8 @@ class Ledger:
     def _let_go(self, entry: Entry) -> Finished:
         copy, run = entry.copy, entry.numbers.run
         if entry.outcome is Outcome.STRANDED:
-            return self.registry.hand_over(copy.message_id, run, entry.delivery.payload, origin=copy.origin)
-        return self.registry.release(
+            return self.store.messages.hand_over(copy.message_id, run, entry.delivery.payload, origin=copy.origin)
+        return self.store.messages.release(
             copy.message_id,
             run,
             contended=entry.contended or entry.may_run_again,
@@ -180,8 +180,8 @@ class Ledger:
             self._mend(entry)
             return entry.numbers.run > 0 and not entry.lost
         # Its actor was never begun: to write its record anew would end the copy that waits, unrun.
-        head = self.registry.peek([entry.copy.message_id])[0]
-        if head and (head.state, head.owner, head.origin) == ("running", self.registry.me, entry.copy.origin):
+        head = self.store.messages.peek([entry.copy.message_id])[0]
+        if head and (head.state, head.owner, head.origin) == ("running", self.store.me, entry.copy.origin):
             entry.record_run(run=head.run)
         return entry.numbers.run > 0
 
@@ -201,7 +201,9 @@ class Ledger:
             if entry.lost or entry.told:
                 return
             copy = entry.copy
-            outcome = self.registry.hand_over(copy.message_id, entry.numbers.run, b"", later=True, origin=copy.origin)
+            outcome = self.store.messages.hand_over(
+                copy.message_id, entry.numbers.run, b"", later=True, origin=copy.origin
+            )
             if outcome is Finished.HANDED_OVER:
                 entry.record_copy()
             elif outcome is Finished.FENCED:
@@ -221,7 +223,7 @@ class Ledger:
     def _mend(self, entry: Entry) -> None:
         epoch, numbers = self.lease.epoch, entry.numbers
         try:
-            mended, run, generation, crashes, drains = self.registry.mend(
+            mended, run, generation, crashes, drains = self.store.messages.mend(
                 entry.copy,
                 lambda: self._payload_of(entry),
                 run=numbers.run,
@@ -314,7 +316,7 @@ class Ledger:
                 self.finish(entry, unacked=not self.queues.finishes_with_ack)
             elif not entry.told:
                 self.let_go(entry)
-            self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id, self.registry.run)
+            self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id, self.store.scripts.run)
             self.table.drop(entry)
             self.on_drop(entry)
 
@@ -325,21 +327,21 @@ class Ledger:
             if entry.recorded is Recorded.NOTHING or self.lease.in_doubt(entry.epoch):
                 self.look_up(entry)
         self._see_deliveries(running)
-        if self.registry.count_running() == len(before) and not self._strangers:
+        if self.store.messages.count_running() == len(before) and not self._strangers:
             return
-        there = self.registry.running_here()
+        there = self.store.messages.running_here()
         for entry in running:
             if entry.copy.message_id not in there and entry.phase is Phase.RUNNING:
                 self.look_up(entry)
         # What Redis believes to run here and is not in the table may just be starting or ending: only what was a
         # stranger one beat ago as well is let go.
         strangers = there - {entry.copy.message_id for entry in before + self.table.entries()}
-        runs = self.registry.runs_of(strangers) if strangers else {}
+        runs = self.store.messages.runs_of(strangers) if strangers else {}
         for message_id, (run, origin) in runs.items():
             if self._strangers.get(message_id) == (run, origin):
                 self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
                 copy = Copy(message_id, 0, origin, "", False, "", "")
-                self.registry.release(message_id, run, contended=True, consumed=False, copy=copy)
+                self.store.messages.release(message_id, run, contended=True, consumed=False, copy=copy)
         self._strangers = runs
 
     def _see_deliveries(self, running: list[Entry]) -> None:
@@ -351,6 +353,8 @@ class Ledger:
         ]
         if not delivered:
             return
-        for (entry, _), held in zip(delivered, self.registry.delivered([where for _, where in delivered]), strict=True):
+        for (entry, _), held in zip(
+            delivered, self.store.messages.delivered([where for _, where in delivered]), strict=True
+        ):
             if not held and entry.phase is Phase.RUNNING:
                 self.look_up(entry)

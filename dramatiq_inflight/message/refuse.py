@@ -20,8 +20,8 @@ from ..brokers.deliveries import Deliveries
 from ..brokers.queues import BrokerQueues
 from ..delivery import OPTION, Mark, mark_of, own_enqueue
 from ..errors import MessageSkipped, PoisonMessage
-from ..store.registry import Registry
 from ..store.replies import Start
+from ..store.store import Store
 from .in_flight import Entry, Table, current_entry
 from .state import Phase
 
@@ -53,12 +53,12 @@ class Refusals:
     """Keeps copies from running; each method ends in an exception that tells Dramatiq so."""
 
     def __init__(
-        self, broker: Broker, table: Table, registry: Registry, queues: BrokerQueues, deliveries: Deliveries
+        self, broker: Broker, table: Table, store: Store, queues: BrokerQueues, deliveries: Deliveries
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self._broker = broker
         self._table = table
-        self._registry = registry
+        self._registry = store
         self._queues = queues
         self._deliveries = deliveries
 
@@ -117,11 +117,11 @@ class Refusals:
             # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
             patiently(
                 f"Redis could not be told that message {message.message_id} was put off",
-                lambda: self._registry.put_off(entry.copy, delay),
+                lambda: self._registry.messages.put_off(entry.copy, delay),
             )
         else:
             try:
-                self._registry.put_off(entry.copy, delay)  # for the history alone
+                self._registry.messages.put_off(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
 

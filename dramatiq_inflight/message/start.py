@@ -27,8 +27,8 @@ from ..isolation.gate import Gate
 from ..liveness.lease import Lease
 from ..recovery.sweep import Recovery
 from ..store.records import DeadIncarnation, Orphan
-from ..store.registry import Registry
 from ..store.replies import Claim, Start, Started
+from ..store.store import Store
 from .checkpoints import Checkpoints
 from .in_flight import Entry, Numbers, Table, current_entry
 from .interrupt import Strand
@@ -54,7 +54,7 @@ class Starting:
     policies: Policies
     table: Table
     gate: Gate
-    registry: Registry
+    store: Store
     lease: Lease
     queues: BrokerQueues
     deliveries: Deliveries
@@ -185,7 +185,7 @@ class Starting:
 
         A copy that was made by recovery, or put off, must ask.
         """
-        return not self.registry.is_away() or is_copy(message)
+        return not self.store.scripts.is_away() or is_copy(message)
 
     def _ask(self, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
         """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
@@ -196,7 +196,7 @@ class Starting:
         broker_keys = self.queues.keys(entry.copy.queue)
 
         def start(payload: bytes, *, forgotten: bool = False) -> Started:
-            return self.registry.start(
+            return self.store.messages.start(
                 entry.copy,
                 payload,
                 limit=entry.policy.limit,
@@ -234,7 +234,7 @@ class Starting:
         )
         entry.alone = True
         try:
-            self.registry.hold(entry.copy, timeout)
+            self.store.messages.hold(entry.copy, timeout)
         except redis.RedisError:
             pass  # its start will tell
         alone = self.gate.enter_alone(timeout, lambda: self.ledger.accompany(entry))
@@ -294,7 +294,7 @@ class Starting:
     def _taken_over(self, entry: Entry, started: Started) -> None:
         """This copy takes the place of one whose worker is dead."""
         try:
-            dead = self.registry.incarnation(started.owner)
+            dead = self.store.workers.incarnation(started.owner)
         except redis.RedisError:
             dead = DeadIncarnation(started.owner, "", "", "", "", "", [])
         self.logger.warning("Message %s is taken over from worker %s: %s.", entry.copy.message_id, dead, dead.why)

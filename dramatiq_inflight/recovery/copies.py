@@ -78,7 +78,7 @@ class Copies(PuttingBack):
     ) -> list[Orphan | Claim]:
         """Claim; what cannot be read, or kills whoever decodes it, is set aside by that, and said."""
         try:
-            answers = self.registry.claim(ids, dead=dead.id, hold=self.lock_ttl, leftovers=leftovers)
+            answers = self.store.recovery.claim(ids, dead=dead.id, hold=self.lock_ttl, leftovers=leftovers)
         except redis.RedisError:
             for id in ids:
                 self.leave_over(id, dead.id)  # it may be claimed, and only the answer lost
@@ -93,7 +93,7 @@ class Copies(PuttingBack):
                 self.logger.error(
                     "The record of message %s cannot be read: it is damaged, or of another version. It is set aside "
                     "whole, and no copy is enqueued; if the broker still has the message, that runs. %d are aside now.",
-                    *(id, self.registry.count_aside()),
+                    *(id, self.store.messages.count_aside()),
                 )
                 self._tell(Incident.of(Kind.SET_ASIDE, Orphan(id, Claim.ASIDE), dead), None)
             elif answer is Claim.DEADLY:
@@ -101,7 +101,7 @@ class Copies(PuttingBack):
                 self.logger.error(
                     "Message %s has killed each process that was to recover it, as soon as it decoded the payload. It "
                     "is set aside whole, and is not run; %d are aside now.",
-                    *(id, self.registry.count_aside()),
+                    *(id, self.store.messages.count_aside()),
                 )
                 self._tell(Incident.of(Kind.SET_ASIDE, Orphan(id, Claim.ASIDE), dead), None)
         return answers
@@ -132,7 +132,7 @@ class Copies(PuttingBack):
         """
         queues, actors = self.declared()
         ours = []
-        for id, head in zip(ids, self.registry.peek(ids), strict=True):
+        for id, head in zip(ids, self.store.messages.peek(ids), strict=True):
             if head is None or (head.queue in queues and head.actor in actors):
                 ours.append(id)
             elif (head.queue, head.actor) not in self._strange:

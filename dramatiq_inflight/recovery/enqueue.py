@@ -22,8 +22,8 @@ from ..brokers.errors import is_passing
 from ..delivery import own_enqueue
 from ..incident import Incident, Kind
 from ..store.records import DeadIncarnation, Enqueued, Orphan
-from ..store.registry import Registry
 from ..store.replies import Claim
+from ..store.store import Store
 from ..threads.mutex import Mutex
 from .away import Failures
 from .making import Making
@@ -49,14 +49,14 @@ class PuttingBack(Making):
     """Enqueues copies of claimed messages.
 
     Parameters:
-      registry: The records.
+      store: The records.
       enqueue: Puts a message on the broker, and returns it as enqueued.
       tell: Tells whoever wants to know what happened to a message, which is given where it was looked into.
       in_company: Entered while payloads are decoded, which may kill this process: no message is alone in it meanwhile.
         False: one is, and has to be left alone.
     """
 
-    registry: Registry
+    store: Store
     enqueue: Enqueue
     tell: Callable[[Incident, Message[object] | None], None] = lambda incident, message: None
     in_company: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
@@ -87,14 +87,14 @@ class PuttingBack(Making):
         """
         with self._mutex:
             ids = list(self.leftovers)
-        heads = self.registry.peek(ids) if ids else []
+        heads = self.store.messages.peek(ids) if ids else []
         mine = [
             (id, head.generation, "left_over")
             for id, head in zip(ids, heads, strict=True)
-            if head is not None and head.owner == self.registry.me
+            if head is not None and head.owner == self.store.me
         ]
         if mine:
-            self.registry.refused(mine)
+            self.store.recovery.refused(mine)
 
     def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, *, reason: str = "") -> bool:
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
@@ -159,12 +159,12 @@ class PuttingBack(Making):
         return len(refused) + len(away) + len(untried)
 
     def _set_aside(self, orphan: Orphan, error: DecodeError, dead: DeadIncarnation, swept: Swept) -> None:
-        if self.registry.set_aside(orphan, dead=dead.id):
+        if self.store.recovery.set_aside(orphan, dead=dead.id):
             swept.set_aside += 1
             self.logger.error(
                 "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, and is "
                 "not run; %d are aside now.",
-                *(orphan.message_id, orphan.actor, error.error, self.registry.count_aside()),
+                *(orphan.message_id, orphan.actor, error.error, self.store.messages.count_aside()),
             )
             self._tell(Incident.of(Kind.SET_ASIDE, orphan, dead), None)
         self._is_over(orphan.message_id)
@@ -180,7 +180,7 @@ class PuttingBack(Making):
             self._tell(Incident.of(Kind.POISON if poison else Kind.RECOVERED, orphan, dead), message)
 
     def _mark(self, copies: list[Enqueued], dead: DeadIncarnation, swept: Swept) -> None:
-        self.registry.requeued(copies, dead=dead.id)
+        self.store.recovery.requeued(copies, dead=dead.id)
         for orphan, *_ in copies:
             self._is_over(orphan.message_id)
             if orphan.verdict is Claim.POISONED:
@@ -197,7 +197,7 @@ class PuttingBack(Making):
         """Let go of what was not enqueued, and log why: once for a message and cause, once while the broker is away."""
         if not (refused or away or untried):
             return
-        self.registry.refused(
+        self.store.recovery.refused(
             [
                 *((orphan.message_id, orphan.generation, "refused") for orphan, _ in refused),
                 *((orphan.message_id, orphan.generation, "away") for orphan, _ in away),

@@ -11,7 +11,7 @@ from dramatiq import Broker, Message
 from ..brokers.queues import BrokerQueues
 from ..config.policy import Policy
 from ..config.settings import Settings
-from ..store.registry import Registry
+from ..store.store import Store
 from .sweep import Recovery
 from .telling import Telling
 
@@ -19,7 +19,7 @@ __all__ = ["recovery_of"]
 
 
 def recovery_of(
-    registry: Registry,
+    store: Store,
     broker: Broker,
     settings: Settings,
     policy_of: Callable[[Message[object]], Policy],
@@ -28,11 +28,11 @@ def recovery_of(
     """The recovery of a broker's messages.
 
     Parameters:
-      registry: Of whoever recovers.
+      store: Of whoever recovers.
       queues: The broker's.
     """
     return Recovery(
-        registry=registry,
+        store=store,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
         queues=queues,

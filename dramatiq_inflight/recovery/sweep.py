@@ -61,7 +61,7 @@ class Recovery(Copies):
           redis.RedisError: Redis cannot be reached; what was done is done, the rest is for the next sweep.
         """
         swept = Swept()
-        due = self.registry.due()
+        due = self.store.recovery.due()
         swept.next_in = due.next_in
         if due.dead or due.overdue or self.leftovers:
             self._sweep_alone(swept, due, stop)
@@ -70,21 +70,21 @@ class Recovery(Copies):
         return swept
 
     def _sweep_alone(self, swept: Swept, due: Due, stop: Callable[[], bool]) -> None:
-        lock = self.registry.lock(self.lock_ttl)
+        lock = self.store.recovery.lock(self.lock_ttl)
         if not self._acquire(lock):
             swept.locked = True
             return
         try:
             holding = _Holding(lock, self.lock_ttl, stop)
             if due.dead and self.queues.shared:
-                holding.brokers.update(self.registry.registered_brokers())
+                holding.brokers.update(self.store.workers.registered_brokers())
             self._failures.begin()
             too_slow = self._finish_leftovers(swept, holding)
-            if self.registry.me in due.dead:
-                self.registry.beat()  # late, and evidently alive
+            if self.store.me in due.dead:
+                self.store.workers.beat()  # late, and evidently alive
             kept = 0
             while not holding.over():
-                dead = [id for id in self.registry.due(skip_dead=kept).dead if id != self.registry.me]
+                dead = [id for id in self.store.recovery.due(skip_dead=kept).dead if id != self.store.me]
                 if not dead:
                     break
                 for id in dead:
@@ -94,7 +94,7 @@ class Recovery(Copies):
             if too_slow is not None:
                 raise too_slow
             self._finish_leftovers(swept, holding)  # claimed in this sweep, and only the answer lost
-            swept.next_in = self.registry.due().next_in
+            swept.next_in = self.store.recovery.due().next_in
         finally:
             try:
                 lock.release()
@@ -102,7 +102,7 @@ class Recovery(Copies):
                 pass  # it ran out, or somebody deleted it: it protects nothing
 
     def _acquire(self, lock: Lock) -> bool:
-        me = self.registry.me
+        me = self.store.me
         if lock.acquire(blocking=False, token=me):
             return True
         lock.local.token = me.encode()  # ours from a sweep that could not reach Redis to release it?
@@ -116,7 +116,7 @@ class Recovery(Copies):
     def _recover_safely(self, id: str, swept: Swept, holding: _Holding) -> bool:
         """As `_recover`; whatever is wrong with one incarnation or its messages stops the recovery of no other."""
         try:
-            return self._recover(self.registry.incarnation(id), swept, holding)
+            return self._recover(self.store.workers.incarnation(id), swept, holding)
         except Exception as error:
             if is_passing(error):
                 raise
@@ -130,7 +130,7 @@ class Recovery(Copies):
         A sweep that is to stop forgets it all the same if nothing is left; reap.lua sees what it is listed as running.
         """
         if dead.id not in self._said:
-            self.registry.notice(dead)
+            self.store.workers.notice(dead)
             self._said.add(dead.id)
             self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
         if not dead.broker_id:
@@ -148,7 +148,7 @@ class Recovery(Copies):
                 )
             swept.left += 1
             return False
-        if not complete or not self.registry.reap(dead.id, dead.place):
+        if not complete or not self.store.workers.reap(dead.id, dead.place):
             return False
         swept.reaped += 1
         holding.brokers[dead.broker_namespace, dead.broker_id] -= 1  # the last one's share is nobody else's
@@ -157,17 +157,17 @@ class Recovery(Copies):
         return True
 
     def _hand_back(self, dead: DeadIncarnation, queues: RedisQueues, swept: Swept, holding: _Holding) -> bool:
-        if self.registry.hand_back(dead.id, []) is None:
+        if self.store.recovery.hand_back(dead.id, []) is None:
             return False
         names = set(dead.queues)
         # A worker that was stopped and started again in one process fetches under the same id as before.
         shared = holding.brokers[dead.broker_namespace, dead.broker_id] > 1
         kept = 0
         while not holding.over():
-            ids = self.registry.running_of(dead.id, kept)
+            ids = self.store.messages.running_of(dead.id, kept)
             if not ids:
                 break
-            heads = dict(zip(ids, self.registry.peek(ids), strict=True))
+            heads = dict(zip(ids, self.store.messages.peek(ids), strict=True))
             names |= {name for head in heads.values() if head for name in (head.queue, dq_name(head.queue))}
             copies = [(head.queue, head.copy) if head else ("", "") for head in heads.values()]
             results = self._let_go_of(dead, dict(zip(ids, queues.held(copies), strict=True)))
@@ -201,7 +201,7 @@ class Recovery(Copies):
         """
         found: dict[str, HandedBack] = {}
         while left := [(id, has) for id, has in held.items() if id not in found]:
-            results = self.registry.hand_back(dead.id, left)
+            results = self.store.recovery.hand_back(dead.id, left)
             if results is None:
                 return None
             pairs = zip(left, results, strict=True)
@@ -211,7 +211,7 @@ class Recovery(Copies):
     def _copy(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         kept = 0
         while not holding.over() and not self._failures.too_many:
-            ids = self.registry.running_of(dead.id, kept)
+            ids = self.store.messages.running_of(dead.id, kept)
             if not ids:
                 break
             ours = self._ours([id for id in ids if id not in self.leftovers]) if self._is_ours(dead) else []
@@ -225,7 +225,7 @@ class Recovery(Copies):
         seen: set[str] = set()
         offset = 0
         while not holding.over() and not self._failures.too_many:
-            ids = self.registry.due(skip_overdue=offset).overdue
+            ids = self.store.recovery.due(skip_overdue=offset).overdue
             fresh = [id for id in ids if id not in seen and id not in self.leftovers]
             seen.update(ids)
             offset += len(ids) - len(fresh)  # they stay where they are
@@ -243,13 +243,15 @@ class Recovery(Copies):
         if not ids:
             return ids
         heads = {
-            id: head for id, head in zip(ids, self.registry.peek(ids), strict=True) if head and head.state == "requeued"
+            id: head
+            for id, head in zip(ids, self.store.messages.peek(ids), strict=True)
+            if head and head.state == "requeued"
         }
-        said, returned = self.queues.ask(heads, self.declared()[0], self.registry.registered_brokers)
+        said, returned = self.queues.ask(heads, self.declared()[0], self.store.workers.registered_brokers)
         swept.returned += returned
         found: dict[str, str] = {}
         while left := [(id, heads[id].copy, what) for id, what in said.items() if id not in found]:
-            pairs = zip(left, self.registry.postpone(left), strict=True)
+            pairs = zip(left, self.store.recovery.postpone(left), strict=True)
             found |= {id: result for (id, _, _), result in pairs if result != "later"}
         swept.settled += list(found.values()).count("settled")
         return [id for id in ids if found.get(id, "due") == "due"]
@@ -266,7 +268,7 @@ class Recovery(Copies):
             ids = [id for id, other in leftovers if other == dead]
             for batch in range(0, len(ids), BATCH):
                 try:
-                    owner = self.registry.incarnation(dead) if dead else NOBODY
+                    owner = self.store.workers.incarnation(dead) if dead else NOBODY
                     self._claim(ids[batch : batch + BATCH], owner, swept, holding.over, leftovers=True)
                 except redis.RedisError as error:
                     return error

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""A message's life in the records: from the start of a run to its end."""
+"""The records of messages: what a worker says of those that it runs, and of the broker's copies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,11 +13,12 @@ import redis
 from ..delivery import Copy
 from ..threads.moment import Moment
 from .declarations import flag
+from .records import Head, read_heads
 from .replies import Finished, Mended, Saved, Start, Started
-from .scripts import Scripting, ms
+from .scripts import BATCH, Part, ms
 from .transport import Call
 
-__all__ = ["Runs"]
+__all__ = ["ACK_TTL", "Messages"]
 
 STARTED = {answer.value.encode(): answer for answer in Start}
 NO_PAYLOAD = Started(Start.PAYLOAD, True, 0, 0, 0, 0, 0, 0, 0, "")
@@ -26,20 +27,24 @@ FINISHED = {answer.value.encode(): answer for answer in Finished}
 #: How long a checkpoint is kept after it was last written, seconds: for longer than retries are delayed.
 CHECKPOINT_TTL = 30 * 24 * 3600.0
 
+#: How long a message is remembered whose ack was sent, seconds: three times RabbitMQ's default heartbeat.  A broker
+#: that has not read the ack notices within two that the connection is lost, and delivers the message again.
+ACK_TTL = 180.0
 
-class Runs(Scripting):
-    """What this incarnation says of the messages that it runs."""
+
+class Messages(Part):
+    """Starts and ends runs, and reads records."""
 
     @cached_property
     def _starts(self) -> tuple[str, ...]:
         """What the start of a message may change beside its record."""
         keys = self.keys
-        return (self._mine, keys.heartbeats, keys.waiting, keys.handed, keys.history, keys.counts)
+        return (self.scripts.mine, keys.heartbeats, keys.waiting, keys.handed, keys.history, keys.counts)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
         """What its completion may."""
-        return (self._mine, self.keys.heartbeats, self.keys.waiting, self.keys.history, self.keys.counts)
+        return (self.scripts.mine, self.keys.heartbeats, self.keys.waiting, self.keys.history, self.keys.counts)
 
     def start(
         self,
@@ -65,28 +70,28 @@ class Runs(Scripting):
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         begun = Moment.now()
-        reply = self._call(
+        reply = self.scripts.call(
             "start",
             [self.keys.record(copy.message_id), *self._starts, *broker_keys],
             [
-                *(self.me, self.ttl_ms, copy.message_id, copy.generation, copy.origin, flag(copy.redelivered), here),
-                *(copy.queue, copy.actor, limit, copy.broker_copy_id, payload),
+                *(self.me, self.scripts.ttl_ms, copy.message_id, copy.generation, copy.origin),
+                *(flag(copy.redelivered), here, copy.queue, copy.actor, limit, copy.broker_copy_id, payload),
                 *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
                 *(flag(copy.condemned), copy.fence, copy.tries),
             ],
         )
         if len(reply) == 1:
             return NO_PAYLOAD
-        self._in_contact(reply[1], begun)
+        self.scripts.in_contact(reply[1], begun)
         return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
 
     def accompany(self, message_id: str, run: int, origin: str = "") -> None:
         """A message that had its process to itself is about to get company."""
-        self._own("accompany", record_key=self.keys.record(message_id), run=run, origin=origin)
+        self.scripts.own("accompany", record_key=self.keys.record(message_id), run=run, origin=origin)
 
     def checkpoint(self, message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
         """Keep how far a run has come.  One round trip."""
-        reply = self._own(
+        reply = self.scripts.own(
             "checkpoint",
             record_key=self.keys.record(message_id),
             checkpoint=self.keys.checkpoint(message_id),
@@ -99,7 +104,7 @@ class Runs(Scripting):
 
     def kept(self, message_id: str) -> dict[str, str]:
         """What the last checkpoint of a message has; empty: there is none."""
-        raw: Any = self._ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
+        raw: Any = self.scripts.ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
 
     def stall(self, message_id: str, run: int, *, still: float, origin: str = "") -> bool:
@@ -107,7 +112,7 @@ class Runs(Scripting):
 
         Returns: False if another run has it, or its start is not recorded.
         """
-        reply = self._own(
+        reply = self.scripts.own(
             "stall",
             record_key=self.keys.record(message_id),
             id=message_id,
@@ -147,10 +152,10 @@ class Runs(Scripting):
         """
         broker_acks, broker_messages = broker_keys or (None, None)
         mend = partial(
-            self._own,
+            self.scripts.own,
             "mend",
             record_key=self.keys.record(copy.message_id),
-            running=self._mine,
+            running=self.scripts.mine,
             broker_acks=broker_acks,
             broker_messages=broker_messages,
             id=copy.message_id,
@@ -204,20 +209,20 @@ class Runs(Scripting):
         """
         keys = [self.keys.record(copy.message_id), *self._ends, self.keys.checkpoint(copy.message_id), *broker_keys]
         args = [
-            *(self.me, self.ttl_ms, copy.message_id, run, copy.origin, flag(again), flag(contended)),
-            *(self.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
+            *(self.me, self.scripts.ttl_ms, copy.message_id, run, copy.origin, flag(again), flag(contended)),
+            *(self.scripts.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
             *(round(remember * 1000), started_ms),
         ]
         begun = Moment.now()
         if then is None:
-            reply = self._call("finish", keys, args)
+            reply = self.scripts.call("finish", keys, args)
         else:
-            both = (Call(self.loaded["finish"], keys, args), then)
-            reply, answer = self._ask(lambda: self.wire.exchange(both))
+            both = (Call(self.scripts.loaded["finish"], keys, args), then)
+            reply, answer = self.scripts.ask(lambda: self.scripts.wire.exchange(both))
             for outcome in (answer, reply):
                 if isinstance(outcome, redis.RedisError):
                     raise outcome
-        self._in_contact(reply[1], begun)
+        self.scripts.in_contact(reply[1], begun)
         return FINISHED[reply[0]]
 
     def release(
@@ -239,10 +244,10 @@ class Runs(Scripting):
         """
         origin = copy.origin if copy is not None else ""
         state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
-        reply = self._own(
+        reply = self.scripts.own(
             "release",
             record_key=self.keys.record(message_id),
-            running=self._mine,
+            running=self.scripts.mine,
             id=message_id,
             run=run,
             contended=contended,
@@ -260,14 +265,106 @@ class Runs(Scripting):
           payload: The encoded message; empty: as the record has it.
           later: It is about to be enqueued here: recovery has to only if no copy of it starts.
         """
-        reply = self._own(
+        reply = self.scripts.own(
             "hand_over",
             record_key=self.keys.record(message_id),
-            running=self._mine,
+            running=self.scripts.mine,
             id=message_id,
             run=run,
             payload=payload,
-            delay=self.deadline_ms if later else 0,
+            delay=self.scripts.deadline_ms if later else 0,
             origin=origin,
         )
         return FINISHED[reply[0]]
+
+    def hold(self, copy: Copy, seconds: float) -> None:
+        """A recovered copy waits here before it may run: its deadline comes so much later."""
+        self.scripts.execute(
+            "hold",
+            record_key=self.keys.record(copy.message_id),
+            id=copy.message_id,
+            generation=copy.generation,
+            wait=self.scripts.deadline_ms + round(seconds * 1000),
+        )
+
+    def put_off(self, copy: Copy, delay: float) -> None:
+        """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged."""
+        self.scripts.execute(
+            "put_off",
+            record_key=self.keys.record(copy.message_id),
+            id=copy.message_id,
+            copy=copy.broker_copy_id,
+            wait=self.scripts.deadline_ms + round(delay * 1000),
+        )
+
+    def settle(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
+        """The broker is rid of a copy that never ran.
+
+        Parameters:
+          state: ``completed`` or ``dead_lettered``.
+          broker_keys: As for `Runs.start`.
+        """
+        self.scripts.execute(
+            "settle",
+            record_key=self.keys.record(copy.message_id),
+            broker_messages=broker_keys[1] if broker_keys else None,
+            id=copy.message_id,
+            generation=copy.generation,
+            origin=copy.origin,
+            redelivered=copy.redelivered,
+            state=state,
+            copy=copy.broker_copy_id,
+            tries=copy.tries,
+        )
+
+    def acked(self, finished: Sequence[tuple[str, int, float]]) -> int:
+        """The broker was told of messages that were finished `unacked`.
+
+        Parameters:
+          finished: At most `BATCH` triples of message id, run, and for how long to remember it, seconds.
+
+        Returns: how many records are forgotten then, or in `ACK_TTL`, whatever is later.
+        """
+        least = min(ms(ACK_TTL), self.scripts.fence_ms)
+        rows = [
+            {"record_key": self.keys.record(id), "run": run, "remember": max(least, round(remember * 1000))}
+            for id, run, remember in finished
+        ]
+        return int(self.scripts.execute("acked", rows))
+
+    def peek(self, ids: Iterable[str]) -> list[Head | None]:
+        """The heads of records; ``None``: there is none, or it cannot be read."""
+        ids = list(ids)
+        found = self.scripts.ask(lambda: read_heads(self.client, self.keys, ids))
+        return [found.get(id) for id in ids]
+
+    def count_running(self) -> int:
+        """How many messages Redis says that this incarnation runs."""
+        return int(self.scripts.ask(lambda: self.client.zcard(self.scripts.mine)))
+
+    def running_here(self) -> set[str]:
+        """The messages that Redis says this incarnation runs."""
+        return {id.decode() for id in self.scripts.ask(lambda: self.client.zrange(self.scripts.mine, 0, -1))}
+
+    def delivered(self, copies: Sequence[tuple[tuple[str, ...], str]]) -> list[bool]:
+        """Whether a broker on this Redis holds each copy for a worker, given as `start`'s `broker_keys` and its id."""
+        pipeline = self.client.pipeline(transaction=False)
+        for (acks, messages), copy_id in copies:
+            pipeline.sismember(acks, copy_id)
+            pipeline.hexists(messages, copy_id)
+        answers = self.scripts.ask(pipeline.execute)
+        return [bool(has and stored) for has, stored in zip(answers[::2], answers[1::2], strict=True)]
+
+    def running_of(self, incarnation: str, offset: int) -> list[str]:
+        """A batch of the messages that another incarnation runs, oldest first, from `offset`."""
+        key = self.keys.running(incarnation)
+        return [id.decode() for id in self.scripts.ask(lambda: self.client.zrange(key, offset, offset + BATCH - 1))]
+
+    def runs_of(self, ids: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """The present run of each message that has a record, and its origin."""
+        ids = list(ids)
+        return {id: (head.run, head.origin) for id, head in zip(ids, self.peek(ids), strict=True) if head is not None}
+
+    def count_aside(self) -> int:
+        """How many payloads are set aside because they could not be decoded."""
+        return int(self.scripts.ask(lambda: self.client.hlen(self.keys.aside)))

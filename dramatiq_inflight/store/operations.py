@@ -11,19 +11,24 @@ from typing import TypeVar, cast
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from .looking import Looking
+from .messages import Messages
 from .records import Orphan
 from .recovery import orphan_of
-from .scripts import ms
-from .words import BEAT, Words
+from .scripts import Part, Scripts, ms
+from .workers import BEAT, Workers
 
-__all__ = ["Interventions"]
+__all__ = ["Operations"]
 
 T = TypeVar("T")
 
 
-class Interventions(Looking, Words):
+class Operations(Part):
     """Takes messages from whoever has them, or gives them up."""
+
+    def __init__(self, scripts: Scripts, messages: Messages, workers: Workers) -> None:
+        super().__init__(scripts)
+        self._messages = messages
+        self._workers = workers
 
     def take(self, message_id: str, *, hold: float, condemn: bool, force: bool) -> Orphan | str:
         """Take a message from whoever has it, to enqueue a copy; or why not: see take.lua.
@@ -34,7 +39,7 @@ class Interventions(Looking, Words):
           force: Also from a living worker that runs it.
         """
         owner = self._owner(message_id)
-        row = self._execute(
+        row = self.scripts.execute(
             "take",
             record_key=self.keys.record(message_id),
             running=self.keys.running(owner),
@@ -45,7 +50,7 @@ class Interventions(Looking, Words):
             force=force,
         )
         if force and owner:
-            self.wake([owner], BEAT)  # it hears of that with its beat
+            self._workers.wake([owner], BEAT)  # it hears of that with its beat
         return row[0].decode() if len(row) == 1 else cast("Orphan", orphan_of(message_id, row))
 
     def discard(self, message_id: str, *, force: bool = False) -> str:
@@ -55,7 +60,7 @@ class Interventions(Looking, Words):
           force: Also one that runs on a living worker.
         """
         owner = self._owner(message_id)
-        answer = self._execute(
+        answer = self.scripts.execute(
             "discard",
             record_key=self.keys.record(message_id),
             running=self.keys.running(owner),
@@ -65,7 +70,7 @@ class Interventions(Looking, Words):
             force=force,
         )
         if force and owner:
-            self.wake([owner], BEAT)
+            self._workers.wake([owner], BEAT)
         return str(answer, "utf-8")
 
     def one_at_a_time(self, replay: Callable[[], T], ttl: float) -> T | None:
@@ -87,8 +92,8 @@ class Interventions(Looking, Words):
 
     def drop_aside(self, message_id: str) -> None:
         """What was set aside is enqueued anew, and need not be kept."""
-        self._execute("drop_aside", id=message_id)
+        self.scripts.execute("drop_aside", id=message_id)
 
     def _owner(self, message_id: str) -> str:
-        (head,) = self.peek([message_id])
+        (head,) = self._messages.peek([message_id])
         return head.owner if head is not None else ""

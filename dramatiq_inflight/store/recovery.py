@@ -11,9 +11,9 @@ from redis.lock import Lock
 
 from .records import Due, Enqueued, Orphan
 from .replies import Claim, HandedBack, Requeued
-from .scripts import BATCH, Scripting, ms
+from .scripts import BATCH, Part, ms
 
-__all__ = ["Orphans", "orphan_of"]
+__all__ = ["Recovery", "orphan_of"]
 
 #: After how many deaths in a row of those that had it in hand a payload is set aside.
 DEADLY_AFTER = 3
@@ -22,8 +22,8 @@ DEADLY_AFTER = 3
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
 
 
-class Orphans(Scripting):
-    """What a recoverer does with what dead incarnations have left."""
+class Recovery(Part):
+    """Changes what dead incarnations have left."""
 
     def lock(self, ttl: float) -> Lock:
         """The recovery lock, which saves work and protects nothing; not yet acquired."""
@@ -31,7 +31,9 @@ class Orphans(Scripting):
 
     def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
         """What is there to recover, a batch of each kind, passing over so many that are to be left."""
-        dead, overdue, next_ms = self._execute("due", limit=BATCH, skip_dead=skip_dead, skip_overdue=skip_overdue)
+        dead, overdue, next_ms = self.scripts.execute(
+            "due", limit=BATCH, skip_dead=skip_dead, skip_overdue=skip_overdue
+        )
         next_in = next_ms / 1000 if next_ms >= 0 else None
         return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
 
@@ -43,11 +45,11 @@ class Orphans(Scripting):
 
         Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
         """
-        reply = self._execute(
+        reply = self.scripts.execute(
             "hand_back",
             running=self.keys.running(dead),
             dead=dead,
-            first_deadline=self.deadline_ms,
+            first_deadline=self.scripts.deadline_ms,
             rows=[{"record_key": self.keys.record(id), "id": id, "held": has} for id, has in held],
         )
         return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
@@ -60,7 +62,7 @@ class Orphans(Scripting):
           hold: How long the claim holds, seconds.
           leftovers: Also what this incarnation has claimed before, and did not bring to an end.
         """
-        reply = self._execute(
+        reply = self.scripts.execute(
             "claim",
             running=self.keys.running(dead),
             dead=dead,
@@ -73,10 +75,10 @@ class Orphans(Scripting):
 
     def requeued(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
         """The copies of claimed orphans, at most `BATCH`, are with the broker."""
-        reply = self._execute(
+        reply = self.scripts.execute(
             "requeued",
             running=self.keys.running(dead),
-            first_deadline=self.deadline_ms,
+            first_deadline=self.scripts.deadline_ms,
             dead=dead,
             rows=[
                 {
@@ -99,7 +101,7 @@ class Orphans(Scripting):
           claims: At most `BATCH` triples of message id, generation, and ``refused``, ``away``, ``left_over`` or
             ``untried``.
         """
-        self._execute(
+        self.scripts.execute(
             "refused",
             first_wait=ms(FIRST_PAUSE),
             longest_wait=ms(LONGEST_PAUSE),
@@ -115,9 +117,9 @@ class Orphans(Scripting):
         Returns: for each ``postponed``, ``settled``, ``due`` (another copy is to be made), ``later`` (not looked at) or
         ``gone``.
         """
-        reply = self._execute(
+        reply = self.scripts.execute(
             "postpone",
-            wait=self.deadline_ms,
+            wait=self.scripts.deadline_ms,
             rows=[
                 {"record_key": self.keys.record(id), "id": id, "copy": copy, "what": what} for id, copy, what in answers
             ],
@@ -126,7 +128,7 @@ class Orphans(Scripting):
 
     def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
         """Keep a claimed payload that cannot be decoded where people look for it."""
-        answer = self._execute(
+        answer = self.scripts.execute(
             "set_aside",
             record_key=self.keys.record(orphan.message_id),
             running=self.keys.running(dead),

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""How a script gets to the tracker's keys: what all of the registry's parts are made of."""
+"""How a script gets to the tracker's keys: what all parts of the store use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .pool import Pool, SentinelPool
 from .schema import SCHEMA
 from .transport import Call, Wire
 
-__all__ = ["BATCH", "NotSent", "Scripting", "ms", "reach"]
+__all__ = ["BATCH", "NotSent", "Part", "Scripts", "ms", "reach"]
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
@@ -36,7 +36,7 @@ class NotSent(redis.ConnectionError):
     """Redis is away, and is on its own: no message waits to be told so once more."""
 
 
-class Scripting:
+class Scripts:
     """The tracker's keys as one incarnation sees them.
 
     Parameters:
@@ -85,13 +85,13 @@ class Scripting:
         pool = getattr(client, "connection_pool", None)
         if isinstance(pool, (Pool, SentinelPool)):
             pool.on_wrong_server = on_failure  # though a new connection leads to the right one at once
-        self._mine = self.keys.running(me)
-        self._usual = {**self.keys.shared, "me": me, "fence_ttl": self.fence_ms}
-        self._worker: int | None = None
+        self.mine = self.keys.running(me)
+        self.usual = {**self.keys.shared, "me": me, "fence_ttl": self.fence_ms}
+        self.worker: int | None = None
 
     def run(self, call: Call) -> Any:
         """Run a script of the broker's, on this Redis, with the tracker's bounds."""
-        return self._ask(lambda: self.wire.call(*call))
+        return self.ask(lambda: self.wire.call(*call))
 
     def close(self) -> None:
         """Close the connections.  What goes on opens one for each command."""
@@ -102,55 +102,65 @@ class Scripting:
 
         A checkpoint is kept as long as the worker lives, for it renews the worker's heartbeat as well.
         """
-        if self._worker is None:
-            self._worker = os.getppid()
+        if self.worker is None:
+            self.worker = os.getppid()
         self._on_contact, self._on_failure = lambda known, begun, absent: None, lambda error: None
         self._on_answer_lost = lambda: None
 
-    def _own(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
+    def own(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
         begun = Moment.now()
-        reply = self._execute(script, rows, **named)
-        self._in_contact(reply[1], begun)
+        reply = self.execute(script, rows, **named)
+        self.in_contact(reply[1], begun)
         return reply
 
-    def _in_contact(self, known: int, begun: Moment) -> bool:
+    def in_contact(self, known: int, begun: Moment) -> bool:
         """A script has renewed the heartbeat; `known`: as ``beat`` in common.lua says it."""
         self._on_contact(known == 1, begun, known < 0)
         return known == 1
 
-    def _execute(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
+    def execute(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
         """Run a script with its keys and arguments by name.
 
         Raises:
           TypeError: One is missing, or is none of the script's.
         """
-        return self._call(script, *self.pack(script, rows, **named))
+        return self.call(script, *self.pack(script, rows, **named))
 
     def pack(
         self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any
     ) -> tuple[list[Any], list[Any]]:
         """Return keys and arguments of a script in their order; those that mean the same to all scripts are added."""
         declaration = DECLARATIONS[script]
-        usual = {**self._usual, "ttl": self.ttl_ms}
+        usual = {**self.usual, "ttl": self.ttl_ms}
         for name in declaration.names & usual.keys():
             named.setdefault(name, usual[name])
         return declaration.pack(named, rows)
 
-    def _call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        if self._worker is not None and (script != "checkpoint" or os.getppid() != self._worker):
+    def call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if self.worker is not None and (script != "checkpoint" or os.getppid() != self.worker):
             raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
         if script in LATER and self.is_away():
             raise NotSent(f"Redis is away: {script} is not sent.")
-        return self._ask(lambda: self.wire.call(self.loaded[script], keys, args))
+        return self.ask(lambda: self.wire.call(self.loaded[script], keys, args))
 
-    def _ask(self, command: Callable[[], Any]) -> Any:
+    def ask(self, command: Callable[[], Any]) -> Any:
         try:
             return reach(command)
         except redis.RedisError as error:
             self._on_answer_lost()
             self._on_failure(error)
             raise
+
+
+class Part:
+    """A part of the store, which runs its scripts by `Scripts`."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self.scripts = scripts
+        self.client = scripts.client
+        self.keys = scripts.keys
+        self.me = scripts.me
 
 
 def reach(command: Callable[[], Any]) -> Any:

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""An incarnation's life in the records, and what is known of the others."""
+"""The incarnations in the records: they come, beat, say things to each other, are looked at, and go."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -13,10 +14,11 @@ import redis
 from ..threads.moment import Moment
 from ..version import __version__
 from .records import DRAINING, DeadIncarnation
+from .replies import Seen, Suspicion
 from .schema import FIELDS, Held, Refusal
-from .scripts import Scripting, ms
+from .scripts import Part, ms
 
-__all__ = ["GRACE", "Membership"]
+__all__ = ["BEAT", "CLOSED", "DIED", "GRACE", "JOINED", "Workers"]
 
 #: The shortest grace after an outage, seconds; see common.lua.
 GRACE = 6.0
@@ -24,9 +26,18 @@ GRACE = 6.0
 #: How long messages that are still running when their worker leaves may take to end, seconds.
 HAND_OVER_DELAY = 5.0
 
+#: A message was taken from you: beat, and hear of it; I am new, watch me; somebody has died, recover what is left.
+BEAT, JOINED, DIED = "beat", "joined", "died"
 
-class Membership(Scripting):
-    """Who is there: this incarnation comes, beats and goes, and sees the others do so."""
+#: Why an incarnation is dead that has no connection any more.
+CLOSED = "its connections to Redis are closed"
+
+#: How many are told of a death by one that saw it, and recovers nothing itself.
+SOME = 4
+
+
+class Workers(Part):
+    """Registers this incarnation, keeps it alive, and sees the others."""
 
     #: The set of those in its place, once it has said where that is.
     _place: str | None = None
@@ -47,17 +58,17 @@ class Membership(Scripting):
         """
         if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
             pipeline = self.client.pipeline(transaction=False)
-            for script in self.loaded.values():  # so that none is missing when it is sent ahead of an ack
+            for script in self.scripts.loaded.values():  # so that none is missing when it is sent ahead of an ack
                 pipeline.script_load(script.script)
-            self._ask(pipeline.execute)
+            self.scripts.ask(pipeline.execute)
         self.server = self.ask_server()
         self._server = self._server or self.server
         begun = Moment.now()
-        known = self._register(self.me, {**fields, "schema": str(self.schema)})
+        known = self._register(self.me, {**fields, "schema": str(self.scripts.schema)})
         if isinstance(known, Refusal):
             return known
         self._place = self.keys.place(fields.get("place", ""))
-        self._in_contact(known, begun)
+        self.scripts.in_contact(known, begun)
         if self.draining:
             self.beat()  # Redis did not know this incarnation, and was to hear that it shuts down
         return None
@@ -69,17 +80,17 @@ class Membership(Scripting):
 
     def explain(self, refusal: Refusal) -> str:
         """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
-        raw: Any = self._ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
+        raw: Any = self.scripts.ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
         blocker = str(self.incarnation(refusal.blocker)) if refusal.blocker else ""
-        return refusal.text(self.namespace, __version__, self.schema, Held.of(raw).version, blocker)
+        return refusal.text(self.scripts.namespace, __version__, self.scripts.schema, Held.of(raw).version, blocker)
 
     def _register(self, me: str, fields: dict[str, str]) -> int | Refusal:
-        reply = self._execute(
+        reply = self.scripts.execute(
             "register",
             incarnation=self.keys.incarnation(me),
             place=self.keys.place(fields.get("place", "")),
             me=me,
-            writes=self.schema,
+            writes=self.scripts.schema,
             rows=[{"field": field, "value": value} for field, value in fields.items()],
         )
         if isinstance(reply, list):
@@ -89,12 +100,12 @@ class Membership(Scripting):
     def beat(self) -> bool:
         """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
         begun = Moment.now()
-        known = self._execute("beat", kind="draining" if self.draining else "alive")
-        return self._in_contact(known, begun)
+        known = self.scripts.execute("beat", kind="draining" if self.draining else "alive")
+        return self.scripts.in_contact(known, begun)
 
     def attest(self) -> bool:
         """Beat on behalf of this incarnation, from a process that sees it live.  False if Redis does not know it."""
-        return int(self._execute("beat", kind="attested")) >= 0
+        return int(self.scripts.execute("beat", kind="attested")) >= 0
 
     def drain(self) -> None:
         """This incarnation shuts down: every beat from now on says so."""
@@ -106,14 +117,16 @@ class Membership(Scripting):
         Returns: how many messages that are.
         """
         # A thread that goes on must not keep the incarnation alive for longer.
-        self.ttl_ms = ms(HAND_OVER_DELAY)
+        self.scripts.ttl_ms = ms(HAND_OVER_DELAY)
         incarnation = self.keys.incarnation(self.me)
-        left = self._execute("leave", incarnation=incarnation, running=self._mine, place=self._place, delay=self.ttl_ms)
+        left = self.scripts.execute(
+            "leave", incarnation=incarnation, running=self.scripts.mine, place=self._place, delay=self.scripts.ttl_ms
+        )
         return int(left)
 
     def was_handed_back(self) -> bool:
         """Whether what this incarnation had fetched was ever given to others."""
-        return self._ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
+        return self.scripts.ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
 
     def is_forgotten(self, since: str = "") -> bool:
         """Whether Redis may have lost what it knew of this incarnation, or a part of it.
@@ -126,7 +139,7 @@ class Membership(Scripting):
         """
         if self.ask_server() != (since or self._server):
             return True
-        known = self._ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
+        known = self.scripts.ask(lambda: self.client.hexists(self.keys.incarnation(self.me), "booted"))
         return not known and not self.was_handed_back()
 
     def ask_server(self) -> str:
@@ -142,7 +155,7 @@ class Membership(Scripting):
             except redis.ResponseError:  # the ACL does not allow INFO, or a proxy does not know it
                 return self._server
 
-        run_id: str = self._ask(ask)
+        run_id: str = self.scripts.ask(ask)
         return run_id
 
     # The others.
@@ -161,7 +174,7 @@ class Membership(Scripting):
         for id in ids:
             pipeline.hgetall(self.keys.incarnation(id))
             pipeline.zmscore(self.keys.heartbeats, [id, DRAINING + id])
-        replies = self._ask(pipeline.execute)
+        replies = self.scripts.ask(pipeline.execute)
         return list(zip(replies[::2], replies[1::2], strict=True))
 
     def everybody(self) -> list[str]:
@@ -171,11 +184,13 @@ class Membership(Scripting):
     def in_place(self, place: str) -> list[str]:
         """The incarnations in a place, in an order that is the same for all who ask."""
         key = self.keys.place(place)
-        return sorted(id.decode() for id in self._ask(lambda: self.client.smembers(key))) if key else []
+        return sorted(id.decode() for id in self.scripts.ask(lambda: self.client.smembers(key))) if key else []
 
     def deadlines(self) -> dict[str, float]:
         """Until when each incarnation is believed to live, milliseconds of Redis's clock."""
-        scores: Any = self._ask(lambda: self.client.zrangebyscore(self.keys.heartbeats, 0, "+inf", withscores=True))
+        scores: Any = self.scripts.ask(
+            lambda: self.client.zrangebyscore(self.keys.heartbeats, 0, "+inf", withscores=True)
+        )
         return {member.decode(): score for member, score in scores if not member.startswith(b"*")}
 
     def registered_brokers(self) -> list[tuple[str, str]]:
@@ -183,22 +198,22 @@ class Membership(Scripting):
         pipeline = self.client.pipeline(transaction=False)
         for id in self.everybody():
             pipeline.hmget(self.keys.incarnation(id), "broker_namespace", "broker_id")
-        rows = self._ask(pipeline.execute)
+        rows = self.scripts.ask(pipeline.execute)
         return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
     def prove(self, dead: DeadIncarnation, why: str) -> bool:
         """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
         incarnation, place = self.keys.incarnation(dead.id), self.keys.place(dead.place)
-        return bool(self._execute("prove", incarnation=incarnation, place=place, dead=dead.id, why=why))
+        return bool(self.scripts.execute("prove", incarnation=incarnation, place=place, dead=dead.id, why=why))
 
     def notice(self, dead: DeadIncarnation) -> bool:
         """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
         incarnation = self.keys.incarnation(dead.id)
-        return bool(self._execute("notice", incarnation=incarnation, dead=dead.id, why=dead.why))
+        return bool(self.scripts.execute("notice", incarnation=incarnation, dead=dead.id, why=dead.why))
 
     def reap(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
-        reaped = self._execute(
+        reaped = self.scripts.execute(
             "reap",
             incarnation=self.keys.incarnation(dead),
             running=self.keys.running(dead),
@@ -206,6 +221,107 @@ class Membership(Scripting):
             dead=dead,
         )
         return bool(reaped)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether channels belong to the node that has the keys, and messages stay there."""
+        return isinstance(self.client, redis.RedisCluster)
+
+    def wake(self, ids: Sequence[str], what: str) -> None:
+        """Publish a hint to other incarnations, which may miss it."""
+        node = self.node()
+        publish = "SPUBLISH" if self.sharded else "PUBLISH"
+        pipeline = node.pipeline(transaction=False)
+        for id in ids:
+            pipeline.execute_command(publish, self.keys.channel(id), what)
+        if ids:
+            self.scripts.ask(lambda: pipeline.execute(raise_on_error=False))  # a user who may not: it is a hint
+
+    def tell_some(self, what: str) -> None:
+        """Publish a hint to some others, whoever they are."""
+        others = [id for id in self.everybody() if id != self.me]
+        self.wake(random.sample(others, min(SOME, len(others))), what)
+
+    def node(self) -> Any:
+        """A client of the server that has the keys and the channels.
+
+        Raises:
+          redis.RedisError: That is not known.
+        """
+        if not self.sharded:
+            return self.client
+        cluster: Any = self.client
+        return self.scripts.ask(lambda: cluster.get_redis_connection(cluster.get_node_from_key(self.keys.heartbeats)))
+
+    def find_node(self) -> None:
+        """Have a cluster asked again which of its nodes has the keys.
+
+        Raises:
+          redis.RedisError: None of them answers.
+        """
+        cluster: Any = self.client
+        self.scripts.ask(cluster.nodes_manager.initialize)
+
+    def enter(self, *, patience: float, anew: bool, on_behalf: bool = False) -> bool:
+        """Have the server see this incarnation's subscription, so that its death is known by that.
+
+        Parameters:
+          patience: How long it may take to come back when its connection is lost, seconds.
+          anew: The subscription is a new one.
+          on_behalf: This is another process, which sees the incarnation live.
+
+        Returns: False if the server does not see it, or does not say which server it is.
+        """
+        entered = self.scripts.own(
+            "enter",
+            incarnation=self.keys.incarnation(self.me),
+            on_behalf=on_behalf,
+            count=self._count,
+            channel=self.keys.channel(self.me),
+            patience=ms(patience),
+            anew=anew,
+        )
+        if entered[0]:
+            self.server = entered[2].decode().partition(" ")[0]
+        return bool(entered[0])
+
+    def look(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """How many connections each incarnation has that are subscribed to its channel."""
+        node = self.node()
+        channels = [self.keys.channel(id) for id in ids]
+        reply: Any = self.scripts.ask(lambda: node.execute_command("PUBSUB", self._count, *channels))
+        return dict(zip(ids, map(int, reply[1::2]), strict=True))
+
+    def have_entered(self, ids: Collection[str]) -> Mapping[str, bool]:
+        """Whether the server has ever seen each incarnation's subscription: then it looks at others."""
+        pipeline = self.client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hexists(self.keys.incarnation(id), "life")
+        return dict(zip(ids, map(bool, self.scripts.ask(pipeline.execute)), strict=True))
+
+    def suspect(self, other: str, since: int = 0) -> Suspicion:
+        """Note that no connection of another incarnation was seen; and that it is dead, once its patience is over.
+
+        Parameters:
+          since: What an earlier answer has said, if a connection was opened from scratch since; see suspect.lua.
+        """
+        seen, absent_since, patience = self.scripts.execute(
+            "suspect",
+            incarnation=self.keys.incarnation(self.me),
+            other_incarnation=self.keys.incarnation(other),
+            other=other,
+            count=self._count,
+            my_channel=self.keys.channel(self.me),
+            its_channel=self.keys.channel(other),
+            my_probe=self.keys.probe(self.me),
+            absent_since=since,
+            why=CLOSED,
+        )
+        return Suspicion(Seen(seen.decode()), absent_since, patience / 1000)
+
+    @property
+    def _count(self) -> str:
+        return "SHARDNUMSUB" if self.sharded else "NUMSUB"
 
 
 def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None, draining: float | None) -> DeadIncarnation:

@@ -24,8 +24,8 @@ from dramatiq_inflight.config.policy import Policy
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.for_broker import recovery_of
 from dramatiq_inflight.recovery.sweep import Recovery
-from dramatiq_inflight.store.broker_copies import ACK_TTL
-from dramatiq_inflight.store.words import CLOSED
+from dramatiq_inflight.store.messages import ACK_TTL
+from dramatiq_inflight.store.workers import CLOSED
 from tests.support.brokers import quorum_arguments
 from tests.support.cluster import Cluster
 from tests.support.history import History

@@ -28,9 +28,9 @@ from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import Copy, Mark
 from dramatiq_inflight.liveness.lease import Lease
 from dramatiq_inflight.message.in_flight import Entry
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
-from dramatiq_inflight.store.scripts import BATCH
+from dramatiq_inflight.store.scripts import BATCH, Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 from tests.support.inprocess import App, put_off_briefly
 from tests.support.inside import entries_of
@@ -206,8 +206,8 @@ def test_a_nack_of_a_poison_message_that_never_arrived(
     app = make(own_rabbitmq.url, before=[gate])
     work = app.actor(lambda: app.ran.append(1), actor_name="work")
     message = work.message().copy(options={"inflight": {"origin": "o1"}})
-    dead = Registry(lab.client, namespace, "dead", heartbeat_ttl=20, fence_ttl=600)
-    dead.register({"instance": "dead"})
+    dead = Store(Scripts(lab.client, namespace, "dead", heartbeat_ttl=20, fence_ttl=600))
+    dead.workers.register({"instance": "dead"})
     copy = Copy(message.message_id, 1, "o1", "", False, app.queue, "work")
     started = lab.start(dead, copy, payload=message.encode(), limit=0)
     assert started.answer is Start.RUN
@@ -512,15 +512,15 @@ def test_a_consumer_returns_others_messages_once_for_good(
 
 def test_several_threads_forget_acknowledged_messages_at_once(lab: Lab, namespace: str) -> None:
     """The heartbeat's thread and the workers' empty one queue: its length is not what can be taken from it."""
-    registry = lab.incarnation("me")
-    acked, sent = registry.acked, list[int]()
+    store = lab.incarnation("me")
+    acked, sent = store.messages.acked, list[int]()
 
     def noting(batch: Any) -> Any:
         sent.append(len(batch))
         return acked(batch)
 
-    registry.acked = noting  # type: ignore[method-assign,assignment]
-    deliveries = Deliveries(registry, Lease(60, 2, Bell()), BrokerQueues())
+    store.messages.acked = noting  # type: ignore[method-assign,assignment]
+    deliveries = Deliveries(store, Lease(60, 2, Bell()), BrokerQueues())
     errors: list[BaseException] = []
 
     message: Message[Any] = Message(queue_name="q", actor_name="a", args=(), kwargs={}, options={})

@@ -325,8 +325,8 @@ def test_dramatiqs_prometheus_counts_a_duplicate_as_no_message(
     import prometheus_client  # noqa: PLC0415
     from dramatiq.middleware.prometheus import Prometheus  # noqa: PLC0415
 
-    registry = prometheus_client.CollectorRegistry()
-    monkeypatch.setattr(prometheus_client, "CollectorRegistry", lambda: registry)
+    store = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr(prometheus_client, "CollectorRegistry", lambda: store)
     app.broker.add_middleware(Prometheus(), before=type(app.tracker))
     put_off_briefly(app.tracker)
     caplog.set_level("INFO")
@@ -345,7 +345,7 @@ def test_dramatiqs_prometheus_counts_a_duplicate_as_no_message(
 
     def value(name: str) -> float:
         labels = {"queue_name": "default", "actor_name": message.actor_name}
-        return float(registry.get_sample_value(name, labels) or 0)
+        return float(store.get_sample_value(name, labels) or 0)
 
     wait_until(lambda: value("dramatiq_messages_inprogress") == 0, what="nothing is in progress")
     assert value("dramatiq_message_errors_total") == 0

@@ -26,7 +26,8 @@ from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.cli.screen import share
 from dramatiq_inflight.cli.table import Cell, Column, cells, cut, lines, plain
 from dramatiq_inflight.cli.text import age, clean, duration, masked
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.inspection.test_operations import Shop
 from tests.support.cluster import Cluster
 from tests.support.lab import Lab, copy_of
@@ -91,7 +92,7 @@ def rows(result: Result, title: str) -> list[list[str]]:
 # What it says.
 
 
-def test_the_overview(run: Run, lab: Lab, a: Registry, b: Registry, namespace: str) -> None:
+def test_the_overview(run: Run, lab: Lab, a: Store, b: Store, namespace: str) -> None:
     gone = copy_of()
     lab.runs(a, copy_of())
     lab.runs(a, copy_of())
@@ -126,11 +127,11 @@ def test_an_empty_namespace(run: Run) -> None:
     assert document(run("history", "--json")) == {"events": []}
 
 
-def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Registry, b: Registry) -> None:
+def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Store, b: Store) -> None:
     one, two, three = copy_of("m1"), copy_of("m2"), copy_of("m3")
     two.queue, two.actor = "slow", "charge"
-    for registry, copy in ((a, one), (b, two), (a, three)):
-        lab.runs(registry, copy)
+    for store, copy in ((a, one), (b, two), (a, three)):
+        lab.runs(store, copy)
     lab.client.zadd(f"{lab.prefix}running:a", {"m1": 1_000_000_000_000})
     assert [row[0] for row in rows(run("list"), "MESSAGE")] == ["m1", "m2", "m3"]
 
@@ -161,11 +162,11 @@ def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Registry, 
         assert "--older-than" in result.stderr
 
 
-def test_what_was_set_aside_is_listed(run: Run, lab: Lab, a: Registry, b: Registry) -> None:
+def test_what_was_set_aside_is_listed(run: Run, lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.kill(a)
-    assert b.set_aside(lab.claim(b, copy, a), dead="a")
+    assert b.recovery.set_aside(lab.claim(b, copy, a), dead="a")
     assert [row[:2] for row in rows(run("list", "--state", "aside"), "MESSAGE")] == [[copy.message_id, "aside"]]
     assert document(run("list", "--state", "aside", "--queue", "other", "--json"))["messages"] == []
     assert run("list", "--state", "aside", "--worker", "a").exit_code == 2
@@ -174,11 +175,11 @@ def test_what_was_set_aside_is_listed(run: Run, lab: Lab, a: Registry, b: Regist
     assert [row[:2] for row in rows(run("list", "--state", "aside"), "MESSAGE")] == [[copy.message_id, "running"]]
 
 
-def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Registry) -> None:
+def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Store) -> None:
     copy = copy_of()
     payload = json.dumps({"args": ["a secret of a customer"]}).encode()
     lab.start(a, copy, payload=payload)
-    a.put_off(copy, 1)
+    a.messages.put_off(copy, 1)
     result = run("show", copy.message_id)
     assert result.exit_code == 0
     assert "state          running" in result.stdout
@@ -197,7 +198,7 @@ def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Regist
     assert document(run("show", "no such", "--json")) == {"message": None, "history": []}
 
 
-def test_workers_are_shown(run: Run, lab: Lab, a: Registry, b: Registry) -> None:
+def test_workers_are_shown(run: Run, lab: Lab, a: Store, b: Store) -> None:
     lab.runs(a, copy_of())
     lab.kill(b)
     table = {row[0]: row[1:3] for row in rows(run("workers"), "INSTANCE")}
@@ -207,7 +208,7 @@ def test_workers_are_shown(run: Run, lab: Lab, a: Registry, b: Registry) -> None
     assert "pod-b" in run("status").stdout, "it is not forgotten among those that live"
 
 
-def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Registry, b: Registry) -> None:
+def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
@@ -229,12 +230,12 @@ def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Registry, b: Regi
 
 
 def test_no_text_from_redis_does_anything_to_a_terminal(run: Run, lab: Lab, server_url: str, namespace: str) -> None:
-    registry = Registry(lab.client, namespace, "w", heartbeat_ttl=60, fence_ttl=60)
-    registry.register({"instance": HOSTILE, "host": HOSTILE, "pid": HOSTILE})
+    store = Store(Scripts(lab.client, namespace, "w", heartbeat_ttl=60, fence_ttl=60))
+    store.workers.register({"instance": HOSTILE, "host": HOSTILE, "pid": HOSTILE})
     copy = copy_of("id" + HOSTILE)
     copy.queue = copy.actor = HOSTILE
-    lab.runs(registry, copy)
-    registry.put_off(copy, 1)
+    lab.runs(store, copy)
+    store.messages.put_off(copy, 1)
     commands = (["status"], ["list"], ["workers"], ["history"], ["show", copy.message_id, "--payload"])
     for command in commands:
         result = run(*command)
@@ -266,7 +267,7 @@ def environment(url: str, namespace: str, **more: str) -> dict[str, str]:
     }
 
 
-def test_colours_are_for_terminals_and_no_color_is_honoured(lab: Lab, a: Registry, server_url: str) -> None:
+def test_colours_are_for_terminals_and_no_color_is_honoured(lab: Lab, a: Store, server_url: str) -> None:
     lab.runs(a, copy_of())
     for more, coloured in ({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False):
         env = environment(server_url, lab.namespace, **more)
@@ -280,7 +281,7 @@ def test_colours_are_for_terminals_and_no_color_is_honoured(lab: Lab, a: Registr
     assert b"\x1b" not in piped.stdout
 
 
-def test_tables_do_not_wrap_at_80_columns(lab: Lab, a: Registry, b: Registry, server_url: str) -> None:
+def test_tables_do_not_wrap_at_80_columns(lab: Lab, a: Store, b: Store, server_url: str) -> None:
     copy = copy_of("0123456789abcdef" * 2 + "0123")
     copy.actor, copy.queue = "a" * 100, "q" * 100
     lab.runs(a, copy)
@@ -379,7 +380,7 @@ def test_acts_need_the_application(run: Run) -> None:
         assert "--broker" in result.stderr
 
 
-def test_without_a_terminal_or_yes_nothing_is_done(act_on: Run, shop: Shop, a: Registry, b: Registry) -> None:
+def test_without_a_terminal_or_yes_nothing_is_done(act_on: Run, shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.hand_back(b, a, copy)
     for command in ("requeue", "dead-letter", "discard"):
@@ -389,7 +390,7 @@ def test_without_a_terminal_or_yes_nothing_is_done(act_on: Run, shop: Shop, a: R
     assert shop.lab.state(copy) == "requeued"
 
 
-def test_what_runs_on_a_living_worker_takes_force(act_on: Run, shop: Shop, a: Registry) -> None:
+def test_what_runs_on_a_living_worker_takes_force(act_on: Run, shop: Shop, a: Store) -> None:
     copy = shop.runs(a)
     for command in ("requeue", "dead-letter", "discard"):
         result = act_on(command, "--yes", copy.message_id)
@@ -398,10 +399,10 @@ def test_what_runs_on_a_living_worker_takes_force(act_on: Run, shop: Shop, a: Re
     assert shop.lab.state(copy) == "running"
     result = act_on("requeue", "--yes", "--force", copy.message_id)
     assert (result.exit_code, "enqueued again" in result.stdout) == (0, True)
-    assert not a.beat(), "it hears of it with its next beat"
+    assert not a.workers.beat(), "it hears of it with its next beat"
 
 
-def test_each_message_has_its_result(act_on: Run, shop: Shop, a: Registry, b: Registry) -> None:
+def test_each_message_has_its_result(act_on: Run, shop: Shop, a: Store, b: Store) -> None:
     copy, other = shop.runs(a), shop.runs(a)
     shop.lab.hand_back(b, a, copy)
     result = act_on("dead-letter", "--yes", "--json", copy.message_id, "no such", copy.message_id, other.message_id)
@@ -418,7 +419,7 @@ def test_every_outcome_has_a_sentence() -> None:
     assert set(act.SENTENCES) == set(Done)
 
 
-def test_it_asks_at_a_terminal(lab: Lab, a: Registry, cluster: Callable[..., Cluster]) -> None:
+def test_it_asks_at_a_terminal(lab: Lab, a: Store, cluster: Callable[..., Cluster]) -> None:
     made = cluster()
     copy = copy_of()
     copy.queue = made.app.QUEUE
@@ -435,7 +436,7 @@ def test_it_asks_at_a_terminal(lab: Lab, a: Registry, cluster: Callable[..., Clu
             assert lab.state(copy) == state
 
 
-def test_recover_says_what_there_is_and_does_it(act_on: Run, shop: Shop, a: Registry, b: Registry) -> None:
+def test_recover_says_what_there_is_and_does_it(act_on: Run, shop: Shop, a: Store, b: Store) -> None:
     assert act_on("recover", "--dry-run").exit_code == 0
     copy = shop.runs(a)
     shop.lab.kill(a)
@@ -453,7 +454,7 @@ def test_recover_says_what_there_is_and_does_it(act_on: Run, shop: Shop, a: Regi
     assert "Nothing was due." in act_on("recover").stdout
 
 
-def test_recover_shows_a_bar_on_a_terminal(lab: Lab, a: Registry, b: Registry, cluster: Callable[..., Cluster]) -> None:
+def test_recover_shows_a_bar_on_a_terminal(lab: Lab, a: Store, b: Store, cluster: Callable[..., Cluster]) -> None:
     made = cluster(HEARTBEAT_INTERVAL="20", HEARTBEAT_TTL="60")
     message = made.app.work.message("k", 0.0)
     copy = copy_of(message.message_id)
@@ -469,11 +470,11 @@ def test_recover_shows_a_bar_on_a_terminal(lab: Lab, a: Registry, b: Registry, c
     assert lab.state(copy) == "requeued"
 
 
-def test_recover_says_so_if_another_recovers_or_nobody_is_judged(act_on: Run, shop: Shop, a: Registry) -> None:
+def test_recover_says_so_if_another_recovers_or_nobody_is_judged(act_on: Run, shop: Shop, a: Store) -> None:
     shop.runs(a)
     holder = shop.lab.incarnation("holder")
     shop.lab.kill(a)
-    lock = holder.lock(60)
+    lock = holder.recovery.lock(60)
     assert lock.acquire(blocking=False, token="holder")
     result = act_on("recover")
     assert (result.exit_code, "Another worker is recovering" in result.stdout) == (1, True)
@@ -558,7 +559,7 @@ def test_a_part_without_its_extra_says_what_to_install(run: Run, monkeypatch: py
 # On terminals, with processes.
 
 
-def test_watch_shows_what_happens_and_q_ends_it(lab: Lab, a: Registry, server_url: str) -> None:
+def test_watch_shows_what_happens_and_q_ends_it(lab: Lab, a: Store, server_url: str) -> None:
     env = environment(server_url, lab.namespace, NO_COLOR="1")
     with Terminal([*PROGRAM, "watch", "--interval", "0.2"], env) as terminal:
         wait_until(lambda: "1 alive" in terminal.text(), what="the first picture")
@@ -602,14 +603,14 @@ def test_watch_needs_a_terminal(run: Run) -> None:
     assert (result.exit_code, "terminal" in result.stderr) == (2, True)
 
 
-def test_the_history_is_followed(lab: Lab, a: Registry, server_url: str, tmp_path: Path) -> None:
+def test_the_history_is_followed(lab: Lab, a: Store, server_url: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [*PROGRAM, "history", "--follow", "--json", "--kind", "joined"]
     env = environment(server_url, lab.namespace, PYTHONUNBUFFERED="1")
     with out.open("wb") as file, subprocess.Popen(command, env=env, stdout=file) as process:
         try:
             wait_until(lambda: b"\n" in out.read_bytes(), what="what has happened")
-            a.put_off(copy_of(), 1)
+            a.messages.put_off(copy_of(), 1)
             lab.incarnation("b")
             wait_until(lambda: out.read_bytes().count(b"\n") == 2, what="what happens")
             process.send_signal(signal.SIGINT)

@@ -268,7 +268,7 @@ def handed_back(app: App, actor: Any, *, crashes: int = 0, **orphan: Any) -> Mes
     """A message that has crashed, and whose stored copy is with the broker again once it is delivered."""
     message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
     dead = app.orphan(message, crashes=crashes, **orphan)
-    results = app.other("judge").hand_back(dead.me, [(message.message_id, True)])
+    results = app.other("judge").recovery.hand_back(dead.me, [(message.message_id, True)])
     assert results == [HandedBack.HANDED_BACK]
     return message
 
@@ -389,7 +389,7 @@ def test_a_start_whose_answer_is_lost_loses_no_message(
     app = App(server_url, namespace, lab, heartbeat_interval=0.2, heartbeat_ttl=1.5)
     actor = app.actor(lambda: app.ran.append(1), actor_name="work", on_orphan="dead_letter")
     app.start()
-    start = app.registry.start
+    start = app.store.messages.start
     lost: list[Any] = []
 
     def losing(*args: Any, **kwargs: Any) -> Any:
@@ -399,7 +399,7 @@ def test_a_start_whose_answer_is_lost_loses_no_message(
             raise redis.TimeoutError("no answer")
         return started
 
-    monkeypatch.setattr(app.registry, "start", losing)
+    monkeypatch.setattr(app.store.messages, "start", losing)
     actor.send()
     wait_until(lambda: app.ran or app.dead_letters(), what="it runs, or is known not to")
     app.join()
@@ -414,7 +414,7 @@ def test_no_interrupt_ends_a_put_off(server_url: str, namespace: str, lab: Lab, 
         lambda: app.ran.append(1), actor_name="work", on_orphan="dead_letter", time_limit=1500, max_retries=0
     )
     app.start()
-    start = app.registry.start
+    start = app.store.messages.start
     stalled: list[int] = []
 
     def stalling(*args: Any, **kwargs: Any) -> Any:
@@ -423,7 +423,7 @@ def test_no_interrupt_ends_a_put_off(server_url: str, namespace: str, lab: Lab, 
             own_server.kill()
         return start(*args, **kwargs)
 
-    app.registry.start = stalling  # type: ignore[method-assign]
+    app.store.messages.start = stalling  # type: ignore[method-assign]
     with contextlib.suppress(redis.ConnectionError):  # the server may be gone before it has answered
         actor.send()
     wait_until(lambda: stalled, what="the start fails")
@@ -706,11 +706,11 @@ def test_a_handler_that_is_missing_or_fails_breaks_no_recovery(
 
 def _recovery(app: App) -> Any:
     """A recovery outside of the worker."""
-    registry = app.other("recoverer")
-    registry.beat()
+    store = app.other("recoverer")
+    store.workers.beat()
     broker = app.broker
     return Recovery(
-        registry=registry,
+        store=store,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
         queues=BrokerQueues(),
@@ -734,7 +734,7 @@ def test_the_callback_hears_of_every_message_whose_worker_died(
         app.client.delete(f"{app.broker.namespace}:default", f"{app.broker.namespace}:default.msgs")
     elif way == "hand_back":
         dead = app.orphan(message)
-        dead.register({"broker_namespace": app.broker.namespace, "broker_id": "gone", "queues": '["default"]'})
+        dead.workers.register({"broker_namespace": app.broker.namespace, "broker_id": "gone", "queues": '["default"]'})
         app.lab.kill(dead)
         app.client.lrem(f"{app.broker.namespace}:default", 0, rid)
         app.client.sadd(f"{app.broker.namespace}:__acks__.gone.default", rid)
@@ -763,7 +763,7 @@ def test_what_is_set_aside_is_counted_and_kept_whole(app: App, caplog: pytest.Lo
     app.orphan(message)
     app.client.delete(f"{app.broker.namespace}:default", f"{app.broker.namespace}:default.msgs")
     app.start()
-    wait_until(lambda: app.registry.count_aside() == 1, what="it is set aside")
+    wait_until(lambda: app.store.messages.count_aside() == 1, what="it is set aside")
     app.join()
     assert f"The payload of message {message.message_id} (actor 'work') cannot be decoded" in caplog.text
     assert "1 are aside now" in caplog.text

@@ -37,8 +37,9 @@ from dramatiq_inflight.dashboard.tail import Tail
 from dramatiq_inflight.dashboard.timeline import draw
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of
 from tests.support.scenes import Scene
 from tests.support.servers import RedisServer, free_port, wait_until
@@ -74,7 +75,7 @@ def acting(broker: Any) -> FlaskClient:
     return create_app(Inspector.of(broker), Operations(broker)).test_client()
 
 
-def orphan(lab: Lab, a: Registry) -> Copy:
+def orphan(lab: Lab, a: Store) -> Copy:
     """A message whose worker is dead."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -119,7 +120,7 @@ def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskCl
     assert "joined" not in text(web, "/history?kind=died").partition('class="events"')[2]
 
 
-def test_a_fragment_is_the_changing_part_alone(lab: Lab, a: Registry, web: FlaskClient) -> None:
+def test_a_fragment_is_the_changing_part_alone(lab: Lab, a: Store, web: FlaskClient) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     for path in ("/", "/messages", "/trouble", "/history", f"/message?id={copy.message_id}&payload=1"):
@@ -134,8 +135,8 @@ def test_a_fragment_is_the_changing_part_alone(lab: Lab, a: Registry, web: Flask
 def test_hostile_names_and_arguments_stay_text(
     lab: Lab, web: FlaskClient, acting: FlaskClient, inspector: Inspector
 ) -> None:
-    evil = Registry(lab.client, lab.namespace, HOSTILE + "w", heartbeat_ttl=60, fence_ttl=60)
-    evil.register({"instance": HOSTILE, "host": HOSTILE, "pid": HOSTILE})
+    evil = Store(Scripts(lab.client, lab.namespace, HOSTILE + "w", heartbeat_ttl=60, fence_ttl=60))
+    evil.workers.register({"instance": HOSTILE, "host": HOSTILE, "pid": HOSTILE})
     other = lab.incarnation("b")
     copy, gone, poison = copy_of(HOSTILE), copy_of(HOSTILE + "2"), copy_of(HOSTILE + "3")
     for one in (copy, gone, poison):
@@ -195,7 +196,7 @@ def test_every_answer_allows_browsers_next_to_nothing(lab: Lab, web: FlaskClient
         assert answer.headers["Cache-Control"] == ("public, max-age=86400" if is_file else "no-store")
 
 
-def test_without_operations_nothing_can_be_changed(lab: Lab, a: Registry, web: FlaskClient) -> None:
+def test_without_operations_nothing_can_be_changed(lab: Lab, a: Store, web: FlaskClient) -> None:
     copy = orphan(lab, a)
     before = {name: lab.client.dump(lab.prefix + name) for name in lab.names()}
     for action in ("requeue", "dead-letter", "discard"):
@@ -211,7 +212,7 @@ def test_without_operations_nothing_can_be_changed(lab: Lab, a: Registry, web: F
     assert {name: lab.client.dump(lab.prefix + name) for name in lab.names()} == before
 
 
-def test_looking_changes_nothing(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+def test_looking_changes_nothing(lab: Lab, a: Store, acting: FlaskClient) -> None:
     copy = orphan(lab, a)
     before = {name: lab.client.dump(lab.prefix + name) for name in lab.names()}
     for path in (*PAGES, f"/message?id={copy.message_id}&payload=1"):
@@ -223,7 +224,7 @@ def test_looking_changes_nothing(lab: Lab, a: Registry, acting: FlaskClient) -> 
 
 @pytest.mark.parametrize("action", ["requeue", "dead-letter", "discard"])
 def test_an_action_with_its_form_is_done(
-    lab: Lab, a: Registry, acting: FlaskClient, inspector: Inspector, action: str
+    lab: Lab, a: Store, acting: FlaskClient, inspector: Inspector, action: str
 ) -> None:
     copy = orphan(lab, a)
     page = acting.get(f"/message/{action}?id={copy.message_id}")
@@ -240,7 +241,7 @@ def test_an_action_with_its_form_is_done(
     assert "done." in text(acting, answer.headers["Location"])
 
 
-def test_a_form_that_was_not_made_here_is_refused(lab: Lab, a: Registry, broker: Any, acting: FlaskClient) -> None:
+def test_a_form_that_was_not_made_here_is_refused(lab: Lab, a: Store, broker: Any, acting: FlaskClient) -> None:
     copy, other = orphan(lab, a), copy_of()
     lab.runs(lab.incarnation("b"), other)
     path = f"/message/discard?id={copy.message_id}"
@@ -264,7 +265,7 @@ def test_a_form_that_was_not_made_here_is_refused(lab: Lab, a: Registry, broker:
     assert acting.post("/message/discard", data=good).status_code == 303
 
 
-def test_what_makes_no_sense_in_an_address_is_left_out(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+def test_what_makes_no_sense_in_an_address_is_left_out(lab: Lab, a: Store, acting: FlaskClient) -> None:
     """It breaks no page, and shows nothing that was not meant."""
     for odd in ("9" * 5000, "\u00b2", "-1", ""):
         assert "The last hour" in text(acting, "/", query_string={"hours": odd})
@@ -282,7 +283,7 @@ def test_every_kind_of_event_can_be_chosen() -> None:
     assert grouped == {kind.value for kind in EventKind} == set(EventChoice.kinds())
 
 
-def test_processes_with_one_key_take_each_others_forms(lab: Lab, a: Registry, broker: Any) -> None:
+def test_processes_with_one_key_take_each_others_forms(lab: Lab, a: Store, broker: Any) -> None:
     copy = orphan(lab, a)
     one, two = (
         create_app(Inspector.of(broker), Operations(broker), secret_key="the same").test_client() for _ in range(2)
@@ -294,7 +295,7 @@ def test_processes_with_one_key_take_each_others_forms(lab: Lab, a: Registry, br
     assert two.post("/message/discard", data=data).status_code == 303
 
 
-def test_what_runs_on_a_living_worker_takes_force(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+def test_what_runs_on_a_living_worker_takes_force(lab: Lab, a: Store, acting: FlaskClient) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     page = text(acting, f"/message/discard?id={copy.message_id}")
@@ -311,14 +312,14 @@ def test_what_runs_on_a_living_worker_takes_force(lab: Lab, a: Registry, acting:
 
 
 def test_what_was_requeued_or_discarded_is_no_trouble_any_more(
-    lab: Lab, a: Registry, b: Registry, inspector: Inspector
+    lab: Lab, a: Store, b: Store, inspector: Inspector
 ) -> None:
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     claimed = lab.claim(b, copy, a)
     assert claimed.verdict is Claim.POISONED
-    b.requeued([Enqueued(claimed, "r2", "default", 0)], dead="a")
+    b.recovery.requeued([Enqueued(claimed, "r2", "default", 0)], dead="a")
     tail = Tail(inspector)
     assert [event.message_id for event in tail.troubled()] == [copy.message_id]
     lab.client.xadd(lab.prefix + "history", {"event": "requeued", "message": copy.message_id})
@@ -339,7 +340,7 @@ def test_the_tail_reads_what_is_new_and_notices_what_is_gone(lab: Lab, inspector
     assert tail.instance_of("a") == ""
 
 
-def test_under_a_prefix_all_links_lead_there(lab: Lab, a: Registry, acting: FlaskClient) -> None:
+def test_under_a_prefix_all_links_lead_there(lab: Lab, a: Store, acting: FlaskClient) -> None:
     copy = orphan(lab, a)
 
     def nothing(environ: Any, start_response: Any) -> list[bytes]:

@@ -33,7 +33,8 @@ from dramatiq_inflight.doctor import server as server_module
 from dramatiq_inflight.doctor.case import Check
 from dramatiq_inflight.doctor.rights import PROBES
 from dramatiq_inflight.store.records import Orphan
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer, connect, free_port, wait_until
@@ -347,8 +348,8 @@ def test_a_user_who_may_not_do_all(serve: Serve, asks: bool) -> None:
     assert "may not use HINCRBY, XADD in" in seen.of("rights").title
     assert admin.keys("*") == []
     # What follows from it: the workers work, and leave no history.
-    registry = Registry(client, "n", "a", heartbeat_ttl=60, fence_ttl=60)
-    registry.register({"instance": "a"})
+    store = Store(Scripts(client, "n", "a", heartbeat_ttl=60, fence_ttl=60))
+    store.workers.register({"instance": "a"})
     assert look(None, inspector).wrong()["history"] == "warning"
 
 
@@ -444,18 +445,18 @@ def test_a_history_that_cannot_be_written(lab: Lab, inspector: Inspector) -> Non
 # Workers.
 
 
-def join(lab: Lab, name: str, **said: str) -> Registry:
+def join(lab: Lab, name: str, **said: str) -> Store:
     """A worker that says something of itself."""
-    registry = Registry(lab.client, lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
-    registry.register(
+    store = Store(Scripts(lab.client, lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
+    store.workers.register(
         {"instance": name, "host": "h", "pid": "1", "version": "1", "ttl": "60000", "interval": "20000", **said}
     )
-    return registry
+    return store
 
 
 def test_nobody_there(lab: Lab, inspector: Inspector) -> None:
     assert "namespace-empty" in look(None, inspector).wrong()
-    join(lab, "a").leave()
+    join(lab, "a").workers.leave()
     wrong = look(None, inspector).wrong()
     assert "no-workers" in wrong
     assert "namespace-empty" not in wrong
@@ -525,9 +526,7 @@ def test_instance_ids_that_are_shared(lab: Lab, inspector: Inspector) -> None:
 # Messages.
 
 
-def test_messages_that_wait_are_set_aside_or_have_killed(
-    lab: Lab, a: Registry, b: Registry, inspector: Inspector
-) -> None:
+def test_messages_that_wait_are_set_aside_or_have_killed(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     late, unreadable, poison = copy_of(), copy_of(), copy_of()
     lab.runs(b, late)
     lab.runs(b, unreadable)
@@ -537,14 +536,14 @@ def test_messages_that_wait_are_set_aside_or_have_killed(
     lab.claim(a, late, b)
     lab.overdue(late)
     assert isinstance(lab.claim(a, poison, b), Orphan)
-    assert a.set_aside(lab.claim(a, unreadable, b), dead="b")
+    assert a.recovery.set_aside(lab.claim(a, unreadable, b), dead="b")
     seen = look(None, inspector)
     assert {"overdue", "set-aside", "poison"} <= set(seen.wrong())
     assert "1 of actor 'work'" in seen.of("poison").title
 
 
 def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
-    lab: Lab, a: Registry, b: Registry, inspector: Inspector
+    lab: Lab, a: Store, b: Store, inspector: Inspector
 ) -> None:
     """Which, how many, and how often they were tried; not what a recoverer has in hand, or has passed over."""
     refused, in_hand, untried = copy_of(), copy_of(), copy_of()
@@ -553,9 +552,9 @@ def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
     lab.kill(b)
     for copy in (refused, in_hand, untried):
         lab.claim(a, copy, b)
-    a.refused([(untried.message_id, 2, "untried")])
+    a.recovery.refused([(untried.message_id, 2, "untried")])
     assert "refused" not in look(None, inspector).wrong()
-    a.refused([(refused.message_id, 2, "refused")])
+    a.recovery.refused([(refused.message_id, 2, "refused")])
     seen = look(None, inspector)
     assert seen.wrong()["refused"] == "warning"
     title = seen.of("refused").title
@@ -563,7 +562,7 @@ def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
     assert f"message {refused.message_id} was tried 1 times" in title
     lab.overdue(untried)
     lab.claim(a, untried, b)
-    a.refused([(untried.message_id, 2, "away")])
+    a.recovery.refused([(untried.message_id, 2, "away")])
     assert "2 of queue 'default' and actor 'work'" in look(None, inspector).of("refused").title
 
 
@@ -623,7 +622,7 @@ def rabbit(url: str, tracker: InFlightTracker, **options: Any) -> Any:
     return RabbitmqBroker(url=url, middleware=[tracker], **options)
 
 
-def test_rabbitmq(rabbitmq_url: str, server_url: str, namespace: str, lab: Lab, a: Registry) -> None:
+def test_rabbitmq(rabbitmq_url: str, server_url: str, namespace: str, lab: Lab, a: Store) -> None:
     tracker = InFlightTracker(namespace=namespace, redis_url=server_url)
     broker = rabbit(rabbitmq_url, tracker)
     seen = look(broker)

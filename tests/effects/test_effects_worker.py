@@ -242,7 +242,7 @@ def test_an_overtaken_run_that_is_lost_ends_quietly(
     message = actor.send()
     assert begun.wait(20)
     other = app.other()
-    assert other.take(message.message_id, hold=60, condemn=False, force=True)
+    assert other.operations.take(message.message_id, hold=60, condemn=False, force=True)
     shelf.write(f"UPDATE inflight_effects SET fence = {app.ran[0] + 1}")  # as the run of another worker has it
     go.set()
     wait_until(lambda: "MessageLost" in caplog.text, what="it is lost")
@@ -288,7 +288,7 @@ def test_what_has_no_fence_waits_for_redis(app: App, shelf: Database) -> None:
 
     actor = app.actor(step, max_retries=0)
     app.start()
-    away = cut_off(app.registry)
+    away = cut_off(app.store)
     actor.send()
     wait_until(lambda: fences, what="it runs all the same")
     away.clear()

@@ -111,14 +111,14 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
             raise RuntimeError("as asked for")
 
     app.start(threads=1)
-    hand_over = app.registry.hand_over
+    hand_over = app.store.messages.hand_over
 
     def telling(*args: Any, **kwargs: Any) -> Finished:
         refusing.clear()  # from now on recovery can enqueue it
         told.append(hand_over(*args, **kwargs))
         return told[-1]
 
-    app.registry.hand_over = telling  # type: ignore[method-assign]
+    app.store.messages.hand_over = telling  # type: ignore[method-assign]
     app.runtime.heartbeat.stop()
     app.actor(work, min_backoff=50, max_backoff=60).send()
     wait_until(lambda: told and told[-1] is Finished.HANDED_OVER, what="its record has the retry")
@@ -208,13 +208,15 @@ def test_a_message_after_a_restart_runs_beside_no_other_worker(
     actor = app.actor(work)
     app.start(threads=1)
     wait_until(lambda: app.runtime.lease.known_by is Contact.ENTERED)
-    before = app.registry.server
+    before = app.store.workers.server
     older.save()
     if not subscribes:
         monkeypatch.setattr(Subscriptions, "open", unreachable)
     older.come_back(expired=False)
     if subscribes:
-        wait_until(lambda: app.registry.server not in ("", before), what="the worker has seen which server this is")
+        wait_until(
+            lambda: app.store.workers.server not in ("", before), what="the worker has seen which server this is"
+        )
     actor.send("long")
     wait_until(lambda: app.ran == ["long"], what="it is fetched after the restart")
     rid = actor.send("elsewhere").options["redis_message_id"]

@@ -23,7 +23,8 @@ from dramatiq.results import ResultMissing
 from dramatiq_inflight import InFlightTracker, current
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.liveness.lease import JUST_NOW
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.moment import Moment
 from dramatiq_inflight.worker import Runtime
 from tests.support.inprocess import App
@@ -45,13 +46,13 @@ class Fleet:
         self.key = lab.prefix + "heartbeats"
         self.ttls: dict[str, float] = {}
 
-    def joins(self, ttl: float, name: str = "") -> Registry:
+    def joins(self, ttl: float, name: str = "") -> Store:
         """A worker that has just said who it is."""
         name = name or f"worker-{len(self.ttls)}"
-        registry = Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=ttl, fence_ttl=60)
-        registry.register({})
+        store = Store(Scripts(self.lab.client, self.lab.namespace, name, heartbeat_ttl=ttl, fence_ttl=60))
+        store.workers.register({})
         self.ttls[name] = ttl
-        return registry
+        return store
 
     def now(self) -> int:
         seconds, micro = self.lab.client.time()
@@ -66,8 +67,8 @@ class Fleet:
     def scores(self) -> dict[str, float]:
         return {name.decode(): score for name, score in self.lab.client.zrange(self.key, 0, -1, withscores=True)}
 
-    def has_ttl_of(self, registry: Registry) -> bool:
-        return f"*ttl:{registry.me}" in self.scores()
+    def has_ttl_of(self, store: Store) -> bool:
+        return f"*ttl:{store.me}" in self.scores()
 
     def grace(self) -> float:
         """How long the grace lasts yet, seconds."""
@@ -87,10 +88,10 @@ def test_nobody_is_judged_after_an_outage_of_any_length(fleet: Fleet, mine: floa
     copy = copy_of()
     fleet.lab.runs(them, copy)
     fleet.away(share * min(mine, other) + 0.1)
-    me.beat()
-    assert me.due().dead == []
-    assert me.hand_back(them.me, [(copy.message_id, True)]) is None
-    assert me.reap(them.me) is False
+    me.workers.beat()
+    assert me.recovery.due().dead == []
+    assert me.recovery.hand_back(them.me, [(copy.message_id, True)]) is None
+    assert me.workers.reap(them.me) is False
     assert fleet.lab.start(me, copy).answer.value == "duplicate"
     # Each has the time to report back that its own rhythm takes, if the outage has cost it its heartbeat.
     expired = [ttl for name, ttl in fleet.ttls.items() if fleet.scores()[name] < fleet.now()]
@@ -103,8 +104,8 @@ def test_a_grace_lasts_whatever_the_ttl_is(fleet: Fleet, ttl: float) -> None:
     me, them = fleet.joins(ttl), fleet.joins(ttl)
     fleet.away(2 * ttl)
     for _ in range(3):
-        me.beat()
-        assert me.due().dead == []
+        me.workers.beat()
+        assert me.recovery.due().dead == []
     assert fleet.grace() > ttl / 3
     assert fleet.lab.claim_answer(me, copy_of(), them.me).value == "gone"
 
@@ -115,7 +116,7 @@ def test_nobody_cuts_what_a_longer_ttl_explains(fleet: Fleet, mine: float, other
     me, them = fleet.joins(mine), fleet.joins(other)
     before = fleet.scores()[them.me]
     for _ in range(3):
-        me.due()
+        me.recovery.due()
     assert fleet.scores()[them.me] == before
 
 
@@ -126,12 +127,12 @@ def test_a_clock_that_goes_back_leaves_each_its_own_ttl(fleet: Fleet, by: str) -
     hour, now = 3_600_000, fleet.now()
     ahead = {name: now + hour + 1000 * ttl for name, ttl in fleet.ttls.items()}
     fleet.lab.client.zadd(fleet.key, {**ahead, "*last": now + hour, "*grace": now + hour})
-    me.beat() if by == "beat" else me.due()
+    me.workers.beat() if by == "beat" else me.recovery.due()
     scores, now = fleet.scores(), fleet.now()
     assert scores["*last"] <= now
-    for registry in (me, short, long):
-        assert now < scores[registry.me] <= now + 1000 * fleet.ttls[registry.me]
-        assert scores[registry.me] > now + 1000 * fleet.ttls[registry.me] - 60_000
+    for store in (me, short, long):
+        assert now < scores[store.me] <= now + 1000 * fleet.ttls[store.me]
+        assert scores[store.me] > now + 1000 * fleet.ttls[store.me] - 60_000
 
 
 def test_slow_beaters_judge_one_that_beat_more_often(fleet: Fleet) -> None:
@@ -140,7 +141,7 @@ def test_slow_beaters_judge_one_that_beat_more_often(fleet: Fleet) -> None:
     began = time.monotonic()
     dead: list[str] = []
     while not dead and time.monotonic() - began < 60:
-        due = slow.due()
+        due = slow.recovery.due()
         dead = due.dead
         assert due.next_in is not None
         if not dead:
@@ -148,7 +149,7 @@ def test_slow_beaters_judge_one_that_beat_more_often(fleet: Fleet) -> None:
     assert dead == [quick.me]
     assert fleet.grace() < 0
     assert not fleet.has_ttl_of(quick)
-    assert slow.due().dead == [quick.me], "its TTL is nobody's rhythm any more, though it is not recovered yet"
+    assert slow.recovery.due().dead == [quick.me], "its TTL is nobody's rhythm any more, though it is not recovered yet"
 
 
 def test_an_outage_costs_no_longer_grace_than_it_lasted(fleet: Fleet) -> None:
@@ -157,7 +158,7 @@ def test_an_outage_costs_no_longer_grace_than_it_lasted(fleet: Fleet) -> None:
     fleet.joins(TEN_YEARS)
     begun = time.monotonic()
     fleet.away(40)
-    me.beat()
+    me.workers.beat()
     lasted = 40.001 + time.monotonic() - begun  # until the beat, by a clock of whole milliseconds
     assert 30 < fleet.grace() <= lasted
 
@@ -170,19 +171,19 @@ def test_a_worker_that_is_gone_takes_its_ttl_along(fleet: Fleet, how: str) -> No
     if how == "leaves with messages":
         fleet.lab.runs(gone, copy_of())
     if how.startswith("leaves"):
-        gone.leave()
+        gone.workers.leave()
     elif how == "is proven dead":
-        assert me.prove(me.incarnation(gone.me), "seen")
+        assert me.workers.prove(me.workers.incarnation(gone.me), "seen")
     else:
         fleet.lab.kill(gone)
-        assert me.due().dead == [gone.me]
+        assert me.recovery.due().dead == [gone.me]
         if how == "is reaped":
-            assert me.reap(gone.me)
+            assert me.workers.reap(gone.me)
             assert gone.me not in fleet.scores()
     assert not fleet.has_ttl_of(gone)
     fleet.ttls.pop(gone.me)
     fleet.away(200_000)
-    me.beat()
+    me.workers.beat()
     assert fleet.grace() <= 7.5
 
 
@@ -190,9 +191,9 @@ def test_one_that_was_judged_and_lives_has_its_ttl_again(fleet: Fleet) -> None:
     """Its next beat says that it was not known, so it says again who it is."""
     me, frozen = fleet.joins(15), fleet.joins(900)
     fleet.lab.kill(frozen)
-    assert me.due().dead == [frozen.me]
-    assert frozen.beat() is False
-    frozen.register({})
+    assert me.recovery.due().dead == [frozen.me]
+    assert frozen.workers.beat() is False
+    frozen.workers.register({})
     assert fleet.has_ttl_of(frozen)
 
 
@@ -226,7 +227,7 @@ class Frozen:
         wait_until(lambda: self.app.ran, what="it runs")
         copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
         other = self.app.other()
-        self.app.lab.hand_back(other, self.runtime.registry, copy)
+        self.app.lab.hand_back(other, self.runtime.store, copy)
         self.app.lab.runs(other, copy)
 
 
@@ -278,7 +279,7 @@ def test_a_success_of_which_nothing_follows_is_not_looked_up(app: App) -> None:
 
     app.actor(work).send()
     wait_until(lambda: app.ran, what="it runs")
-    sent = note_scripts(frozen.runtime.registry)
+    sent = note_scripts(frozen.runtime.store)
     wait_until(lambda: frozen.runtime.lease.last_contact.age > JUST_NOW, what="it was not just now")
     frozen.go.set()
     app.join()
@@ -325,14 +326,14 @@ class Apart:
 
     def commands(self) -> list[str]:
         """What threads other than the heartbeat's and recovery's send from now on."""
-        sent, call = list[str](), self.runtime.registry.wire.call
+        sent, call = list[str](), self.runtime.store.scripts.wire.call
 
         def noting(script: Any, *args: Any) -> Any:
             if not threading.current_thread().name.startswith("dramatiq_inflight"):
                 sent.append(threading.current_thread().name)
             return call(script, *args)
 
-        self.runtime.registry.wire.call = noting  # type: ignore[method-assign,assignment]
+        self.runtime.store.scripts.wire.call = noting  # type: ignore[method-assign,assignment]
         return sent
 
 

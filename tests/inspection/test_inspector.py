@@ -15,8 +15,8 @@ from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import ConfigurationError, Event, EventKind, InFlightTracker, Inspector
 from dramatiq_inflight.store.records import Enqueued, Orphan
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Finished
+from dramatiq_inflight.store.store import Store
 from tests.support.lab import JOURNAL, Lab, copy_of
 
 
@@ -34,21 +34,21 @@ def last(inspector: Inspector) -> Event:
     return inspector.history(limit=1)[0]
 
 
-def test_a_message_that_starts_and_completes_leaves_nothing(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_a_message_that_starts_and_completes_leaves_nothing(lab: Lab, a: Store, inspector: Inspector) -> None:
     """The history costs nothing per ordinary message, failures included."""
     before = lab.client.xlen(lab.prefix + "history")
     for ends in (True, False):
         copy = copy_of()
         started = lab.runs(a, copy)
         if ends:
-            assert a.finish(copy, started.run, again=False, contended=False) is Finished.FINISHED
+            assert a.messages.finish(copy, started.run, again=False, contended=False) is Finished.FINISHED
         else:
-            assert a.release(copy.message_id, started.run, contended=False) is Finished.RELEASED
+            assert a.messages.release(copy.message_id, started.run, contended=False) is Finished.RELEASED
     assert lab.client.xlen(lab.prefix + "history") == before
     assert kinds(inspector) == []
 
 
-def test_workers_are_shown_with_what_they_run(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_workers_are_shown_with_what_they_run(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     lab.runs(a, copy_of())
     lab.runs(a, copy_of())
     views = {view.id: view for view in inspector.workers()}
@@ -58,23 +58,23 @@ def test_workers_are_shown_with_what_they_run(lab: Lab, a: Registry, b: Registry
     assert view.is_alive
     assert 0 < view.expires_in_ms <= 60_000
     assert view.booted is not None
-    b.drain()
-    b.beat()
+    b.workers.drain()
+    b.workers.beat()
     lab.kill(a)
     assert {view.id: view.state for view in inspector.workers()} == {"a": "silent", "b": "draining"}
-    assert b.notice(b.incarnation("a"))
+    assert b.workers.notice(b.workers.incarnation("a"))
     assert {view.id: view.state for view in inspector.workers()} == {"a": "dead", "b": "draining"}
 
 
-def test_a_life_in_order_is_told(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_a_life_in_order_is_told(lab: Lab, a: Store, inspector: Inspector) -> None:
     joined = last(inspector)
     assert (joined.kind, joined.worker, joined.instance, joined.host, joined.pid) == (
         *(EventKind.JOINED, "a", "pod-a", "h", "1"),
     )
-    a.register({"instance": "pod-a", "host": "h", "pid": "1"})
+    a.workers.register({"instance": "pod-a", "host": "h", "pid": "1"})
     assert len(inspector.history()) == 1, "it says who it is again, and has not joined again"
-    a.leave()
-    a.leave()  # its answer was lost
+    a.workers.leave()
+    a.workers.leave()  # its answer was lost
     assert [event.name for event in inspector.history()] == ["left", "joined"]
     assert last(inspector).instance == "pod-a"
     assert last(inspector).running == 0
@@ -83,16 +83,16 @@ def test_a_life_in_order_is_told(lab: Lab, a: Registry, inspector: Inspector) ->
         assert 0 < lab.client.ttl(lab.prefix + key) <= 30 * 24 * 3600, "an abandoned namespace cleans itself up"
 
 
-def test_a_death_and_a_recovery_by_copy_are_told(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_a_death_and_a_recovery_by_copy_are_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.kill(a)
-    dead = b.incarnation("a")
-    assert b.notice(dead)
-    assert not b.notice(dead)
+    dead = b.workers.incarnation("a")
+    assert b.workers.notice(dead)
+    assert not b.workers.notice(dead)
     orphan = lab.claim(b, copy, a)
-    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    assert b.reap("a")
+    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    assert b.workers.reap("a")
     died, recovered, cleared = list(reversed(inspector.history()))[-3:]
     assert (died.kind, died.instance, died.why) == (EventKind.DIED, "pod-a", "its heartbeat has expired")
     assert (recovered.kind, recovered.message_id, recovered.queue, recovered.actor) == (
@@ -109,9 +109,7 @@ def test_a_death_and_a_recovery_by_copy_are_told(lab: Lab, a: Registry, b: Regis
     assert counts["cleared_ms", "", ""] == cleared.after_ms
 
 
-def test_a_hand_back_a_poison_and_a_dead_letter_are_told(
-    lab: Lab, a: Registry, b: Registry, inspector: Inspector
-) -> None:
+def test_a_hand_back_a_poison_and_a_dead_letter_are_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     back, poison = copy_of(), copy_of()
     lab.runs(a, back)
     lab.runs(a, poison, limit=0)
@@ -120,42 +118,42 @@ def test_a_hand_back_a_poison_and_a_dead_letter_are_told(
     orphan = lab.claim(b, poison, a)
     assert orphan.verdict is Claim.POISONED
     assert (last(inspector).name, last(inspector).message_id) == ("poison", poison.message_id)
-    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    b.settle(lab.recovered(poison, orphan), "dead_lettered")
+    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.messages.settle(lab.recovered(poison, orphan), "dead_lettered")
     assert (last(inspector).name, last(inspector).crashes) == ("dead_lettered", 1)
 
 
-def test_a_take_over_and_its_late_loser_are_told(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_a_take_over_and_its_late_loser_are_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     first = lab.runs(a, copy)
     lab.kill(a)
     second = lab.runs(b, copy)
     assert (last(inspector).name, last(inspector).how, last(inspector).worker) == ("recovered", "taken over", "a")
-    assert a.finish(copy, first.run, again=False, contended=False) is Finished.FENCED
+    assert a.messages.finish(copy, first.run, again=False, contended=False) is Finished.FENCED
     assert (last(inspector).name, last(inspector).worker, last(inspector).instance) == ("fenced", "a", "pod-a")
     assert last(inspector).outcome == "completed"
-    assert b.finish(copy, second.run, again=False, contended=False) is Finished.FINISHED
-    assert a.release(copy.message_id, first.run, contended=False) is Finished.FENCED
+    assert b.messages.finish(copy, second.run, again=False, contended=False) is Finished.FINISHED
+    assert a.messages.release(copy.message_id, first.run, contended=False) is Finished.FENCED
     assert (last(inspector).name, last(inspector).outcome) == ("fenced", "failed")
     before = len(inspector.history())
-    assert b.finish(copy, second.run, again=False, contended=False) is Finished.FENCED
+    assert b.messages.finish(copy, second.run, again=False, contended=False) is Finished.FENCED
     assert len(inspector.history()) == before, "a finish that is sent again is not fenced by anybody"
 
 
 def test_history_tells_of_deferred_set_aside_and_handed_over(
-    lab: Lab, a: Registry, b: Registry, inspector: Inspector
+    lab: Lab, a: Store, b: Store, inspector: Inspector
 ) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    b.put_off(copy, 1)
+    b.messages.put_off(copy, 1)
     assert (last(inspector).name, last(inspector).worker) == ("deferred", "b")
-    a.hand_over(copy.message_id, started.run, b"")
+    a.messages.hand_over(copy.message_id, started.run, b"")
     assert last(inspector).name == "handed_over"
     lab.overdue(copy)
-    (orphan,) = b.claim([copy.message_id], dead="", hold=60)
+    (orphan,) = b.recovery.claim([copy.message_id], dead="", hold=60)
     assert isinstance(orphan, Orphan)
     assert last(inspector).name == "copied_again"
-    assert b.set_aside(orphan, dead="")
+    assert b.recovery.set_aside(orphan, dead="")
     assert (last(inspector).name, last(inspector).message_id) == ("set_aside", copy.message_id)
     (aside,) = inspector.aside()
     assert (aside.id, aside.queue, aside.actor) == (copy.message_id, "default", "work")
@@ -165,26 +163,26 @@ def test_history_tells_of_deferred_set_aside_and_handed_over(
     assert inspector.payload(copy.message_id) is not None
 
 
-def test_a_hand_back_is_told(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_a_hand_back_is_told(lab: Lab, a: Store, inspector: Inspector) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    a.hand_over(copy.message_id, started.run, b"", later=True)
+    a.messages.hand_over(copy.message_id, started.run, b"", later=True)
     assert (last(inspector).name, last(inspector).worker, last(inspector).run) == ("handed_back", "a", started.run)
 
 
-def test_one_that_lives_after_all_is_told(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_one_that_lives_after_all_is_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    b.notice(b.incarnation("a"))
-    a.register({"instance": "pod-a", "host": "h", "pid": "1"})
+    b.workers.notice(b.workers.incarnation("a"))
+    a.workers.register({"instance": "pod-a", "host": "h", "pid": "1"})
     assert last(inspector).name == "revived"
     lab.mend(a, copy, payload=b"x", run=started.run, started_ms=started.started_ms)
     assert last(inspector).name == "retaken"
     assert {view.id: view.state for view in inspector.workers()}["a"] == "alive"
 
 
-def test_messages_are_shown_and_chosen(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_messages_are_shown_and_chosen(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     one, two, gone = copy_of(), copy_of(), copy_of()
     two.queue, two.actor = "slow", "charge"
     lab.runs(a, one)
@@ -224,7 +222,7 @@ def test_messages_are_shown_and_chosen(lab: Lab, a: Registry, b: Registry, inspe
     assert inspector.payload("no such message") is None
 
 
-def test_the_overview_counts(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_the_overview_counts(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     for _ in range(3):
         lab.runs(a, copy_of())
     gone = copy_of()
@@ -237,7 +235,7 @@ def test_the_overview_counts(lab: Lab, a: Registry, b: Registry, inspector: Insp
     assert 0 <= seen.oldest < 60
 
 
-def test_a_head_that_is_long_is_read_whole(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_a_head_that_is_long_is_read_whole(lab: Lab, a: Store, inspector: Inspector) -> None:
     copy = copy_of("i" * 200)
     copy.actor, copy.queue = "a" * 900, "q" * 900
     lab.runs(a, copy)
@@ -245,7 +243,7 @@ def test_a_head_that_is_long_is_read_whole(lab: Lab, a: Registry, inspector: Ins
     assert (view.actor, view.queue) == (copy.actor, copy.queue)
 
 
-def test_damaged_records_are_not_shown_and_break_nothing(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_damaged_records_are_not_shown_and_break_nothing(lab: Lab, a: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.set(f"{lab.prefix}record:{copy.message_id}", b"what is this?")
@@ -255,7 +253,7 @@ def test_damaged_records_are_not_shown_and_break_nothing(lab: Lab, a: Registry, 
     assert inspector.payload(copy.message_id) == b"what is this?"
 
 
-def test_a_damaged_worker_is_shown_and_breaks_nothing(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_a_damaged_worker_is_shown_and_breaks_nothing(lab: Lab, a: Store, inspector: Inspector) -> None:
     lab.client.hset(lab.prefix + "incarnation:a", mapping={"booted": "?", "queues": "{", "host": b"\xff"})
     lab.client.zadd(lab.prefix + "heartbeats", {b"\xff": 1})
     assert {(view.id, view.host, view.booted, view.queues) for view in inspector.workers()} == {
@@ -264,7 +262,7 @@ def test_a_damaged_worker_is_shown_and_breaks_nothing(lab: Lab, a: Registry, ins
     }
 
 
-def test_very_many_that_wait_are_listed_whole(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_very_many_that_wait_are_listed_whole(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
@@ -273,7 +271,7 @@ def test_very_many_that_wait_are_listed_whole(lab: Lab, a: Registry, b: Registry
     assert inspector.overview().waiting == 2501
 
 
-def test_the_history_is_chosen_and_goes_on(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_the_history_is_chosen_and_goes_on(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
@@ -289,21 +287,21 @@ def test_the_history_is_chosen_and_goes_on(lab: Lab, a: Registry, b: Registry, i
     assert last(inspector).text == "of the future"
 
 
-def test_the_history_is_capped(lab: Lab, a: Registry, inspector: Inspector) -> None:
+def test_the_history_is_capped(lab: Lab, a: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     pipeline = lab.client.pipeline(transaction=False)
     for _ in range(10_500):
         pipeline.xadd(lab.prefix + "history", {"event": "x"})
     pipeline.execute()
-    a.put_off(copy, 1)
+    a.messages.put_off(copy, 1)
     assert 10_000 <= lab.client.xlen(lab.prefix + "history") < 10_200
     assert len(inspector.history(limit=20_000, kinds=[EventKind.DEFERRED])) == 1
     assert len(inspector.history(limit=20_000)) == lab.client.xlen(lab.prefix + "history")
     assert len(inspector.history(limit=1500)) == 1500
 
 
-def test_a_user_who_may_not_write_the_history_loses_no_message(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_user_who_may_not_write_the_history_loses_no_message(lab: Lab, a: Store, b: Store) -> None:
     """What is for people must not stop what is for messages."""
     lab.client.delete(lab.prefix + "history", lab.prefix + "counts")
     lab.client.set(lab.prefix + "history", "not a stream")

@@ -18,9 +18,10 @@ from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operations
 from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store import operations as store_operations
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Finished, Mended, Start
+from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer
 
@@ -41,7 +42,7 @@ class Shop:
         message: Any = next(consumer)
         return None if message is None else Copy.of(message)
 
-    def runs(self, by: Registry) -> Copy:
+    def runs(self, by: Store) -> Copy:
         """A message is sent, fetched, and runs."""
         self.work.send()
         copy = self.fetch()
@@ -53,8 +54,8 @@ class Shop:
         """What a failure enqueues, before its message is acknowledged."""
         self.broker.enqueue(dramatiq.Message(copy.queue, copy.actor, (), {}, {"retries": 1}, copy.message_id))
 
-    def start(self, by: Registry, copy: Copy) -> Start:
-        return by.start(copy, b"", limit=3, here="no", alone=True, broker_keys=self._keys()).answer
+    def start(self, by: Store, copy: Copy) -> Start:
+        return by.messages.start(copy, b"", limit=3, here="no", alone=True, broker_keys=self._keys()).answer
 
     def _keys(self) -> tuple[str, str]:
         namespace = self.broker.namespace
@@ -89,7 +90,7 @@ def test_the_user_of_the_documentation_may_do_all_that(server_binary: str, tmp_p
         shop.lab.kill(a)
         assert shop.operations.dead_letter(condemned.message_id) is Done.DONE
         assert shop.operations.discard(discarded.message_id) is Done.DONE
-        b.beat()
+        b.workers.beat()
         shop.operations.left_to_recover()
         shop.operations.recover()
         assert {"requeued", "condemned", "discarded"} <= set(events(shop))
@@ -102,33 +103,33 @@ def events(shop: Shop) -> list[str]:
     return [event.name for event in reversed(shop.operations.inspector.history()) if event.message_id]
 
 
-def test_what_runs_on_a_living_worker_is_left_alone(shop: Shop, a: Registry) -> None:
+def test_what_runs_on_a_living_worker_is_left_alone(shop: Shop, a: Store) -> None:
     copy = shop.runs(a)
     for act in (shop.operations.requeue, shop.operations.dead_letter, shop.operations.discard):
         assert act(copy.message_id) is Done.ALIVE
     assert shop.lab.state(copy) == "running"
-    assert a.beat(), "nobody has taken it for dead"
+    assert a.workers.beat(), "nobody has taken it for dead"
     assert shop.fetch() is None
     assert events(shop) == []
 
 
-def test_a_message_taken_by_force_runs_and_fences_the_first(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_message_taken_by_force_runs_and_fences_the_first(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
-    assert not a.beat(), "it hears of it with its next beat"
+    assert not a.workers.beat(), "it hears of it with its next beat"
     mended = shop.lab.mend(a, copy)[0]
     assert mended is Mended.LOST, "and does not have it back"
-    assert a.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FENCED
     again = shop.fetch()
     assert again is not None
     assert (again.message_id, again.generation) == (copy.message_id, 2)
     assert shop.start(b, again) is Start.RUN
-    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.lab.state(copy) == "running"
     assert events(shop) == ["requeued", "fenced"], "of the failure; of a success before the copy started nobody hears"
 
 
-def test_a_worker_robbed_by_force_gets_nothing_by_a_second_take(shop: Shop, a: Registry) -> None:
+def test_a_worker_robbed_by_force_gets_nothing_by_a_second_take(shop: Shop, a: Store) -> None:
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert shop.operations.requeue(copy.message_id) is Done.DONE, "its copy waits: that takes no force"
@@ -139,12 +140,12 @@ def test_a_worker_robbed_by_force_gets_nothing_by_a_second_take(shop: Shop, a: R
 
 
 def test_a_set_aside_message_that_runs_at_once_is_not_kept(
-    shop: Shop, a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, a: Store, b: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker may have it before the operator's next step."""
     copy = shop.runs(a)
     shop.lab.kill(a)
-    assert b.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
+    assert b.recovery.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
     enqueue = shop.broker.enqueue
 
     def and_runs(message: Any, **options: Any) -> Any:
@@ -160,7 +161,7 @@ def test_a_set_aside_message_that_runs_at_once_is_not_kept(
     assert shop.lab.state(copy) == "running"
 
 
-def test_what_a_dead_worker_ran_is_put_back_with_a_clean_count(shop: Shop, a: Registry, b: Registry) -> None:
+def test_what_a_dead_worker_ran_is_put_back_with_a_clean_count(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)
     assert shop.operations.requeue(copy.message_id) is Done.DONE
@@ -173,7 +174,7 @@ def test_what_a_dead_worker_ran_is_put_back_with_a_clean_count(shop: Shop, a: Re
     assert shop.start(b, copy) is not Start.RUN, "the broker still has the first copy, which is void"
 
 
-def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Store, b: Store) -> None:
     """To the dead-letter queue by a worker, with the reason; and back from there."""
     copy = shop.runs(a)
     shop.lab.hand_back(b, a, copy)
@@ -185,7 +186,7 @@ def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Regis
     condemned = Copy.of(message)
     assert shop.start(b, condemned) is Start.POISONED
     consumer.nack(message)
-    b.settle(condemned, "dead_lettered")
+    b.messages.settle(condemned, "dead_lettered")
     assert shop.lab.state(copy) == "dead_lettered"
     assert len(shop.dead_letters()) == 1
     assert shop.operations.requeue(copy.message_id) is Done.DONE
@@ -197,7 +198,7 @@ def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Regis
     assert events(shop) == ["recovered", "condemned", "dead_lettered"]
 
 
-def test_a_poison_verdict_can_be_taken_back(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_poison_verdict_can_be_taken_back(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)
     assert shop.operations.dead_letter(copy.message_id) is Done.DONE
@@ -209,7 +210,7 @@ def test_a_poison_verdict_can_be_taken_back(shop: Shop, a: Registry, b: Registry
     assert shop.start(b, again) is Start.RUN
 
 
-def test_a_discarded_message_does_not_run(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_discarded_message_does_not_run(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.hand_back(b, a, copy)
     assert shop.operations.discard(copy.message_id) is Done.DONE
@@ -220,16 +221,16 @@ def test_a_discarded_message_does_not_run(shop: Shop, a: Registry, b: Registry) 
     assert events(shop) == ["recovered", "discarded"]
 
 
-def test_a_run_discarded_by_force_changes_nothing_at_its_end(shop: Shop, a: Registry) -> None:
+def test_a_run_discarded_by_force_changes_nothing_at_its_end(shop: Shop, a: Store) -> None:
     copy = shop.runs(a)
     assert shop.operations.discard(copy.message_id, force=True) is Done.DONE
-    assert not a.beat()
-    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    assert not a.workers.beat()
+    assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.lab.state(copy) == "completed"
-    assert a.count_running() == 0
+    assert a.messages.count_running() == 0
 
 
-def test_a_retry_runs_though_its_failed_message_is_dead_lettered(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_retry_runs_though_its_failed_message_is_dead_lettered(shop: Shop, a: Store, b: Store) -> None:
     """It was with the broker before the operator came: it is an enqueue of its own, and no copy of the failed one."""
     copy = shop.runs(a)
     shop.retry(copy)
@@ -240,13 +241,13 @@ def test_a_retry_runs_though_its_failed_message_is_dead_lettered(shop: Shop, a: 
     assert shop.start(b, retry) is Start.WAITING, "until the verdict is done"
     assert shop.start(b, condemned) is Start.POISONED
     shop.broker.client.hdel(f"{shop.broker.namespace}:default.msgs", condemned.broker_copy_id)  # as a nack does
-    b.settle(condemned, "dead_lettered")
-    assert a.release(copy.message_id, 1, contended=False) is Finished.FENCED
+    b.messages.settle(condemned, "dead_lettered")
+    assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.start(b, condemned) is not Start.RUN
     assert shop.start(b, retry) is Start.RUN
 
 
-def test_a_retry_runs_though_its_failed_message_is_discarded(shop: Shop, a: Registry, b: Registry) -> None:
+def test_a_retry_runs_though_its_failed_message_is_discarded(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.retry(copy)
     assert shop.operations.discard(copy.message_id, force=True) is Done.DONE
@@ -256,11 +257,11 @@ def test_a_retry_runs_though_its_failed_message_is_discarded(shop: Shop, a: Regi
     assert shop.start(b, retry) is Start.RUN
 
 
-def test_what_was_set_aside_is_put_back_once_it_can_be_decoded(shop: Shop, a: Registry, b: Registry) -> None:
+def test_what_was_set_aside_is_put_back_once_it_can_be_decoded(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)
     orphan = shop.lab.claim(b, copy, a)
-    assert b.set_aside(orphan, dead=a.me)
+    assert b.recovery.set_aside(orphan, dead=a.me)
     assert shop.operations.dead_letter(copy.message_id) is Done.UNREADABLE
     key = shop.lab.prefix + "aside"
     whole = shop.lab.client.hget(key, copy.message_id)
@@ -277,30 +278,30 @@ def test_what_was_set_aside_is_put_back_once_it_can_be_decoded(shop: Shop, a: Re
 
 @pytest.mark.parametrize("where", ["dead-letter queue", "aside"])
 def test_two_operators_who_replay_one_message_do_not_double_it(
-    shop: Shop, a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch, where: str
+    shop: Shop, a: Store, b: Store, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """The second comes while the first has enqueued it, and has not dropped what it was enqueued from."""
     copy = shop.runs(a)
     shop.lab.kill(a)
     if where == "aside":
-        assert b.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
+        assert b.recovery.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
     else:
         assert shop.operations.dead_letter(copy.message_id) is Done.DONE
         consumer = shop.broker.consume("default", timeout=50)
         message: Any = next(consumer)
         assert shop.start(b, Copy.of(message)) is Start.POISONED
         consumer.nack(message)
-        b.settle(Copy.of(message), "dead_lettered")
+        b.messages.settle(Copy.of(message), "dead_lettered")
     enqueue, second, done = shop.broker.enqueue, Operations(shop.broker), list[Done]()
     other = threading.Thread(target=lambda: done.append(second.requeue(copy.message_id)))
-    one_at_a_time, came = Registry.one_at_a_time, threading.Event()
+    one_at_a_time, came = store_operations.Operations.one_at_a_time, threading.Event()
 
-    def comes(registry: Registry, replay: Any, ttl: float) -> Any:
+    def comes(store: store_operations.Operations, replay: Any, ttl: float) -> Any:
         if threading.current_thread() is other:
             came.set()
-        return one_at_a_time(registry, replay, ttl)
+        return one_at_a_time(store, replay, ttl)
 
-    monkeypatch.setattr(Registry, "one_at_a_time", comes)
+    monkeypatch.setattr(store_operations.Operations, "one_at_a_time", comes)
 
     def slow(message: Any, *, delay: Any = None) -> Any:
         sent = enqueue(message, delay=delay)
@@ -319,18 +320,18 @@ def test_two_operators_who_replay_one_message_do_not_double_it(
     assert not shop.lab.client.exists(shop.lab.prefix + "replay")
 
 
-def test_what_was_set_aside_is_deleted_when_it_is_discarded(shop: Shop, a: Registry, b: Registry) -> None:
+def test_what_was_set_aside_is_deleted_when_it_is_discarded(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.client.set(f"{shop.lab.prefix}record:{copy.message_id}", b"what is this?")
     shop.lab.kill(a)
-    b.claim([copy.message_id], dead=a.me, hold=60)
+    b.recovery.claim([copy.message_id], dead=a.me, hold=60)
     assert [aside.id for aside in shop.operations.inspector.aside()] == [copy.message_id]
     assert shop.operations.discard(copy.message_id) is Done.DONE
     assert shop.operations.inspector.aside() == []
     assert shop.operations.discard(copy.message_id) is Done.UNKNOWN
 
 
-def test_another_applications_message_is_left_alone(shop: Shop, a: Registry) -> None:
+def test_another_applications_message_is_left_alone(shop: Shop, a: Store) -> None:
     copy = shop.runs(a)
     copy.actor, copy.message_id = "stranger", "m"
     shop.lab.runs(a, copy)
@@ -340,21 +341,21 @@ def test_another_applications_message_is_left_alone(shop: Shop, a: Registry) -> 
     assert shop.operations.requeue("unheard of") is Done.UNKNOWN
 
 
-def test_an_operator_who_is_killed_in_the_middle_loses_nothing(shop: Shop, a: Registry, b: Registry) -> None:
+def test_an_operator_who_is_killed_in_the_middle_loses_nothing(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)
     operator = shop.lab.incarnation("operator")
-    taken = operator.take(copy.message_id, hold=60, condemn=False, force=False)
+    taken = operator.operations.take(copy.message_id, hold=60, condemn=False, force=False)
     assert not isinstance(taken, str)
     assert shop.operations.requeue(copy.message_id) is Done.BUSY
     shop.lab.kill(operator)
     orphan = shop.lab.claim(b, copy, operator)
-    b.requeued([Enqueued(orphan, "r3", "default", 0)], dead="operator")
+    b.recovery.requeued([Enqueued(orphan, "r3", "default", 0)], dead="operator")
     assert shop.lab.state(copy) == "requeued"
 
 
 def test_a_broker_that_is_away_is_said_and_recovery_ends_it(
-    shop: Shop, a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, a: Store, b: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)
@@ -373,7 +374,7 @@ def test_a_broker_that_is_away_is_said_and_recovery_ends_it(
     assert shop.start(b, again) is Start.RUN
 
 
-def test_recover_does_what_a_worker_would(shop: Shop, a: Registry, b: Registry) -> None:
+def test_recover_does_what_a_worker_would(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     shop.lab.kill(a)
     dead, number = shop.operations.left_to_recover()
@@ -388,7 +389,7 @@ def test_recover_does_what_a_worker_would(shop: Shop, a: Registry, b: Registry) 
     assert again.message_id == copy.message_id
 
 
-def test_all_that_is_left_to_recover_is_counted(shop: Shop, a: Registry, b: Registry) -> None:
+def test_all_that_is_left_to_recover_is_counted(shop: Shop, a: Store, b: Store) -> None:
     """More dead workers than are recovered at a time, and what waits for its copy."""
     copy = shop.runs(a)
     shop.lab.hand_back(b, a, copy)
@@ -407,7 +408,7 @@ def test_operations_need_a_tracker() -> None:
         Operations(StubBroker(middleware=[]))
 
 
-def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: Registry, b: Registry) -> None:
+def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: Store, b: Store) -> None:
     """Its record is kept where another copy was met, or its worker had died before; and its copy is the first one."""
     shop.work.send()
     consumer = shop.broker.consume("default", timeout=50)
@@ -415,7 +416,7 @@ def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: R
     copy = Copy.of(message)
     assert shop.start(a, copy) is Start.RUN
     consumer.nack(message)
-    a.release(copy.message_id, 1, contended=True, dead_lettered=True, copy=copy)
+    a.messages.release(copy.message_id, 1, contended=True, dead_lettered=True, copy=copy)
     assert shop.lab.state(copy) == "dead_lettered"
     assert shop.operations.requeue(copy.message_id) is Done.DONE
     assert shop.dead_letters() == []
@@ -424,7 +425,7 @@ def test_the_dead_letter_of_an_ordinary_failure_is_replayed_too(shop: Shop, a: R
     assert shop.start(b, again) is Start.RUN
 
 
-def test_an_operator_replays_a_verdict_that_redis_never_heard_of(shop: Shop, a: Registry, b: Registry) -> None:
+def test_an_operator_replays_a_verdict_that_redis_never_heard_of(shop: Shop, a: Store, b: Store) -> None:
     """The copy is in the dead-letter queue, and the record says so once recovery has asked the broker for it."""
     copy = shop.runs(a)
     shop.lab.kill(a)

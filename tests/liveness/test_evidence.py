@@ -19,8 +19,8 @@ import pytest
 from dramatiq_inflight.liveness import pidfd as evidence
 from dramatiq_inflight.liveness.pidfd import Process, Watched
 from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, Watch
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import HandedBack, Start
+from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.lab import Lab, copy_of
@@ -193,67 +193,67 @@ def test_equal_pids_in_two_pid_namespaces_are_in_two_places() -> None:
 # In Redis.
 
 
-def test_what_is_proven_needs_no_grace_and_no_clock(lab: Lab, a: Registry, b: Registry) -> None:
+def test_what_is_proven_needs_no_grace_and_no_clock(lab: Lab, a: Store, b: Store) -> None:
     """After an outage nobody is judged by a heartbeat; this one is no question of heartbeats."""
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.zadd(lab.prefix + "heartbeats", {"*grace": 10**14, "*last": 1})
-    assert b.due().dead == []
-    assert b.prove(b.incarnation("a"), "seen") is True
-    assert b.prove(b.incarnation("a"), "seen again") is False
-    assert b.due().dead == ["a"]
-    dead = b.incarnation("a")
+    assert b.recovery.due().dead == []
+    assert b.workers.prove(b.workers.incarnation("a"), "seen") is True
+    assert b.workers.prove(b.workers.incarnation("a"), "seen again") is False
+    assert b.recovery.due().dead == ["a"]
+    dead = b.workers.incarnation("a")
     assert (dead.why, dead.draining) == ("seen", False)
     assert abs(dead.dead_since_ms - time.time() * 1000) < 60_000
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
-    assert b.reap("a")
+    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert b.workers.reap("a")
 
 
-def test_a_duplicate_takes_over_from_the_proven(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_duplicate_takes_over_from_the_proven(lab: Lab, a: Store, b: Store) -> None:
     """Without waiting for a heartbeat."""
     copy = copy_of()
     lab.runs(a, copy)
     assert lab.start(b, copy).answer is Start.DUPLICATE
-    b.prove(b.incarnation("a"), "seen")
+    b.workers.prove(b.workers.incarnation("a"), "seen")
     started = lab.start(b, copy)
     assert (started.answer, started.owner, started.crashes) == (Start.RUN, "a", 1)
 
 
-def test_a_death_during_a_shutdown_stays_one(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_death_during_a_shutdown_stays_one(lab: Lab, a: Store, b: Store) -> None:
     """It convicts nobody, however surely it is known."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
-    a.drain()
-    a.beat()
-    b.prove(b.incarnation("a"), "seen")
-    dead = b.incarnation("a")
+    a.workers.drain()
+    a.workers.beat()
+    b.workers.prove(b.workers.incarnation("a"), "seen")
+    dead = b.workers.incarnation("a")
     assert dead.draining
     assert dead.why == "seen while it was shutting down"
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
 
 
-def test_whoever_beats_is_not_dead_whatever_was_seen(lab: Lab, a: Registry, b: Registry) -> None:
+def test_whoever_beats_is_not_dead_whatever_was_seen(lab: Lab, a: Store, b: Store) -> None:
     """Should the evidence ever be wrong: it goes on, as after any false alarm."""
     copy = copy_of()
     lab.runs(a, copy)
-    b.prove(b.incarnation("a"), "seen")
-    assert a.beat() is False
-    a.register({"instance": "pod-a"})
-    assert b.due().dead == []
-    assert b.incarnation("a").proof == ""
+    b.workers.prove(b.workers.incarnation("a"), "seen")
+    assert a.workers.beat() is False
+    a.workers.register({"instance": "pod-a"})
+    assert b.recovery.due().dead == []
+    assert b.workers.incarnation("a").proof == ""
 
 
-def test_one_that_left_is_not_proven_dead(lab: Lab, a: Registry, b: Registry) -> None:
+def test_one_that_left_is_not_proven_dead(lab: Lab, a: Store, b: Store) -> None:
     """It is gone from its place with all its traces."""
-    a.register({"instance": "pod-a", "place": "here", "pid": "1", "process_started": "1"})
-    b.register({"instance": "pod-b", "place": "here", "pid": "2", "process_started": "1"})
-    assert b.in_place("here") == ["a", "b"]
-    said = b.incarnation("a")
-    assert a.leave() == 0
-    assert b.in_place("here") == ["b"]
-    assert b.prove(said, "seen") is False
-    assert b.due().dead == []
-    assert b.leave() == 0
+    a.workers.register({"instance": "pod-a", "place": "here", "pid": "1", "process_started": "1"})
+    b.workers.register({"instance": "pod-b", "place": "here", "pid": "2", "process_started": "1"})
+    assert b.workers.in_place("here") == ["a", "b"]
+    said = b.workers.incarnation("a")
+    assert a.workers.leave() == 0
+    assert b.workers.in_place("here") == ["b"]
+    assert b.workers.prove(said, "seen") is False
+    assert b.recovery.due().dead == []
+    assert b.workers.leave() == 0
     assert lab.names() == set()
 
 
@@ -273,11 +273,11 @@ class Ring:
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(number)
         ]
         self.registries = [lab.incarnation(f"i{i:03}") for i in range(number)]
-        for registry, child in zip(self.registries, self.children, strict=True):
-            self.join(registry, process_of(child.pid))
+        for store, child in zip(self.registries, self.children, strict=True):
+            self.join(store, process_of(child.pid))
 
-    def join(self, registry: Registry, process: Process) -> None:
-        registry.register(
+    def join(self, store: Store, process: Process) -> None:
+        store.workers.register(
             {
                 "instance": "pod",
                 "host": "h",
@@ -289,16 +289,16 @@ class Ring:
 
     def watch(self, name: str) -> Watch:
         """The watch of one more incarnation: this process."""
-        registry = self.lab.incarnation(name)
-        self.join(registry, self.me)
-        self.watches.append(Watch(registry, self.me, self._on_death))
+        store = self.lab.incarnation(name)
+        self.join(store, self.me)
+        self.watches.append(Watch(store, self.me, self._on_death))
         return self.watches[-1]
 
     def _on_death(self) -> None:
         self.woken += 1
 
     def dead(self) -> list[str]:
-        return sorted(self.registries[0].due().dead)
+        return sorted(self.registries[0].recovery.due().dead)
 
     def close(self) -> None:
         for watch in self.watches:
@@ -393,17 +393,17 @@ def test_a_new_container_of_an_exclusive_instance_proves_a_death(lab: Lab) -> No
         ("stranger", "another pod", "another place"),
         ("new", "pod", me.place),
     ):
-        registry = lab.incarnation(name)
-        registry.register({"instance": instance, "pid": str(os.getpid()), "place": place, "process_started": "1"})
+        store = lab.incarnation(name)
+        store.workers.register({"instance": instance, "pid": str(os.getpid()), "place": place, "process_started": "1"})
     woken: list[str] = []
-    watch = Watch(registry, me, lambda: woken.append("woken"), exclusive="pod")
+    watch = Watch(store, me, lambda: woken.append("woken"), exclusive="pod")
     watch.succeed()
     watch.succeed()
-    assert registry.due().dead == ["old"]
-    assert registry.incarnation("old").why == "a newer container has its instance id, which is exclusive"
+    assert store.recovery.due().dead == ["old"]
+    assert store.workers.incarnation("old").why == "a newer container has its instance id, which is exclusive"
     assert woken == ["woken"]
-    Watch(registry, me, lambda: None).succeed()
-    assert registry.due().dead == ["old"]
+    Watch(store, me, lambda: None).succeed()
+    assert store.recovery.due().dead == ["old"]
     watch.stop()
 
 

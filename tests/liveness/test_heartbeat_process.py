@@ -23,8 +23,8 @@ from dramatiq_inflight.liveness.sidecar import HeartbeatProcess
 from dramatiq_inflight.liveness.sidecar_main import Task
 from dramatiq_inflight.liveness.subscription import Subscriptions
 from dramatiq_inflight.store.connection import Address
-from dramatiq_inflight.store.registry import Registry
-from dramatiq_inflight.store.words import DIED
+from dramatiq_inflight.store.store import Store
+from dramatiq_inflight.store.workers import DIED
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.inprocess import App
@@ -39,8 +39,8 @@ DEFAULTS = {"HEARTBEAT_INTERVAL": "30", "HEARTBEAT_TTL": "90"}
 class Worker:
     """A process that is watched: a child of the test, of which the heartbeat's process is no child."""
 
-    def __init__(self, lab: Lab, registry: Registry, health_file: Path | None, *, known: bool) -> None:
-        self.lab, self.registry = lab, registry
+    def __init__(self, lab: Lab, store: Store, health_file: Path | None, *, known: bool) -> None:
+        self.lab, self.store = lab, store
         self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         address = Address.of(lab.client)
         me = Process.here()
@@ -51,7 +51,7 @@ class Worker:
             Task(
                 address=address.pickled(),
                 namespace=lab.namespace,
-                incarnation=registry.me,
+                incarnation=store.me,
                 process=Process(me.place, self.process.pid, started) if known else None,
                 parent=os.getpid(),
                 interval=0.05,
@@ -70,10 +70,10 @@ class Worker:
         return process
 
     def is_subscribed(self) -> bool:
-        return self.registry.look([self.registry.me]) == {self.registry.me: 1}
+        return self.store.workers.look([self.store.me]) == {self.store.me: 1}
 
     def deadline(self) -> float:
-        return self.registry.deadlines()[self.registry.me]
+        return self.store.workers.deadlines()[self.store.me]
 
     def close(self) -> None:
         self.heartbeat.stop()
@@ -82,7 +82,7 @@ class Worker:
 
 
 @pytest.fixture
-def watched(lab: Lab, a: Registry, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def watched(lab: Lab, a: Store, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     made: list[Worker] = []
 
     def make(*, health_file: Path | None = None, known: bool = True) -> Worker:
@@ -97,24 +97,22 @@ def watched(lab: Lab, a: Registry, tmp_path: Path) -> Iterator[Callable[..., Wor
 # The process.
 
 
-def test_it_beats_answers_and_touches_the_health_file(
-    watched: Callable[..., Worker], b: Registry, tmp_path: Path
-) -> None:
+def test_it_beats_answers_and_touches_the_health_file(watched: Callable[..., Worker], b: Store, tmp_path: Path) -> None:
     """As long as the worker lives."""
     worker = watched(health_file=tmp_path / "healthy")
     before = worker.deadline()
     wait_until(lambda: worker.deadline() > before, what="it beats")
     wait_until((tmp_path / "healthy").exists, what="the file is touched")
-    assert b.due().dead == []
+    assert b.recovery.due().dead == []
 
 
-def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Registry) -> None:
+def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Store) -> None:
     """Nobody else is there to see it."""
     words = Subscriptions(b).open(b.keys.channel("b"), 5)
     worker = watched()
     worker.process.kill()
-    wait_until(lambda: b.due().dead == ["a"], timeout=10, what="the death is proven")
-    assert b.incarnation("a").why == "its process is gone, seen from the same host"
+    wait_until(lambda: b.recovery.due().dead == ["a"], timeout=10, what="the death is proven")
+    assert b.workers.incarnation("a").why == "its process is gone, seen from the same host"
     assert words.wait(5) == DIED
     words.close()
     worker.heartbeat.stopping = True
@@ -172,13 +170,13 @@ def test_signals_to_everybody_do_not_end_it(watched: Callable[..., Worker], numb
     assert worker.attendant.poll() is None
 
 
-def test_it_ends_when_the_worker_says_so(watched: Callable[..., Worker], b: Registry) -> None:
+def test_it_ends_when_the_worker_says_so(watched: Callable[..., Worker], b: Store) -> None:
     """In order: nobody is proven dead."""
     worker = watched()
     attendant = worker.attendant
     worker.heartbeat.stop()
     assert attendant.poll() == 0
-    assert b.due().dead == []
+    assert b.recovery.due().dead == []
     assert not worker.heartbeat.is_alive()
 
 
@@ -271,12 +269,12 @@ def test_a_process_that_has_died_is_started_again(
     runtime = app.runtime
     assert runtime.heartbeat_process is not None
     me = runtime.incarnation.id
-    wait_until(lambda: app.registry.look([me])[me] == 2, what="both are subscribed")
+    wait_until(lambda: app.store.workers.look([me])[me] == 2, what="both are subscribed")
     process = runtime.heartbeat_process.process
     assert process is not None
     process.kill()
-    wait_until(lambda: app.registry.look([me])[me] == 1, what="the worker alone is subscribed")
-    wait_until(lambda: app.registry.look([me])[me] == 2, what="both are again")
+    wait_until(lambda: app.store.workers.look([me])[me] == 1, what="the worker alone is subscribed")
+    wait_until(lambda: app.store.workers.look([me])[me] == 2, what="both are again")
     assert "The heartbeat's process has ended (signal 9). It is started again" in caplog.text
     process = runtime.heartbeat_process.process
     assert process is not None

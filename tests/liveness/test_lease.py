@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from dramatiq_inflight.liveness.lease import Contact, Lease
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 from dramatiq_inflight.threads.moment import Moment
 from tests.support.inprocess import App
@@ -150,7 +151,7 @@ def test_what_changes_while_it_is_being_said_is_said_again(app: App) -> None:
     """A queue that is declared just then: recovery would not know where to look for what was fetched from it."""
     app.start()
     runtime = app.runtime
-    register, declared = runtime.registry.register, list[str]()
+    register, declared = runtime.store.workers.register, list[str]()
 
     def slow(fields: dict[str, str]) -> Any:
         refusal = register(fields)
@@ -159,7 +160,7 @@ def test_what_changes_while_it_is_being_said_is_said_again(app: App) -> None:
             app.broker.declare_queue("another")
         return refusal
 
-    runtime.registry.register = slow  # type: ignore[method-assign]
+    runtime.store.workers.register = slow  # type: ignore[method-assign]
     runtime.lease.register_again()
     key = f"{app.lab.prefix}incarnation:{runtime.incarnation.id}"
     wait_until(lambda: declared and b"another" in app.lab.client.hget(key, "queues"), what="it is said again")
@@ -182,11 +183,11 @@ def test_an_answer_that_was_lost_may_have_said_so() -> None:
 def test_a_script_that_may_have_run_twice_counts_as_unanswered(lab: Lab) -> None:
     """The first time it said so, perhaps, and the connection broke."""
     lost: list[str] = []
-    a = Registry(
-        lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60, on_answer_lost=lambda: lost.append("x")
+    a = Store(
+        Scripts(lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60, on_answer_lost=lambda: lost.append("x"))
     )
-    a.register({})
-    a.beat()
+    a.workers.register({})
+    a.workers.beat()
     assert lost == []
     connection: Any = lab.client.connection_pool.get_connection()
     lab.client.connection_pool.release(connection)  # and it is the next one again
@@ -198,5 +199,5 @@ def test_a_script_that_may_have_run_twice_counts_as_unanswered(lab: Lab) -> None
         raise redis.ConnectionError("broken")
 
     connection.read_response = breaks
-    a.beat()
+    a.workers.beat()
     assert lost == ["x"]

@@ -24,9 +24,10 @@ from dramatiq_inflight.liveness.presence import Presence
 from dramatiq_inflight.liveness.subscription import CannotSubscribe, Subscription, Subscriptions
 from dramatiq_inflight.liveness.suspicions import Suspicions
 from dramatiq_inflight.store.records import DeadIncarnation
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Seen, Start, Suspicion
-from dramatiq_inflight.store.words import BEAT, CLOSED, DIED, JOINED
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
+from dramatiq_inflight.store.workers import BEAT, CLOSED, DIED, JOINED, Workers
 from dramatiq_inflight.threads.bell import Bell
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
@@ -43,17 +44,17 @@ class Person:
 
     def __init__(self, lab: Lab, name: str, instance: str = "") -> None:
         self.lab = lab
-        self.registry = Registry(lab.client, lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
-        self.registry.register({"instance": instance or f"pod-{name}", "host": "h", "pid": "1"})
+        self.store = Store(Scripts(lab.client, lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
+        self.store.workers.register({"instance": instance or f"pod-{name}", "host": "h", "pid": "1"})
         self.key = f"{lab.prefix}incarnation:{name}"
-        self._subscriptions = Subscriptions(self.registry)
+        self._subscriptions = Subscriptions(self.store)
         self._probe: Subscription | None = None
         self.subscription = self._open()
         assert self.enter()
         self.was_here_before()
 
     def enter(self, *, anew: bool = True, patience: float = PATIENCE) -> bool:
-        return self.registry.enter(patience=patience, anew=anew)
+        return self.store.workers.enter(patience=patience, anew=anew)
 
     def was_here_before(self) -> None:
         self.lab.client.hincrby(self.key, "seen", -LONG_AGO)
@@ -61,17 +62,17 @@ class Person:
     def disappears(self) -> None:
         """Its process is killed, as far as Redis can tell."""
         self.subscription.close()
-        wait_until(lambda: not self.registry.look([self.registry.me])[self.registry.me], what="Redis knows")
+        wait_until(lambda: not self.store.workers.look([self.store.me])[self.store.me], what="Redis knows")
 
     def subscribes(self) -> None:
         self.subscription = self._open()
 
     def opens_a_probe(self) -> None:
         """A connection from scratch."""
-        self._probe = self._subscriptions.open(self.registry.keys.probe(self.registry.me), 10)
+        self._probe = self._subscriptions.open(self.store.keys.probe(self.store.me), 10)
 
     def suspects(self, other: Person) -> Suspicion:
-        return self.registry.suspect(other.registry.me)
+        return self.store.workers.suspect(other.store.me)
 
     def judges(self, other: Person) -> Seen:
         """Look once more, after the patience of the other, with a connection from scratch."""
@@ -80,14 +81,14 @@ class Person:
             since = self.patience_passes(other)
         if self._probe is None:
             self.opens_a_probe()
-        return self.registry.suspect(other.registry.me, since).seen
+        return self.store.workers.suspect(other.store.me, since).seen
 
     def patience_passes(self, other: Person) -> int:
         """Its suspicion is older than its patience; returns since when it is."""
         key = f"{self.lab.prefix}suspects"
-        since, _, rest = self.lab.client.hget(key, other.registry.me).decode().partition(" ")
+        since, _, rest = self.lab.client.hget(key, other.store.me).decode().partition(" ")
         earlier = int(since) - round(PATIENCE * 1000)
-        self.lab.client.hset(key, other.registry.me, f"{earlier} {rest}")
+        self.lab.client.hset(key, other.store.me, f"{earlier} {rest}")
         return earlier
 
     def hears(self) -> str:
@@ -99,7 +100,7 @@ class Person:
             self._probe.close()
 
     def _open(self) -> Subscription:
-        return self._subscriptions.open(self.registry.keys.channel(self.registry.me), 10)
+        return self._subscriptions.open(self.store.keys.channel(self.store.me), 10)
 
 
 @pytest.fixture
@@ -135,8 +136,8 @@ def test_whoever_is_absent_for_its_patience_is_declared_dead(lab: Lab, me: Perso
     assert (suspicion.seen, suspicion.patience) == (Seen.ABSENT, PATIENCE)
     assert me.suspects(other).since == suspicion.since, "it is absent since it was first seen to be"
     assert me.judges(other) is Seen.GONE
-    assert me.registry.due().dead == ["other"]
-    dead = me.registry.incarnation("other")
+    assert me.store.recovery.due().dead == ["other"]
+    dead = me.store.workers.incarnation("other")
     assert (dead.why, dead.dead_since_ms > suspicion.since - 1) == (CLOSED, True)
     assert not lab.client.exists(lab.prefix + "suspects")
 
@@ -149,8 +150,8 @@ def test_nobody_is_gone_before_its_patience_is_over(me: Person, other: Person) -
     other.disappears()
     me.opens_a_probe()
     since = me.suspects(other).since
-    assert me.registry.suspect("other", since).seen is Seen.ABSENT
-    assert me.registry.due().dead == []
+    assert me.store.workers.suspect("other", since).seen is Seen.ABSENT
+    assert me.store.recovery.due().dead == []
 
 
 def test_nobody_is_gone_without_a_connection_from_scratch(me: Person, other: Person) -> None:
@@ -158,21 +159,21 @@ def test_nobody_is_gone_without_a_connection_from_scratch(me: Person, other: Per
     other.disappears()
     me.suspects(other)
     since = me.patience_passes(other)
-    assert me.registry.suspect("other", since).seen is Seen.ABSENT
+    assert me.store.workers.suspect("other", since).seen is Seen.ABSENT
     me.opens_a_probe()
-    assert me.registry.suspect("other", since).seen is Seen.GONE
+    assert me.store.workers.suspect("other", since).seen is Seen.GONE
 
 
 def beats(other: Person) -> None:
-    other.registry.beat()
+    other.store.workers.beat()
 
 
 def runs_a_script(other: Person) -> None:
-    other.registry.accompany("m", 1)
+    other.store.messages.accompany("m", 1)
 
 
 def is_beaten_for(other: Person) -> None:
-    assert other.registry.attest()
+    assert other.store.workers.attest()
 
 
 def enters_and_is_lost_again(other: Person) -> None:
@@ -192,9 +193,9 @@ def test_any_sign_of_life_begins_the_wait_anew(
     since = me.patience_passes(other)
     wait_until(lambda: _now(me) > first + 1, what="it is later")  # a heartbeat in the same millisecond is the same
     shows_itself(other)
-    suspicion = me.registry.suspect("other", since)
+    suspicion = me.store.workers.suspect("other", since)
     assert (suspicion.seen, suspicion.since > since) == (Seen.ABSENT, True)
-    assert me.registry.due().dead == []
+    assert me.store.recovery.due().dead == []
 
 
 def test_one_that_is_back_is_suspected_no_more(lab: Lab, me: Person, other: Person) -> None:
@@ -229,8 +230,8 @@ def test_what_makes_a_server_another_one(
         follows(server, replica)  # and loses its data
         server.client().replicaof("NO", "ONE")
         for one in (me, other):
-            one.registry.register({"instance": one.registry.me})
-            lab.client.hset(one.key, mapping={"life": one.registry.server + " " + "0" * 40, "seen": 1})
+            one.store.workers.register({"instance": one.store.me})
+            lab.client.hset(one.key, mapping={"life": one.store.workers.server + " " + "0" * 40, "seen": 1})
     other.disappears()
     assert lab.client.info("replication")["master_replid"] != before
     assert me.suspects(other).seen is seen
@@ -248,12 +249,12 @@ def follows(replica: RedisServer, primary: RedisServer) -> None:
 
 def test_one_that_never_entered_is_judged_by_its_heartbeat(lab: Lab, me: Person) -> None:
     lab.incarnation("b")
-    assert me.registry.suspect("b").seen is Seen.UNSEEABLE
+    assert me.store.workers.suspect("b").seen is Seen.UNSEEABLE
 
 
 def test_one_whose_heartbeat_has_expired_is_judged_by_that(lab: Lab, me: Person, other: Person) -> None:
     other.disappears()
-    lab.kill(other.registry)
+    lab.kill(other.store)
     assert me.judges(other) is Seen.UNSEEABLE
 
 
@@ -293,7 +294,7 @@ def test_many_of_several_instances_are_not_declared_dead(me: Person, person: Cal
         other.disappears()
         me.suspects(other)
     assert me.judges(one) is Seen.ABSENT
-    two.registry.beat()
+    two.store.workers.beat()
     assert me.judges(one) is Seen.GONE
 
 
@@ -316,20 +317,20 @@ def test_all_of_one_instance_may_be_declared_dead(me: Person, person: Callable[.
 
 def test_one_that_leaves_in_order_is_not_suspected(lab: Lab, me: Person, other: Person) -> None:
     """It says so before it closes its connection; and nothing of it is left."""
-    lab.runs(other.registry, copy_of())
-    assert other.registry.leave() == 1
+    lab.runs(other.store, copy_of())
+    assert other.store.workers.leave() == 1
     other.disappears()
     assert me.judges(other) is Seen.UNSEEABLE
-    me.registry.leave()
+    me.store.workers.leave()
     assert lab.names() & {"suspects", "incarnation:me"} == set()
 
 
 def test_a_shutdown_is_not_forgotten(me: Person, other: Person) -> None:
-    other.registry.drain()
-    other.registry.beat()
+    other.store.workers.drain()
+    other.store.workers.beat()
     other.disappears()
     assert me.judges(other) is Seen.GONE
-    dead = me.registry.incarnation("other")
+    dead = me.store.workers.incarnation("other")
     assert (dead.draining, dead.why) == (True, CLOSED + " while it was shutting down")
 
 
@@ -348,19 +349,19 @@ def test_one_that_may_not_ask_has_not_entered(lab: Lab, namespace: str, server_u
     """Neither which server it is nor who is subscribed: its heartbeat decides."""
     lab.client.acl_setuser(namespace, enabled=True, passwords=["+x"], keys="*", channels="*", commands=["+@all", rule])
     limited = Lab(_as(server_url, namespace), namespace)
-    registry = limited.incarnation("limited")
-    subscription = Subscriptions(registry).open(registry.keys.channel("limited"), 10)
-    assert registry.enter(patience=2, anew=True) is False
-    assert registry.beat()
+    store = limited.incarnation("limited")
+    subscription = Subscriptions(store).open(store.keys.channel("limited"), 10)
+    assert store.workers.enter(patience=2, anew=True) is False
+    assert store.workers.beat()
     subscription.close()
     lab.client.acl_deluser(namespace)
 
 
 def test_one_that_may_not_subscribe_is_told_so(lab: Lab, namespace: str, server_url: str) -> None:
     lab.client.acl_setuser(namespace, enabled=True, passwords=["+x"], keys="*", commands=["+@all", "-subscribe"])
-    registry = Lab(_as(server_url, namespace), namespace).incarnation("limited")
+    store = Lab(_as(server_url, namespace), namespace).incarnation("limited")
     with pytest.raises(CannotSubscribe, match=r"NOPERM|no permissions"):
-        Subscriptions(registry).open(registry.keys.channel("limited"), 10)
+        Subscriptions(store).open(store.keys.channel("limited"), 10)
     lab.client.acl_deluser(namespace)
 
 
@@ -379,28 +380,28 @@ def test_the_rights_of_the_manual_are_enough(lab: Lab, namespace: str, server_ur
         channels=[f"{{{namespace}}}:*"],
         commands=[*rest, *commands],
     )
-    registry = Lab(_as(server_url, namespace), namespace).incarnation("limited")
-    subscription = Subscriptions(registry).open(registry.keys.channel("limited"), 10)
-    assert registry.enter(patience=2, anew=True) is True
-    registry.wake(["limited"], DIED)
+    store = Lab(_as(server_url, namespace), namespace).incarnation("limited")
+    subscription = Subscriptions(store).open(store.keys.channel("limited"), 10)
+    assert store.workers.enter(patience=2, anew=True) is True
+    store.workers.wake(["limited"], DIED)
     assert subscription.wait(5) == DIED
-    assert registry.look(["limited"]) == {"limited": 1}
+    assert store.workers.look(["limited"]) == {"limited": 1}
     subscription.close()
     lab.client.acl_deluser(namespace)
 
 
 def test_an_entry_on_its_behalf_brings_nobody_back(lab: Lab, other: Person) -> None:
     """The heartbeat's process comes too late: its worker has left."""
-    other.registry.leave()
-    assert other.registry.enter(patience=2, anew=True, on_behalf=True) is False
+    other.store.workers.leave()
+    assert other.store.workers.enter(patience=2, anew=True, on_behalf=True) is False
     assert "incarnation:other" not in lab.names()
-    assert "other" not in other.registry.deadlines()
+    assert "other" not in other.store.workers.deadlines()
 
 
 def test_an_entry_on_its_behalf_leaves_its_patience(lab: Lab, other: Person) -> None:
     """The worker itself knows how slow Redis is."""
     other.enter(patience=7)
-    assert other.registry.enter(patience=2, anew=True, on_behalf=True)
+    assert other.store.workers.enter(patience=2, anew=True, on_behalf=True)
     assert lab.client.hget(other.key, "patience") == b"7000"
 
 
@@ -419,7 +420,7 @@ def test_a_child_holds_no_connection_and_closes_none(app: App) -> None:
     try:
         wait_until(lambda: f"socket:[{inode}]" not in _descriptors(child), what="the child has closed it")
         assert f"socket:[{inode}]" in _descriptors(os.getpid())
-        assert app.registry.look([me]) == {me: 1}
+        assert app.store.workers.look([me]) == {me: 1}
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -434,8 +435,8 @@ def _descriptors(pid: int) -> list[str]:
 
 
 def test_a_subscription_that_the_server_ends_is_over(own_server: RedisServer, namespace: str) -> None:
-    registry = Lab(own_server.client(), namespace).incarnation("a")
-    subscription = Subscriptions(registry).open(registry.keys.channel("a"), 10)
+    store = Lab(own_server.client(), namespace).incarnation("a")
+    subscription = Subscriptions(store).open(store.keys.channel("a"), 10)
     assert subscription.wait(0.01) == ""
     admin: Any = own_server.client()
     admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -445,7 +446,7 @@ def test_a_subscription_that_the_server_ends_is_over(own_server: RedisServer, na
 
 def test_a_server_that_is_busy_does_not_refuse_for_good(own_server: RedisServer, namespace: str) -> None:
     """Somebody's script runs for long; a subscription is possible when it has ended."""
-    registry = Lab(own_server.client(), namespace).incarnation("a")
+    store = Lab(own_server.client(), namespace).incarnation("a")
     own_server.client().config_set("lua-time-limit", 1)
     runs_long: Any = redis.Redis(port=own_server.port)
     thread = threading.Thread(target=lambda: _fails(lambda: runs_long.eval("while true do end", 0)))
@@ -454,7 +455,7 @@ def test_a_server_that_is_busy_does_not_refuse_for_good(own_server: RedisServer,
     try:
         wait_until(lambda: _fails(admin.ping), what="it is busy")
         with pytest.raises(redis.ConnectionError, match="BUSY"):
-            Subscriptions(registry).open(registry.keys.channel("a"), 10)
+            Subscriptions(store).open(store.keys.channel("a"), 10)
     finally:
         admin.script_kill()
         thread.join()
@@ -487,8 +488,8 @@ class Judge(Suspicions):
     def __init__(self, person: Person) -> None:
         self.deaths: list[bool] = []
         super().__init__(
-            person.registry,
-            Opened(person.registry),
+            person.store,
+            Opened(person.store),
             on_death=lambda: self.deaths.append(True),
             on_lost=lambda: None,
             on_unseeable=lambda id: None,
@@ -517,12 +518,12 @@ def test_one_connection_from_scratch_is_enough_for_all(me: Person, person: Calla
         other = person(f"p{number}")
         other.enter(patience=1)
         other.disappears()
-        judge.add(other.registry.me)
+        judge.add(other.store.me)
     judge.start()
     try:
         wait_until(judge.is_done, what="all were judged")
         assert judge.opened == 1
-        assert me.registry.due().dead == []
+        assert me.store.recovery.due().dead == []
     finally:
         judge.stop()
 
@@ -569,7 +570,7 @@ def at_rest(app: App, monkeypatch: pytest.MonkeyPatch, people: dict[str, Person]
     presence = runtime.presence
     wait_until(lambda: set(presence.neighbours) == set(people), what="it looks at them")
     presence.look_at_all_at = float("inf")
-    app.client.hincrby(f"{app.lab.prefix}incarnation:{app.registry.me}", "seen", -LONG_AGO)
+    app.client.hincrby(f"{app.lab.prefix}incarnation:{app.store.me}", "seen", -LONG_AGO)
     return presence
 
 
@@ -579,7 +580,7 @@ def test_a_worker_whose_neighbour_has_left_looks_for_others(
     """The neighbour has looked at one that has joined since, and leaves."""
     person("~c")
     assert "~c" not in at_rest.everybody
-    people["~b"].registry.leave()
+    people["~b"].store.workers.leave()
     people["~b"].disappears()
     wait_until(lambda: "~c" in at_rest.neighbours, what="it looks at the next one")
 
@@ -615,9 +616,9 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
 
         monkeypatch.setattr(presence, "on_word", on_word)
         own_server.client().config_set("maxmemory", 1)
-        app.registry.wake([app.registry.me], BEAT)
+        app.store.workers.wake([app.store.me], BEAT)
         wait_until(lambda: BEAT in heard and runtime.connectivity.away, what="it has heard, and its beat has failed")
-        app.registry.wake([app.registry.me], DIED)
+        app.store.workers.wake([app.store.me], DIED)
         wait_until(lambda: DIED in heard, what="it hears")
         assert presence.subscription is subscription
         assert runtime.lease.known_by is Contact.ENTERED
@@ -630,11 +631,11 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
     """It cannot enter before that: what it says of itself may arrive when it has left."""
     app.start()
     runtime = app.runtime
-    presence, lease, key = runtime.presence, runtime.lease, f"{app.lab.prefix}incarnation:{app.registry.me}"
+    presence, lease, key = runtime.presence, runtime.lease, f"{app.lab.prefix}incarnation:{app.store.me}"
     wait_until(lambda: lease.known_by is Contact.ENTERED, what="it has entered")
     subscription = presence.subscription
     may_register, entered = threading.Event(), list[bool]()
-    register, enter = runtime.heartbeat.register, app.registry.enter
+    register, enter = runtime.heartbeat.register, app.store.workers.enter
 
     def register_late() -> None:
         may_register.wait(20)
@@ -645,7 +646,7 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
         return entered[-1]
 
     runtime.heartbeat.register = register_late  # type: ignore[method-assign]
-    app.registry.enter = noting  # type: ignore[method-assign]
+    app.store.workers.enter = noting  # type: ignore[method-assign]
     app.client.delete(key, app.lab.prefix + "heartbeats")
     presence.look_again()
     wait_until(lambda: len(entered) >= 3, what="it has tried to enter")
@@ -669,13 +670,13 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
     client.execute_command("ACL", "SETUSER", "default", "-pubsub")
     app = App(own_server.url, namespace, Lab(client, namespace))
     try:
-        enter, entered = Registry.enter, list[bool]()
+        enter, entered = Workers.enter, list[bool]()
 
-        def noting(registry: Registry, **how: Any) -> bool:
-            entered.append(enter(registry, **how))
+        def noting(workers: Workers, **how: Any) -> bool:
+            entered.append(enter(workers, **how))
             return entered[-1]
 
-        monkeypatch.setattr(Registry, "enter", noting)
+        monkeypatch.setattr(Workers, "enter", noting)
         app.start()
         runtime = app.runtime
         wait_until(lambda: len(entered) > 5, what="it has tried to enter again and again")
@@ -690,7 +691,7 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
 def test_patience_grows_with_the_number_of_incarnations(me: Person) -> None:
     """With many incarnations each looks more rarely, and a proxy may swallow the end of its connection."""
     presence = Presence(
-        me.registry,
+        me.store,
         Lease(60, 2, Bell()),
         connection_timeout=2,
         longest=100,
@@ -708,32 +709,32 @@ def test_a_heartbeat_process_beats_more_often_than_patience_ends() -> None:
 
 
 @pytest.mark.parametrize("draining", [False, True])
-def test_a_beat_on_its_behalf_does_not_hide_a_loss(lab: Lab, a: Registry, b: Registry, draining: bool) -> None:
+def test_a_beat_on_its_behalf_does_not_hide_a_loss(lab: Lab, a: Store, b: Store, draining: bool) -> None:
     """What the heartbeat's process says is no word of the worker's own: an operator has taken its message."""
     copy = copy_of()
     lab.runs(a, copy)
     if draining:
-        a.drain()
-        a.beat()
-    assert not isinstance(b.take(copy.message_id, hold=60, condemn=False, force=True), str)
+        a.workers.drain()
+        a.workers.beat()
+    assert not isinstance(b.operations.take(copy.message_id, hold=60, condemn=False, force=True), str)
     for _ in range(2):
-        assert a.attest() is True
-    assert b.incarnation("a").draining is draining
-    assert a.beat() is False
-    assert a.beat() is True
-    assert a.attest() is True
-    assert a.beat() is True
+        assert a.workers.attest() is True
+    assert b.workers.incarnation("a").draining is draining
+    assert a.workers.beat() is False
+    assert a.workers.beat() is True
+    assert a.workers.attest() is True
+    assert a.workers.beat() is True
 
 
-def test_a_beat_on_its_behalf_revives_a_late_worker_if_known(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_beat_on_its_behalf_revives_a_late_worker_if_known(lab: Lab, a: Store, b: Store) -> None:
     """It lives; that it had been declared dead it hears with its own next beat. A stranger has to say who it is."""
     lab.kill(a)
-    assert a.attest() is True
-    assert b.due().dead == []
-    assert a.beat() is False
-    a.leave()
-    assert a.attest() is False
-    assert "a" not in b.deadlines()
+    assert a.workers.attest() is True
+    assert b.recovery.due().dead == []
+    assert a.workers.beat() is False
+    a.workers.leave()
+    assert a.workers.attest() is False
+    assert "a" not in b.workers.deadlines()
 
 
 # What follows from it.
@@ -750,9 +751,9 @@ def gone(me: Person, other: Person) -> Callable[[], None]:
 
 def test_its_messages_are_recovered_at_once(lab: Lab, me: Person, other: Person, gone: Callable[[], None]) -> None:
     copy = copy_of()
-    lab.runs(other.registry, copy)
+    lab.runs(other.store, copy)
     gone()
-    assert lab.claim(me.registry, copy, other.registry).crashes == 1
+    assert lab.claim(me.store, copy, other.store).crashes == 1
 
 
 #: What a death would convict: its last chance, alone; or what may run once only.
@@ -760,7 +761,7 @@ CONVICTS = [{"limit": 0, "alone": True}, {"limit": "once", "alone": False}]
 
 
 def in_doubt(lab: Lab, other: Person) -> bool:
-    return lab.client.zscore(lab.prefix + "heartbeats", f"*until:{other.registry.me}") is not None
+    return lab.client.zscore(lab.prefix + "heartbeats", f"*until:{other.store.me}") is not None
 
 
 @pytest.mark.parametrize("kind", CONVICTS)
@@ -769,16 +770,16 @@ def test_nothing_is_convicted_as_long_as_it_may_be_back(
 ) -> None:
     """Neither by a claim, nor by a hand back, nor by a start; nor is the incarnation forgotten."""
     copy = copy_of()
-    lab.runs(other.registry, copy, **kind)
+    lab.runs(other.store, copy, **kind)
     gone()
-    assert lab.claim_answer(me.registry, copy, "other") is Claim.ALIVE
-    assert me.registry.hand_back("other", [(copy.message_id, True)]) == [HandedBack.BUSY]
-    started = lab.start(me.registry, copy, limit=kind["limit"])
+    assert lab.claim_answer(me.store, copy, "other") is Claim.ALIVE
+    assert me.store.recovery.hand_back("other", [(copy.message_id, True)]) == [HandedBack.BUSY]
+    started = lab.start(me.store, copy, limit=kind["limit"])
     assert (started.answer, started.wait_ms > 1000) == (Start.DUPLICATE, True)
-    assert not me.registry.reap("other")
-    assert 0 < (me.registry.due().next_in or 0) <= 60
+    assert not me.store.workers.reap("other")
+    assert 0 < (me.store.recovery.due().next_in or 0) <= 60
     _doubt_ends(lab, other)
-    assert lab.claim_answer(me.registry, copy, "other") is Claim.POISONED
+    assert lab.claim_answer(me.store, copy, "other") is Claim.POISONED
 
 
 @pytest.mark.parametrize("kind", CONVICTS)
@@ -787,14 +788,14 @@ def test_a_proof_ends_the_doubt(
 ) -> None:
     """Somebody on its host has seen that its process is gone."""
     copy = copy_of()
-    lab.runs(other.registry, copy, **kind)
+    lab.runs(other.store, copy, **kind)
     gone()
     assert in_doubt(lab, other)
-    assert me.registry.prove(me.registry.incarnation("other"), "seen")
+    assert me.store.workers.prove(me.store.workers.incarnation("other"), "seen")
     assert not in_doubt(lab, other)
-    assert not me.registry.prove(me.registry.incarnation("other"), "seen again")
-    assert lab.claim_answer(me.registry, copy, "other") is Claim.POISONED
-    assert me.registry.incarnation("other").why == "seen"
+    assert not me.store.workers.prove(me.store.workers.incarnation("other"), "seen again")
+    assert lab.claim_answer(me.store, copy, "other") is Claim.POISONED
+    assert me.store.workers.incarnation("other").why == "seen"
 
 
 def test_a_shutdown_convicts_nobody_by_its_connections(
@@ -802,18 +803,18 @@ def test_a_shutdown_convicts_nobody_by_its_connections(
 ) -> None:
     """So that needs no certainty."""
     copy = copy_of()
-    lab.runs(other.registry, copy, limit=0)
-    other.registry.drain()
-    other.registry.beat()
+    lab.runs(other.store, copy, limit=0)
+    other.store.workers.drain()
+    other.store.workers.beat()
     gone()
-    assert lab.claim_answer(me.registry, copy, "other") is Claim.CLAIMED
+    assert lab.claim_answer(me.store, copy, "other") is Claim.CLAIMED
 
 
 def test_it_is_reaped_when_it_cannot_be_back(lab: Lab, me: Person, other: Person, gone: Callable[[], None]) -> None:
     gone()
-    assert not me.registry.reap("other")
+    assert not me.store.workers.reap("other")
     _doubt_ends(lab, other)
-    assert me.registry.reap("other")
+    assert me.store.workers.reap("other")
     assert not in_doubt(lab, other)
 
 
@@ -822,18 +823,18 @@ def test_one_that_is_back_hears_of_it_and_takes_its_message_back(
 ) -> None:
     """As after any false alarm: its copy has not started."""
     copy = copy_of()
-    lab.runs(other.registry, copy)
+    lab.runs(other.store, copy)
     gone()
-    orphan = lab.claim(me.registry, copy, other.registry)
+    orphan = lab.claim(me.store, copy, other.store)
     assert orphan.crashes == 1
-    assert other.registry.beat() is False
-    assert me.registry.due().dead == []
-    mended = lab.mend(other.registry, copy)
+    assert other.store.workers.beat() is False
+    assert me.store.recovery.due().dead == []
+    mended = lab.mend(other.store, copy)
     assert mended == (Mended.RETAKEN, 2, 2, 0, 0)
-    other.registry.register({"instance": "pod-other"})
+    other.store.workers.register({"instance": "pod-other"})
     assert not in_doubt(lab, other)
-    assert other.registry.beat() is True
-    assert me.registry.incarnation("other").proof == ""
+    assert other.store.workers.beat() is True
+    assert me.store.workers.incarnation("other").proof == ""
 
 
 def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
@@ -841,10 +842,10 @@ def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
 ) -> None:
     """A newer version stays out, as if it lived."""
     gone()
-    me.registry.leave()
+    me.store.workers.leave()
     lab.client.hset(f"{lab.prefix}schema", "schema", 0)
-    newcomer = Registry(lab.client, lab.namespace, "new", heartbeat_ttl=60, fence_ttl=60)
-    refusal = newcomer.register({"instance": "new"})
+    newcomer = Store(Scripts(lab.client, lab.namespace, "new", heartbeat_ttl=60, fence_ttl=60))
+    refusal = newcomer.workers.register({"instance": "new"})
     assert refusal is not None
     assert (refusal.blocker, refusal.wait > 0) == ("other", True)
 
@@ -852,7 +853,7 @@ def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
 def test_a_dead_incarnation_is_not_declared_dead_twice(me: Person, other: Person, gone: Callable[[], None]) -> None:
     gone()
     assert me.judges(other) is Seen.UNSEEABLE
-    assert me.registry.prove(_unknown(), "seen") is False
+    assert me.store.workers.prove(_unknown(), "seen") is False
 
 
 def _unknown() -> DeadIncarnation:
@@ -866,7 +867,7 @@ def _now(person: Person) -> int:
 
 def _doubt_ends(lab: Lab, other: Person) -> None:
     """Its heartbeat would have expired by now."""
-    lab.client.zadd(lab.prefix + "heartbeats", {f"*until:{other.registry.me}": -1.1e12})
+    lab.client.zadd(lab.prefix + "heartbeats", {f"*until:{other.store.me}": -1.1e12})
 
 
 def _as(server_url: str, user: str) -> Any:

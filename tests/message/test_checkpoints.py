@@ -17,8 +17,8 @@ import pytest
 from dramatiq_inflight import CheckpointError, Current, Inspector, MessageLost, current
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.message.checkpoints import LARGEST
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Finished, Saved, Start
+from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
@@ -37,51 +37,51 @@ def checkpoints(lab: Lab) -> set[str]:
 # The script.
 
 
-def test_a_zombie_cannot_overwrite_the_new_owners_checkpoint(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_zombie_cannot_overwrite_the_new_owners_checkpoint(lab: Lab, a: Store, b: Store) -> None:
     """I3, for checkpoints."""
     copy = copy_of()
     first = lab.runs(a, copy)
-    assert a.checkpoint(copy.message_id, first.run, {"value": "1"}) is Saved.SAVED
+    assert a.messages.checkpoint(copy.message_id, first.run, {"value": "1"}) is Saved.SAVED
     lab.kill(a)
     second = lab.runs(b, copy)
-    assert b.kept(copy.message_id)["value"] == "1", "the next run finds it"
-    assert b.checkpoint(copy.message_id, second.run, {"value": "2"}) is Saved.SAVED
-    assert a.checkpoint(copy.message_id, first.run, {"value": "1.5"}) is Saved.FENCED
-    assert a.kept(copy.message_id)["value"] == "2"
+    assert b.messages.kept(copy.message_id)["value"] == "1", "the next run finds it"
+    assert b.messages.checkpoint(copy.message_id, second.run, {"value": "2"}) is Saved.SAVED
+    assert a.messages.checkpoint(copy.message_id, first.run, {"value": "1.5"}) is Saved.FENCED
+    assert a.messages.kept(copy.message_id)["value"] == "2"
 
 
-def test_an_earlier_run_of_the_same_worker_is_a_zombie_too(lab: Lab, a: Registry) -> None:
+def test_an_earlier_run_of_the_same_worker_is_a_zombie_too(lab: Lab, a: Store) -> None:
     copy = copy_of()
     first = lab.runs(a, copy)
     second = lab.runs(a, copy)
-    assert a.checkpoint(copy.message_id, first.run, {"value": "1"}) is Saved.FENCED
-    assert a.checkpoint(copy.message_id, second.run, {"value": "2"}) is Saved.SAVED
-    assert a.checkpoint(copy.message_id, 0, {"value": "3"}) is Saved.FENCED, "nobody knows which run it is"
+    assert a.messages.checkpoint(copy.message_id, first.run, {"value": "1"}) is Saved.FENCED
+    assert a.messages.checkpoint(copy.message_id, second.run, {"value": "2"}) is Saved.SAVED
+    assert a.messages.checkpoint(copy.message_id, 0, {"value": "3"}) is Saved.FENCED, "nobody knows which run it is"
 
 
-def test_a_completion_deletes_a_checkpoint_that_else_expires(lab: Lab, a: Registry) -> None:
+def test_a_completion_deletes_a_checkpoint_that_else_expires(lab: Lab, a: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    a.checkpoint(copy.message_id, started.run, {"value": "1"})
+    a.messages.checkpoint(copy.message_id, started.run, {"value": "1"})
     assert 0 < lab.client.ttl(f"{lab.prefix}checkpoint:{copy.message_id}") <= 30 * 24 * 3600
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
-    finished = a.finish(copy, started.run, again=False, contended=False, broker_keys=keys)
+    finished = a.messages.finish(copy, started.run, again=False, contended=False, broker_keys=keys)
     assert finished is Finished.FINISHED
     assert checkpoints(lab) == set()
 
 
 @pytest.mark.parametrize("started_again", [False, True])
 def test_a_late_success_deletes_the_checkpoint_if_no_run_goes_on(
-    lab: Lab, a: Registry, b: Registry, started_again: bool
+    lab: Lab, a: Store, b: Store, started_again: bool
 ) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    a.checkpoint(copy.message_id, started.run, {"value": "1"})
+    a.messages.checkpoint(copy.message_id, started.run, {"value": "1"})
     lab.hand_back(b, a, copy)
     if started_again:
         lab.runs(b, copy)
     outcome = Finished.FENCED if started_again else Finished.LATE
-    assert a.finish(copy, started.run, again=False, contended=False) is outcome
+    assert a.messages.finish(copy, started.run, again=False, contended=False) is outcome
     assert bool(checkpoints(lab)) is started_again
 
 
@@ -101,12 +101,12 @@ def test_a_checkpoint_of_a_run_that_redis_does_not_know_is_kept(app: App) -> Non
     assert app.ran == [b'"here"']
 
 
-def test_a_checkpoint_is_a_proof_of_life(lab: Lab, a: Registry) -> None:
+def test_a_checkpoint_is_a_proof_of_life(lab: Lab, a: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.kill(a)
-    a.checkpoint(copy.message_id, started.run, {"value": "1"})
-    assert a.beat() is True, "it was revived by that, and not by its beat"
+    a.messages.checkpoint(copy.message_id, started.run, {"value": "1"})
+    assert a.workers.beat() is True, "it was revived by that, and not by its beat"
 
 
 # The handle.
@@ -232,9 +232,9 @@ def test_a_checkpoint_stops_a_run_that_has_lost_its_message(app: App) -> None:
         runtime, other = app.runtime, app.other()
         runtime.heartbeat.stop()  # it would say that it lives
         runtime.recovery_thread.stop()
-        app.lab.kill(app.registry)
+        app.lab.kill(app.store)
         copy = runtime.table.entries()[0].copy
-        orphan = app.lab.claim(other, copy, app.registry)
+        orphan = app.lab.claim(other, copy, app.store)
         app.lab.runs(other, app.lab.recovered(copy, orphan))
         try:
             handle.checkpoint(1)
@@ -302,7 +302,7 @@ def test_an_iteration_ends_when_its_message_is_known_to_be_lost(app: App) -> Non
     other = app.other()
 
     def is_taken_over(copy: Copy) -> bool:
-        app.lab.kill(app.registry)  # whose heartbeat may be quicker
+        app.lab.kill(app.store)  # whose heartbeat may be quicker
         return app.lab.start(other, copy).answer is Start.RUN
 
     def work() -> None:
@@ -428,9 +428,11 @@ def test_a_generator_is_collected_under_any_lock(app: App, monkeypatch: pytest.M
 
     app.start()
     runtime = app.runtime
-    write, mend = runtime.registry.checkpoint, runtime.registry.mend
-    monkeypatch.setattr(runtime.registry, "checkpoint", lambda *args: (gc.collect(), write(*args))[1])
-    monkeypatch.setattr(runtime.registry, "mend", lambda *args, **kwargs: (gc.collect(), mend(*args, **kwargs))[1])
+    write, mend = runtime.store.messages.checkpoint, runtime.store.messages.mend
+    monkeypatch.setattr(runtime.store.messages, "checkpoint", lambda *args: (gc.collect(), write(*args))[1])
+    monkeypatch.setattr(
+        runtime.store.messages, "mend", lambda *args, **kwargs: (gc.collect(), mend(*args, **kwargs))[1]
+    )
     gc.disable()
     try:
         app.actor(work).send()
@@ -478,8 +480,8 @@ def test_a_run_takes_back_its_message_by_a_checkpoint(app: App) -> None:
         runtime, other = app.runtime, app.other()
         runtime.heartbeat.stop()  # it would look first
         runtime.recovery_thread.stop()  # that would say that it lives
-        app.lab.kill(app.registry)
-        assert other.hand_back(app.registry.me, [(handle.message_id, True)]) is not None
+        app.lab.kill(app.store)
+        assert other.recovery.hand_back(app.store.me, [(handle.message_id, True)]) is not None
         seen.append(handle.checkpoint("half"))
 
     actor = app.actor(work, max_retries=0)

@@ -85,7 +85,7 @@ def test_what_follows_is_enqueued_when_the_broker_is_back(
         else:
             first.send()
     wait_until(lambda: fault.failed >= 3, what="it is tried again")
-    states = [head.state for head in app.registry.peek(app.registry.running_here()) if head]
+    states = [head.state for head in app.store.messages.peek(app.store.messages.running_here()) if head]
     assert states == ["running"], "should the worker die now, it is recovered"
     fault.on = False
     wait_until(lambda: app.ran == ["first", "second"], what="the broker is back")
@@ -108,7 +108,7 @@ def test_a_retry_is_enqueued_when_the_broker_is_back(app: App) -> None:
     app.start(threads=1)
     app.actor(work, min_backoff=50, max_backoff=60, max_retries=1).send()
     wait_until(lambda: fault.failed >= 3, what="it is tried again")
-    assert [head.state for head in app.registry.peek(app.registry.running_here()) if head] == ["running"]
+    assert [head.state for head in app.store.messages.peek(app.store.messages.running_here()) if head] == ["running"]
     fault.on = False
     app.join()
     assert app.ran == ["run", "run"]
@@ -125,7 +125,7 @@ def test_a_failure_is_acknowledged_once_redis_knows_of_its_end(app: App) -> None
     class Looks(dramatiq.Middleware):
         def after_ack(self, broker: Any, message: Any) -> None:
             acked.append(away[0])
-            states.extend(head.state for head in app.registry.peek([message.message_id]) if head)
+            states.extend(head.state for head in app.store.messages.peek([message.message_id]) if head)
 
     def work() -> None:
         app.ran.append("run")
@@ -135,8 +135,8 @@ def test_a_failure_is_acknowledged_once_redis_knows_of_its_end(app: App) -> None
 
     app.broker.add_middleware(Looks())
     app.start(threads=1)
-    registry = app.registry
-    hand_over = registry.hand_over
+    store = app.store
+    hand_over = store.messages.hand_over
 
     def fails_twice(*args: Any, **kwargs: Any) -> Any:
         away[0] += 1
@@ -145,7 +145,7 @@ def test_a_failure_is_acknowledged_once_redis_knows_of_its_end(app: App) -> None
         fault.on = False
         return hand_over(*args, **kwargs)
 
-    registry.hand_over = fails_twice  # type: ignore[method-assign]
+    store.messages.hand_over = fails_twice  # type: ignore[method-assign]
     app.actor(work, min_backoff=50, max_backoff=60).send()
     wait_until(lambda: len(app.ran) == 2, what="recovery has enqueued it")
     app.join()
@@ -215,7 +215,7 @@ def test_the_record_has_the_message_as_it_came(app: App) -> None:
     message = actor.send([1, 2, 3])
     assert begun.wait(20)
     key = app.lab.prefix + f"record:{message.message_id}"
-    app.client.delete(key, app.lab.prefix + f"running:{app.registry.me}")
+    app.client.delete(key, app.lab.prefix + f"running:{app.store.me}")
     wait_until(lambda: app.client.exists(key), what="it is written again")
     payload = app.client.get(key).partition(b"\n")[2]
     go.set()
@@ -258,8 +258,8 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     (entry,) = runtime.table.entries()
     copy = copy_of(entry.copy.message_id, origin=entry.copy.origin)
     other = app.other()
-    app.lab.kill(runtime.registry)
-    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.kill(runtime.store)
+    other.recovery.hand_back(runtime.store.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     wait_until(lambda: not runtime.table.entries(), what="it has given up")
@@ -312,13 +312,13 @@ def test_a_copy_that_cannot_be_handed_back_keeps_what_follows(app: App) -> None:
 
         pipe = pipeline(app, work)
         app.start()
-        hand_over = app.registry.hand_over
+        hand_over = app.store.messages.hand_over
 
         def away(*args: Any, **kwargs: Any) -> Finished:
-            app.registry.hand_over = hand_over  # type: ignore[method-assign]
+            app.store.messages.hand_over = hand_over  # type: ignore[method-assign]
             raise redis.ConnectionError("as asked for")
 
-        app.registry.hand_over = away  # type: ignore[method-assign]
+        app.store.messages.hand_over = away  # type: ignore[method-assign]
         pipe.run()
         wait_until(lambda: fault.failed, what="it cannot be enqueued")
         fault.on = False

@@ -32,8 +32,9 @@ from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.hooked import beside
 from tests.support.inprocess import App, put_off_briefly
 from tests.support.lab import Lab, ago, copy_of
@@ -317,7 +318,7 @@ def test_a_retry_that_was_not_enqueued_is_recovered_with_count(app: App, caplog:
 
         def before_ack(self, broker: Any, message: Any) -> None:
             # Already: killed between the ack and what comes after it, it would be lost.
-            states.extend(head.state for head in app.registry.peek([message.message_id]) if head)
+            states.extend(head.state for head in app.store.messages.peek([message.message_id]) if head)
 
     def work() -> None:
         entry = app.runtime.table.entries()[0]
@@ -359,7 +360,7 @@ def test_an_ack_that_a_full_redis_refuses_is_tried_again(own_server: RedisServer
     client.config_set("maxmemory", 0)
     app.join()
     assert app.ran == [1]
-    head = app.registry.peek([message.message_id])[0]
+    head = app.store.messages.peek([message.message_id])[0]
     assert head is None or head.state == "completed"
     assert app.unsettled() == set()
     app.close()
@@ -571,7 +572,7 @@ def test_a_poison_message_is_a_failure_and_a_skip() -> None:
 def test_a_copy_that_is_too_old_settles_its_record(app: App) -> None:
     """Hole 13: AgeLimit rejects it before it ever comes to us."""
     dead = app.other("dead")
-    dead.register({"broker_namespace": app.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    dead.workers.register({"broker_namespace": app.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
     actor = app.actor(lambda: app.ran.append(1), max_age=1)
     message = actor.send()
     (rid,) = app.client.lrange(f"{app.broker.namespace}:default", 0, -1)
@@ -608,8 +609,8 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
     message = pipe.messages[0]
     copy = copy_of(message.message_id, origin=runtime.table.entries()[0].copy.origin)
     other = app.other()
-    app.lab.kill(runtime.registry)
-    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.kill(runtime.store)
+    other.recovery.hand_back(runtime.store.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
@@ -640,8 +641,8 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
     runtime.recovery_thread.stop()
     copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
     other = app.other()
-    app.lab.kill(runtime.registry)
-    other.hand_back(runtime.registry.me, [(copy.message_id, True)])
+    app.lab.kill(runtime.store)
+    other.recovery.hand_back(runtime.store.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
@@ -660,7 +661,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     actor = app.actor(lambda: app.ran.append(1))
     app.start()
     runtime = app.runtime
-    finish = runtime.registry.finish
+    finish = runtime.store.messages.finish
     failures: list[Phase] = []
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -669,7 +670,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
             raise redis.TimeoutError("as asked for")
         return finish(*args, **kwargs)
 
-    runtime.registry.finish = failing  # type: ignore[method-assign]
+    runtime.store.messages.finish = failing  # type: ignore[method-assign]
     runtime.queues.finishes_with_ack = False  # as where the tracker has a Redis of its own
     runtime.queues.detach()
     message = actor.send()
@@ -678,7 +679,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     assert failures == [Phase.ACKING, Phase.UNTOLD]
     assert app.ran == [1]
     # It is remembered: its broker may have given it to others meanwhile.
-    head = app.registry.peek([message.message_id])[0]
+    head = app.store.messages.peek([message.message_id])[0]
     assert head is not None
     assert head.state == "completed"
     assert app.unsettled() == set()
@@ -721,7 +722,7 @@ def test_an_outage_leaves_work_untracked_until_redis_is_back(app: App, caplog: p
     app.start()
     runtime = app.runtime
     wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
-    away = cut_off(runtime.registry)
+    away = cut_off(runtime.store)
     runtime.lease.lost()  # which says, too, that Redis may be another one
     messages = [actor.send() for _ in range(3)]
     wait_until(lambda: len(runs) == 3, what="they run all the same")
@@ -745,7 +746,7 @@ def test_a_recovered_copy_waits_while_redis_is_away(
     put_off_briefly(app.tracker)
     actor = app.actor(lambda: app.ran.append(away.is_set()))
     app.start()
-    start, asked = app.registry.start, list[Any]()
+    start, asked = app.store.messages.start, list[Any]()
 
     def starts(*args: Any, **kwargs: Any) -> Any:
         asked.append(args)
@@ -754,7 +755,7 @@ def test_a_recovered_copy_waits_while_redis_is_away(
             raise redis.ConnectionError("as asked for")
         return start(*args, **kwargs)
 
-    monkeypatch.setattr(app.registry, "start", starts)
+    monkeypatch.setattr(app.store.messages, "start", starts)
     with own_enqueue():
         app.broker.enqueue(actor.message().copy(options={"inflight": mark}))
     wait_until(lambda: len(asked) > 1, what="it was put off, and asks again")
@@ -773,7 +774,7 @@ def test_a_copy_that_never_ran_leaves_the_waiting_copys_record(app: App) -> None
     app.lab.runs(dead, copy)
     app.lab.kill(dead)
     orphan = app.lab.claim(other, copy, dead)
-    assert other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
+    assert other.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
     entry = Entry(Delivery(app.lab.recovered(copy, orphan), app.broker, payload=b"m"))
     entry.withdraw()
     runtime.ledger.let_go(entry)
@@ -785,9 +786,9 @@ def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
     """Hole 7: a record of ours that the process does not know, two heartbeats in a row."""
     app.start()
     copy = copy_of()
-    app.lab.runs(app.registry, copy)
+    app.lab.runs(app.store, copy)
     wait_until(lambda: app.lab.state(copy) == "let_go", what="it is let go")
-    assert app.registry.running_here() == set()
+    assert app.store.messages.running_here() == set()
 
 
 def test_a_process_that_only_sends_starts_nothing(app: App) -> None:
@@ -802,7 +803,7 @@ def test_a_process_that_only_sends_starts_nothing(app: App) -> None:
 
 def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:
     """Another incarnation each time."""
-    actor = app.actor(lambda: app.ran.append(app.registry.me))
+    actor = app.actor(lambda: app.ran.append(app.store.me))
     for _ in range(2):
         app.start()
         actor.send()
@@ -821,13 +822,13 @@ def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str
     app.lab.start(dead, copy_of(message.message_id, origin=rid.decode()), payload=data)
     app.lab.kill(dead)
     recovery = Recovery(
-        registry=Registry(bounded_client(app.client), app.namespace, "r", heartbeat_ttl=20, fence_ttl=60),
+        store=Store(Scripts(bounded_client(app.client), app.namespace, "r", heartbeat_ttl=20, fence_ttl=60)),
         enqueue=app.broker.enqueue,
         declared=lambda: ({"default"}, {"work"}),
         queues=BrokerQueues(),
         lock_ttl=60,
     )
-    recovery.registry.register({})
+    recovery.store.workers.register({})
     assert recovery.sweep().copied == 1
     assert app.client.llen(f"{app.broker.namespace}:default") == 2  # the old copy is still there, as if redelivered
     app.start()
@@ -839,7 +840,7 @@ def test_a_worker_that_declares_a_queue_later_says_so(app: App) -> None:
     """Its registration is what hand back goes by."""
     app.start()
     app.broker.declare_queue("late")
-    key = app.lab.prefix + f"incarnation:{app.registry.me}"
+    key = app.lab.prefix + f"incarnation:{app.store.me}"
     wait_until(lambda: b'"late"' in app.client.hget(key, "queues"), timeout=5)
 
 
@@ -882,7 +883,7 @@ def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
     actor = app.actor(lambda: app.ran.append(1))
     plain = app.actor(lambda: app.ran.append(2), actor_name="plain", track_inflight=False)
     app.start()
-    wire = app.registry.wire
+    wire = app.store.scripts.wire
     exchange = wire.exchange
 
     def noted(calls: Any) -> Any:
@@ -894,7 +895,7 @@ def test_a_success_is_settled_in_the_same_write_as_its_ack(app: App) -> None:
     app.join()
     plain.send()
     app.join()
-    assert [calls for calls in sent if "ack" in calls] == [[app.registry.me, "ack"], ["ack"]]
+    assert [calls for calls in sent if "ack" in calls] == [[app.store.me, "ack"], ["ack"]]
     app.stop()
     assert "do_ack" not in vars(app.broker)
 
@@ -935,7 +936,7 @@ def test_a_consumer_that_acknowledges_by_itself_leaves_no_key(app: App) -> None:
 def test_a_late_beat_does_not_revive_a_worker_that_has_left(app: App) -> None:
     """The one that says that it shuts down: nothing waits for its answer for longer than two seconds."""
     app.start()
-    wire, left, late = app.registry.wire, threading.Event(), threading.Event()
+    wire, left, late = app.store.scripts.wire, threading.Event(), threading.Event()
     exchange = wire.exchange
 
     def held_up(calls: Any) -> Any:
@@ -961,7 +962,7 @@ def test_an_ack_that_times_out_with_its_finish_is_tried_again(app: App, monkeypa
     failed: list[Any] = []
     actor = app.actor(lambda: app.ran.append(1))
     app.start()
-    wire = app.registry.wire
+    wire = app.store.scripts.wire
     exchange = wire.exchange
 
     def failing(calls: Any) -> Any:
@@ -1093,9 +1094,9 @@ def test_a_stranger_is_let_go_by_its_run(app: App) -> None:
     runtime.heartbeat.stop()
     runtime.bookkeeping.stop()
     copy = copy_of()
-    app.lab.runs(app.registry, copy)
+    app.lab.runs(app.store, copy)
     runtime.keep_books()
-    assert app.lab.runs(app.registry, copy).run == 2
+    assert app.lab.runs(app.store, copy).run == 2
     runtime.keep_books()
     assert app.lab.state(copy) == "running"
     runtime.keep_books()

@@ -18,8 +18,8 @@ from dramatiq_inflight import MessageLost, current
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.servers import wait_until
@@ -56,13 +56,13 @@ class Zombie:
         wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="and is known to run")
         return sent
 
-    def loses(self, message: Message[Any]) -> Registry:
+    def loses(self, message: Message[Any]) -> Store:
         """Another worker takes it over, and runs it; this one hears of it."""
         runtime, other = self.app.runtime, self.app.other()
         (entry,) = runtime.table.entries()
-        self.lab.kill(self.app.registry)
-        orphan = self.lab.claim(other, entry.copy, self.app.registry)
-        other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=self.app.registry.me)
+        self.lab.kill(self.app.store)
+        orphan = self.lab.claim(other, entry.copy, self.app.store)
+        other.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=self.app.store.me)
         copy = self.lab.recovered(entry.copy, orphan)
         assert self.lab.start(other, copy).answer is Start.RUN
         runtime.connectivity.wake.ring()  # a beat
@@ -190,7 +190,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
     message = actor.send()
     wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
     (entry,) = runtime.table.entries()
-    mend = runtime.registry.mend
+    mend = runtime.store.messages.mend
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         """Its answer is under way while the actor ends."""
@@ -199,7 +199,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
         wait_until(lambda: entry.has_ended, what="it has ended")
         return reply
 
-    runtime.registry.mend = slow  # type: ignore[method-assign]
+    runtime.store.messages.mend = slow  # type: ignore[method-assign]
     made.loses(message)
     made.app.join()
     assert [thread.is_alive() for thread in threads] == [True]

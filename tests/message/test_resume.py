@@ -15,8 +15,8 @@ from dramatiq import Middleware
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import HandBack, current
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Finished, Mended, Start
+from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.hooked import beside
@@ -100,7 +100,7 @@ def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
     actor = app.actor(work)
     app.start()
     runtime = app.runtime
-    wire, script = app.registry.wire, app.registry.loaded["hand_over"]
+    wire, script = app.store.scripts.wire, app.store.scripts.loaded["hand_over"]
     exchange, lost = wire.exchange, list[Any]()
 
     def breaks(calls: Any) -> Any:
@@ -136,7 +136,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
     actor = app.actor(work)
     app.broker.add_middleware(Slow())  # after the tracker, which has enqueued it again by then
     app.start()
-    hand_over, tried = app.registry.hand_over, list[Any]()
+    hand_over, tried = app.store.messages.hand_over, list[Any]()
 
     def fails(*args: Any, **kwargs: Any) -> Finished:
         if tried:
@@ -147,7 +147,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
         hand_over(*args, **kwargs)  # sent again by the wire, whose answer this is
         return hand_over(*args, **kwargs)
 
-    app.registry.hand_over = fails  # type: ignore[method-assign]
+    app.store.messages.hand_over = fails  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2, what="it runs again")
     app.join()
@@ -170,16 +170,16 @@ def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
     runtime = app.runtime
     runtime.heartbeat.stop()  # it would say that it lives
     runtime.recovery_thread.stop()
-    hand_over = app.registry.hand_over
+    hand_over = app.store.messages.hand_over
 
     def claim_first(message_id: str, *args: Any, **kwargs: Any) -> Finished:
         if not claimed:
-            app.lab.kill(app.registry)
-            claimed.extend(other.claim([message_id], dead=app.registry.me, hold=60))
+            app.lab.kill(app.store)
+            claimed.extend(other.recovery.claim([message_id], dead=app.store.me, hold=60))
             app.lab.kill(other)
         return hand_over(message_id, *args, **kwargs)
 
-    app.registry.hand_over = claim_first  # type: ignore[method-assign]
+    app.store.messages.hand_over = claim_first  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2, what="it runs again")
     app.join()
@@ -270,13 +270,13 @@ def test_a_message_that_its_run_sends_again_has_a_higher_fence(app: App) -> None
     assert isinstance(app.broker, RedisBroker)
 
 
-def test_a_fence_is_the_time_of_the_start(lab: Lab, a: Registry) -> None:
+def test_a_fence_is_the_time_of_the_start(lab: Lab, a: Store) -> None:
     started = lab.runs(a, copy_of()).started_ms
     seconds, micro = lab.client.time()
     assert 0 <= seconds * 1000 + micro // 1000 - started < 20_000
 
 
-def test_a_fence_grows_though_the_clock_goes_back(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_fence_grows_though_the_clock_goes_back(lab: Lab, a: Store, b: Store) -> None:
     """By the fence of the run that has enqueued it, where the record is gone, and by the record."""
     copy = copy_of()
     ahead = lab.runs(a, copy_of("other")).started_ms + 3_600_000
@@ -285,16 +285,16 @@ def test_a_fence_grows_though_the_clock_goes_back(lab: Lab, a: Registry, b: Regi
     lab.kill(a)
     again = lab.runs(b, copy)
     assert (again.answer, again.run, again.started_ms) == (Start.RUN, 2, ahead + 2)
-    assert b.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+    assert b.messages.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
 
 
-def test_a_mend_keeps_the_fence(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_mend_keeps_the_fence(lab: Lab, a: Store, b: Store) -> None:
     """Also where it takes the message back from recovery; the next run has a higher one."""
     copy = copy_of()
     fence = lab.runs(a, copy).started_ms + 3_600_000  # of a server whose clock was ahead
 
     def mend() -> Mended:
-        return a.mend(copy, lambda: payload_of(copy), run=1, limit=3, started_ms=fence, crashes=0, drains=0)[0]
+        return a.messages.mend(copy, lambda: payload_of(copy), run=1, limit=3, started_ms=fence, crashes=0, drains=0)[0]
 
     def kept() -> int:
         head = lab.head(copy)

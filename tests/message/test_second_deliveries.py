@@ -120,14 +120,14 @@ def test_a_second_delivery_is_skipped_after_its_hand_back(app: App) -> None:
                 app.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default", *taken)
 
     def away(*args: Any, **kwargs: Any) -> Finished:
-        app.registry.hand_over = hand_over  # type: ignore[method-assign]
+        app.store.messages.hand_over = hand_over  # type: ignore[method-assign]
         raise redis.ConnectionError("as asked for")
 
     app.broker.add_middleware(Maintenance())
     actor = app.actor(work)
     app.start(threads=1)
-    runtime, hand_over = app.runtime, app.registry.hand_over
-    app.registry.hand_over = away  # type: ignore[method-assign]
+    runtime, hand_over = app.runtime, app.store.messages.hand_over
+    app.store.messages.hand_over = away  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2 and not runtime.table.entries(), what="it has run again")
     app.client.rpush(f"{app.broker.namespace}:default", *taken)
@@ -157,17 +157,17 @@ def test_a_message_sent_again_waits_for_an_unrecorded_run(app: App) -> None:
     app.start()
     runtime = app.runtime
     runtime.heartbeat.stop()
-    message, start = actor.send(), app.registry.start
+    message, start = actor.send(), app.store.messages.start
 
     def again() -> None:
         app.broker.enqueue(message.copy(options={"redis_message_id": None}))
 
     def away(*args: Any, **kwargs: Any) -> Started:
-        app.registry.start = start  # type: ignore[method-assign]
+        app.store.messages.start = start  # type: ignore[method-assign]
         raise redis.ConnectionError("as asked for")
 
     app.join()
-    app.registry.start = away  # type: ignore[method-assign]
+    app.store.messages.start = away  # type: ignore[method-assign]
     again()
     wait_until(lambda: len(at_once) == 3, what="both have run")
     assert at_once == [1, 1, 1]
@@ -178,7 +178,7 @@ def test_an_unrecorded_run_that_is_lost_ends_no_other_run(app: App) -> None:
     app.start()
     runtime = app.runtime
     copy = copy_of()
-    app.lab.runs(app.registry, copy)
+    app.lab.runs(app.store, copy)
     lost = Entry(Delivery(copy))
     lost.begin()
     lost.lose()

@@ -21,9 +21,9 @@ from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.errors import MessageSkipped
 from dramatiq_inflight.message.in_flight import current_entry
-from dramatiq_inflight.store.broker_copies import ACK_TTL
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.messages import ACK_TTL
 from dramatiq_inflight.store.replies import Finished, Start
+from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
@@ -82,13 +82,13 @@ def test_a_checkpoint_is_a_move(app: App) -> None:
     assert moves == 40
 
 
-def test_a_run_that_is_over_does_not_stall(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_run_that_is_over_does_not_stall(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     first = lab.runs(a, copy)
     lab.kill(a)
     second = lab.runs(b, copy)
-    assert not a.stall(copy.message_id, first.run, still=1)
-    assert b.stall(copy.message_id, second.run, still=1)
+    assert not a.messages.stall(copy.message_id, first.run, still=1)
+    assert b.messages.stall(copy.message_id, second.run, still=1)
     assert lab.state(copy) == "running"
 
 
@@ -240,10 +240,10 @@ def test_a_message_without_hand_back_goes_on_to_its_end(app: App) -> None:
 # Remembered.
 
 
-def test_a_completion_is_remembered_for_the_time_that_is_set(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_completion_is_remembered_for_the_time_that_is_set(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    assert a.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.FINISHED
+    assert a.messages.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.FINISHED
     assert 990 < lab.expiry(copy) <= 1000
     assert lab.payload(copy) == b""
     assert lab.start(b, copy).answer is Start.COMPLETED
@@ -254,32 +254,32 @@ def test_a_completion_is_remembered_for_the_time_that_is_set(lab: Lab, a: Regist
 def test_a_completion_is_remembered_until_ack_and_time_are_over(lab: Lab) -> None:
     a, copy = lab.incarnation("a", fence_ttl=10 * ACK_TTL), copy_of()
     started = lab.runs(a, copy)
-    a.finish(copy, started.run, again=False, contended=False, unacked=True, remember=2 * ACK_TTL)
+    a.messages.finish(copy, started.run, again=False, contended=False, unacked=True, remember=2 * ACK_TTL)
     assert lab.expiry(copy) > 9 * ACK_TTL
-    a.acked([(copy.message_id, started.run, 2 * ACK_TTL)])
+    a.messages.acked([(copy.message_id, started.run, 2 * ACK_TTL)])
     assert 1.9 * ACK_TTL < lab.expiry(copy) <= 2 * ACK_TTL
 
 
-def test_a_longer_fence_is_not_cut_short(lab: Lab, a: Registry) -> None:
+def test_a_longer_fence_is_not_cut_short(lab: Lab, a: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    a.finish(copy, started.run, again=False, contended=True, remember=1)
+    a.messages.finish(copy, started.run, again=False, contended=True, remember=1)
     assert lab.expiry(copy) > 50
 
 
-def test_a_completion_of_an_unrecorded_run_is_remembered(lab: Lab, a: Registry) -> None:
+def test_a_completion_of_an_unrecorded_run_is_remembered(lab: Lab, a: Store) -> None:
     """Redis was away at its start, and is back before the heartbeat has written the record."""
     copy = copy_of()
-    assert a.finish(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
+    assert a.messages.finish(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
     assert 990 < lab.expiry(copy) <= 1000, "for longer than the fence"
     assert lab.start(a, copy).answer is Start.COMPLETED
 
 
-def test_a_late_completion_is_remembered_for_as_long(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_late_completion_is_remembered_for_as_long(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    assert a.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.LATE
+    assert a.messages.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.LATE
     assert lab.expiry(copy) > 990
 
 
@@ -357,7 +357,7 @@ def test_an_item_done_and_a_failed_checkpoint_count_as_moves(app: App, monkeypat
         moved.append(entry.progress.moved_at)
         entry.progress.moved_at = 0.0
         with monkeypatch.context() as patch:
-            patch.setattr(app.registry, "checkpoint", away)
+            patch.setattr(app.store.messages, "checkpoint", away)
             assert not handle.checkpoint(1)
         moved.append(entry.progress.moved_at)
 
@@ -564,14 +564,14 @@ def test_a_message_asked_to_stop_while_it_starts_is_interrupted(app: App, monkey
     actor = app.actor(work, hand_back=0.05)
     app.start(threads=1)
     runtime = app.runtime
-    start = app.registry.start
+    start = app.store.messages.start
 
     def slowly(*args: Any, **options: Any) -> Any:
         runtime.handing_back.begin()
         time.sleep(0.2)
         return start(*args, **options)
 
-    monkeypatch.setattr(app.registry, "start", slowly)
+    monkeypatch.setattr(app.store.messages, "start", slowly)
     actor.send()
     wait_until(lambda: interrupts, timeout=10, what="it is interrupted")
     app.stop()
@@ -605,7 +605,7 @@ def test_a_kill_between_copy_and_ack_doubles_no_message(
     runtime = app.runtime
     actor.send()
     assert began.wait(20)
-    registry = app.registry
+    store = app.store
     with monkeypatch.context() as patch:
 
         def killed(*args: Any, **options: Any) -> None:
@@ -622,7 +622,7 @@ def test_a_kill_between_copy_and_ack_doubles_no_message(
             patch.setattr(runtime.ledger, step, lambda *args: None)
         app.stop()
     app.broker.__dict__.pop("do_ack", None)
-    app.lab.kill(registry, draining=True)
+    app.lab.kill(store, draining=True)
     assert isinstance(runtime.queues, RedisQueues)
     # As recovery does it; not here, where the next worker has the broker id of the first.
     runtime.queues.give_back(app.broker.broker_id, ["default"])
@@ -653,7 +653,7 @@ def test_a_handed_back_copy_does_not_wait_for_the_first_runs_end(app: App) -> No
     app.start(threads=1)
     actor.send()
     assert began.wait(20)
-    other, broker = app.other(), app.broker  # type: Registry, Any
+    other, broker = app.other(), app.broker  # type: Store, Any
     do_ack = broker.do_ack
 
     def meanwhile(*args: Any) -> None:
@@ -664,7 +664,7 @@ def test_a_handed_back_copy_does_not_wait_for_the_first_runs_end(app: App) -> No
             message = next(consumer)
         copy = Copy.of(message)
         starts.append(app.lab.start(other, copy, payload=message.encode()).answer)
-        assert other.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+        assert other.messages.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
         consumer.ack(message)
         do_ack(*args)
 

@@ -29,7 +29,7 @@ from dramatiq_inflight.metrics import InFlightCollector, serve
 from dramatiq_inflight.metrics import process as process_metrics
 from dramatiq_inflight.metrics.process import ProcessMetrics, forget_the_dead, is_reported
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.inprocess import App
@@ -99,22 +99,22 @@ def test_an_empty_namespace_is_told_from_zero(inspector: Inspector) -> None:
     assert seen.value("recovery_seconds_count") == seen.value("recovery_seconds_sum") == 0
 
 
-def test_what_is_in_flight_and_what_happened_is_told(lab: Lab, a: Registry, b: Registry, inspector: Inspector) -> None:
+def test_what_is_in_flight_and_what_happened_is_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     for _ in range(2):
         lab.runs(a, copy_of())
     dead, back = lab.incarnation("dead"), copy_of()
     lab.runs(dead, back)
     lab.kill(dead)
-    assert b.notice(b.incarnation("dead"))
+    assert b.workers.notice(b.workers.incarnation("dead"))
     collector = InFlightCollector(inspector)
     seen = Scrape.of(collector)
     assert (seen.value("workers", state="alive"), seen.value("workers", state="dead")) == (2, 1)
     assert seen.value("unrecovered_seconds") > 3600  # its last heartbeat was at the beginning of time
     assert seen.value("messages", queue="default", actor="work", state="running") == 3
     orphan = lab.claim(b, back, dead)
-    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="dead")
+    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="dead")
     lab.overdue(back)
-    assert b.reap("dead")
+    assert b.workers.reap("dead")
     counts = {(count.kind, count.queue, count.actor): count.number for count in inspector.counts()}
     seen = Scrape.of(collector)
     assert (seen.value("running"), seen.value("waiting"), seen.value("overdue")) == (2, 1, 1)

@@ -19,8 +19,9 @@ from dramatiq_inflight.liveness.subscription import Subscriptions
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.declarations import SCRIPTS
 from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Mended, Start, Started
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 
 from .scripts import NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis
 
@@ -71,10 +72,10 @@ class Real:
         self.prefix = f"{{{self.namespace}}}:"
         self.names = [chr(ord("a") + number) for number in range(incarnations)]
         self.members = [
-            Registry(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=60) for name in self.names
+            Store(Scripts(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=60)) for name in self.names
         ]
-        for registry in self.members:
-            registry.loaded.update({name: self.client.register_script(text) for name, text in scripts.items()})
+        for store in self.members:
+            store.scripts.loaded.update({name: self.client.register_script(text) for name, text in scripts.items()})
         self.record = f"{self.prefix}record:{MESSAGE}"
         self.hearts, self.waiting = self.prefix + "heartbeats", self.prefix + "waiting"
         self.handed, self.aside = self.prefix + "handed", self.prefix + "aside"
@@ -316,7 +317,7 @@ class Real:
         self._tick()
 
         def start(data: bytes) -> Started:
-            return self.members[me].start(
+            return self.members[me].messages.start(
                 self._copy(copy=copy, **marks),
                 data,
                 limit=limit,
@@ -348,7 +349,7 @@ class Real:
                 return
 
     def _accompany(self, me: int, run: int, origin: int) -> Any:
-        self.members[me].accompany(MESSAGE, run, _id(origin))
+        self.members[me].messages.accompany(MESSAGE, run, _id(origin))
 
     def _finish(
         self,
@@ -366,16 +367,16 @@ class Real:
         copied = self._copy(generation=generation, origin=origin, copy=copy)
         return (
             self.members[me]
-            .finish(*(copied, run), started_ms=self._time(started), broker_keys=broker_keys, **flags)
+            .messages.finish(*(copied, run), started_ms=self._time(started), broker_keys=broker_keys, **flags)
             .value
         )
 
     def _acked(self, run: int) -> Any:
-        return self.members[0].acked([(MESSAGE, run, 0)])
+        return self.members[0].messages.acked([(MESSAGE, run, 0)])
 
     def _release(self, me: int, run: int, contended: bool, state: str, origin: int) -> Any:
-        registry = self.members[me]
-        return registry.release(
+        store = self.members[me]
+        return store.messages.release(
             MESSAGE,
             run,
             contended=contended,
@@ -385,16 +386,18 @@ class Real:
         ).value
 
     def _hand_over(self, me: int, run: int, origin: int, payload: int, delay: bool) -> Any:
-        return self.members[me].hand_over(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
+        return (
+            self.members[me].messages.hand_over(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
+        )
 
     def _put_off(self, copy: int) -> Any:
-        return self.members[0].put_off(self._copy(copy=copy), 1)
+        return self.members[0].messages.put_off(self._copy(copy=copy), 1)
 
     def _hold(self, generation: int) -> Any:
-        return self.members[0].hold(self._copy(generation=generation), 1)
+        return self.members[0].messages.hold(self._copy(generation=generation), 1)
 
     def _settle(self, state: str, **copied: Any) -> Any:
-        return self.members[0].settle(self._copy(**copied), state)
+        return self.members[0].messages.settle(self._copy(**copied), state)
 
     def _mend(
         self,
@@ -410,7 +413,7 @@ class Real:
         **named: Any,
     ) -> Any:
         delivery = None if held is None else (held, True)
-        mended, *numbers = self.members[me].mend(
+        mended, *numbers = self.members[me].messages.mend(
             self._copy(generation=generation, origin=origin, copy=copy, tries=tries),
             lambda: _payload(payload),
             started_ms=self._time(started),
@@ -422,33 +425,33 @@ class Real:
         return mended.value, *numbers
 
     def _beat(self, me: int, kind: str) -> Any:
-        registry = self.members[me]
+        store = self.members[me]
         if kind == "attested":
-            return registry.attest()
-        registry.draining = kind == "draining"
-        known = registry.beat()
-        if self.client.zscore(self.hearts, registry.me) is None:
-            registry.register({"instance": "i"})  # as its heartbeat does
+            return store.workers.attest()
+        store.workers.draining = kind == "draining"
+        known = store.workers.beat()
+        if self.client.zscore(self.hearts, store.me) is None:
+            store.workers.register({"instance": "i"})  # as its heartbeat does
         return known
 
     def _enter(self, me: int, subscribed: bool) -> Any:
-        registry = self.members[me]
-        self._subscribe(registry.keys.channel(registry.me), subscribed)
-        return registry.enter(patience=PATIENCE_MS / 1000, anew=True)
+        store = self.members[me]
+        self._subscribe(store.keys.channel(store.me), subscribed)
+        return store.workers.enter(patience=PATIENCE_MS / 1000, anew=True)
 
     def _suspect(self, other: int, me: int, seen: tuple[bool, bool], over: bool) -> Any:
-        registry, name, since = self.members[me], self.names[other], 0
-        channels = (registry.keys.channel(registry.me), registry.keys.channel(name), registry.keys.probe(registry.me))
+        store, name, since = self.members[me], self.names[other], 0
+        channels = (store.keys.channel(store.me), store.keys.channel(name), store.keys.probe(store.me))
         for channel, subscribed in zip(channels, (*seen, over), strict=True):
             self._subscribe(channel, subscribed)
-        mine = f"{self.prefix}incarnation:{registry.me}"
+        mine = f"{self.prefix}incarnation:{store.me}"
         if self.client.hexists(mine, "seen"):
             self.client.hset(mine, "seen", 1)  # it entered long ago
         note = self.client.hget(self.suspects, name)
         if note:
             since = 1
             self.client.hset(self.suspects, name, b"1 " + note.partition(b" ")[2])
-        return registry.suspect(name, since).seen.value
+        return store.workers.suspect(name, since).seen.value
 
     def _subscribe(self, channel: str, subscribed: bool) -> None:
         self.connection.send_command("SUBSCRIBE" if subscribed else "UNSUBSCRIBE", channel)
@@ -457,25 +460,25 @@ class Real:
 
     def _prove(self, dead: int) -> Any:
         incarnation = DeadIncarnation(self.names[dead], "", "", "", "", "", [])
-        return self.members[0].prove(incarnation, "seen")
+        return self.members[0].workers.prove(incarnation, "seen")
 
     def _reap(self, dead: int) -> Any:
-        return self.members[0].reap(self.names[dead])
+        return self.members[0].workers.reap(self.names[dead])
 
     def _hand_back(self, dead: int, held: bool | None) -> Any:
-        results = self.members[0].hand_back(self.names[dead], [] if held is None else [(MESSAGE, held)])
+        results = self.members[0].recovery.hand_back(self.names[dead], [] if held is None else [(MESSAGE, held)])
         return None if results is None else results[0].value if results else "begun"
 
     def _claim(self, me: int, dead: int, leftovers: bool) -> Any:
-        answer = self.members[me].claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
+        answer = self.members[me].recovery.claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
         return answer.value if isinstance(answer, Claim) else self._claimed(answer)
 
     def _take(self, me: int, dead_letter: bool, force: bool) -> Any:
-        answer = self.members[me].take(MESSAGE, hold=60, condemn=dead_letter, force=force)
+        answer = self.members[me].operations.take(MESSAGE, hold=60, condemn=dead_letter, force=force)
         return answer if isinstance(answer, str) else self._claimed(answer)
 
     def _discard(self, force: bool) -> Any:
-        return self.members[0].discard(MESSAGE, force=force)
+        return self.members[0].operations.discard(MESSAGE, force=force)
 
     @staticmethod
     def _claimed(answer: Orphan) -> Any:
@@ -491,13 +494,13 @@ class Real:
 
     def _requeued(self, me: int, dead: int, generation: int, copy: int) -> Any:
         copies = [Enqueued(self._orphan(generation), _id(copy), "default", 0)]
-        return self.members[me].requeued(copies, dead=self._who(dead))[0].value
+        return self.members[me].recovery.requeued(copies, dead=self._who(dead))[0].value
 
     def _refused(self, me: int, generation: int, why: str) -> Any:
-        self.members[me].refused([(MESSAGE, generation, why)])
+        self.members[me].recovery.refused([(MESSAGE, generation, why)])
 
     def _postpone(self, copy: int, what: str) -> Any:
-        return self.members[0].postpone([(MESSAGE, _id(copy), what)])[0]
+        return self.members[0].recovery.postpone([(MESSAGE, _id(copy), what)])[0]
 
     def _set_aside(self, me: int, generation: int, dead: int) -> Any:
-        return self.members[me].set_aside(self._orphan(generation), dead=self._who(dead))
+        return self.members[me].recovery.set_aside(self._orphan(generation), dead=self._who(dead))

@@ -92,9 +92,9 @@ def check_metrics(here: bool) -> None:
         raise AssertionError("the exporter does without prometheus_client?")
     from prometheus_client import CollectorRegistry, generate_latest
 
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(InFlightCollector(inspector))
-    assert b"dramatiq_inflight_up 0.0" in generate_latest(registry)
+    store = CollectorRegistry(auto_describe=False)
+    store.register(InFlightCollector(inspector))
+    assert b"dramatiq_inflight_up 0.0" in generate_latest(store)
 
 
 def main() -> None:

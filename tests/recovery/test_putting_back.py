@@ -236,10 +236,10 @@ def test_a_claim_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) -> Non
     ids = fleet.dead("dead", 5, apart=True, size=400_000)
     ids += fleet.dead("dead", 1, apart=True, size=3_000_000)
     fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": 1000})
-    registry = fleet.recovery("r", apart=True).registry
+    store = fleet.recovery("r", apart=True).store
     taken = []
     while ids:
-        answers = registry.claim(ids, dead="dead", hold=60)
+        answers = store.recovery.claim(ids, dead="dead", hold=60)
         later = [id for id, answer in zip(ids, answers, strict=True) if answer is Claim.LATER]
         taken.append(len(ids) - len(later))
         assert {fleet.lab.state(copy_of(id)) for id in later} <= {"running"}
@@ -250,8 +250,8 @@ def test_a_claim_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) -> Non
 def test_a_hand_back_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) -> None:
     """The copies are the records' own; the broker moves ids alone."""
     ids = fleet.dead("dead", 3, size=700_000)
-    registry = fleet.recovery("r").registry
-    answers = registry.hand_back("dead", [(id, True) for id in ids])
+    store = fleet.recovery("r").store
+    answers = store.recovery.hand_back("dead", [(id, True) for id in ids])
     assert answers == [HandedBack.HANDED_BACK, HandedBack.LATER, HandedBack.LATER]
     assert [fleet.lab.state(copy_of(id)) for id in ids] == ["requeued", "running", "running"]
 
@@ -269,17 +269,17 @@ def test_a_claim_whose_answer_was_lost_is_found_at_once(fleet: Fleet) -> None:
     """By its own recoverer, in its next sweep; it holds for minutes for anybody else."""
     ids = fleet.dead("dead", 3, apart=True)
     recovery = fleet.recovery("r", apart=True)
-    call = recovery.registry.wire.call
+    call = recovery.store.scripts.wire.call
     lost: list[Any] = []
 
     def losing(script: Any, keys: Any, args: Any) -> Any:
         reply = call(script, keys, args)
-        if script is recovery.registry.loaded["claim"] and not lost:
+        if script is recovery.store.scripts.loaded["claim"] and not lost:
             lost.append(reply)
             raise redis.TimeoutError("the answer takes too long")
         return reply
 
-    recovery.registry.wire.call = losing  # type: ignore[method-assign]
+    recovery.store.scripts.wire.call = losing  # type: ignore[method-assign]
     with pytest.raises(redis.TimeoutError):
         recovery.sweep()
     assert {fleet.lab.state(copy_of(id)) for id in ids} == {"recovering"}
@@ -291,7 +291,7 @@ def test_a_claim_that_was_sent_twice_is_found_at_once(fleet: Fleet) -> None:
     """The connection broke behind the first, whose answer was lost: the second finds that it is ours."""
     ids = fleet.dead("dead", 3, apart=True)
     recovery = fleet.recovery("r", apart=True)
-    recovery.registry.claim(ids, dead="dead", hold=60)
+    recovery.store.recovery.claim(ids, dead="dead", hold=60)
     assert recovery.sweep().copied == 3
 
 
@@ -299,7 +299,7 @@ def test_a_message_that_takes_too_long_holds_up_no_other(fleet: Fleet) -> None:
     """Each claim of it times out: it comes first in every sweep, and the others are recovered all the same."""
     (large,) = fleet.dead("dead", 1, apart=True)
     recovery = fleet.recovery("r", apart=True)
-    claim = recovery.registry.claim
+    claim = recovery.store.recovery.claim
 
     def too_slow(ids: list[str], **more: Any) -> Any:
         answers = claim(ids, **more)
@@ -307,7 +307,7 @@ def test_a_message_that_takes_too_long_holds_up_no_other(fleet: Fleet) -> None:
             raise redis.TimeoutError("it takes too long")
         return answers
 
-    recovery.registry.claim = too_slow  # type: ignore[method-assign,assignment]
+    recovery.store.recovery.claim = too_slow  # type: ignore[method-assign,assignment]
     with pytest.raises(redis.TimeoutError):
         recovery.sweep()
     others = fleet.dead("other", 3, apart=True)
@@ -320,10 +320,10 @@ def test_a_worker_that_leaves_lets_go_of_what_it_has_claimed(fleet: Fleet) -> No
     """Others need not wait until its claim has run out; nor does it count as a recoverer's death."""
     (id,) = fleet.dead("dead", 1, apart=True)
     leaving = fleet.recovery("leaving", apart=True)
-    assert isinstance(leaving.registry.claim([id], dead="dead", hold=60)[0], Orphan)
+    assert isinstance(leaving.store.recovery.claim([id], dead="dead", hold=60)[0], Orphan)
     leaving.leave_over(id, "dead")
     leaving.let_go()
-    leaving.registry.leave()
+    leaving.store.workers.leave()
     assert fleet.recovery("r", apart=True).sweep().copied == 1
     assert [message.message_id for message in fleet.enqueued()] == [id]
 
@@ -333,11 +333,11 @@ def test_a_worker_that_leaves_after_an_enqueue_counts_the_try(fleet: Fleet, monk
     (id,) = fleet.dead("dead", 1, apart=True, limit=0)
     leaving = fleet.recovery("leaving", apart=True)
     with monkeypatch.context() as patched:
-        patched.setattr(leaving.registry, "requeued", Mock(side_effect=redis.ConnectionError("away")))
+        patched.setattr(leaving.store.recovery, "requeued", Mock(side_effect=redis.ConnectionError("away")))
         with pytest.raises(redis.ConnectionError):
             leaving.sweep()
     leaving.let_go()
-    leaving.registry.leave()
+    leaving.store.workers.leave()
     assert fleet.recovery("r", apart=True).sweep().poisoned == 1
     copies = [Copy.of(message) for message in fleet.enqueued()]
     assert [(copy.message_id, copy.generation, copy.tries) for copy in copies] == [(id, 2, 1), (id, 2, 2)]
@@ -398,7 +398,7 @@ def test_a_message_that_kills_whoever_copies_it_is_set_aside(
             recovery = fleet.recovery(f"r{n}", apart=True)
             with pytest.raises(Killed):
                 recovery.sweep()
-            fleet.lab.kill(recovery.registry)
+            fleet.lab.kill(recovery.store)
     assert fleet.recovery("last", apart=True).sweep().set_aside == 1
 
 

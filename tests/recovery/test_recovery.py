@@ -27,9 +27,9 @@ from dramatiq_inflight.recovery.summary import Swept
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.recovery.thread import RecoveryThread
 from dramatiq_inflight.store.records import Orphan
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Start
-from dramatiq_inflight.store.scripts import BATCH
+from dramatiq_inflight.store.scripts import BATCH, Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.fleet import Fleet
 from tests.support.history import History
@@ -153,7 +153,7 @@ def test_many_recoverers_at_once_enqueue_each_orphan_once(recoverers: int, apart
     def sweep(recovery: Recovery) -> None:
         while not done.is_set():
             recovery.sweep()
-            if not recovery.registry.due().dead:
+            if not recovery.store.recovery.due().dead:
                 return
 
     threads = [threading.Thread(target=sweep, args=(fleet.recovery(f"r{n}", apart=apart),)) for n in range(recoverers)]
@@ -225,7 +225,7 @@ def test_the_copy_of_a_poison_message_carries_the_reason(fleet: Fleet) -> None:
 def test_an_innocent_neighbour_goes_back_as_usual(fleet: Fleet) -> None:
     """A poison message in the batch changes nothing for the others."""
     fleet.dead("dead", 1, limit=0)
-    lab, me = fleet.lab, Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
+    lab, me = fleet.lab, Store(Scripts(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60))
     copy = copy_of(origin="n")
     lab.client.zadd(lab.prefix + "heartbeats", {"dead": 10**14})
     lab.runs(me, copy)
@@ -237,8 +237,8 @@ def test_an_innocent_neighbour_goes_back_as_usual(fleet: Fleet) -> None:
 
 def test_only_orphans_of_declared_queues_and_actors_are_copied(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     """Another application's queue must not be declared here, nor its messages dead-lettered: they wait for it."""
-    me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
-    me.register({"instance": "pod"})
+    me = Store(Scripts(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60))
+    me.workers.register({"instance": "pod"})
     for queue, actor in (("default", "work"), ("default", "unknown"), ("elsewhere", "work")):
         fleet.lab.start(me, Copy(f"{queue}-{actor}", 1, "o", "o", False, queue, actor), payload=_message(queue, actor))
     fleet.lab.kill(me)
@@ -274,8 +274,8 @@ def test_orphans_of_a_broker_out_of_reach_are_left_and_named(fleet: Fleet, caplo
 
 def test_a_payload_that_cannot_be_decoded_is_set_aside(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     """Whole, counted, reported; the others go on."""
-    me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
-    me.register({"instance": "pod"})
+    me = Store(Scripts(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60))
+    me.workers.register({"instance": "pod"})
     for n, payload in enumerate((_message(), b"\x80\x05garbage", _message())):
         fleet.lab.start(me, copy_of(f"m{n}"), payload=payload)
     fleet.lab.kill(me)
@@ -367,12 +367,12 @@ def test_an_unknown_record_does_not_block_overdue_ones_behind_it(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More than a batch of records that only another application can recover: it is named, once, and stays."""
-    registry = fleet.recovery("r", apart=True).registry
+    store = fleet.recovery("r", apart=True).store
     for n in range(BATCH + 20):
         actor = "work" if n == BATCH + 10 else "unknown"
         copy = Copy(f"m{n:03}", 1, "o", "o", False, "default", actor)
-        fleet.lab.start(registry, copy, payload=_message(actor=actor))
-        registry.hand_over(copy.message_id, 1, _message(actor=actor))
+        fleet.lab.start(store, copy, payload=_message(actor=actor))
+        store.messages.hand_over(copy.message_id, 1, _message(actor=actor))
     recovery = fleet.recovery("r2", apart=True)
     swept = recovery.sweep()
     assert (swept.copied, swept.left) == (1, BATCH + 19)
@@ -389,13 +389,13 @@ def test_the_lock_is_released_by_its_holder_alone(fleet: Fleet) -> None:
     assert recovery.sweep().locked
     assert fleet.enqueued() == []
     fleet.lab.client.delete(fleet.lab.prefix + "lock")
-    hand_back = recovery.registry.hand_back
+    hand_back = recovery.store.recovery.hand_back
 
     def meanwhile(*args: Any) -> Any:
         fleet.lab.client.set(fleet.lab.prefix + "lock", "other", px=60_000)
         return hand_back(*args)
 
-    recovery.registry.hand_back = meanwhile  # type: ignore[method-assign,assignment]
+    recovery.store.recovery.hand_back = meanwhile  # type: ignore[method-assign,assignment]
     assert recovery.sweep().handed_back == 1
     assert fleet.lab.client.get(fleet.lab.prefix + "lock") == b"other"
 
@@ -405,14 +405,14 @@ def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
     for n in range(4):
         fleet.dead(f"dead{n}", 1)
     recovery = fleet.recovery("r", lock_ttl=2)
-    hand_back, seen = recovery.registry.hand_back, []
+    hand_back, seen = recovery.store.recovery.hand_back, []
 
     def slow(*args: Any) -> Any:
         time.sleep(0.7)  # less than the TTL; all together more
         seen.append(fleet.lab.client.get(fleet.lab.prefix + "lock"))
         return hand_back(*args)
 
-    recovery.registry.hand_back = slow  # type: ignore[method-assign,assignment]
+    recovery.store.recovery.hand_back = slow  # type: ignore[method-assign,assignment]
     assert recovery.sweep().reaped == 4
     assert set(seen) == {b"r"}
     assert len(seen) * 0.7 > 2
@@ -422,11 +422,11 @@ def test_a_recoverer_with_an_expired_heartbeat_spares_itself(fleet: Fleet) -> No
     """It woke from a freeze, and sweeps before its heartbeat thread has beaten."""
     recovery = fleet.recovery("r")
     copy = copy_of()
-    fleet.lab.runs(recovery.registry, copy)
-    fleet.lab.kill(recovery.registry)
+    fleet.lab.runs(recovery.store, copy)
+    fleet.lab.kill(recovery.store)
     recovery.sweep()
     assert fleet.lab.state(copy) == "running"
-    assert recovery.registry.due().dead == []
+    assert recovery.store.recovery.due().dead == []
 
 
 def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
@@ -437,13 +437,13 @@ def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
     fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": deadline})
     recovery = fleet.recovery("r")
     calls: list[float] = []
-    due = recovery.registry.due
+    due = recovery.store.recovery.due
 
     def counted(**skip: int) -> Any:
         calls.append(time.time() * 1000)
         return due(**skip)
 
-    recovery.registry.due = counted  # type: ignore[method-assign]
+    recovery.store.recovery.due = counted  # type: ignore[method-assign]
     thread = RecoveryThread(recovery, interval=3600)
     thread.start()
     wait_until(fleet.enqueued)
@@ -514,17 +514,19 @@ def test_a_tailored_message_is_left_to_those_that_know_its_actor(fleet: Fleet) -
 def test_a_sweep_asks_redis_as_often_as_there_are_batches(fleet: Fleet, client: Any) -> None:
     """I10: O(instances + orphans); nothing is looked through that is not due."""
     for n in range(30):
-        Registry(fleet.lab.client, fleet.lab.namespace, f"living{n}", heartbeat_ttl=60, fence_ttl=60).register({})
+        Store(
+            Scripts(fleet.lab.client, fleet.lab.namespace, f"living{n}", heartbeat_ttl=60, fence_ttl=60)
+        ).workers.register({})
     fleet.dead("dead", 3 * BATCH)
     recovery = fleet.recovery("r")
     calls: list[Any] = []
-    exchange = recovery.registry.wire.exchange
+    exchange = recovery.store.scripts.wire.exchange
 
     def counted(scripts: Any) -> Any:
         calls.append(scripts)
         return exchange(scripts)
 
-    recovery.registry.wire.exchange = counted  # type: ignore[method-assign,assignment]
+    recovery.store.scripts.wire.exchange = counted  # type: ignore[method-assign,assignment]
     assert recovery.sweep().handed_back == 3 * BATCH
     assert len(calls) < 25
 
@@ -534,13 +536,13 @@ def test_recovery_dead_letters_orphans_convicted_at_a_start(fleet: Fleet) -> Non
     (id,) = fleet.dead("dead", 1, limit=0)
     recovery = fleet.recovery("r")
     copy = copy_of(id, origin=f"r-{id}")
-    started = fleet.lab.start(recovery.registry, copy, limit=0)
+    started = fleet.lab.start(recovery.store, copy, limit=0)
     assert started.answer is Start.CONVICTED
     assert recovery.sweep().handed_back == 0
-    assert recovery.registry.claim([id], dead="dead", hold=60) == [Claim.MINE]  # the start's own thread does it
-    (again,) = recovery.registry.claim([id], dead="dead", hold=60, leftovers=True)
+    assert recovery.store.recovery.claim([id], dead="dead", hold=60) == [Claim.MINE]  # the start's own thread does it
+    (again,) = recovery.store.recovery.claim([id], dead="dead", hold=60, leftovers=True)
     assert isinstance(again, Orphan)
-    assert recovery.put_back([again], recovery.registry.incarnation("dead"), Swept())
+    assert recovery.put_back([again], recovery.store.workers.incarnation("dead"), Swept())
     assert fleet.lab.state(copy) == "requeued, dead_letter"
 
 
@@ -565,9 +567,9 @@ def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namesp
     own_server.stop()
     wait_until(lambda: len(failures) >= 2, what="it tries again")
     own_server.start()
-    dead = Registry(client, namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
-    dead.register({"broker_namespace": broker.namespace, "broker_id": "dead", "queues": "[]"})
-    recovery.registry.beat()
+    dead = Store(Scripts(client, namespace, "dead", heartbeat_ttl=60, fence_ttl=60))
+    dead.workers.register({"broker_namespace": broker.namespace, "broker_id": "dead", "queues": "[]"})
+    recovery.store.workers.beat()
     lab.kill(dead)
     wait_until(lambda: "incarnation:dead" not in lab.names(), timeout=15)
     thread.stop()
@@ -578,8 +580,10 @@ def test_a_copy_stranded_with_a_living_worker_is_taken_back(fleet: Fleet) -> Non
     (id,) = fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
     recovery.sweep()
-    living = Registry(fleet.lab.client, fleet.lab.namespace, "living", heartbeat_ttl=60, fence_ttl=60)
-    living.register({"broker_namespace": fleet.broker.namespace, "broker_id": "living", "queues": '["default"]'})
+    living = Store(Scripts(fleet.lab.client, fleet.lab.namespace, "living", heartbeat_ttl=60, fence_ttl=60))
+    living.workers.register(
+        {"broker_namespace": fleet.broker.namespace, "broker_id": "living", "queues": '["default"]'}
+    )
     client: Any = fleet.broker.client
     rid = client.lpop(f"{fleet.broker.namespace}:default")
     client.sadd(f"{fleet.broker.namespace}:__acks__.living.default", rid)
@@ -594,8 +598,8 @@ def test_a_copy_stranded_with_a_living_worker_is_taken_back(fleet: Fleet) -> Non
 def test_a_dead_workers_late_queue_is_returned_as_well(fleet: Fleet) -> None:
     """It was declared after the boot: the records know it."""
     fleet.broker.declare_queue("late")
-    me = Registry(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60)
-    me.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    me = Store(Scripts(fleet.lab.client, fleet.lab.namespace, "dead", heartbeat_ttl=60, fence_ttl=60))
+    me.workers.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
     fleet.lab.start(me, Copy("m", 1, "r", "r", False, "late", "work"), payload=_message("late"))
     fleet.broker.client.hset(f"{fleet.broker.namespace}:late.msgs", "r", _message("late"))
     for name in ("late", "late.DQ"):
@@ -610,8 +614,8 @@ def test_a_dead_workers_late_queue_is_returned_as_well(fleet: Fleet) -> None:
 def test_dead_workers_of_another_broker_do_not_hide_ours(fleet: Fleet) -> None:
     """More than a batch of another broker's, older than ours."""
     for n in range(BATCH + 5):
-        other = Registry(fleet.lab.client, fleet.lab.namespace, f"other{n}", heartbeat_ttl=60, fence_ttl=60)
-        other.register({"broker_namespace": "elsewhere", "broker_id": f"other{n}", "queues": "[]"})
+        other = Store(Scripts(fleet.lab.client, fleet.lab.namespace, f"other{n}", heartbeat_ttl=60, fence_ttl=60))
+        other.workers.register({"broker_namespace": "elsewhere", "broker_id": f"other{n}", "queues": "[]"})
         fleet.lab.kill(other)
     fleet.dead("zdead", 1)
     fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"zdead": 2})
@@ -623,7 +627,7 @@ def test_a_lock_left_by_a_sweep_that_was_cut_off_is_ours(fleet: Fleet) -> None:
     """Redis was away when it was to be released: the next sweep does not wait for it to run out."""
     fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
-    assert recovery.registry.lock(300).acquire(blocking=False, token="r")
+    assert recovery.store.recovery.lock(300).acquire(blocking=False, token="r")
     swept = recovery.sweep()
     assert (swept.locked, swept.handed_back) == (False, 1)
     assert fleet.lab.client.get(fleet.lab.prefix + "lock") is None
@@ -647,7 +651,7 @@ def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
     """Its worker shuts down: it would leave the heartbeats behind, and what the dead one had said of itself."""
     (id,) = fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
-    side: Any = fleet.queues if stops_behind == "give_back" else recovery.registry
+    side: Any = fleet.queues if stops_behind == "give_back" else recovery.store
     step, stopping = getattr(side, stops_behind), threading.Event()
 
     def then_stop(*args: Any) -> Any:
@@ -659,7 +663,7 @@ def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
     swept = recovery.sweep(stopping.is_set)
     given_back = stops_behind == "give_back"
     assert (swept.handed_back, swept.returned, swept.reaped) == (1, given_back, given_back)
-    assert recovery.registry.leave() == 0
+    assert recovery.store.workers.leave() == 0
     assert fleet.lab.names() - {f"record:{id}", "waiting", "handed"} == (
         set() if given_back else {"heartbeats", "incarnation:dead"}
     )
@@ -668,8 +672,8 @@ def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
 def test_a_worker_with_a_dead_ones_broker_id_keeps_its_messages(fleet: Fleet) -> None:
     """Stopped with messages running, and started again in the same process: the broker's id is the broker's."""
     (id,) = fleet.dead("dead", 1)
-    again = Registry(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60)
-    again.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    again = Store(Scripts(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60))
+    again.workers.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
     client: Any = fleet.broker.client
     acks = f"{fleet.broker.namespace}:__acks__.dead.default"
     client.hset(f"{fleet.broker.namespace}:default.msgs", "living", b"{}")
@@ -683,8 +687,8 @@ def test_a_worker_with_a_dead_ones_broker_id_keeps_its_messages(fleet: Fleet) ->
 def test_a_broker_ids_last_dead_worker_returns_all_its_messages(fleet: Fleet) -> None:
     """Two that shared it have died, and one sweep recovers both: what they had fetched is nobody's any more."""
     fleet.dead("dead", 1)
-    again = Registry(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60)
-    again.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    again = Store(Scripts(fleet.lab.client, fleet.lab.namespace, "again", heartbeat_ttl=60, fence_ttl=60))
+    again.workers.register({"broker_namespace": fleet.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
     fleet.lab.kill(again)
     client: Any = fleet.broker.client
     acks = f"{fleet.broker.namespace}:__acks__.dead.default"

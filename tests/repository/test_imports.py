@@ -108,7 +108,7 @@ def test_the_middleware_does_not_need_what_optional_parts_need() -> None:
 def test_the_store_does_not_need_dramatiq() -> None:
     """The heartbeat's own process has none of the application."""
     loaded = loaded_with("dramatiq_inflight.liveness.sidecar_main")
-    assert "dramatiq_inflight.store.registry" in loaded
+    assert "dramatiq_inflight.store.store" in loaded
     assert "dramatiq" not in loaded
 
 
@@ -138,11 +138,11 @@ def test_only_the_registry_and_the_broker_module_talk_to_redis() -> None:
 
 def test_every_script_has_a_method_and_a_header() -> None:
     """Each Lua file says its purpose, its keys and arguments, what it returns and why."""
-    registry = "".join(path.read_text() for path in (PACKAGE / "store").glob("*.py"))
+    store = "".join(path.read_text() for path in (PACKAGE / "store").glob("*.py"))
     scripts = list((PACKAGE / "store" / "lua").glob("*/*.lua"))
     assert len(scripts) > 10
     for path in scripts:
         text = path.read_text()
-        assert f'"{path.stem}"' in registry, path.name
+        assert f'"{path.stem}"' in store, path.name
         for part in ("--@ ", "-- returns"):
             assert part in text, f"{path.name} lacks {part}"

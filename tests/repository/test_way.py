@@ -86,7 +86,7 @@ def test_a_message_whose_worker_dies_runs_the_scripts_of_its_way(app: App, ran: 
     app.client.lrem(f"{app.broker.namespace}:default", 0, rid)
     app.client.sadd(acks, rid)  # it has fetched the message
     dead = app.other("dead")
-    dead.register({"broker_namespace": app.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
+    dead.workers.register({"broker_namespace": app.broker.namespace, "broker_id": "dead", "queues": '["default"]'})
     app.lab.start(dead, Copy.of(message), payload=message.encode())
     app.lab.kill(dead)
     ran.clear()

@@ -13,8 +13,8 @@ import pytest
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.records import Enqueued, Head, Orphan
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Finished, HandedBack, Mended, Start, Started
+from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
 
 WAYS = ("hand_back", "claim", "take_over")
@@ -52,18 +52,18 @@ class Court:
                 return True
             # It runs at the judge's now; let go of it, as after a failure, so that the next death is one of its own.
             assert (asked.answer, asked.owner) == (Start.RUN, self.worker.me)
-            assert self.judge.release(self.copy.message_id, asked.run, contended=True) is Finished.RELEASED
+            assert self.judge.messages.release(self.copy.message_id, asked.run, contended=True) is Finished.RELEASED
             self.copy = dataclasses.replace(self.copy, origin=f"retry-{self.deaths}")
             return False
         if self.way == "hand_back":
-            results = self.judge.hand_back(self.worker.me, [(self.copy.message_id, True)])
+            results = self.judge.recovery.hand_back(self.worker.me, [(self.copy.message_id, True)])
             assert results is not None
             (result,) = results
             if result is HandedBack.HANDED_BACK:
                 return False
             assert result is HandedBack.TO_CLAIM
         orphan = self.lab.claim(self.judge, self.copy, self.worker)
-        self.judge.requeued([Enqueued(orphan, "r", "default", 0)], dead=self.worker.me)
+        self.judge.recovery.requeued([Enqueued(orphan, "r", "default", 0)], dead=self.worker.me)
         self.copy = self.lab.recovered(self.copy, orphan)
         return orphan.verdict is Claim.POISONED
 
@@ -119,7 +119,7 @@ def test_asking_for_a_last_chance_changes_nothing(lab: Lab, way: str) -> None:
     court = Court(lab, way, limit=2)
     court.die()
     assert court.start(alone=None).answer is Start.RUN
-    court.worker.release(court.copy.message_id, 0, contended=True)
+    court.worker.messages.release(court.copy.message_id, 0, contended=True)
     court.copy = dataclasses.replace(court.copy, origin="a retry")
     court.die()
     before = court.head
@@ -139,7 +139,7 @@ def test_what_never_crashed_need_not_be_alone(lab: Lab, way: str) -> None:
     assert Court(lab, way, limit=0).die(alone=True)
 
 
-def test_a_take_over_on_its_last_chance_waits_to_be_alone(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_take_over_on_its_last_chance_waits_to_be_alone(lab: Lab, a: Store, b: Store) -> None:
     """The dead owner's death is only charged when the run begins; a sweep may do it meanwhile."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
@@ -152,47 +152,47 @@ def test_a_take_over_on_its_last_chance_waits_to_be_alone(lab: Lab, a: Registry,
     assert (started.answer, started.crashes, started.owner) == (Start.RUN, 1, "a")
 
 
-def test_company_is_noted_before_it_comes(lab: Lab, a: Registry, b: Registry) -> None:
+def test_company_is_noted_before_it_comes(lab: Lab, a: Store, b: Store) -> None:
     """From then on a death convicts no more."""
     copy = copy_of()
     run = lab.runs(a, copy, limit=0, alone=True).run
     payload = lab.payload(copy)
-    b.accompany(copy.message_id, 0)
-    a.accompany(copy.message_id, run + 1)
+    b.messages.accompany(copy.message_id, 0)
+    a.messages.accompany(copy.message_id, run + 1)
     head = lab.head(copy)
     assert head is not None
     assert head.alone == 1  # neither by another worker, nor by another run
-    a.accompany(copy.message_id, run)
-    a.accompany("unknown", 1)
+    a.messages.accompany(copy.message_id, run)
+    a.messages.accompany("unknown", 1)
     assert lab.head(copy) == dataclasses.replace(head, alone=0)
     assert lab.payload(copy) == payload
     lab.hand_back(b, a, copy)
 
 
-def test_a_success_clears_the_count(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_success_clears_the_count(lab: Lab, a: Store, b: Store) -> None:
     """A poll loop that once died is no suspect for ever."""
     copy = copy_of()
     lab.runs(a, copy)
     lab.hand_back(b, a, copy)
     run = lab.runs(b, copy).run
-    b.finish(copy, run, again=True, contended=False)
+    b.messages.finish(copy, run, again=True, contended=False)
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.crashes, head.drains) == ("released", 0, 0)
 
 
-def test_a_failure_keeps_the_count(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_failure_keeps_the_count(lab: Lab, a: Store, b: Store) -> None:
     """The retry of a message on its last chance is on its last chance."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
     lab.hand_back(b, a, copy)
     run = lab.runs(b, copy, limit=1).run
-    b.release(copy.message_id, run, contended=False)
+    b.messages.release(copy.message_id, run, contended=False)
     retry = dataclasses.replace(copy, origin="retry", broker_copy_id="retry")
     assert lab.start(a, retry, limit=1, alone=None).answer is Start.LAST_CHANCE
 
 
-def test_a_verdict_is_not_lost_with_the_recoverer(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_verdict_is_not_lost_with_the_recoverer(lab: Lab, a: Store, b: Store) -> None:
     """Claimed and convicted by one that dies; the next one knows, from both ways."""
     for by_hand_back in (True, False):
         copy = copy_of()
@@ -204,20 +204,20 @@ def test_a_verdict_is_not_lost_with_the_recoverer(lab: Lab, a: Registry, b: Regi
         assert lab.claim_answer(b, copy, dead.me) is Claim.BUSY
         lab.kill(dying)
         if by_hand_back:
-            assert b.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+            assert b.recovery.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
         again = lab.claim(b, copy, dead)
         assert (again.verdict, again.crashes, again.generation) == (Claim.POISONED, 1, 2)
 
 
-def test_an_overdue_dead_letter_is_still_one(lab: Lab, a: Registry, b: Registry) -> None:
+def test_an_overdue_dead_letter_is_still_one(lab: Lab, a: Store, b: Store) -> None:
     """Its copy was lost: the next copy is to be dead-lettered, too."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
     lab.overdue(copy)
-    (again,) = b.claim([copy.message_id], dead="", hold=60)
+    (again,) = b.recovery.claim([copy.message_id], dead="", hold=60)
     assert isinstance(again, Orphan)
     assert (again.verdict, again.crashes) == (Claim.POISONED, 1)
 
@@ -226,7 +226,7 @@ def test_an_overdue_dead_letter_is_still_one(lab: Lab, a: Registry, b: Registry)
 
 
 @pytest.mark.parametrize("draining", [False, True])
-def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b: Registry, draining: bool) -> None:
+def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Store, b: Store, draining: bool) -> None:
     """And the record counts on no copy: its own was stale, and the other may never have come into being."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
@@ -242,10 +242,10 @@ def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Registry, b
     assert head is not None
     assert (head.crashes, head.drains, head.copy, head.tailored, head.alone) == (0, 0, "", 1, 1)
     lab.kill(a)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
 
 
-def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Registry, b: Registry) -> None:
+def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Store, b: Store) -> None:
     """A start that Redis never saw was charged with nothing: the crashes are another run's."""
     copy = copy_of()
     lab.runs(a, copy)
@@ -254,7 +254,7 @@ def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Registry, b: Registry)
     assert (mended[0], mended[3]) == (Mended.RETAKEN, 1)
 
 
-def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Store, b: Store) -> None:
     """The copy has started elsewhere: it runs on there, without our death, which was none."""
     copy, c = copy_of(), lab.incarnation("c")
     lab.runs(a, copy)
@@ -276,7 +276,7 @@ def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Reg
     assert lab.payload(copy) == payload_of(copy)
     # The next death is not ours, and stays charged.
     lab.kill(b)
-    assert c.hand_back("b", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert c.recovery.hand_back("b", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
     lab.runs(c, copy)
     assert come_back() is Mended.LOST
     assert crashes() == 1
@@ -285,14 +285,14 @@ def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Reg
 # Policies in the record.
 
 
-def test_a_tailored_recovery_takes_a_copy_in_every_way(lab: Lab, b: Registry) -> None:
+def test_a_tailored_recovery_takes_a_copy_in_every_way(lab: Lab, b: Store) -> None:
     """Another queue, a delay, or somebody to be told."""
     for way in WAYS:
         copy, dead = copy_of(), lab.incarnation(f"dead-{way}")
         assert lab.start(dead, copy, tailored=True).answer is Start.RUN
         lab.kill(dead)
         if way == "hand_back":
-            assert b.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+            assert b.recovery.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
         if way == "take_over":
             started = lab.start(b, copy, tailored=True)
             assert (started.answer, started.owner, started.generation) == (Start.CLAIMED, dead.me, 2)
@@ -301,16 +301,16 @@ def test_a_tailored_recovery_takes_a_copy_in_every_way(lab: Lab, b: Registry) ->
         assert (orphan.verdict, orphan.crashes) == (Claim.CLAIMED, 1)
 
 
-def test_no_policy_recovers_an_acknowledged_message(lab: Lab, a: Registry, b: Registry) -> None:
+def test_no_policy_recovers_an_acknowledged_message(lab: Lab, a: Store, b: Store) -> None:
     """Killed between the ack of a failure and its release: the retry is with the broker."""
     for limit, tailored in ((0, False), ("once", False), (3, True)):
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         lab.kill(dead)
-        assert b.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.SETTLED]
+        assert b.recovery.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.SETTLED]
 
 
-def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Registry, b: Registry) -> None:
+def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Store, b: Store) -> None:
     """The broker redelivered it before its owner was judged: it holds the copy that was put off, and not this one."""
     for limit, tailored, verdict in (
         (0, False, Claim.POISONED),
@@ -320,76 +320,76 @@ def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Registry,
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         assert lab.start(b, copy, limit=limit, tailored=tailored).answer is Start.DUPLICATE
-        b.put_off(copy, 60)
+        b.messages.put_off(copy, 60)
         put_off = dataclasses.replace(copy, broker_copy_id="put-off", duplicate=True)
         lab.kill(dead)
-        assert b.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+        assert b.recovery.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
         assert lab.claim(b, copy, dead).verdict is verdict
         assert lab.start(b, put_off, limit=limit).answer is Start.STALE
 
 
-def test_a_deferred_message_that_needs_no_copy_runs_in_time(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_deferred_message_that_needs_no_copy_runs_in_time(lab: Lab, a: Store, b: Store) -> None:
     """It counts as handed back, and its crash is not forgotten."""
     copy = copy_of()
     lab.runs(a, copy, limit=1, alone=False)
     lab.kill(a)
     assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
-    b.put_off(copy, 0)
-    assert b.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
+    b.messages.put_off(copy, 0)
+    assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
     again = lab.start(b, dataclasses.replace(copy, broker_copy_id="put-off"), limit=1, alone=True)
     assert (again.answer, again.crashes) == (Start.RUN, 1)
 
 
-def test_a_deferred_copy_of_recovery_does_not_count_as_consumed(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_deferred_copy_of_recovery_does_not_count_as_consumed(lab: Lab, a: Store, b: Store) -> None:
     """Whoever asks the broker about it would be told that it is gone."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
     lab.hand_back(b, a, copy)
     before = lab.deadline(copy)
     assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
-    b.put_off(dataclasses.replace(copy, broker_copy_id="another"), 60)
+    b.messages.put_off(dataclasses.replace(copy, broker_copy_id="another"), 60)
     assert lab.deadline(copy) == before
-    b.put_off(copy, 60)
+    b.messages.put_off(copy, 60)
     assert before is not None
     assert (lab.deadline(copy) or 0) >= before + 60_000
-    assert b.postpone([(copy.message_id, "o1", "consumed")]) == ["gone"]
+    assert b.recovery.postpone([(copy.message_id, "o1", "consumed")]) == ["gone"]
     put_off = dataclasses.replace(copy, broker_copy_id="put-off")
     assert lab.start(b, put_off, limit=1, alone=True).answer is Start.RUN
 
 
-def test_a_copy_that_waits_at_the_gate_keeps_its_owner(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_copy_that_waits_at_the_gate_keeps_its_owner(lab: Lab, a: Store, b: Store) -> None:
     """Its deadline comes later by as long as it may wait."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
-    b.hold(copy, 3600)  # nothing waits yet
+    b.messages.hold(copy, 3600)  # nothing waits yet
     assert lab.deadline(copy) is None
     lab.hand_back(b, a, copy)
     before = lab.deadline(copy)
     assert before is not None
-    b.hold(dataclasses.replace(copy, generation=7), 3600)
+    b.messages.hold(dataclasses.replace(copy, generation=7), 3600)
     assert lab.deadline(copy) == before
-    b.hold(copy, 3600)
+    b.messages.hold(copy, 3600)
     assert (lab.deadline(copy) or 0) >= before + 3_600_000
     assert lab.expiry(copy) > 7 * 24 * 3600 + 3600
 
 
 @pytest.mark.parametrize("limit", [3, "once"])
-def test_a_message_that_never_ran_is_released_for_any_copy(lab: Lab, a: Registry, limit: int | str) -> None:
+def test_a_message_that_never_ran_is_released_for_any_copy(lab: Lab, a: Store, limit: int | str) -> None:
     """Its start was executed, the answer lost, and the copy put off: it has not run."""
     copy = copy_of()
     run = lab.start(a, copy, limit=limit).run
-    a.put_off(copy, 60)
-    a.release(copy.message_id, run, contended=True, consumed=False)
+    a.messages.put_off(copy, 60)
+    a.messages.release(copy.message_id, run, contended=True, consumed=False)
     put_off = dataclasses.replace(copy, broker_copy_id="put-off")
     assert lab.start(a, put_off, limit=limit).answer is Start.RUN
 
 
-def test_a_mend_bears_being_sent_twice(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_mend_bears_being_sent_twice(lab: Lab, a: Store, b: Store) -> None:
     """A connection breaks after Redis has executed it: the message is still ours."""
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.hand_back(b, a, copy)
-    a.beat()
+    a.workers.beat()
 
     def mend() -> tuple[Mended, int, int, int, int]:
         return lab.mend(a, copy, started_ms=started.started_ms, alone=False)
@@ -398,7 +398,7 @@ def test_a_mend_bears_being_sent_twice(lab: Lab, a: Registry, b: Registry) -> No
     assert mend()[:2] == (Mended.KEPT, 2)
 
 
-def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Registry) -> None:
+def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Store) -> None:
     """A start that arrived late must not make it a hermit again."""
     copy = copy_of()
     run = lab.runs(a, copy, alone=True).run
@@ -409,58 +409,58 @@ def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Registry) -> None:
     assert lab.payload(copy) == payload_of(copy)
 
 
-def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Store, b: Store) -> None:
     """And is not asked about by an id that it will not keep; its queue is the one it was sent to."""
     copy = copy_of()
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
     before = lab.client.time()[0] * 1000
-    b.requeued([Enqueued(orphan, "r2", "big-memory", 3600)], dead="a")
+    b.recovery.requeued([Enqueued(orphan, "r2", "big-memory", 3600)], dead="a")
     head, deadline = lab.head(copy), lab.deadline(copy)
     assert head is not None
     assert deadline is not None
     assert (head.copy, head.queue) == ("", "big-memory")
-    assert deadline >= before + 3_600_000 + b.deadline_ms
+    assert deadline >= before + 3_600_000 + b.scripts.deadline_ms
 
 
 # Identity of a shutdown.
 
 
-def test_only_the_heartbeats_of_a_shutdown_say_that_it_is_one(lab: Lab, a: Registry, b: Registry) -> None:
+def test_only_the_heartbeats_of_a_shutdown_say_that_it_is_one(lab: Lab, a: Store, b: Store) -> None:
     """From the first to the last: a beat, a start, a finish."""
-    assert not b.incarnation("a").draining
-    a.beat()
-    assert not b.incarnation("a").draining
-    a.drain()
-    assert not b.incarnation("a").draining
-    a.beat()
-    assert b.incarnation("a").draining
+    assert not b.workers.incarnation("a").draining
+    a.workers.beat()
+    assert not b.workers.incarnation("a").draining
+    a.workers.drain()
+    assert not b.workers.incarnation("a").draining
+    a.workers.beat()
+    assert b.workers.incarnation("a").draining
     lab.runs(a, copy_of())
-    assert b.incarnation("a").draining
-    assert b.incarnation("a").why == "its heartbeat has expired while it was shutting down"
-    b.beat()
-    assert not b.incarnation("b").draining
+    assert b.workers.incarnation("a").draining
+    assert b.workers.incarnation("a").why == "its heartbeat has expired while it was shutting down"
+    b.workers.beat()
+    assert not b.workers.incarnation("b").draining
 
 
-def test_what_is_left_by_one_that_left_is_charged_to_nobody(lab: Lab, a: Registry, b: Registry) -> None:
+def test_what_is_left_by_one_that_left_is_charged_to_nobody(lab: Lab, a: Store, b: Store) -> None:
     """A shutdown that timed out."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
-    assert a.leave() == 1
-    assert b.incarnation("a").left
-    lab.kill(a, draining=b.incarnation("a").draining)
-    assert b.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert a.workers.leave() == 1
+    assert b.workers.incarnation("a").left
+    lab.kill(a, draining=b.workers.incarnation("a").draining)
+    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
     head = lab.head(copy)
     assert head is not None
     assert (head.crashes, head.drains) == (0, 1)
 
 
-def test_one_that_drains_marks_nobody_else(lab: Lab, a: Registry, b: Registry) -> None:
+def test_one_that_drains_marks_nobody_else(lab: Lab, a: Store, b: Store) -> None:
     """It meets a record whose owner Redis has lost, and gives that one its time: as a living worker, not a draining."""
     copy: Copy = copy_of()
     lab.runs(a, copy)
     lab.client.zrem(lab.prefix + "heartbeats", "a")
-    b.drain()
+    b.workers.drain()
     assert lab.start(b, copy).answer is Start.DUPLICATE
-    assert not b.incarnation("a").draining
+    assert not b.workers.incarnation("a").draining

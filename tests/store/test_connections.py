@@ -25,8 +25,9 @@ from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.errors import says_wrong_server
 from dramatiq_inflight.store.pool import COMMAND_TIMEOUT
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.ruled import CONNECT_TIMEOUT
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.network import FailoverPair
@@ -48,20 +49,22 @@ class Tracked:
         self.failures: list[redis.RedisError] = []
         self.resent: list[int] = []
         self.client: Any = bounded_client(redis.Redis(port=proxy.port, **options))
-        self.registry = Registry(
-            self.client,
-            namespace,
-            "me",
-            heartbeat_ttl=60,
-            fence_ttl=60,
-            on_failure=self.failures.append,
-            on_answer_lost=lambda: self.resent.append(1),
+        self.store = Store(
+            Scripts(
+                self.client,
+                namespace,
+                "me",
+                heartbeat_ttl=60,
+                fence_ttl=60,
+                on_failure=self.failures.append,
+                on_answer_lost=lambda: self.resent.append(1),
+            )
         )
 
     def beat(self) -> float:
         """Beat; returns how long that took, seconds."""
         begun = time.monotonic()
-        self.registry.beat()
+        self.store.workers.beat()
         return time.monotonic() - begun
 
 
@@ -86,9 +89,9 @@ def proxy(own_server: RedisServer, proxy_to: Callable[[RedisServer], NetworkProx
 @pytest.fixture
 def tracked(proxy: NetworkProxy, namespace: str) -> Iterator[Tracked]:
     tracked = Tracked(proxy, namespace)
-    tracked.registry.register({"instance": "me"})
+    tracked.store.workers.register({"instance": "me"})
     yield tracked
-    tracked.registry.close()
+    tracked.store.scripts.close()
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_an_answer_says_whether_the_server_is_wrong(text: str, wrong: bool) -> N
 def test_a_demoted_server_is_left_at_its_first_answer(pair: FailoverPair, namespace: str) -> None:
     """By scripts, by plain commands, and by idle connections, which are not asked at all."""
     tracked = Tracked(pair.proxies[0], namespace)
-    tracked.registry.register({"instance": "me"})
+    tracked.store.workers.register({"instance": "me"})
     pool = tracked.client.connection_pool
     held = [pool.get_connection() for _ in range(3)]
     for connection in held:
@@ -134,7 +137,7 @@ def test_a_demoted_server_is_left_at_its_first_answer(pair: FailoverPair, namesp
     pair.fail_over()
     assert tracked.beat() < SOON
     assert [type(error) for error in tracked.failures] == [ReadOnlyError], "it is reported once, though it was brief"
-    tracked.registry.wake(["me"], "a word")
+    tracked.store.workers.wake(["me"], "a word")
     wait_until(
         lambda: {link.target for link in pair.proxies[0].open_links()} == {pair.primary.port}, what="all have moved"
     )
@@ -143,7 +146,7 @@ def test_a_demoted_server_is_left_at_its_first_answer(pair: FailoverPair, namesp
 def test_a_pipeline_is_sent_again_after_a_demotion(pair: FailoverPair, namespace: str) -> None:
     """Though redis-py takes its errors for answers."""
     tracked = Tracked(pair.proxies[0], namespace)
-    tracked.registry.register({"instance": "me"})
+    tracked.store.workers.register({"instance": "me"})
     pair.fail_over()
     pipeline = tracked.client.pipeline(transaction=False)
     pipeline.set("written", "1")
@@ -163,13 +166,13 @@ def test_a_rotated_password_is_used_at_once(own_server: RedisServer, namespace: 
     admin: Any = own_server.client()
     admin.acl_setuser("worker", enabled=True, passwords=["+old"], keys="*", commands=["+@all"])
     client = bounded_client(redis.Redis(port=own_server.port, credential_provider=Provider()))
-    registry = Registry(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)
-    registry.register({"instance": "me"})
+    store = Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60))
+    store.workers.register({"instance": "me"})
     passwords.append("new")
     admin.acl_deluser("worker")
     admin.acl_setuser("worker", enabled=True, passwords=["+new"], keys="*", commands=["+@all"])
-    assert registry.beat()
-    registry.close()
+    assert store.workers.beat()
+    store.scripts.close()
 
 
 def test_a_refused_user_is_replaced_by_the_next(own_server: RedisServer, namespace: str) -> None:
@@ -184,14 +187,14 @@ def test_a_refused_user_is_replaced_by_the_next(own_server: RedisServer, namespa
     for user in ("old", "new"):
         admin.acl_setuser(user, enabled=True, passwords=["+password"], keys="*", commands=["+@all"])
     client = bounded_client(redis.Redis(port=own_server.port, credential_provider=Provider()))
-    registry = Registry(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)
-    registry.register({"instance": "me"})
+    store = Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60))
+    store.workers.register({"instance": "me"})
     users.append("new")
     admin.acl_setuser("old", enabled=True, passwords=["+password"], keys="*", commands=["+@all", "-evalsha"])
     with pytest.raises(NoPermissionError):
-        registry.beat()
-    assert registry.beat()
-    registry.close()
+        store.workers.beat()
+    assert store.workers.beat()
+    store.scripts.close()
 
 
 @pytest.mark.parametrize("where", ["same", "apart"])
@@ -225,7 +228,7 @@ def test_a_worker_tracks_again_after_a_failover(
             actor.send(n)
         wait_until(lambda: set(app.ran) == {0, 1, 2, 3, -1}, what="the others run")
         new = Lab(pair.primary.client(), namespace)
-        wait_until(lambda: new.client.zscore(new.prefix + "heartbeats", app.registry.me), what="it beats")
+        wait_until(lambda: new.client.zscore(new.prefix + "heartbeats", app.store.me), what="it beats")
         go.set()
         wait_until(lambda: not runtime.table.entries(), what="all have ended")
         wait_until(lambda: not runtime.connectivity.away, what="it tracks")
@@ -250,8 +253,8 @@ def test_a_heartbeat_process_follows_a_failover(pair: FailoverPair, namespace: s
     try:
         app.start()
         runtime = app.runtime
-        me = runtime.registry.me
-        wait_until(lambda: runtime.registry.look([me])[me] == 2, what="its process is there")
+        me = runtime.store.me
+        wait_until(lambda: runtime.store.workers.look([me])[me] == 2, what="its process is there")
         runtime.heartbeat.stop()
         runtime.recovery_thread.stop()
         pair.fail_over()
@@ -321,7 +324,7 @@ def test_a_connection_swallowed_in_use_costs_no_time_out(proxy: NetworkProxy, tr
     assert tracked.beat() < SOON
     proxy.swallow()
     begun = time.monotonic()
-    assert list(tracked.registry.deadlines()) == ["me"]
+    assert list(tracked.store.workers.deadlines()) == ["me"]
     assert time.monotonic() - begun < SOON
     assert tracked.failures == []
 
@@ -353,7 +356,7 @@ def test_a_stopped_server_is_noticed_in_time(own_server: RedisServer, tracked: T
     begun = time.monotonic()
     for _ in range(2):
         with pytest.raises(redis.RedisError):
-            tracked.registry.beat()
+            tracked.store.workers.beat()
     assert time.monotonic() - begun < 2 * BOUND
     assert len(tracked.failures) == 2
     own_server.resume()
@@ -386,7 +389,7 @@ def test_a_large_payload_may_take_longer_than_an_answer(proxy: NetworkProxy, tra
     proxy.bandwidth = 6_000_000
     copy = copy_of()
     begun = time.monotonic()
-    started = tracked.registry.start(copy, b"x" * 24_000_000, limit=3, here="no")
+    started = tracked.store.messages.start(copy, b"x" * 24_000_000, limit=3, here="no")
     assert started.run == 1
     assert time.monotonic() - begun > COMMAND_TIMEOUT
     assert (tracked.failures, tracked.resent) == ([], [])
@@ -397,7 +400,7 @@ def test_a_large_payload_on_a_dead_connection_is_given_up(proxy: NetworkProxy, t
     proxy.stall()
     begun = time.monotonic()
     with pytest.raises(redis.RedisError):
-        tracked.registry.start(copy_of(), b"x" * 40_000_000, limit=3, here="no")
+        tracked.store.messages.start(copy_of(), b"x" * 40_000_000, limit=3, here="no")
     assert time.monotonic() - begun < 2 * BOUND
 
 
@@ -420,7 +423,7 @@ def test_the_heartbeat_waits_for_no_mend(proxy: NetworkProxy, own_server: RedisS
         runtime = app.runtime
         proxy.bandwidth = 3_000_000
         record = f"{lab.prefix}record:{message.message_id}"
-        lab.client.delete(record, f"{lab.prefix}running:{app.registry.me}")
+        lab.client.delete(record, f"{lab.prefix}running:{app.store.me}")
         contacts = [runtime.lease.last_contact]
 
         def is_mended() -> bool:
@@ -490,22 +493,22 @@ class Hangs:
         return self.then(*args, **options)
 
 
-def assert_bounded(registry: Registry, hangs: Hangs) -> None:
+def assert_bounded(store: Store, hangs: Hangs) -> None:
     """Every command ends in time, attempts go on, their number is bounded, and all is well once it is let go."""
     for _ in range(2):
         begun = time.monotonic()
         with pytest.raises(redis.RedisError):
-            registry.beat()
+            store.workers.beat()
         assert time.monotonic() - begun < BOUND
     assert 1 <= hangs.calls <= 4
     hangs.let_go.set()
-    wait_until(lambda: _beats(registry), what="it is reached again")
-    registry.close()
+    wait_until(lambda: _beats(store), what="it is reached again")
+    store.scripts.close()
 
 
-def _beats(registry: Registry) -> bool:
+def _beats(store: Store) -> bool:
     try:
-        registry.beat()
+        store.workers.beat()
     except redis.RedisError:
         return False
     return True
@@ -516,11 +519,11 @@ def test_a_resolver_that_hangs_is_not_waited_for(
 ) -> None:
     """No time-out of a socket bounds the look-up of a name."""
     client = bounded_client(redis.Redis(host="localhost", port=own_server.port))
-    registry = Registry(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)
+    store = Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60))
     hangs = Hangs(lambda *args, **options: resolve("127.0.0.1", *args[1:], **options))
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", hangs)
-    assert_bounded(registry, hangs)
+    assert_bounded(store, hangs)
 
 
 @pytest.fixture
@@ -590,7 +593,7 @@ def test_credentials_that_hang_are_not_waited_for(own_server: RedisServer, names
             return hangs()
 
     client = bounded_client(redis.Redis(port=own_server.port, credential_provider=Provider()))
-    assert_bounded(Registry(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60), hangs)
+    assert_bounded(Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)), hangs)
 
 
 def test_credentials_that_fail_are_redis_away(own_server: RedisServer, namespace: str) -> None:
@@ -602,7 +605,7 @@ def test_credentials_that_fail_are_redis_away(own_server: RedisServer, namespace
 
     client = bounded_client(redis.Redis(port=own_server.port, credential_provider=Provider()))
     with pytest.raises(redis.ConnectionError, match="LookupError: as asked for"):
-        Registry(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60).beat()
+        Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)).workers.beat()
 
 
 def test_many_that_hang_are_tried_less_and_less(own_server: RedisServer) -> None:
@@ -636,11 +639,11 @@ def test_a_sentinel_that_is_silent_is_passed_over(
     try:
         addresses = [("127.0.0.1", silent.port), *(("127.0.0.1", port) for port in sentinels.ports)]
         client = bounded_client(Sentinel(addresses).master_for(Sentinels.NAME))
-        registry = Registry(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)
+        store = Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60))
         begun = time.monotonic()
-        wait_until(lambda: _beats(registry), what="it is reached")
+        wait_until(lambda: _beats(store), what="it is reached")
         assert time.monotonic() - begun < 2 * BOUND
-        registry.close()
+        store.scripts.close()
     finally:
         sentinels.kill()
 
@@ -650,13 +653,13 @@ def test_a_clients_own_retries_are_not_ours(own_server: RedisServer, namespace: 
     retry = Retry(ConstantBackoff(60), 5)
     errors: list[Any] = [redis.TimeoutError, redis.ConnectionError, ReadOnlyError]
     tracked = Tracked(proxy, namespace, retry=retry, retry_on_error=errors, socket_timeout=None)
-    tracked.registry.register({"instance": "me"})
+    tracked.store.workers.register({"instance": "me"})
     own_server.kill()
     begun = time.monotonic()
     with pytest.raises(redis.RedisError):
-        tracked.registry.beat()
+        tracked.store.workers.beat()
     with pytest.raises(redis.RedisError):
-        tracked.registry.deadlines()
+        tracked.store.workers.deadlines()
     assert time.monotonic() - begun < 2 * BOUND
 
 
@@ -670,14 +673,14 @@ def test_a_cluster_client_is_bounded_and_answers_bytes(server_binary: str, tmp_p
     theirs: Any = redis.RedisCluster(host="127.0.0.1", port=server.port, decode_responses=True, socket_timeout=None)
     ours: Any = bounded_client(theirs)
     try:
-        registry = Registry(ours, namespace, "me", heartbeat_ttl=60, fence_ttl=60)
-        registry.register({"instance": "me"})
-        assert list(registry.deadlines()) == ["me"]
-        assert registry.incarnation("me").instance == "me"
+        store = Store(Scripts(ours, namespace, "me", heartbeat_ttl=60, fence_ttl=60))
+        store.workers.register({"instance": "me"})
+        assert list(store.workers.deadlines()) == ["me"]
+        assert store.workers.incarnation("me").instance == "me"
         server.pause()
         begun = time.monotonic()
         with pytest.raises(redis.RedisError):
-            registry.beat()
+            store.workers.beat()
         assert time.monotonic() - begun < 3 * BOUND
     finally:
         server.resume()

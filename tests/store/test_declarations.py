@@ -13,8 +13,8 @@ import redis
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.declarations import COMMON, DECLARATIONS, SCRIPTS, Declaration
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.scripts import ms
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
 from tests.support.lab import Lab
 
@@ -129,7 +129,7 @@ class Sent(Exception):
     """In the place of an answer."""
 
 
-def sent_by(a: Registry, monkeypatch: pytest.MonkeyPatch, act: Any) -> tuple[list[Any], list[Any]]:
+def sent_by(a: Store, monkeypatch: pytest.MonkeyPatch, act: Any) -> tuple[list[Any], list[Any]]:
     """Keys and arguments of the script that `act` runs."""
     sent: list[Call] = []
 
@@ -137,7 +137,7 @@ def sent_by(a: Registry, monkeypatch: pytest.MonkeyPatch, act: Any) -> tuple[lis
         sent.extend(calls)
         raise Sent
 
-    monkeypatch.setattr(a.wire, "exchange", exchange)
+    monkeypatch.setattr(a.scripts.wire, "exchange", exchange)
     with pytest.raises(Sent):
         act()
     return list(sent[0].keys), list(sent[0].args)
@@ -149,14 +149,14 @@ COPY = Copy("m", 2, "o1", "c1", True, "q", "act", True, tries=5, fence=99, conde
 @pytest.mark.parametrize("alone", [True, False, None])
 @pytest.mark.parametrize("broker", [(), ("{x}acks", "{x}msgs")])
 def test_the_list_of_a_start_is_as_declared(
-    lab: Lab, a: Registry, monkeypatch: pytest.MonkeyPatch, alone: bool | None, broker: tuple[str, ...]
+    lab: Lab, a: Store, monkeypatch: pytest.MonkeyPatch, alone: bool | None, broker: tuple[str, ...]
 ) -> None:
     acks, messages = broker or (None, None)
     for tailored, forgotten in ((True, False), (False, True)):
         sent = sent_by(
             a,
             monkeypatch,
-            lambda tailored=tailored, forgotten=forgotten: a.start(
+            lambda tailored=tailored, forgotten=forgotten: a.messages.start(
                 COPY,
                 b"payload",
                 limit=3,
@@ -167,7 +167,7 @@ def test_the_list_of_a_start_is_as_declared(
                 broker_keys=broker,
             ),
         )
-        assert sent == a.pack(
+        assert sent == a.scripts.pack(
             "start",
             record_key=a.keys.record("m"),
             running=a.keys.running("a"),
@@ -196,14 +196,14 @@ def test_the_list_of_a_start_is_as_declared(
 @pytest.mark.parametrize("flags", [(True, False, False), (False, True, False), (False, False, True)])
 @pytest.mark.parametrize("broker", [(), ("{x}acks", "{x}msgs")])
 def test_the_list_of_a_finish_is_as_declared(
-    lab: Lab, a: Registry, monkeypatch: pytest.MonkeyPatch, flags: tuple[bool, bool, bool], broker: tuple[str, ...]
+    lab: Lab, a: Store, monkeypatch: pytest.MonkeyPatch, flags: tuple[bool, bool, bool], broker: tuple[str, ...]
 ) -> None:
     again, contended, unacked = flags
     acks, messages = broker or (None, None)
     sent = sent_by(
         a,
         monkeypatch,
-        lambda: a.finish(
+        lambda: a.messages.finish(
             *(COPY, 7),
             again=again,
             contended=contended,
@@ -213,7 +213,7 @@ def test_the_list_of_a_finish_is_as_declared(
             broker_keys=broker,
         ),
     )
-    assert sent == a.pack(
+    assert sent == a.scripts.pack(
         "finish",
         record_key=a.keys.record("m"),
         running=a.keys.running("a"),

@@ -16,8 +16,8 @@ import pytest
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Mended, Start
+from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
 
 FIRST = copy_of("m", origin="o1")
@@ -28,7 +28,7 @@ RETRY = dataclasses.replace(FIRST, origin="o2", broker_copy_id="o2")
 class Scene:
     """A message whose first run is on worker `a`."""
 
-    def __init__(self, lab: Lab, a: Registry, b: Registry) -> None:
+    def __init__(self, lab: Lab, a: Store, b: Store) -> None:
         self.lab, self.a, self.b = lab, a, b
         self.run = 0
         self.started_ms = 0
@@ -52,22 +52,22 @@ class Scene:
         return self.lab.mend(self.a, FIRST, run=run, started_ms=self.started_ms, alone=True)
 
     def fails(self) -> None:
-        self.a.release("m", self.run, contended=True, copy=FIRST)
+        self.a.messages.release("m", self.run, contended=True, copy=FIRST)
 
     def succeeds(self) -> None:
-        self.a.finish(FIRST, self.run, again=False, contended=False)
+        self.a.messages.finish(FIRST, self.run, again=False, contended=False)
 
     def is_recovered(self) -> Copy:
         """Its worker was taken for dead, and a copy is with the broker."""
         self.lab.kill(self.a)
         orphan = self.lab.claim(self.b, FIRST, self.a)
-        self.b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-        self.a.beat()
+        self.b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+        self.a.workers.beat()
         return self.lab.recovered(FIRST, orphan)
 
 
 @pytest.fixture
-def scene(lab: Lab, a: Registry, b: Registry) -> Scene:
+def scene(lab: Lab, a: Store, b: Store) -> Scene:
     return Scene(lab, a, b)
 
 
@@ -77,7 +77,7 @@ Command = Callable[[Scene, int], Any]
 def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
     """One mend, and no second one with what it has answered."""
     a = scene.a
-    keys, args = a.pack(
+    keys, args = a.scripts.pack(
         "mend",
         record_key=a.keys.record("m"),
         running=a.keys.running(a.me),
@@ -99,24 +99,26 @@ def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
         unacked=True,
         tries=0,
     )
-    return a.wire.call(a.loaded["mend"], keys, args)
+    return a.scripts.wire.call(a.scripts.loaded["mend"], keys, args)
 
 
 #: What a worker says of its run, by what it is given of its number.
 COMMANDS: dict[str, Command] = {
-    "accompany": lambda scene, run: scene.a.accompany("m", run, "o1"),
-    "checkpoint": lambda scene, run: scene.a.checkpoint("m", run, {"value": "1"}, "o1"),
+    "accompany": lambda scene, run: scene.a.messages.accompany("m", run, "o1"),
+    "checkpoint": lambda scene, run: scene.a.messages.checkpoint("m", run, {"value": "1"}, "o1"),
     "mend": mend_of,
-    "stall": lambda scene, run: scene.a.stall("m", run, still=9, origin="o1"),
-    "finish": lambda scene, run: scene.a.finish(FIRST, run, again=False, contended=False),
-    "finish, again": lambda scene, run: scene.a.finish(FIRST, run, again=True, contended=False),
-    "release": lambda scene, run: scene.a.release("m", run, contended=False, copy=FIRST),
-    "release, dead-lettered": lambda scene, run: scene.a.release(
+    "stall": lambda scene, run: scene.a.messages.stall("m", run, still=9, origin="o1"),
+    "finish": lambda scene, run: scene.a.messages.finish(FIRST, run, again=False, contended=False),
+    "finish, again": lambda scene, run: scene.a.messages.finish(FIRST, run, again=True, contended=False),
+    "release": lambda scene, run: scene.a.messages.release("m", run, contended=False, copy=FIRST),
+    "release, dead-lettered": lambda scene, run: scene.a.messages.release(
         "m", run, contended=False, dead_lettered=True, copy=FIRST
     ),
-    "release, may run": lambda scene, run: scene.a.release("m", run, contended=True, consumed=False, copy=FIRST),
-    "hand_over": lambda scene, run: scene.a.hand_over("m", run, b"retry", origin="o1"),
-    "hand_over, later": lambda scene, run: scene.a.hand_over("m", run, b"", later=True, origin="o1"),
+    "release, may run": lambda scene, run: scene.a.messages.release(
+        "m", run, contended=True, consumed=False, copy=FIRST
+    ),
+    "hand_over": lambda scene, run: scene.a.messages.hand_over("m", run, b"retry", origin="o1"),
+    "hand_over, later": lambda scene, run: scene.a.messages.hand_over("m", run, b"", later=True, origin="o1"),
 }
 
 
@@ -130,7 +132,7 @@ def retry_elsewhere(scene: Scene) -> None:
 
 def retry_is_over(scene: Scene) -> None:
     started = scene.lab.runs(scene.b, RETRY)
-    scene.b.finish(RETRY, started.run, again=False, contended=False)
+    scene.b.messages.finish(RETRY, started.run, again=False, contended=False)
 
 
 def replay_here(scene: Scene) -> None:
@@ -147,8 +149,8 @@ def new_enqueue_here(scene: Scene) -> None:
 def new_enqueue_failed(scene: Scene) -> None:
     """Its retry is with the broker, and its checkpoint is to be found by that."""
     new_enqueue_here(scene)
-    scene.a.checkpoint("m", 1, {"value": "4"}, "o4")
-    scene.a.release("m", 1, contended=False, copy=FOURTH)
+    scene.a.messages.checkpoint("m", 1, {"value": "4"}, "o4")
+    scene.a.messages.release("m", 1, contended=False, copy=FOURTH)
 
 
 def recovered_copy_here(scene: Scene) -> None:
@@ -159,8 +161,8 @@ def recovered_copy_here(scene: Scene) -> None:
         copy = scene.is_recovered()
     else:
         scene.lab.overdue(FIRST)
-        (orphan,) = scene.b.claim(["m"], dead="", hold=60, leftovers=True)
-        scene.b.requeued([Enqueued(orphan, "r2", "default", 0)], dead="")  # type: ignore[arg-type]
+        (orphan,) = scene.b.recovery.claim(["m"], dead="", hold=60, leftovers=True)
+        scene.b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="")  # type: ignore[arg-type]
         copy = scene.lab.recovered(FIRST, orphan)  # type: ignore[arg-type]
     assert scene.lab.start(scene.a, copy, limit=9).answer is Start.RUN
 
@@ -197,7 +199,7 @@ def test_a_command_that_comes_once_more_changes_nothing(
     run = scene.run if known else 0
     COMMANDS[command](scene, scene.run)  # the second send, which arrived first
     if command in GOES_ON and becomes not in (recovered_copy_here, new_enqueue_here, new_enqueue_failed):
-        scene.a.release("m", scene.run, contended=False, dead_lettered=becomes is replay_here, copy=FIRST)
+        scene.a.messages.release("m", scene.run, contended=False, dead_lettered=becomes is replay_here, copy=FIRST)
     becomes(scene)
     before = scene.state()
     COMMANDS[command](scene, run)
@@ -206,9 +208,7 @@ def test_a_command_that_comes_once_more_changes_nothing(
 
 @pytest.mark.parametrize("run", [0, 1])
 @pytest.mark.parametrize("waits", [False, True], ids=["no record", "let go"])
-def test_a_mend_writes_only_what_it_was_told_just_now(
-    lab: Lab, a: Registry, b: Registry, run: int, waits: bool
-) -> None:
+def test_a_mend_writes_only_what_it_was_told_just_now(lab: Lab, a: Store, b: Store, run: int, waits: bool) -> None:
     """Else it would bring a message that is over back into being, as running."""
     scene = Scene(lab, a, b)
     if waits:
@@ -222,35 +222,35 @@ def test_a_mend_writes_only_what_it_was_told_just_now(
     assert scene.mend(run)[0] is (Mended.RETAKEN if waits else Mended.WRITTEN)
 
 
-def test_a_stranded_failure_is_not_taken_back_by_its_run(lab: Lab, a: Registry, b: Registry) -> None:
+def test_a_stranded_failure_is_not_taken_back_by_its_run(lab: Lab, a: Store, b: Store) -> None:
     """Its record is all there is of its retry: as running on a worker that does not run it, it would be let go."""
     scene = Scene(lab, a, b)
     scene.begin()
-    a.hand_over("m", scene.run, b"retry", origin="o1")
+    a.messages.hand_over("m", scene.run, b"retry", origin="o1")
     assert scene.mend(scene.run)[0] is Mended.LOST
     assert lab.payload(FIRST) == b"retry"
 
 
 @pytest.mark.parametrize("state", ["completed", "dead_lettered"])
 @pytest.mark.parametrize("redelivered", [False, True])
-def test_a_late_settle_ends_no_other_enqueue(lab: Lab, a: Registry, b: Registry, state: str, redelivered: bool) -> None:
+def test_a_late_settle_ends_no_other_enqueue(lab: Lab, a: Store, b: Store, state: str, redelivered: bool) -> None:
     """Also one that the broker had delivered before."""
     scene, old = Scene(lab, a, b), dataclasses.replace(FIRST, redelivered=redelivered)
-    a.settle(old, state)
+    a.messages.settle(old, state)
     lab.runs(a, RETRY)
     lab.hand_back(b, a, RETRY)
     before = scene.state()
-    a.settle(old, state)
+    a.messages.settle(old, state)
     assert scene.state() == before
 
 
 @pytest.mark.parametrize("what", ["hold", "put_off"])
-def test_a_late_word_about_a_copy_hits_no_other(lab: Lab, a: Registry, b: Registry, what: str) -> None:
+def test_a_late_word_about_a_copy_hits_no_other(lab: Lab, a: Store, b: Store, what: str) -> None:
     """A copy that waited, or was put off, while another enqueue has the record by now."""
     scene = Scene(lab, a, b)
     scene.begin()
     copy = scene.is_recovered()
-    send: Callable[[Copy, float], None] = a.hold if what == "hold" else a.put_off
+    send: Callable[[Copy, float], None] = a.messages.hold if what == "hold" else a.messages.put_off
     send(copy, 60)
     new_enqueue_here(scene)
     before = scene.state()
@@ -266,19 +266,19 @@ def of_its_run(command: Command) -> Callable[[Scene], Any]:
 
 
 def beat_draining(scene: Scene) -> None:
-    scene.a.drain()
-    scene.a.beat()
+    scene.a.workers.drain()
+    scene.a.workers.beat()
 
 
 #: What a worker says, of itself or of its message.
 SAID: dict[str, Callable[[Scene], Any]] = {
     **{name: of_its_run(command) for name, command in COMMANDS.items()},
-    "beat": lambda scene: scene.a.beat(),
+    "beat": lambda scene: scene.a.workers.beat(),
     "beat, draining": beat_draining,
-    "beat, attested": lambda scene: scene.a.attest(),
-    "enter": lambda scene: scene.a.enter(patience=2, anew=True),
-    "enter, on its behalf": lambda scene: scene.a.enter(patience=2, anew=True, on_behalf=True),
-    "leave": lambda scene: scene.a.leave(),
+    "beat, attested": lambda scene: scene.a.workers.attest(),
+    "enter": lambda scene: scene.a.workers.enter(patience=2, anew=True),
+    "enter, on its behalf": lambda scene: scene.a.workers.enter(patience=2, anew=True, on_behalf=True),
+    "leave": lambda scene: scene.a.workers.leave(),
     "start, as its broker has it": lambda scene: scene.lab.start(
         scene.a, FIRST, payload=b"", broker_keys=(scene.lab.prefix + "acks", scene.lab.prefix + "msgs")
     ),
@@ -286,40 +286,40 @@ SAID: dict[str, Callable[[Scene], Any]] = {
 
 #: What another one does that has found it dead.
 SWEPT: dict[str, Callable[[Scene], Any]] = {
-    "due": lambda scene: scene.b.due(),
-    "notice": lambda scene: scene.b.notice(scene.b.incarnation("a")),
-    "prove": lambda scene: scene.b.prove(scene.b.incarnation("a"), "it is gone"),
-    "suspect": lambda scene: scene.b.suspect("a"),
-    "hand_back": lambda scene: scene.b.hand_back("a", []),
-    "hand_back, of a message": lambda scene: scene.b.hand_back("a", [("m", True)]),
-    "claim": lambda scene: scene.b.claim(["m"], dead="a", hold=60),
-    "reap": lambda scene: scene.b.reap("a"),
+    "due": lambda scene: scene.b.recovery.due(),
+    "notice": lambda scene: scene.b.workers.notice(scene.b.workers.incarnation("a")),
+    "prove": lambda scene: scene.b.workers.prove(scene.b.workers.incarnation("a"), "it is gone"),
+    "suspect": lambda scene: scene.b.workers.suspect("a"),
+    "hand_back": lambda scene: scene.b.recovery.hand_back("a", []),
+    "hand_back, of a message": lambda scene: scene.b.recovery.hand_back("a", [("m", True)]),
+    "claim": lambda scene: scene.b.recovery.claim(["m"], dead="a", hold=60),
+    "reap": lambda scene: scene.b.workers.reap("a"),
 }
 
 
 @pytest.mark.parametrize("said", SAID)
 def test_nothing_that_it_said_brings_back_a_worker_that_has_left(
-    scene: Scene, lab: Lab, a: Registry, b: Registry, said: str
+    scene: Scene, lab: Lab, a: Store, b: Store, said: str
 ) -> None:
     """The last one deletes the heartbeats, and nobody is there who would judge it."""
     scene.begin()
     scene.succeeds()
-    a.leave()
-    b.leave()
+    a.workers.leave()
+    b.workers.leave()
     SAID[said](scene)
     assert lab.names() == set()
 
 
 @pytest.mark.parametrize("swept", SWEPT)
 def test_a_sweep_does_not_bring_back_a_worker_that_has_left(
-    scene: Scene, lab: Lab, a: Registry, b: Registry, swept: str
+    scene: Scene, lab: Lab, a: Store, b: Store, swept: str
 ) -> None:
     """It was found dead, for its heartbeat had been late, and has left in order since."""
     scene.begin()
     scene.succeeds()
     lab.kill(a)
-    assert b.due().dead == ["a"]
-    a.leave()
+    assert b.recovery.due().dead == ["a"]
+    a.workers.leave()
     SWEPT[swept](scene)
-    b.leave()
+    b.workers.leave()
     assert lab.names() == set()

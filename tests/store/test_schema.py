@@ -25,9 +25,10 @@ from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.metrics import InFlightCollector
 from dramatiq_inflight.store.records import TYPES, Enqueued
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, Start
 from dramatiq_inflight.store.schema import SCHEMA, Refusal
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
@@ -42,15 +43,15 @@ class Namespace:
         self.lab = lab
         self._numbers = itertools.count()
 
-    def of(self, schema: int, name: str = "") -> Registry:
+    def of(self, schema: int, name: str = "") -> Store:
         """One that has not said yet who it is."""
         name = name or f"{schema}-{next(self._numbers)}"
-        return Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60, schema=schema)
+        return Store(Scripts(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60, schema=schema))
 
-    def enters(self, schema: int, name: str = "") -> Registry:
-        registry = self.of(schema, name)
-        assert enter(registry) is None
-        return registry
+    def enters(self, schema: int, name: str = "") -> Store:
+        store = self.of(schema, name)
+        assert enter(store) is None
+        return store
 
     @property
     def in_use(self) -> int:
@@ -62,9 +63,9 @@ class Namespace:
         return {key: self.lab.client.dump(key) for key in keys}
 
 
-def enter(registry: Registry) -> Refusal | None:
-    said = {"instance": f"pod-{registry.me}", "version": f"0.{registry.schema}"}
-    return registry.register(said)
+def enter(store: Store) -> Refusal | None:
+    said = {"instance": f"pod-{store.me}", "version": f"0.{store.scripts.schema}"}
+    return store.workers.register(said)
 
 
 @pytest.fixture
@@ -90,8 +91,8 @@ def test_a_newer_version_waits_until_nobody_lives_of_the_older(there: Namespace)
     new = there.of(2)
     assert enter(new) == Refusal(1, old.me)
     assert there.state() == before, "a refusal changes nothing"
-    assert f"pod-{old.me}" in new.explain(Refusal(1, old.me))
-    old.leave()
+    assert f"pod-{old.me}" in new.workers.explain(Refusal(1, old.me))
+    old.workers.leave()
     assert enter(new) is None
     assert there.in_use == 2
     assert there.lab.client.hget(there.lab.prefix + "schema", "version") == b"0.2"
@@ -106,7 +107,7 @@ def test_an_older_version_is_refused_once_a_newer_one_wrote(there: Namespace) ->
 
 def test_that_is_so_when_all_of_the_newer_version_are_gone_too(there: Namespace) -> None:
     """What they have left there is theirs."""
-    there.enters(2).leave()
+    there.enters(2).workers.leave()
     assert enter(there.of(1)) == Refusal(2)
     there.enters(3)
     assert there.in_use == 3
@@ -121,7 +122,7 @@ def test_the_dead_do_not_stand_in_the_way_of_who_recovers_them(there: Namespace)
     new = there.enters(2)
     assert there.in_use == 2
     assert lab.claim_answer(new, copy, old.me) is Claim.CLAIMED
-    assert old.beat() is False, "it was only frozen"
+    assert old.workers.beat() is False, "it was only frozen"
     assert enter(old) == Refusal(2)
 
 
@@ -150,35 +151,35 @@ def test_nobody_is_judged_dead_after_an_outage_here_either(there: Namespace) -> 
 def test_who_was_in_comes_back_in_when_redis_has_lost_its_data(there: Namespace) -> None:
     registries = [there.enters(2) for _ in range(3)]
     there.lab.client.delete(*there.lab.client.keys(there.lab.prefix + "*"))
-    for registry in registries:
-        registry.beat()  # they are there, and nothing is known of them
-    for registry in registries:
-        assert enter(registry) is None
+    for store in registries:
+        store.workers.beat()  # they are there, and nothing is known of them
+    for store in registries:
+        assert enter(store) is None
     assert there.in_use == 2
 
 
 def test_an_operator_changes_nothing_in_another_schema(there: Namespace) -> None:
-    assert there.of(1).refusal() is None
+    assert there.of(1).workers.refusal() is None
     assert there.state() == {}, "it has only asked"
     first = there.enters(1)
-    assert there.of(1).refusal() is None
-    assert there.of(2).refusal() == Refusal(1)
-    first.leave()
-    assert there.of(2).refusal() == Refusal(1), "whoever is no worker does not raise it"
+    assert there.of(1).workers.refusal() is None
+    assert there.of(2).workers.refusal() == Refusal(1)
+    first.workers.leave()
+    assert there.of(2).workers.refusal() == Refusal(1), "whoever is no worker does not raise it"
     there.enters(2)
-    assert there.of(1).refusal() == Refusal(2)
-    assert there.of(2).refusal() is None
+    assert there.of(1).workers.refusal() == Refusal(2)
+    assert there.of(2).workers.refusal() is None
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> None:
     """Comings, goings, deaths and returns, in any order."""
     rng = random.Random(seed)
-    living: list[Registry] = []
-    frozen: list[Registry] = []
-    recovered: list[Registry] = []
+    living: list[Store] = []
+    frozen: list[Store] = []
+    recovered: list[Store] = []
     refused = 0
-    there.enters(1).leave()
+    there.enters(1).workers.leave()
     for _ in range(120):
         there.lab.client.zadd(there.lab.prefix + "heartbeats", {"*last": 4e12}, xx=True)
         before = there.in_use
@@ -190,7 +191,7 @@ def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> Non
             else:
                 refused += 1
         elif step == "leave" and living:
-            living.pop(rng.randrange(len(living))).leave()
+            living.pop(rng.randrange(len(living))).workers.leave()
         elif step == "freeze" and living:
             frozen.append(living.pop(rng.randrange(len(living))))
             there.lab.kill(frozen[-1])
@@ -203,9 +204,9 @@ def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> Non
                 refused += 1
         elif step == "recover" and frozen:
             recovered.append(frozen.pop())
-            assert there.of(1).reap(recovered[-1].me)
+            assert there.of(1).workers.reap(recovered[-1].me)
         assert there.in_use >= before
-        assert all(one.schema == there.in_use for one in living)
+        assert all(one.scripts.schema == there.in_use for one in living)
     assert refused > 5
     assert there.in_use > 1
 
@@ -216,11 +217,11 @@ def test_of_two_that_cannot_share_and_come_at_once_one_comes_in(there: Namespace
         barrier = threading.Barrier(2)
         answers: dict[str, Refusal | None] = {}
 
-        def boot(registry: Registry) -> None:
+        def boot(store: Store) -> None:
             barrier.wait()  # noqa: B023  both are of this round
-            answers[registry.me] = enter(registry)  # noqa: B023
+            answers[store.me] = enter(store)  # noqa: B023
 
-        threads = [threading.Thread(target=boot, args=(registry,)) for registry in both]
+        threads = [threading.Thread(target=boot, args=(store,)) for store in both]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -229,17 +230,17 @@ def test_of_two_that_cannot_share_and_come_at_once_one_comes_in(there: Namespace
         there.lab.client.delete(*there.lab.client.keys(there.lab.prefix + "*"))
 
 
-def test_the_check_costs_one_script_and_nothing_for_a_message(lab: Lab, a: Registry) -> None:
+def test_the_check_costs_one_script_and_nothing_for_a_message(lab: Lab, a: Store) -> None:
     """At boot, among any number of the same version."""
     for n in range(5):
         lab.incarnation(f"n{n}")
-    newcomer = Registry(lab.client, lab.namespace, "newcomer", heartbeat_ttl=60, fence_ttl=60)
+    newcomer = Store(Scripts(lab.client, lab.namespace, "newcomer", heartbeat_ttl=60, fence_ttl=60))
     sent = note_scripts(newcomer)
-    assert newcomer.register({"instance": "pod"}) is None
+    assert newcomer.workers.register({"instance": "pod"}) is None
     copy = copy_of()
     assert lab.start(newcomer, copy).answer is Start.RUN
-    newcomer.finish(copy, 1, again=False, contended=False)
-    newcomer.beat()
+    newcomer.messages.finish(copy, 1, again=False, contended=False)
+    newcomer.workers.beat()
     assert [script for script, _ in sent] == ["register", "start", "finish", "beat"]
     assert [script for script, keys in sent if f"{lab.prefix}schema" in keys] == ["register"]
 
@@ -441,9 +442,9 @@ def test_the_web_page_and_the_exporter_say_so(foreign: Any, caplog: pytest.LogCa
     answer = create_app(inspector).test_client().get("/")
     assert answer.status_code == 503
     assert "has schema 2" in answer.get_data(as_text=True)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(InFlightCollector(inspector))
-    assert b"dramatiq_inflight_up 0.0" in generate_latest(registry)
+    store = CollectorRegistry(auto_describe=False)
+    store.register(InFlightCollector(inspector))
+    assert b"dramatiq_inflight_up 0.0" in generate_latest(store)
     assert "has schema 2" in caplog.text
 
 
@@ -467,7 +468,7 @@ def added_to(lab: Lab, copy: Any) -> list[Any]:
     return list(json.loads(raw.partition(b"\n")[0])[len(TYPES) :])
 
 
-def test_more_in_a_record_is_passed_over_and_kept(lab: Lab, a: Registry, b: Registry) -> None:
+def test_more_in_a_record_is_passed_over_and_kept(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     add_to_record(lab, copy)
@@ -475,40 +476,40 @@ def test_more_in_a_record_is_passed_over_and_kept(lab: Lab, a: Registry, b: Regi
     view = inspector.message(copy.message_id)
     assert view is not None
     assert view.state == "running"
-    assert a.peek([copy.message_id])[0] == lab.head(copy)
+    assert a.messages.peek([copy.message_id])[0] == lab.head(copy)
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert added_to(lab, copy) == MORE, "it was marked as contended"
     lab.hand_back(b, a, copy)
     assert added_to(lab, copy) == MORE
     assert lab.payload(copy)
     lab.overdue(copy)
-    (orphan,) = b.claim([copy.message_id], dead="", hold=60)
+    (orphan,) = b.recovery.claim([copy.message_id], dead="", hold=60)
     assert added_to(lab, copy) == MORE
     assert not isinstance(orphan, Claim)
     recovered = lab.recovered(copy, orphan)
-    b.requeued([Enqueued(orphan, recovered.broker_copy_id, "default", 0.0)], dead="")
+    b.recovery.requeued([Enqueued(orphan, recovered.broker_copy_id, "default", 0.0)], dead="")
     assert added_to(lab, copy) == MORE
     started = lab.start(b, recovered)
     assert (started.answer, started.run) == (Start.RUN, 2)
-    b.finish(recovered, started.run, again=False, contended=False)
+    b.messages.finish(recovered, started.run, again=False, contended=False)
     assert lab.state(copy) == "completed"
 
 
-def test_more_in_what_a_worker_says_is_passed_over(lab: Lab, a: Registry, b: Registry) -> None:
+def test_more_in_what_a_worker_says_is_passed_over(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.hset(lab.prefix + "incarnation:a", mapping={"of": "a later version", "queues_too": "{"})
     lab.client.hset(lab.prefix + "schema", "of", "a later version")
     inspector = Inspector(lab.client, lab.namespace)
     assert [worker.instance for worker in inspector.workers()] == ["pod-a", "pod-b"]
-    assert lab.incarnation("c").refusal() is None
+    assert lab.incarnation("c").workers.refusal() is None
     lab.kill(a)
-    assert b.incarnation("a").instance == "pod-a"
-    b.requeued([Enqueued(lab.claim(b, copy, a), "r2", "default", 0.0)], dead="a")
-    assert b.reap("a")
+    assert b.workers.incarnation("a").instance == "pod-a"
+    b.recovery.requeued([Enqueued(lab.claim(b, copy, a), "r2", "default", 0.0)], dead="a")
+    assert b.workers.reap("a")
 
 
-def test_other_events_and_counts_are_told_as_they_are(lab: Lab, a: Registry) -> None:
+def test_other_events_and_counts_are_told_as_they_are(lab: Lab, a: Store) -> None:
     lab.client.xadd(lab.prefix + "history", {"event": "teleported", "message": "m", "run": "x", "of": "later"})
     lab.client.xadd(lab.prefix + "history", {"event": "left", "worker": "a", "of": "later"})
     lab.client.hset(lab.prefix + "counts", '["teleported","q","a","more"]', 3)
@@ -520,9 +521,9 @@ def test_other_events_and_counts_are_told_as_they_are(lab: Lab, a: Registry) -> 
         ("teleported", "", 4),
         ("teleported", "q", 3),
     ]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(InFlightCollector(inspector))
-    assert b'dramatiq_inflight_all_events_total{event="teleported"} 7.0' in generate_latest(registry)
+    store = CollectorRegistry(auto_describe=False)
+    store.register(InFlightCollector(inspector))
+    assert b'dramatiq_inflight_all_events_total{event="teleported"} 7.0' in generate_latest(store)
 
 
 def test_more_in_a_checkpoint_is_passed_over(app: App) -> None:

@@ -50,10 +50,10 @@ def main() -> None:
     elif step in ("give_back", "_requeue"):
         owner = runtime.recovery.queues
     else:
-        owner = runtime.registry
+        owner = runtime.store
     setattr(owner, step, deadly(when, getattr(owner, step)))
     while True:  # until the step is reached
-        runtime.registry.beat()
+        runtime.store.workers.beat()
         runtime.recovery.sweep()
         time.sleep(0.02)
 

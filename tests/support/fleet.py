@@ -13,8 +13,9 @@ from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.brokers.redis import RedisQueues, RedisQueuesApart
 from dramatiq_inflight.recovery.sweep import Recovery
 from dramatiq_inflight.store.connection import bounded_client
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 
 from .lab import Lab, copy_of
 
@@ -46,11 +47,11 @@ class Fleet:
           apart: Whether its broker is on another Redis.
           size: How many bytes each of the messages has, and a few more.
         """
-        me = Registry(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
+        me = Store(Scripts(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
         fields = {"instance": f"pod-{name}", "host": "h", "pid": "1"}
         if not apart:
             fields |= {"broker_namespace": self.broker.namespace, "broker_id": name, "queues": '["default"]'}
-        me.register(fields)
+        me.workers.register(fields)
         ids = []
         pipeline = self.broker.client.pipeline()
         for _ in range(messages):
@@ -69,10 +70,10 @@ class Fleet:
     def recovery(self, name: str, *, apart: bool = False, blind: bool = True, lock_ttl: float = 60) -> Recovery:
         """A recoverer, of a living incarnation; `blind`: apart, and its broker cannot be asked."""
         client = bounded_client(self.lab.client)
-        registry = Registry(client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60)
-        registry.register({"instance": f"pod-{name}", "host": "h", "pid": "2"})
+        store = Store(Scripts(client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
+        store.workers.register({"instance": f"pod-{name}", "host": "h", "pid": "2"})
         return Recovery(
-            registry=registry,
+            store=store,
             enqueue=self.broker.enqueue,
             declared=lambda: (self.broker.get_declared_queues(), self.broker.get_declared_actors()),
             queues=self.queues if not apart else BrokerQueues() if blind else self.queues_apart,

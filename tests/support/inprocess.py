@@ -20,8 +20,9 @@ from dramatiq.results.backends import RedisBackend
 
 from dramatiq_inflight import InFlightTracker
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.worker import Runtime
 
 from .inside import runtime_if_any, runtime_of
@@ -100,18 +101,18 @@ class App:
         return runtime_of(self.tracker)
 
     @property
-    def registry(self) -> Registry:
-        return self.runtime.registry
+    def store(self) -> Store:
+        return self.runtime.store
 
     def redeliver(self, message: Message[Any]) -> None:
         """As Dramatiq's maintenance does it: the id of a message that is running is pushed to its queue again."""
         self.client.rpush(f"{self.broker.namespace}:default", message.options["redis_message_id"])
 
-    def other(self, name: str = "other") -> Registry:
+    def other(self, name: str = "other") -> Store:
         """Another incarnation, driven by hand."""
-        registry = Registry(self.lab.client, self.namespace, name, heartbeat_ttl=20, fence_ttl=60)
-        registry.register({"instance": name})
-        return registry
+        store = Store(Scripts(self.lab.client, self.namespace, name, heartbeat_ttl=20, fence_ttl=60))
+        store.workers.register({"instance": name})
+        return store
 
     def orphan(
         self,
@@ -121,7 +122,7 @@ class App:
         crashes: int = 0,
         tailored: bool = False,
         draining: bool = False,
-    ) -> Registry:
+    ) -> Store:
         """A message is running on a worker that is dead, and has crashed so often before."""
         rid = message.options["redis_message_id"]
         data = self.client.hget(f"{self.broker.namespace}:{message.queue_name}.msgs", rid) or message.encode()

@@ -255,9 +255,9 @@ def _recovered_copy(world: World) -> tuple[Message[Any], Message[Any]]:
     orphan = world.lab.claim(recoverer, Copy.of(message), dead)
     mark = {"generation": orphan.generation, "origin": Copy.of(message).origin, "crashes": 1}
     copy = message.copy(options={**({"redis_message_id": rid} if rid else {}), OPTION: mark})
-    recoverer.requeued([Enqueued(orphan, rid, "default", 0)], dead=dead.me)
-    recoverer.leave()
-    recoverer.close()
+    recoverer.recovery.requeued([Enqueued(orphan, rid, "default", 0)], dead=dead.me)
+    recoverer.workers.leave()
+    recoverer.scripts.close()
     return message, copy
 
 
@@ -398,12 +398,12 @@ def _lost(world: World) -> Message[Any]:
 
     def take() -> None:
         world.runtime.heartbeat.stop()  # it does not beat in between
-        me = world.runtime.registry.me
+        me = world.runtime.store.me
         beats = world.tracked.zscore(world.lab.prefix + "heartbeats", me)
-        world.lab.kill(world.runtime.registry)
+        world.lab.kill(world.runtime.store)
         other = world.lab.incarnation("taker")
-        orphan = world.lab.claim(other, Copy.of(message), world.runtime.registry)
-        other.requeued([Enqueued(orphan, "r2", "default", 0)], dead=me)
+        orphan = world.lab.claim(other, Copy.of(message), world.runtime.store)
+        other.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=me)
         copy = world.lab.recovered(Copy.of(message), orphan)
         started = world.lab.start(other, copy, payload=message.encode())
         assert started.answer is Start.RUN
@@ -713,7 +713,7 @@ class Attempt:
         if self.world.inside():
             self.note("gates left", "a thread is inside the gate, and nothing runs")
         head = self.world.head(proxy.message_id)
-        if head and head.state == "running" and head.alone and head.owner == self.world.runtime.registry.me:
+        if head and head.state == "running" and head.alone and head.owner == self.world.runtime.store.me:
             gate = self.world.runtime.gate
             try:
                 in_thread(lambda: (gate.enter(), gate.leave()), timeout=0.3)
@@ -740,7 +740,7 @@ class Attempt:
             before.stop()
         except Hangs as error:
             self.note("hangs", f"the worker does not stop: {error}")
-            before.lab.kill(before.runtime.registry)
+            before.lab.kill(before.runtime.store)
         except BaseException as error:
             self.note("errors", f"the worker does not stop: {error!r}")
         world = before.successor()

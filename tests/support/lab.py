@@ -15,8 +15,9 @@ from dramatiq import Message
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import DRAINING, Head, Orphan
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Start, Started
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.moment import Moment
 
 __all__ = ["JOURNAL", "Lab", "ago", "copy_of"]
@@ -54,30 +55,32 @@ class Lab:
         self.prefix = f"{{{namespace}}}:"
         self.namespace = namespace
 
-    def incarnation(self, name: str, *, fence_ttl: float = 60) -> Registry:
-        registry = Registry(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=fence_ttl)
-        registry.register({"instance": f"pod-{name}", "host": "h", "pid": "1"})
-        return registry
+    def incarnation(self, name: str, *, fence_ttl: float = 60) -> Store:
+        store = Store(Scripts(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=fence_ttl))
+        store.workers.register({"instance": f"pod-{name}", "host": "h", "pid": "1"})
+        return store
 
-    def noting(self, name: str) -> tuple[Registry, list[bool]]:
+    def noting(self, name: str) -> tuple[Store, list[bool]]:
         """One that has not said yet who it is; and, each time that it renews its heartbeat, whether it was known."""
         heard: list[bool] = []
-        registry = Registry(
-            *(self.client, self.namespace, name),
-            heartbeat_ttl=60,
-            fence_ttl=60,
-            on_contact=lambda known, begun, absent: heard.append(known),
+        store = Store(
+            Scripts(
+                *(self.client, self.namespace, name),
+                heartbeat_ttl=60,
+                fence_ttl=60,
+                on_contact=lambda known, begun, absent: heard.append(known),
+            )
         )
-        return registry, heard
+        return store, heard
 
-    def kill(self, registry: Registry, *, draining: bool = False) -> None:
+    def kill(self, store: Store, *, draining: bool = False) -> None:
         """Its heartbeat has expired, while others beat; `draining`: it was shutting down when it sent its last."""
-        mark = {DRAINING + registry.me: float("-inf")} if draining else {}
-        self.client.zadd(self.prefix + "heartbeats", {registry.me: 1000, **mark})
+        mark = {DRAINING + store.me: float("-inf")} if draining else {}
+        self.client.zadd(self.prefix + "heartbeats", {store.me: 1000, **mark})
 
     def start(
         self,
-        registry: Registry,
+        store: Store,
         copy: Copy,
         *,
         limit: int | str = 3,
@@ -88,7 +91,7 @@ class Lab:
         forgotten: bool = False,
         broker_keys: tuple[str, ...] = (),
     ) -> Started:
-        return registry.start(
+        return store.messages.start(
             copy,
             payload_of(copy) if payload is None else payload,
             limit=limit,
@@ -101,7 +104,7 @@ class Lab:
 
     def mend(
         self,
-        registry: Registry,
+        store: Store,
         copy: Copy,
         *,
         payload: bytes | None = None,
@@ -111,7 +114,7 @@ class Lab:
         crashes: int = 0,
         alone: bool = False,
     ) -> tuple[Mended, int, int, int, int]:
-        return registry.mend(
+        return store.messages.mend(
             copy,
             lambda: payload_of(copy) if payload is None else payload,
             run=run,
@@ -122,25 +125,25 @@ class Lab:
             alone=alone,
         )
 
-    def runs(self, registry: Registry, copy: Copy, *, limit: int | str = 3, alone: bool | None = True) -> Started:
+    def runs(self, store: Store, copy: Copy, *, limit: int | str = 3, alone: bool | None = True) -> Started:
         """Start it, and see that it runs."""
-        started = self.start(registry, copy, limit=limit, alone=alone)
+        started = self.start(store, copy, limit=limit, alone=alone)
         assert started.answer is Start.RUN
         return started
 
-    def hand_back(self, by: Registry, dead: Registry, copy: Copy) -> None:
+    def hand_back(self, by: Store, dead: Store, copy: Copy) -> None:
         """It dies, and the broker, which holds the copy, has it back."""
         self.kill(dead)
-        assert by.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+        assert by.recovery.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
 
-    def claim(self, registry: Registry, copy: Copy, dead: Registry, *, leftovers: bool = False) -> Orphan:
+    def claim(self, store: Store, copy: Copy, dead: Store, *, leftovers: bool = False) -> Orphan:
         """Claim it, and see that it was claimed."""
-        orphan = registry.claim([copy.message_id], dead=dead.me, hold=60, leftovers=leftovers)[0]
+        orphan = store.recovery.claim([copy.message_id], dead=dead.me, hold=60, leftovers=leftovers)[0]
         assert isinstance(orphan, Orphan), orphan
         return orphan
 
-    def claim_answer(self, registry: Registry, copy: Copy, dead: str) -> Claim:
-        answer = registry.claim([copy.message_id], dead=dead, hold=60)[0]
+    def claim_answer(self, store: Store, copy: Copy, dead: str) -> Claim:
+        answer = store.recovery.claim([copy.message_id], dead=dead, hold=60)[0]
         return answer.verdict if isinstance(answer, Orphan) else answer
 
     def head(self, copy: Copy) -> Head | None:

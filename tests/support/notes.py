@@ -36,8 +36,8 @@ class Notes(Middleware):
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
         self._in_worker = True
-        registry = runtime_of(tracker_of(broker)).registry
-        checkpoint = registry.checkpoint
+        store = runtime_of(tracker_of(broker)).store
+        checkpoint = store.messages.checkpoint
 
         def noting(message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
             done = json.loads(fields["iterations"])["items"]["done"] if "iterations" in fields else None
@@ -46,7 +46,7 @@ class Notes(Middleware):
             self.history.write(saved.value, message_id, message_id, [run, done])
             return saved
 
-        registry.checkpoint = noting  # type: ignore[method-assign]
+        store.messages.checkpoint = noting  # type: ignore[method-assign]
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         self.history.write("shutting_down", None, extra=os.getpgid(0))

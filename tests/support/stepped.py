@@ -40,8 +40,8 @@ from dramatiq_inflight import InFlightTracker
 from dramatiq_inflight.delivery import OPTION, Copy, is_own_enqueue, own_enqueue
 from dramatiq_inflight.message import in_flight as contexts
 from dramatiq_inflight.store.records import Head
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.store import Store
 
 from .inside import runtime_of
 from .lab import Lab, copy_of
@@ -218,7 +218,7 @@ class World:
         self.worker.start()
         wait_until(lambda: self.runtime.recovery_thread.sweeps, what="recovery has looked once")
         self.stopped = False
-        self.others: list[tuple[Registry, Copy, int]] = []
+        self.others: list[tuple[Store, Copy, int]] = []
         #: Another message of the scenario.
         self.another: Any = None
 
@@ -397,7 +397,7 @@ class World:
         made: Message[Any] = self.work.message_with_options(**options)
         return made.copy(options={"redis_message_id": uuid.uuid4().hex})
 
-    def elsewhere(self, message: Message[Any], *, alone: bool = True, limit: int | str = 3) -> Registry:
+    def elsewhere(self, message: Message[Any], *, alone: bool = True, limit: int | str = 3) -> Store:
         """Another worker runs the message."""
         copy = Copy.of(message)
         other = self.lab.incarnation(f"other-{uuid.uuid4().hex[:8]}", fence_ttl=600)
@@ -410,9 +410,9 @@ class World:
         """The other worker completes what it runs."""
         while self.others:
             other, copy, run = self.others.pop()
-            other.finish(copy, run, again=False, contended=True)
-            other.leave()
-            other.close()
+            other.messages.finish(copy, run, again=False, contended=True)
+            other.workers.leave()
+            other.scripts.close()
 
     def kill_others(self) -> None:
         """The other workers die."""

@@ -10,26 +10,26 @@ from typing import Any
 
 import redis
 
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
 
 __all__ = ["cut_off", "note_scripts"]
 
 
-def note_scripts(registry: Registry) -> list[tuple[str, Sequence[Any]]]:
+def note_scripts(store: Store) -> list[tuple[str, Sequence[Any]]]:
     """Note the name and the keys of each script that a store sends from now on."""
-    names = {script: name for name, script in registry.loaded.items()}
-    noted, exchange = list[tuple[str, Sequence[Any]]](), registry.wire.exchange
+    names = {script: name for name, script in store.scripts.loaded.items()}
+    noted, exchange = list[tuple[str, Sequence[Any]]](), store.scripts.wire.exchange
 
     def noting(calls: Sequence[Call]) -> list[Any]:
         noted.extend((names[call.script], call.keys) for call in calls if call.script in names)
         return exchange(calls)
 
-    registry.wire.exchange = noting  # type: ignore[method-assign]
+    store.scripts.wire.exchange = noting  # type: ignore[method-assign]
     return noted
 
 
-def cut_off(registry: Registry) -> threading.Event:
+def cut_off(store: Store) -> threading.Event:
     """Let a store reach nothing as long as the event is set that this returns."""
     away = threading.Event()
     away.set()
@@ -42,6 +42,6 @@ def cut_off(registry: Registry) -> threading.Event:
 
         return sometimes
 
-    registry.wire.exchange = unless_away(registry.wire.exchange)  # type: ignore[method-assign]
-    registry.client.execute_command = unless_away(registry.client.execute_command)  # type: ignore[method-assign]
+    store.scripts.wire.exchange = unless_away(store.scripts.wire.exchange)  # type: ignore[method-assign]
+    store.client.execute_command = unless_away(store.client.execute_command)  # type: ignore[method-assign]
     return away

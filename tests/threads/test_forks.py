@@ -18,8 +18,9 @@ from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import InFlightTracker, current
 from dramatiq_inflight.store.connection import bounded_client
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Saved
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.forks import tell_children
 from tests.support.inprocess import App
 from tests.support.inside import lock_of, runtime_of
@@ -104,22 +105,22 @@ def test_a_child_is_no_worker(app: App) -> None:
     runtime = app.runtime
     runtime.heartbeat.stop()
     runtime.presence.stop()
-    before = app.registry.deadlines()
+    before = app.store.workers.deadlines()
 
     def child() -> bool:
-        registry = runtime.registry
+        store = runtime.store
         copy = copy_of()
         told = [
-            refuses(registry.beat),
-            refuses(lambda: registry.start(copy, b"x", limit=3, here="no")),
-            refuses(lambda: registry.finish(copy, 1, again=False, contended=False)),
-            refuses(lambda: registry.release(copy.message_id, 1, contended=False)),
-            refuses(registry.leave),
+            refuses(store.workers.beat),
+            refuses(lambda: store.messages.start(copy, b"x", limit=3, here="no")),
+            refuses(lambda: store.messages.finish(copy, 1, again=False, contended=False)),
+            refuses(lambda: store.messages.release(copy.message_id, 1, contended=False)),
+            refuses(store.workers.leave),
         ]
         return all(told) and threading.active_count() == 1
 
     assert in_child(child) == 0
-    assert app.registry.deadlines() == before
+    assert app.store.workers.deadlines() == before
     assert runtime.connectivity.failures == 0
 
 
@@ -134,7 +135,7 @@ def test_a_child_may_be_a_worker_of_its_own(server_url: str, namespace: str, lab
     worker.start()
 
     def me() -> str:
-        return runtime_of(tracker).registry.me
+        return runtime_of(tracker).store.me
 
     mine = me()
     actor.send()
@@ -218,15 +219,15 @@ def test_a_child_that_outlives_its_worker_is_silent(server_url: str, namespace: 
     read, write = os.pipe()
 
     def worker() -> bool:
-        registry = Registry(
-            bounded_client(redis.Redis.from_url(server_url)), namespace, "w", heartbeat_ttl=60, fence_ttl=60
+        store = Store(
+            Scripts(bounded_client(redis.Redis.from_url(server_url)), namespace, "w", heartbeat_ttl=60, fence_ttl=60)
         )
-        registry.register({"instance": "w"})
+        store.workers.register({"instance": "w"})
         copy = copy_of("m")
-        run = lab.runs(registry, copy).run
+        run = lab.runs(store, copy).run
 
         class Told:
-            forked = staticmethod(registry.forked)
+            forked = staticmethod(store.scripts.forked)
 
         told = Told()
         tell_children(told)
@@ -234,10 +235,10 @@ def test_a_child_that_outlives_its_worker_is_silent(server_url: str, namespace: 
         parent = os.getpid()
 
         def child() -> bool:
-            kept = registry.checkpoint("m", run, {"value": "1"}) is Saved.SAVED
+            kept = store.messages.checkpoint("m", run, {"value": "1"}) is Saved.SAVED
             os.write(go, b"x")
             wait_until(lambda: os.getppid() != parent, what="the worker has died")
-            silent = refuses(lambda: registry.checkpoint("m", run, {"value": "2"}))
+            silent = refuses(lambda: store.messages.checkpoint("m", run, {"value": "2"}))
             os.write(write, b"kept and silent" if kept and silent else b"wrong")
             return True
 

@@ -28,8 +28,9 @@ from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import DRAINING, Enqueued, Orphan
-from dramatiq_inflight.store.registry import Registry
 from dramatiq_inflight.store.replies import Claim, HandedBack, Start
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 
 from ..support.servers import RedisServer, find_server
 from .frozen import ROOT, save
@@ -52,8 +53,8 @@ class Worker:
         self.queues = RedisQueues(self.broker, bounded_client(self.client))
         self.actor: Any = dramatiq.actor(broker=self.broker, actor_name="work")(print)
         self.broker.declare_queue("default")
-        self.registry = Registry(bounded_client(self.client), namespace, name, heartbeat_ttl=60, fence_ttl=604800)
-        self.registry.register(
+        self.store = Store(Scripts(bounded_client(self.client), namespace, name, heartbeat_ttl=60, fence_ttl=604800))
+        self.store.workers.register(
             {
                 **{"instance": f"pod-{name}", "host": "a-host", "pid": "7", "version": dramatiq_inflight.__version__},
                 **{"ttl": "60000", "interval": "20000", "exclusive": "0", "patience": "10000"},
@@ -80,7 +81,7 @@ class Worker:
     def start(self, message: Any, *, limit: int = 3) -> Copy:
         copy = Copy.of(message)
         keys = self.queues.keys("default")
-        started = self.registry.start(copy, b"", limit=limit, here="no", alone=limit == 0, broker_keys=keys)
+        started = self.store.messages.start(copy, b"", limit=limit, here="no", alone=limit == 0, broker_keys=keys)
         assert started.answer is Start.RUN, started
         return copy
 
@@ -89,8 +90,8 @@ class Worker:
         self.queues.give_back(self.broker.broker_id, self.queues.names())
 
     def dies(self, *, draining: bool = False) -> None:
-        mark = {DRAINING + self.registry.me: float("-inf")} if draining else {}
-        self.client.zadd(self.registry.keys.heartbeats, {self.registry.me: 1000, **mark})
+        mark = {DRAINING + self.store.me: float("-inf")} if draining else {}
+        self.client.zadd(self.store.keys.heartbeats, {self.store.me: 1000, **mark})
 
 
 def bring_about(url: str, namespace: str) -> dict[str, list[int]]:
@@ -112,8 +113,8 @@ def bring_about(url: str, namespace: str) -> dict[str, list[int]]:
 def _settled(worker: Worker, other: Worker) -> None:
     # Complete, and remembered, for another worker had fetched it as well.  That copy is in the queue.
     done = worker.run(1)
-    assert other.registry.start(done, b"x", limit=3, here="no").answer is Start.DUPLICATE
-    worker.registry.finish(done, 1, again=False, contended=True)
+    assert other.store.messages.start(done, b"x", limit=3, here="no").answer is Start.DUPLICATE
+    worker.store.messages.finish(done, 1, again=False, contended=True)
     worker.give_back()
 
     # Failed; its retry is in the queue.
@@ -122,12 +123,12 @@ def _settled(worker: Worker, other: Worker) -> None:
     worker.broker.enqueue(failed.copy(options={"retries": 1}))
     worker.client.srem(f"{worker.broker.namespace}:__acks__.{worker.broker.broker_id}.default", copy.broker_copy_id)
     worker.client.hdel(f"{worker.broker.namespace}:default.msgs", copy.broker_copy_id)
-    worker.registry.release(copy.message_id, 1, contended=True, copy=copy)
+    worker.store.messages.release(copy.message_id, 1, contended=True, copy=copy)
 
     # In the dead-letter queue, by the tracker.
     dead = worker.run(3, limit=0)
     worker.broker.do_nack("default", dead.broker_copy_id)
-    worker.registry.release(dead.message_id, 1, contended=True, dead_lettered=True, copy=dead)
+    worker.store.messages.release(dead.message_id, 1, contended=True, dead_lettered=True, copy=dead)
 
 
 def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
@@ -135,16 +136,16 @@ def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
     first = Worker(url, namespace, "first")
     back = first.run(4)
     first.dies()
-    assert recoverer.registry.hand_back("first", [(back.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert recoverer.store.recovery.hand_back("first", [(back.message_id, True)]) == [HandedBack.HANDED_BACK]
     first.give_back()
-    assert recoverer.registry.reap("first")
+    assert recoverer.store.workers.reap("first")
 
     # Claimed by a recoverer, who has enqueued no copy, or one that it has not told of; its first copy is with the dead.
     second = Worker(url, namespace, "second")
     claimed, told, condemned, set_aside = second.run(5), second.run(6), second.run(7, limit=0), second.run(8)
     second.dies()
     ids = [copy.message_id for copy in (claimed, told, condemned, set_aside)]
-    orphans = recoverer.registry.claim(ids, dead="second", hold=300)
+    orphans = recoverer.store.recovery.claim(ids, dead="second", hold=300)
     assert [isinstance(one, Orphan) and one.verdict for one in orphans] == [
         *(Claim.CLAIMED, Claim.CLAIMED, Claim.POISONED, Claim.CLAIMED)
     ]
@@ -152,8 +153,8 @@ def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
     mark = {"generation": to_tell.generation, "origin": to_tell.origin, "crashes": 1}
     sent = recoverer.broker.enqueue(Message.decode(to_tell.payload).copy(options={"inflight": mark}))
     enqueued = Enqueued(to_tell, sent.options["redis_message_id"], "default", 0.0)
-    recoverer.registry.requeued([enqueued], dead="second")
-    assert recoverer.registry.set_aside(to_set_aside, dead="second")
+    recoverer.store.recovery.requeued([enqueued], dead="second")
+    assert recoverer.store.recovery.set_aside(to_set_aside, dead="second")
     acks = f"{second.broker.namespace}:__acks__.{second.broker.broker_id}.default"
     second.client.srem(acks, set_aside.broker_copy_id)
     second.client.hdel(f"{second.broker.namespace}:default.msgs", set_aside.broker_copy_id)
@@ -162,7 +163,7 @@ def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
 def _running(worker: Worker, other: Worker) -> None:
     # Running, one of them with a checkpoint; fetched, and delayed.
     running = worker.run(9)
-    worker.registry.checkpoint(
+    worker.store.messages.checkpoint(
         running.message_id, 1, {"value": json.dumps({"page": 3}), "progress": "0.5", "note": "page 3"}
     )
     worker.run(10)
@@ -175,7 +176,7 @@ def _running(worker: Worker, other: Worker) -> None:
     copy = other.start(duplicate)
     mark = {"generation": 1, "origin": copy.origin, "deferrals": 1, "duplicate": True}
     other.broker.enqueue(duplicate.copy(options={"inflight": mark}), delay=50)
-    other.registry.put_off(copy, 1.0)
+    other.store.messages.put_off(copy, 1.0)
 
 
 def package() -> dict[str, bytes]:

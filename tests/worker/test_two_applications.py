@@ -15,7 +15,8 @@ from dramatiq_inflight import ConfigurationError
 from dramatiq_inflight.brokers.rabbitmq import RabbitmqQueues
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.store.registry import Registry
+from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.servers import another_database, wait_until
@@ -84,8 +85,8 @@ def test_applications_that_share_a_namespace_keep_to_their_own(
             app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, namespace=namespace)
             app.lab = Lab(apart, namespace)
         message = first.broker.actors["work"].message()
-        owner = Registry(apart, namespace, "dead", heartbeat_ttl=20, fence_ttl=60)
-        owner.register({"instance": "dead", "custody": RedisQueues(first.broker, apart).custody})
+        owner = Store(Scripts(apart, namespace, "dead", heartbeat_ttl=20, fence_ttl=60))
+        owner.workers.register({"instance": "dead", "custody": RedisQueues(first.broker, apart).custody})
         copy = Copy(message.message_id, 1, "r1", "r1", False, message.queue_name, message.actor_name)
         first.lab.start(owner, copy, payload=message.encode())
         first.lab.kill(owner)
