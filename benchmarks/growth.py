@@ -42,9 +42,11 @@ def run(size: str) -> Result:
     result = Result(f"growth: a heartbeat, and a sweep with nobody dead, {rounds} of each")
     with server() as redis_server:
         client: Any = redis_server.client()
-        by_incarnations = list(
-            _measured(redis_server, INCARNATIONS[:cut], rounds, lambda: incarnation(client).scripts.close())
-        )
+
+        def one_more() -> None:
+            incarnation(client).scripts.close()
+
+        by_incarnations = list(_measured(redis_server, INCARNATIONS[:cut], rounds, one_more))
     with server() as redis_server:
         client = redis_server.client()
         runners = [incarnation(client) for _ in range(RUNNERS)]

@@ -99,7 +99,7 @@ class Operations:
         self.broker = broker
         self.inspector = Inspector(client, settings.namespace)
         self._queues = queues_of(broker, client, shared=shared)
-        self._registry = Store(
+        self._store = Store(
             Scripts(
                 bounded_client(client),
                 settings.namespace,
@@ -108,7 +108,7 @@ class Operations:
                 fence_ttl=settings.fence_ttl,
             )
         )
-        self._recovery = recovery_of(self._registry, broker, settings, tracker.policies.of, self._queues)
+        self._recovery = recovery_of(self._store, broker, settings, tracker.policies.of, self._queues)
 
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.
@@ -123,13 +123,10 @@ class Operations:
         if found is None:
             return Done.UNKNOWN
         if found.state == "aside":
-            return (
-                self._registry.operations.one_at_a_time(lambda: self._requeue_from_aside(message_id), HOLD) or Done.BUSY
-            )
+            return self._store.operations.one_at_a_time(lambda: self._requeue_from_aside(message_id), HOLD) or Done.BUSY
         if found.state == "dead_lettered":
             return (
-                self._registry.operations.one_at_a_time(lambda: self._replay(message_id, found.queue), HOLD)
-                or Done.BUSY
+                self._store.operations.one_at_a_time(lambda: self._replay(message_id, found.queue), HOLD) or Done.BUSY
             )
         return self._take(message_id, found.queue, found.actor, condemn=False, force=force)
 
@@ -149,7 +146,7 @@ class Operations:
           force: Also one that runs on a living worker: its run goes on, and changes nothing any more.
         """
         self._check_schema()
-        return self._until_settled(lambda: self._registry.operations.discard(message_id, force=force))
+        return self._until_settled(lambda: self._store.operations.discard(message_id, force=force))
 
     def recover(self, stop: Callable[[], bool] = lambda: False) -> Swept:
         """Put back all that is due now, as a worker's recovery does.
@@ -164,9 +161,9 @@ class Operations:
         """What `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
         self._check_schema()
         ids: dict[str, None] = {}
-        while batch := [id for id in self._registry.recovery.due(skip_dead=len(ids)).dead if id not in ids]:
+        while batch := [id for id in self._store.recovery.due(skip_dead=len(ids)).dead if id not in ids]:
             ids.update(dict.fromkeys(batch))
-        dead = self._registry.workers.incarnations(list(ids)) if ids else []
+        dead = self._store.workers.incarnations(list(ids)) if ids else []
         running = {view.id: view.running for view in self.inspector.workers()}
         return dead, sum(running.get(one.id, 0) for one in dead) + self.inspector.overdue()
 
@@ -177,9 +174,9 @@ class Operations:
         return self.inspector.message(message_id)
 
     def _check_schema(self) -> None:
-        refusal = self._registry.workers.refusal()
+        refusal = self._store.workers.refusal()
         if refusal is not None:
-            raise SchemaError(self._registry.workers.explain(refusal))
+            raise SchemaError(self._store.workers.explain(refusal))
 
     def _declares(self, queue: str, actor: str) -> bool:
         return queue in self.broker.get_declared_queues() and actor in self.broker.get_declared_actors()
@@ -190,7 +187,7 @@ class Operations:
         taken: list[Orphan] = []
 
         def take() -> str:
-            answer = self._registry.operations.take(message_id, hold=HOLD, condemn=condemn, force=force)
+            answer = self._store.operations.take(message_id, hold=HOLD, condemn=condemn, force=force)
             if isinstance(answer, Orphan):
                 taken.append(answer)
                 return "done"
@@ -219,10 +216,10 @@ class Operations:
         message = _decoded(payload)
         if message is None:
             return Done.UNREADABLE
-        return self._enqueue_anew(message, lambda: self._registry.operations.drop_aside(message_id))
+        return self._enqueue_anew(message, lambda: self._store.operations.drop_aside(message_id))
 
     def _replay(self, message_id: str, queue: str) -> Done:
-        head = self._registry.messages.peek([message_id])[0]
+        head = self._store.messages.peek([message_id])[0]
         if not isinstance(self._queues, RedisQueues) or head is None:
             return Done.ELSEWHERE
         queues, copy_id = self._queues, head.copy

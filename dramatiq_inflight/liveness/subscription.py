@@ -56,7 +56,7 @@ class Subscriptions:
     """Opens subscriptions, each by a connection from scratch: names, sentinels, TLS, credentials."""
 
     def __init__(self, store: Store) -> None:
-        self._registry = store
+        self._store = store
         self._address: Address | None = None
         self._pool: Any = None
         self._connections: set[Any] = set()
@@ -72,17 +72,17 @@ class Subscriptions:
           redis.RedisError: It is not possible just now.
         """
         begun = time.monotonic()
-        connection = self._pool_of(self._registry.workers.node()).make_connection()
+        connection = self._pool_of(self._store.workers.node()).make_connection()
         self._connections.add(connection)
         try:
             connection.connect(within)
-            connection.send_command("SSUBSCRIBE" if self._registry.workers.sharded else "SUBSCRIBE", channel)
+            connection.send_command("SSUBSCRIBE" if self._store.workers.sharded else "SUBSCRIBE", channel)
             connection.read_response()
         except redis.ResponseError as error:
             self._close(connection)
             moved = isinstance(error, redis.exceptions.MovedError)
             if moved:
-                self._registry.workers.find_node()
+                self._store.workers.find_node()
             if moved or comes_and_goes(error):
                 raise redis.ConnectionError(str(error)) from error
             raise CannotSubscribe(str(error)) from error

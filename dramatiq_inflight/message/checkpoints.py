@@ -47,7 +47,7 @@ class Checkpoints:
     """
 
     def __init__(self, store: Store, look_up: Callable[[Entry], None], on_loss: Callable[[Entry], None]) -> None:
-        self._registry = store
+        self._store = store
         self._look_up = look_up
         self._on_loss = on_loss
 
@@ -131,7 +131,7 @@ class Checkpoints:
     @property
     def ttl(self) -> float:
         """The heartbeat's TTL of this worker, seconds."""
-        return self._registry.scripts.ttl_ms / 1000
+        return self._store.scripts.ttl_ms / 1000
 
     def is_lost(self, entry: Entry) -> bool:
         """Look whether another run has the message, as far as Redis can be asked."""
@@ -153,7 +153,7 @@ class Checkpoints:
 
     def _fields(self, entry: Entry) -> dict[str, str]:
         if entry.progress.kept is None:
-            entry.progress.kept = self._registry.messages.kept(entry.copy.message_id)
+            entry.progress.kept = self._store.messages.kept(entry.copy.message_id)
         return entry.progress.kept
 
     def _save(self, entry: Entry, fields: dict[str, str]) -> bool:
@@ -182,9 +182,7 @@ class Checkpoints:
     def _write(self, entry: Entry, fields: dict[str, str]) -> Saved:
         with entry.mutex:
             entry.progress.moved_at = time.monotonic()  # it moves, though that may not be possible to keep
-            return self._registry.messages.checkpoint(
-                entry.copy.message_id, entry.numbers.run, fields, entry.copy.origin
-            )
+            return self._store.messages.checkpoint(entry.copy.message_id, entry.numbers.run, fields, entry.copy.origin)
 
 
 def _is_within_our_code() -> bool:

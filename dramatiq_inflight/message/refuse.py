@@ -58,7 +58,7 @@ class Refusals:
         self.logger = get_logger(__name__, type(self))
         self._broker = broker
         self._table = table
-        self._registry = store
+        self._store = store
         self._queues = queues
         self._deliveries = deliveries
 
@@ -117,11 +117,11 @@ class Refusals:
             # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
             patiently(
                 f"Redis could not be told that message {message.message_id} was put off",
-                lambda: self._registry.messages.put_off(entry.copy, delay),
+                lambda: self._store.messages.put_off(entry.copy, delay),
             )
         else:
             try:
-                self._registry.messages.put_off(entry.copy, delay)  # for the history alone
+                self._store.messages.put_off(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
 

@@ -22,7 +22,7 @@ class Stalls(Service):
 
     def __init__(self, store: Store, table: Table) -> None:
         super().__init__("stalls", "The search for stalled messages")
-        self._registry = store
+        self._store = store
         self._table = table
         self._told: dict[int, float] = {}
 
@@ -53,7 +53,7 @@ class Stalls(Service):
         with entry.mutex:
             if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.progress.moved_at < still:
                 return  # it has moved meanwhile, or ended
-            if not self._registry.messages.stall(message_id, entry.numbers.run, still=still, origin=entry.copy.origin):
+            if not self._store.messages.stall(message_id, entry.numbers.run, still=still, origin=entry.copy.origin):
                 return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
         self._told[id(entry)] = entry.progress.moved_at
         self.logger.warning(
