@@ -67,6 +67,16 @@ def test_links_to_other_files_lead_there(path: Path) -> None:
         assert "://" in link or (path.parent / link).exists(), link
 
 
+def test_the_guide_for_contributors_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.rst").read_text("utf-8")
+    named = set(re.findall(r"(?<![\w/.])\.?[a-z_]+/[\w/]*\w\.(?:py|lua|rst|yml)", text))
+    assert len(named) > 20
+    roots = (ROOT, ROOT / "dramatiq_inflight", ROOT / "tests")
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == [
+        "store/lua/FOLDER/NAME.lua"
+    ]
+
+
 def test_the_readme_names_every_page() -> None:
     readme = (ROOT / "README.rst").read_text("utf-8")
     on_the_site_alone = {"index", "api", "commands", "changelog"}
