@@ -43,8 +43,8 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def only_possible_events() -> Iterator[None]:
-    """No run in this process comes to an event that its table does not allow."""
+def only_possible_transitions() -> Iterator[None]:
+    """No run in this process comes to a transition that its table does not allow."""
     yield
     assert impossible.taken() == []
 

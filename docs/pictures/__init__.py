@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dramatiq_inflight.message.state import EVENTS, Owner, Phase, Recorded
+from dramatiq_inflight.message.state import TRANSITIONS, Owner, Phase, Recorded
 
 from . import states
 from .sequence import Box, Death, Sent, drawn
@@ -25,8 +25,8 @@ A, BROKER, RECORDS, B = range(4)
 
 
 def _moves(kind: str) -> dict[str, dict[str, str]]:
-    """By event, what it does to one of the three answers."""
-    moves: dict[str, Mapping[Any, Any]] = {event.name: getattr(event, kind) for event in EVENTS}
+    """By transition, what it does to one of the three answers."""
+    moves: dict[str, Mapping[Any, Any]] = {transition.name: getattr(transition, kind) for transition in TRANSITIONS}
     return {name: {a.value: b.value for a, b in each.items()} for name, each in moves.items() if each}
 
 

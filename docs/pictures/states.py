@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""A state machine as SVG, from a table of events: a column for each state, a line for each event."""
+"""A state machine as SVG, from a table of transitions: a column for each state, a line for each transition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ACCENT = "#2f7fc4"
 
 
 class Machine(NamedTuple):
-    """The states of one kind, and by the name of each event, from which of them it leads to which."""
+    """The states of one kind, and by the name of each transition, from which of them it leads to which."""
 
     title: str
     states: Sequence[str]
@@ -41,15 +41,15 @@ def _machine(machine: Machine, across: float, top: float) -> list[str]:
     lines = [f'<path d="M{x:g} {names + 6:g}V{bottom:g}" stroke="{PALE}" stroke-width="2"/>' for x in xs.values()]
     heads = [f'<g font-weight="bold">{text(x, names, state, "middle")}</g>' for state, x in xs.items()]
     parts = [f'<g font-weight="bold" fill="{ACCENT}">{text(20, names, machine.title)}</g>', *lines, *heads]
-    for i, (event, moves) in enumerate(machine.moves.items()):
+    for i, (transition, moves) in enumerate(machine.moves.items()):
         y = names + STEP * (i + 1)
-        parts.append(text(20, y + 4, event))
+        parts.append(text(20, y + 4, transition))
         parts += [_move(xs[before], xs[after], y) for before, after in moves.items()]
     return parts
 
 
 def _move(start: float, end: float, y: float) -> str:
-    """A point where the event happens; with an arrow, if another state follows."""
+    """A point where the transition happens; with an arrow, if another state follows."""
     point = f'<circle cx="{start:g}" cy="{y:g}" r="4" fill="{ACCENT}"/>'
     if start == end:
         return point

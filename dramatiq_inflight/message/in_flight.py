@@ -17,9 +17,9 @@ from dramatiq.logging import get_logger
 from ..config.policy import Policy
 from ..delivery import Copy, Delivery, is_own_enqueue
 from ..threads.mutex import Mutex
-from . import state as events
+from . import state as transitions
 from .interrupt import Strand
-from .state import START, Event, Owner, Phase, Recorded, State
+from .state import START, Owner, Phase, Recorded, State, Transition
 
 __all__ = [
     "Entry",
@@ -128,10 +128,10 @@ class Progress:
 class Entry:
     """One copy of a message in this process.
 
-    Its `state` changes by the events of `state.EVENTS` alone, and each of them is a method here.  An event is one
-    assignment, so an interrupt comes before or after it.  Several threads report events, so a lock is held meanwhile.
+    Its `state` changes by the transitions of `state.TRANSITIONS` alone, and each of them is a method here.  It is one
+    assignment, so an interrupt comes before or after it.  Several threads make transitions, so a lock is held then.
 
-    An event that the table does not allow changes nothing, and is logged as an error.  It is not raised: the hooks
+    A transition that the table does not allow changes nothing, and is logged as an error.  It is not raised: the hooks
     around an actor would swallow the exception, and what they were about to do would be left undone.  An entry that
     stays behind costs less, since its record is not settled too early.
     """
@@ -232,69 +232,69 @@ class Entry:
         """True if its worker shuts down, and it is to stop."""
         return self.stop_by > 0
 
-    # The events of its start.
+    # The transitions of its start.
 
     def record_start(self, numbers: Numbers) -> None:
         """Note that Redis has recorded the start of the run."""
         with self._changing:
             self.numbers = numbers
-            self._change(events.RECORD_START)
+            self._change(transitions.RECORD_START)
 
     def begin(self) -> None:
         """Note that the actor is about to run."""
-        self._change(events.BEGIN)
+        self._change(transitions.BEGIN)
 
     def skip(self) -> None:
         """Note that the copy does not run, because another one has run, is running, or will."""
-        self._change(events.SKIP)
+        self._change(transitions.SKIP)
 
     def reject(self) -> None:
         """Note that the copy does not run, because it is poison."""
-        self._change(events.REJECT)
+        self._change(transitions.REJECT)
 
     def give_away(self) -> None:
         """Note that the copy does not run, because the broker has given it to another worker."""
-        self._change(events.GIVE_AWAY)
+        self._change(transitions.GIVE_AWAY)
 
     def withdraw(self) -> None:
         """Note that the copy does not run, though Redis may have recorded its start: another one was enqueued."""
-        self._change(events.WITHDRAW)
+        self._change(transitions.WITHDRAW)
 
-    # The events of its end.
+    # The transitions of its end.
 
     def end(self, *, succeeded: bool) -> None:
         """Note that the actor has ended.  The last call counts: an interrupt may turn a success into a failure."""
         if self.strand is not None:
             self.strand.end()
         self.outcome = Outcome.SUCCEEDED if succeeded else Outcome.FAILED
-        self._change(events.END)
+        self._change(transitions.END)
 
     def follow(self) -> None:
         """Note that all that follows from the run was enqueued, or is pending in `follow_up`."""
-        self._change(events.FOLLOW)
+        self._change(transitions.FOLLOW)
 
     def acknowledge(self) -> None:
         """Note that Dramatiq begins to acknowledge the copy."""
         self.acking_since = time.monotonic()
-        self._change(events.ACKNOWLEDGE)
+        self._change(transitions.ACKNOWLEDGE)
 
     def leave_untold(self) -> None:
         """Note that the broker is done with the copy, and Redis could not be told."""
-        self._change(events.LEAVE_UNTOLD)
+        self._change(transitions.LEAVE_UNTOLD)
 
     # What happens to its ownership.
 
     def lose(self) -> None:
         """Note that another run owns the message."""
-        self._change(events.LOSE)
+        self._change(transitions.LOSE)
 
     def hand_back(self) -> None:
         """Note that the run has stopped, and a copy is to be enqueued in its place."""
-        self._change(events.HAND_BACK)
+        self._change(transitions.HAND_BACK)
 
     def take_back(self) -> None:
         """Note that the broker had taken the delivery back before it was rejected."""
-        self._change(events.TAKE_BACK)
+        self._change(transitions.TAKE_BACK)
 
     # What happens to its record.
 
@@ -306,39 +306,39 @@ class Entry:
         """
         with self._changing:
             self.numbers = self.numbers._replace(**numbers)
-            self._change(events.RECORD_RUN)
+            self._change(transitions.RECORD_RUN)
 
     def record_copy(self) -> None:
         """Note that Redis has recorded that a copy takes the place of this one."""
-        self._change(events.RECORD_COPY)
+        self._change(transitions.RECORD_COPY)
 
     def refuse_copy(self) -> None:
         """Note that the broker has refused for good the copy that was to take the place of this one."""
-        self._change(events.REFUSE_COPY)
+        self._change(transitions.REFUSE_COPY)
 
     def record_end(self) -> None:
         """Note that Redis has recorded how the run ended, or has nothing to record."""
-        self._change(events.RECORD_END)
+        self._change(transitions.RECORD_END)
 
-    def _change(self, event: Event) -> None:
+    def _change(self, transition: Transition) -> None:
         with self._changing:
             before = self.state
-            after = event.moves.get(before)
+            after = transition.moves.get(before)
             if after is not None:
                 self.state = after
         if after is None:
-            impossible(self, event, before)
+            impossible(self, transition, before)
 
     def forked(self) -> None:
         """Take new locks in a forked child: other threads may have held the old ones."""
         self.mutex, self._changing = Mutex(), Mutex()
 
 
-def impossible(entry: Entry, event: Event, state: State) -> None:
-    """Report an event that the table does not allow."""
+def impossible(entry: Entry, transition: Transition, state: State) -> None:
+    """Report a transition that the table does not allow."""
     logger.error(
-        "Ignored the event %r of message %s. This is a defect of dramatiq_inflight; please report it (%s).",
-        *(event.name, entry.copy.message_id, state),
+        "Ignored the transition %r of message %s. This is a defect of dramatiq_inflight; please report it (%s).",
+        *(transition.name, entry.copy.message_id, state),
     )
 
 

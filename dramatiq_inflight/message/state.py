@@ -3,10 +3,10 @@
 """The state of a run in this process, and the one table of what changes it.
 
 A state is three answers at once: where the run is (`Phase`), who owns its message (`Owner`), and what Redis has
-recorded of it (`Recorded`).  `EVENTS` lists every event with the states that it leads from and to.  Anything else is a
-defect of this package: see `table.Entry`, whose methods are the events.
+recorded of it (`Recorded`).  `TRANSITIONS` lists what may happen, with the states that it leads from and to.  Anything
+else is a defect of this package: see `in_flight.Entry`, whose methods are the transitions.
 
-``docs/pictures/run.svg`` is drawn from `EVENTS`.
+``docs/pictures/run.svg`` is drawn from `TRANSITIONS`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ __all__ = [
     "ACKNOWLEDGE",
     "BEGIN",
     "END",
-    "EVENTS",
     "FOLLOW",
     "GIVE_AWAY",
     "HAND_BACK",
@@ -36,12 +35,13 @@ __all__ = [
     "SKIP",
     "START",
     "TAKE_BACK",
+    "TRANSITIONS",
     "WITHDRAW",
-    "Event",
     "Owner",
     "Phase",
     "Recorded",
     "State",
+    "Transition",
 ]
 
 
@@ -118,7 +118,7 @@ def _stays(*states: S) -> dict[S, S]:
 
 
 @dataclass(frozen=True, eq=False)
-class Event:
+class Transition:
     """Something that happens to a run.
 
     Parameters:
@@ -135,81 +135,81 @@ class Event:
 
 P, O, R = Phase, Owner, Recorded  # noqa: E741  this is a table
 
-#: Loops are of two kinds.  An interrupt makes a step begin again (`interrupt.uninterrupted`), so an event may happen
+#: Loops are of two kinds.  An interrupt makes a step begin again (`interrupt.uninterrupted`), so a transition may come
 #: twice.  And bookkeeping may find that the message is lost at any moment, also while the worker's thread ends the run.
-EVENTS = (
+TRANSITIONS = (
     # The start.
-    RECORD_START := Event(
+    RECORD_START := Transition(
         "record start",
         phase=_stays(P.STARTING),
         owner=_to(O.THIS_RUN, O.THIS_RUN, O.ANOTHER),
         recorded=_to(R.RUN, R.NOTHING, R.RUN),
     ),
-    BEGIN := Event("begin", phase=_to(P.RUNNING, P.STARTING)),
-    SKIP := Event("skip", phase=_to(P.SKIPPED, P.STARTING)),
-    REJECT := Event("reject", phase=_to(P.POISONED, P.STARTING)),
-    GIVE_AWAY := Event("give away", phase=_to(P.ELSEWHERE, P.STARTING)),
+    BEGIN := Transition("begin", phase=_to(P.RUNNING, P.STARTING)),
+    SKIP := Transition("skip", phase=_to(P.SKIPPED, P.STARTING)),
+    REJECT := Transition("reject", phase=_to(P.POISONED, P.STARTING)),
+    GIVE_AWAY := Transition("give away", phase=_to(P.ELSEWHERE, P.STARTING)),
     # The start may have been recorded, and a copy was enqueued in its place.
-    WITHDRAW := Event(
+    WITHDRAW := Transition(
         "withdraw",
         phase=_to(P.ENDED, P.STARTING),
         owner={O.THIS_RUN: O.BROKER, **_stays(O.ANOTHER)},
     ),
     # The end.  One that was interrupted as it started may have been recorded, and ends as a failure.
-    END := Event("end", phase=_to(P.ENDING, P.STARTING, P.RUNNING, P.ENDING, P.ENDED)),
-    FOLLOW := Event("follow", phase=_to(P.ENDED, P.ENDING, P.ENDED)),
-    ACKNOWLEDGE := Event("acknowledge", phase=_to(P.ACKING, P.ENDED, P.ACKING)),
-    LEAVE_UNTOLD := Event("leave untold", phase=_to(P.UNTOLD, P.ENDED, P.ACKING)),
+    END := Transition("end", phase=_to(P.ENDING, P.STARTING, P.RUNNING, P.ENDING, P.ENDED)),
+    FOLLOW := Transition("follow", phase=_to(P.ENDED, P.ENDING, P.ENDED)),
+    ACKNOWLEDGE := Transition("acknowledge", phase=_to(P.ACKING, P.ENDED, P.ACKING)),
+    LEAVE_UNTOLD := Transition("leave untold", phase=_to(P.UNTOLD, P.ENDED, P.ACKING)),
     # The owner.
-    LOSE := Event("lose", owner=_to(O.ANOTHER, *Owner)),
-    HAND_BACK := Event(
+    LOSE := Transition("lose", owner=_to(O.ANOTHER, *Owner)),
+    HAND_BACK := Transition(
         "hand back",
         phase=_stays(P.ENDING),
         owner={**_to(O.NEXT_COPY, O.THIS_RUN, O.NEXT_COPY), **_stays(O.ANOTHER)},
     ),
-    TAKE_BACK := Event(
+    TAKE_BACK := Transition(
         "take back",
         phase=_stays(P.ENDED),
         owner={**_to(O.BROKER, O.THIS_RUN, O.BROKER), **_stays(O.NEXT_COPY, O.ANOTHER)},
     ),
     # The record.
-    RECORD_RUN := Event(
+    RECORD_RUN := Transition(
         "record run",
         phase=_stays(P.STARTING, P.RUNNING, P.ENDING, P.ENDED, P.ACKING, P.UNTOLD),
         recorded=_to(R.RUN, R.NOTHING, R.RUN),
     ),
-    RECORD_COPY := Event(
+    RECORD_COPY := Transition(
         "record copy",
         phase=_stays(P.ENDED, P.ACKING),
         owner=_stays(O.NEXT_COPY, O.ANOTHER),
         recorded=_to(R.COPY, R.NOTHING, R.RUN, R.COPY),
     ),
     # The broker refused the copy for good.
-    REFUSE_COPY := Event("refuse copy", phase=_stays(P.ENDED, P.ACKING), recorded=_to(R.RUN, R.COPY)),
-    RECORD_END := Event("record end", phase=_stays(P.ENDED, P.ACKING, P.UNTOLD), recorded=_to(R.END, *Recorded)),
+    REFUSE_COPY := Transition("refuse copy", phase=_stays(P.ENDED, P.ACKING), recorded=_to(R.RUN, R.COPY)),
+    RECORD_END := Transition("record end", phase=_stays(P.ENDED, P.ACKING, P.UNTOLD), recorded=_to(R.END, *Recorded)),
 )
 
 
-def _after(event: Event, state: State, states: Mapping[tuple[Phase, Owner, Recorded], State]) -> State | None:
-    """The state that an event leads to; None if it is not allowed."""
-    phase = event.phase.get(state.phase) if event.phase else state.phase
-    owner = event.owner.get(state.owner) if event.owner else state.owner
-    recorded = event.recorded.get(state.recorded) if event.recorded else state.recorded
+def _after(transition: Transition, state: State, states: Mapping[tuple[Phase, Owner, Recorded], State]) -> State | None:
+    """The state that a transition leads to; None if it is not allowed."""
+    phase = transition.phase.get(state.phase) if transition.phase else state.phase
+    owner = transition.owner.get(state.owner) if transition.owner else state.owner
+    recorded = transition.recorded.get(state.recorded) if transition.recorded else state.recorded
     return None if phase is None or owner is None or recorded is None else states[phase, owner, recorded]
 
 
-def _explore(events: Iterable[Event]) -> State:
-    """Work out the moves of each event, from the state in which every run begins.  Return that one."""
+def _explore(transitions: Iterable[Transition]) -> State:
+    """Work out the moves of each transition, from the state in which every run begins.  Return that one."""
     states = {each: State(*each) for each in itertools.product(Phase, Owner, Recorded)}
     first = states[Phase.STARTING, Owner.THIS_RUN, Recorded.NOTHING]
     seen, ahead = {first}, [first]
     while ahead:
         state = ahead.pop()
-        for event in events:
-            after = _after(event, state, states)
+        for transition in transitions:
+            after = _after(transition, state, states)
             if after is None:
                 continue
-            event.moves[state] = after
+            transition.moves[state] = after
             if after not in seen:
                 seen.add(after)
                 ahead.append(after)
@@ -217,4 +217,4 @@ def _explore(events: Iterable[Event]) -> State:
 
 
 #: The state in which every run begins.
-START = _explore(EVENTS)
+START = _explore(TRANSITIONS)

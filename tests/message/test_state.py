@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The state of a run in its process: what its table allows, and what an event does."""
+"""The state of a run in its process: what its table allows, and what a transition does."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ import pytest
 from dramatiq.middleware import Shutdown
 
 from dramatiq_inflight.delivery import Delivery
-from dramatiq_inflight.message import state as events
+from dramatiq_inflight.message import state as transitions
 from dramatiq_inflight.message.in_flight import Entry
-from dramatiq_inflight.message.state import EVENTS, Event, Owner, Phase, Recorded, State
+from dramatiq_inflight.message.state import TRANSITIONS, Owner, Phase, Recorded, State, Transition
 from tests.support import impossible
 from tests.support.boundaries import interruptions
 from tests.support.lab import copy_of
 from tests.support.stepped import is_taken
 
 #: All states that a run can come to.
-STATES = sorted({state for event in EVENTS for state in (*event.moves, *event.moves.values())}, key=str)
+STATES = sorted(
+    {state for transition in TRANSITIONS for state in (*transition.moves, *transition.moves.values())}, key=str
+)
 
 
 def entry_in(phase: Phase) -> Entry:
@@ -43,7 +45,7 @@ def ahead_of(state: State) -> set[State]:
     found, ahead = set[State](), [state]
     while ahead:
         now = ahead.pop()
-        later = {event.moves[now] for event in EVENTS if now in event.moves} - found
+        later = {transition.moves[now] for transition in TRANSITIONS if now in transition.moves} - found
         found |= later
         ahead += later
     return found
@@ -62,10 +64,10 @@ def test_the_docs_explain_every_value() -> None:
         assert re.findall(r"^(\w+(?: \w+)*)  ", table, re.MULTILINE) == [value.value for value in kind]
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
-def test_each_event_is_possible_and_a_method(event: Event) -> None:
-    assert event.moves
-    assert callable(getattr(Entry, event.name.replace(" ", "_")))
+@pytest.mark.parametrize("transition", TRANSITIONS, ids=lambda transition: transition.name)
+def test_each_transition_is_possible_and_a_method(transition: Transition) -> None:
+    assert transition.moves
+    assert callable(getattr(Entry, transition.name.replace(" ", "_")))
 
 
 def test_every_state_leads_to_an_end_that_redis_has() -> None:
@@ -93,19 +95,19 @@ def test_nothing_is_settled_before_its_end(phase: Phase) -> None:
     assert {state.recorded for state in STATES if state.phase is phase} == {Recorded.NOTHING, Recorded.RUN}
 
 
-def test_an_impossible_event_is_reported_and_changes_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_an_impossible_transition_changes_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     entry = entry_in(Phase.ENDED)
     before = entry.state
     entry.begin()
     assert entry.state is before
     assert impossible.taken() == [f"begin in: {before}"]
     (line,) = caplog.messages
-    assert line.startswith("Ignored the event 'begin' of message m")
+    assert line.startswith("Ignored the transition 'begin' of message m")
     (tmp_path / "log").write_text(f"before\n{line}\n")
     assert impossible.in_log(tmp_path / "log") == [line], "as it is looked for in a worker's log"
 
 
-def test_an_interrupt_comes_before_an_event_or_after_it() -> None:
+def test_an_interrupt_comes_before_an_transition_or_after_it() -> None:
     """And leaves no lock taken."""
     entries = [entry_in(Phase.RUNNING)]
     for _ in interruptions(lambda: entries[-1].end(succeeded=True), Shutdown):
@@ -114,7 +116,7 @@ def test_an_interrupt_comes_before_an_event_or_after_it() -> None:
     assert {entry.phase for entry in entries[:-1]} == {Phase.RUNNING, Phase.ENDING}
 
 
-def test_events_of_two_threads_both_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transitions_of_two_threads_both_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bookkeeping is about to lose a message, and its worker's thread ends the run."""
     entry = entry_in(Phase.RUNNING)
     ends = threading.Thread(target=lambda: entry.end(succeeded=True))
@@ -127,7 +129,7 @@ def test_events_of_two_threads_both_count(monkeypatch: pytest.MonkeyPatch) -> No
             ends.join(0.2)
             return super().get(state, default)
 
-    monkeypatch.setattr(events, "LOSE", dataclasses.replace(events.LOSE, moves=Moves(events.LOSE.moves)))
+    monkeypatch.setattr(transitions, "LOSE", dataclasses.replace(transitions.LOSE, moves=Moves(transitions.LOSE.moves)))
     entry.lose()
     ends.join()
     assert (entry.phase, entry.lost) == (Phase.ENDING, True)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Events that the table of a run's states does not allow: each is a defect, and fails the test in which it happens.
+"""Transitions that the table of a run's states does not allow: each fails the test in which it happens.
 
 A worker thread that raised would prove nothing: Dramatiq's hooks swallow exceptions, and go on.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dramatiq_inflight.message import in_flight
 from dramatiq_inflight.message.in_flight import Entry
-from dramatiq_inflight.message.state import Event, State
+from dramatiq_inflight.message.state import State, Transition
 
 __all__ = ["in_log", "taken", "watch"]
 
@@ -25,9 +25,9 @@ _found: list[str] = []
 def watch() -> None:
     """Note each from now on, in this process."""
 
-    def note(entry: Entry, event: Event, state: State) -> None:
-        _found.append(f"{event.name} in: {state}")
-        _report(entry, event, state)
+    def note(entry: Entry, transition: Transition, state: State) -> None:
+        _found.append(f"{transition.name} in: {state}")
+        _report(entry, transition, state)
 
     in_flight.impossible = note
 

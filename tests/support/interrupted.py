@@ -591,8 +591,8 @@ class Sweep:
             self.report.sources[source.name] += 1
             if attempt.ended_thread:
                 self.report.threads_ended[attempt.place.ours or "Dramatiq" if attempt.place else ""] += 1
-        for event in impossible.taken():
-            attempt.note("errors", f"an event that is not possible: {event}")
+        for transition in impossible.taken():
+            attempt.note("errors", f"a transition that is not possible: {transition}")
         for finding in attempt.findings:
             self.report.findings.append(finding)
             self.say(str(finding))
