@@ -4,7 +4,7 @@
 
 A heartbeat should cost the same, however many there are (O(1)); so should a sweep that finds nobody dead, which looks
 at the next deadlines alone; memory should grow by the same for each.  The incarnations register, and start messages, by
-the package's own `Registry` on a real server.
+the package's own `Store` on a real server.
 """
 
 from __future__ import annotations
