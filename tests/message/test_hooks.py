@@ -26,7 +26,6 @@ import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
 from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import Delivery, own_enqueue
-from dramatiq_inflight.liveness.lease import Contact
 from dramatiq_inflight.message.in_flight import Entry, Retry, Table
 from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.recovery.sweep import Recovery

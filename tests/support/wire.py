@@ -12,6 +12,9 @@ import redis
 
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
+from dramatiq_inflight.worker import Runtime
+
+from .servers import wait_until
 
 __all__ = ["cut_off", "note_scripts"]
 
