@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dramatiq_inflight.message.state import TRANSITIONS, Owner, Phase, Recorded
+from dramatiq_inflight.store.states import TRANSITIONS as OF_RECORDS
 
 from . import states
+from .record import drawn_record
 from .sequence import Box, Death, Sent, drawn
 from .states import Machine
 
@@ -63,7 +65,8 @@ PICTURES = {
             Sent(A, RECORDS, "finish, if A was only frozen: fenced, no effect", answer=True),
         ],
     ),
-    # From the table that the package goes by.
+    # From the tables that the package goes by.
+    "record": drawn_record("The states of a record", OF_RECORDS),
     "run": states.drawn(
         "The state of a run in its process",
         [

@@ -288,7 +288,7 @@ def test_what_has_no_fence_waits_for_redis(app: App, shelf: Database) -> None:
 
     actor = app.actor(step, max_retries=0)
     app.start()
-    away = cut_off(app.store)
+    away = cut_off(app.runtime)
     actor.send()
     wait_until(lambda: fences, what="it runs all the same")
     away.clear()

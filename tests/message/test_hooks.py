@@ -720,8 +720,7 @@ def test_an_outage_leaves_work_untracked_until_redis_is_back(app: App, caplog: p
     actor = app.actor(work)
     app.start()
     runtime = app.runtime
-    wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
-    away = cut_off(runtime.store)
+    away = cut_off(runtime)
     runtime.lease.lost()  # which says, too, that Redis may be another one
     messages = [actor.send() for _ in range(3)]
     wait_until(lambda: len(runs) == 3, what="they run all the same")

@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 
+from dramatiq_inflight.liveness.lease import Contact
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
 from dramatiq_inflight.worker import Runtime
@@ -32,9 +33,10 @@ def note_scripts(store: Store) -> list[tuple[str, Sequence[Any]]]:
     return noted
 
 
-def cut_off(store: Store) -> threading.Event:
-    """Let a store reach nothing as long as the event is set that this returns."""
-    away = threading.Event()
+def cut_off(runtime: Runtime) -> threading.Event:
+    """Let a worker's store reach nothing as long as the event is set that this returns."""
+    wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
+    store, away = runtime.store, threading.Event()
     away.set()
 
     def unless_away(method: Callable[..., Any]) -> Callable[..., Any]:
