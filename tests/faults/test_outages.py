@@ -199,11 +199,11 @@ def test_one_that_was_judged_and_lives_has_its_ttl_again(fleet: Fleet) -> None:
 
 def test_ttls_leave_nothing_behind_when_all_have_left(fleet: Fleet) -> None:
     """The last one removes the set, also after a grace."""
-    workers: list[Any] = [fleet.joins(ttl) for ttl in TTLS]
+    workers = [fleet.joins(ttl) for ttl in TTLS]
     fleet.away(TEN_YEARS)
     for worker in workers:
-        worker.beat()
-        worker.leave()
+        worker.workers.beat()
+        worker.workers.leave()
     assert fleet.lab.names() == set()
 
 

@@ -651,7 +651,7 @@ def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
     """Its worker shuts down: it would leave the heartbeats behind, and what the dead one had said of itself."""
     (id,) = fleet.dead("dead", 1)
     recovery = fleet.recovery("r")
-    side: Any = fleet.queues if stops_behind == "give_back" else recovery.store
+    side: Any = fleet.queues if stops_behind == "give_back" else recovery.store.recovery
     step, stopping = getattr(side, stops_behind), threading.Event()
 
     def then_stop(*args: Any) -> Any:

@@ -50,7 +50,7 @@ def main() -> None:
     elif step in ("give_back", "_requeue"):
         owner = runtime.recovery.queues
     else:
-        owner = runtime.store
+        owner = runtime.store.workers if step == "reap" else runtime.store.recovery
     setattr(owner, step, deadly(when, getattr(owner, step)))
     while True:  # until the step is reached
         runtime.store.workers.beat()
