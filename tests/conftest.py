@@ -25,7 +25,7 @@ from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.mariadb import MariaDBServer, find_mariadb
 from tests.support.postgres import PostgresServer, find_postgres
-from tests.support.rabbitmq import RabbitServer, find_rabbitmq
+from tests.support.rabbitmq import RabbitServer, find_newer, find_rabbitmq
 from tests.support.servers import RedisServer, find_server
 from tests.support.sharing import shared
 
@@ -90,6 +90,26 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     rabbitmq_binary()
     with rabbitmq.shared(common(tmp_path_factory)) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def newer_rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A RabbitMQ 4.3 or newer for all tests of all processes."""
+    with rabbitmq.shared(common(tmp_path_factory), newer_root()) as url:
+        yield url
+
+
+@pytest.fixture
+def own_newer_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
+    """A RabbitMQ 4.3 or newer that takes a message from a consumer of a quorum queue after three seconds."""
+    server = RabbitServer(tmp_path / "rabbitmq", consumer_timeout=3, root=newer_root())
+    yield server
+    server.remove()
+
+
+def newer_root() -> Path:
+    """Where the newer RabbitMQ is.  It is optional in CI, too: Debian's stable release has none."""
+    return find_newer() or pytest.skip("no RabbitMQ 4.3 here: TEST_RABBITMQ_ROOT names no Debian that has it")
 
 
 def common(tmp_path_factory: pytest.TempPathFactory) -> Path:

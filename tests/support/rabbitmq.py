@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -19,7 +20,7 @@ import pika
 from . import sharing
 from .servers import free_port, wait_until
 
-__all__ = ["RabbitServer", "find_rabbitmq", "shared"]
+__all__ = ["RabbitServer", "find_newer", "find_rabbitmq", "shared"]
 
 #: Where Debian has it; the script on the PATH insists on another user.
 BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -32,16 +33,50 @@ def find_rabbitmq() -> str | None:
     return str(BINARY) if BINARY.exists() else None
 
 
+def find_newer() -> Path | None:
+    """Return the root of another Debian (``TEST_RABBITMQ_ROOT``) whose RabbitMQ is 4.3 or newer; None if not there."""
+    root = os.environ.get("TEST_RABBITMQ_ROOT")
+    return Path(root) if root and (Path(root) / BINARY.relative_to("/")).exists() else None
+
+
+def _inside(root: Path, folder: Path) -> list[str]:
+    """Return the command that runs another one in a Debian that is elsewhere, where `folder` is as it is here.
+
+    The mounts are in a namespace of their own, which ends with the server.
+    """
+    shared_with = Path("/", folder.parts[1])
+    inner = root / shared_with.relative_to("/")
+    mounts = [
+        f"mount -t proc proc {shlex.quote(str(root / 'proc'))}",
+        f"mount --rbind /dev {shlex.quote(str(root / 'dev'))}",
+        f"touch {shlex.quote(str(root / 'etc/hosts'))}",
+        f"mount --bind /etc/hosts {shlex.quote(str(root / 'etc/hosts'))}",
+        f"mkdir -p {shlex.quote(str(inner))}",
+        f"mount --rbind {shlex.quote(str(shared_with))} {shlex.quote(str(inner))}",
+        f'exec chroot {shlex.quote(str(root))} "$@"',
+    ]
+    return ["unshare", "--mount", "sh", "-c", " && ".join(mounts), "sh"]
+
+
 class RabbitServer:
     """One server process.
 
     Parameters:
+      root: Where another Debian is whose RabbitMQ is to run; None: the RabbitMQ that is installed.
       consumer_timeout: How long a consumer may hold a message, seconds; ``None``: as RabbitMQ has it.
       address: Where it listens.
     """
 
-    def __init__(self, folder: Path, *, consumer_timeout: float | None = None, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        consumer_timeout: float | None = None,
+        address: str = "127.0.0.1",
+        root: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self.root = root
         self.port, self.epmd_port, self.dist_port = free_port(), free_port(), free_port()
         self.consumer_timeout = consumer_timeout
         self.address = address
@@ -96,7 +131,8 @@ class RabbitServer:
         (self.folder / "enabled_plugins").write_text("[].\n")
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["sh", "-c", 'epmd & exec "$0"', str(BINARY)],  # the name service would outlive the server else
+                # The name service would outlive the server else.
+                [*(_inside(self.root, self.folder) if self.root else []), "sh", "-c", 'epmd & exec "$0"', str(BINARY)],
                 env={
                     **os.environ,
                     "HOME": str(self.folder),
@@ -144,6 +180,7 @@ class RabbitServer:
         return True
 
 
-def shared(folder: Path) -> AbstractContextManager[str]:
+def shared(folder: Path, root: Path | None = None) -> AbstractContextManager[str]:
     """The address of one server for all test processes that have this folder."""
-    return sharing.shared(folder, "rabbitmq", lambda: RabbitServer(folder / f"rabbitmq-{os.getpid()}").start())
+    name = "rabbitmq-newer" if root else "rabbitmq"
+    return sharing.shared(folder, name, lambda: RabbitServer(folder / f"{name}-{os.getpid()}", root=root).start())
