@@ -108,6 +108,7 @@ class Runtime:
             self.lease,
             self.queues,
             is_for_others=lambda message: self.handing_back.begun and policies.of(message).hand_back is not None,
+            is_draining=lambda: self.handing_back.begun,
         )
         self.recovery = recovery_of(self.store, broker, settings, policies.of, self.queues)
         self.recovery.in_company = self._in_company

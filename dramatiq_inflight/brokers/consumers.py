@@ -9,16 +9,22 @@ in this process holds: what was forgotten, what was fetched and not handed out, 
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
 from dramatiq import Consumer
-from dramatiq.common import q_name
+from dramatiq.common import iter_queue, q_name
 from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
+from dramatiq.worker import ConsumerThread
 
+from ..delivery import mark_of
 from ..threads.mutex import Mutex
 from .redis import RedisQueues
 
@@ -31,8 +37,16 @@ PAUSE = 0.1
 #: itself says nothing of the answer that it lost.
 COMPARE = 60.0
 
+#: After how many returns that RabbitMQ has counted a message is published anew: well below its limit, which is 20.
+RENEW_AT = 10
+
+#: The header of a message that was published anew.
+RENEWED = "inflight-renewed"
+
 #: Brokers whose id another process may have as well: it was forked after the application was imported.
 HOME = os.getpid()
+
+logger = get_logger(__name__)
 
 
 class Held:
@@ -80,33 +94,16 @@ class Held:
 
 
 class _Consumer(Consumer):
-    """A consumer which gives back what is for others, and fetches nothing more then.
+    """A consumer of the broker, in a wrapper."""
 
-    There it comes to the end of the queue.  Who fetched on would give back whatever is there, and turn the queue over.
-    That this worker lives the broker hears from the consumer of the queue's delayed messages.
-    """
-
-    def __init__(self, consumer: Any, is_for_others: Callable[[Any], bool]) -> None:
+    def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._is_for_others = is_for_others
-
-    def __next__(self) -> Any:
-        message = next(self._consumer)
-        if message is None or not self._is_for_others(message) or message.queue_name != q_name(message.queue_name):
-            return message
-        try:
-            self._give_back(message)
-        except Exception:
-            return message  # the broker is away: it is put off, or goes back when the worker has stopped
-        return None
-
-    def _give_back(self, message: Any) -> None:
-        self._consumer.prefetch = 0
-        self._consumer.requeue([message])
-        self._consumer.queued_message_ids.discard(message.message_id)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
+
+    def __next__(self) -> Any:
+        return next(self._consumer)
 
     def ack(self, message: Any) -> None:
         """As the consumer does it."""
@@ -121,13 +118,17 @@ class _Consumer(Consumer):
         self._consumer.requeue(messages)
 
     def close(self) -> None:
-        """As the consumer does it.  Dramatiq keeps a stopped worker, with its consumers: they keep nothing of ours."""
-        self._is_for_others = _nobodys
+        """As the consumer does it."""
         self._consumer.close()
 
 
 class RedisConsumer(_Consumer):
-    """RedisBroker's, which keeps the ack set of its queue in step with what is held in this process."""
+    """RedisBroker's, which keeps the ack set of its queue in step with what is held in this process.
+
+    It gives back what is for others, and fetches nothing more then: there it comes to the end of the queue, so a
+    consumer that fetched on would give back whatever is there, and turn the queue over.  That this worker lives the
+    broker hears from the consumer of the queue's delayed messages.
+    """
 
     def __init__(
         self,
@@ -139,7 +140,8 @@ class RedisConsumer(_Consumer):
         *,
         server: Callable[[], str],
     ) -> None:
-        super().__init__(consumer, is_for_others)
+        super().__init__(consumer)
+        self._is_for_others = is_for_others
         self._queues, self._held, self._worker, self._server = queues, held, worker, server
         self._fetched_from = ""
         self._queue: str = consumer.queue_name
@@ -154,7 +156,7 @@ class RedisConsumer(_Consumer):
                 if time.monotonic() >= self._compare_at:
                     self._compare()
                 self._fetched_from = self._server()
-            message = super().__next__()
+            message = self._fetch()
         except (ConnectionClosed, redis.RedisError):
             self._held.compared.discard(self._queue)
             raise
@@ -162,6 +164,18 @@ class RedisConsumer(_Consumer):
             message.fetched_from = self._fetched_from
             self._held.add(self._queue, message.options["redis_message_id"], self._worker)
         return message
+
+    def _fetch(self) -> Any:
+        message = next(self._consumer)
+        if message is None or not self._is_for_others(message) or message.queue_name != q_name(message.queue_name):
+            return message
+        try:
+            self._consumer.prefetch = 0
+            self._consumer.requeue([message])
+            self._consumer.queued_message_ids.discard(message.message_id)
+        except Exception:
+            return message  # the broker is away: it is put off, or goes back when the worker has stopped
+        return None
 
     def _compare(self) -> None:
         """Give back what the ack set has and nobody here holds.
@@ -204,8 +218,9 @@ class RedisConsumer(_Consumer):
             self._held.drop(self._queue, message.options["redis_message_id"], self._worker)
 
     def close(self) -> None:
-        """As the consumer does it, and keeps nothing of ours."""
+        """As the consumer does it.  Dramatiq keeps a stopped worker, with its consumers: they keep nothing of ours."""
         self._server = str  # which says ""
+        self._is_for_others = _nobodys
         super().close()
 
 
@@ -215,35 +230,119 @@ def fetched_from(message: Any) -> str:
 
 
 class RabbitmqConsumer(_Consumer):
-    """RabbitMQ's, which fetches nothing more then; and which notes on each message that it came by this one.
+    """RabbitMQ's, which notes on each message that it came by this one, and returns messages so that nobody counts it.
 
     Delivery tags begin anew with each connection, so an acknowledgement by another connection's tag would hit whatever
     message has that tag now: it is left out.
+
+    A quorum queue counts how often a message comes back, and dead-letters it at its delivery limit (20 by default from
+    RabbitMQ 4.0 on), whether it has ever run or not.  From 4.3 on what comes back by ``basic.nack`` is not counted, and
+    what comes back with its connection is.  So at the beginning of a shutdown this consumer cancels itself and returns
+    whatever waits in this process.  A message that has come back many times all the same is published anew, if its
+    origin tells that from another enqueue.
+
+    Parameters:
+      is_draining: Returns True once the worker shuts down.
     """
 
-    def __init__(self, consumer: Any, is_for_others: Callable[[Any], bool]) -> None:
-        super().__init__(consumer, is_for_others)
+    def __init__(self, consumer: Any, is_draining: Callable[[], bool]) -> None:
+        super().__init__(consumer)
         self.closed = False
+        self._is_draining = is_draining
         self._cancelled = False
+        self._properties: Any = None
+        self._body = b""
+        #: For what is published anew.
+        self._publisher: Any = None
+        consumer.iterator = self._noting(consumer.iterator)
+
+    def _noting(self, deliveries: Iterator[Any]) -> Iterator[Any]:
+        for method, properties, body in deliveries:
+            self._properties, self._body = properties, body
+            yield method, properties, body
 
     def __next__(self) -> Any:
+        if self._is_draining() and not self._cancelled:
+            self._drain()
         if self._cancelled:
             try:
                 self._consumer.connection.process_data_events(time_limit=PAUSE)  # acks, and heartbeats
             except Exception as error:
                 raise ConnectionClosed(error) from None
             return None
-        message = super().__next__()
-        if message is not None:
-            message.came_by = self
+        try:
+            message = super().__next__()
+        except StopIteration:  # RabbitMQ has cancelled it, and Dramatiq closes it, and makes another
+            self._cancelled = True
+            raise
+        if message is None:
+            return None
+        message.came_by = self
+        headers = self._properties.headers or {}
+        if RENEWED in headers:
+            message.redelivered = True  # the delivery that this one replaces may be in the queue still
+        if headers.get("x-delivery-count", 0) >= RENEW_AT and mark_of(message).get("origin") and self._renew(message):
+            return None
         return message
 
-    def _give_back(self, message: Any) -> None:
-        # Once and for all: a quorum queue counts how often a message was given back.
-        channel, self._cancelled = self._consumer.channel, True
-        channel.cancel()
-        channel.basic_nack(message._tag, requeue=True)
-        self._consumer.known_tags.discard(message._tag)
+    def _drain(self) -> None:
+        """Take nothing more, and return what no thread has begun: in the consumer's thread, which alone may do so."""
+        self._cancel()
+        thread = threading.current_thread()
+        if isinstance(thread, ConsumerThread):
+            for waiting in (thread.work_queue, thread.delay_queue):
+                for item in iter_queue(waiting):
+                    item.message.came_by.give_back(item.message)
+                    waiting.task_done()
+
+    def _cancel(self) -> None:
+        """Cancel the consumer, so that what is returned does not come here again; RabbitMQ is told before all else."""
+        self._cancelled = True
+        channel = self._consumer.channel
+        # Pika returns by basic.reject what it has not handed out, and what arrives meanwhile: that would be counted.
+        channel._impl.basic_reject = channel._impl.basic_nack
+        try:
+            channel.cancel()
+        except Exception as error:
+            raise ConnectionClosed(error) from None
+
+    def give_back(self, message: Any) -> None:
+        """Return a message that came by this consumer, in the consumer's own thread.  Any thread may call this."""
+        consumer = self._consumer
+        try:
+            consumer.known_tags.remove(message._tag)
+            consumer.connection.add_callback_threadsafe(
+                functools.partial(consumer.channel.basic_nack, message._tag, requeue=True)
+            )
+        except Exception:
+            pass  # it is acknowledged, or its connection is lost: RabbitMQ has taken it back
+
+    def _renew(self, message: Any) -> bool:
+        """Publish a message anew, so that RabbitMQ counts from 0; the tracker's record counts what is to be counted.
+
+        Returns: False if RabbitMQ has not taken it: the message stays as it is.
+        """
+        consumer, old = self._consumer, self._properties
+        properties = copy.copy(old)
+        kept = {name: value for name, value in old.headers.items() if not name.startswith("x-")}
+        properties.headers = {**kept, RENEWED: True}
+        try:
+            if self._publisher is None:
+                self._publisher = consumer.connection.channel()
+                self._publisher.confirm_delivery()
+            self._publisher.basic_publish("", consumer.queue_name, self._body, properties, mandatory=True)
+        except Exception as error:
+            self._publisher = None
+            logger.warning(
+                "Could not enqueue message %s anew (%s); it keeps its place.", message.message_id, type(error).__name__
+            )
+            return False
+        consumer.ack(message)
+        logger.info(
+            "Message %s was enqueued anew: RabbitMQ has counted %d returns of it, and has a limit.",
+            *(message.message_id, old.headers["x-delivery-count"]),
+        )
+        return True
 
     def ack(self, message: Any) -> None:
         """Acknowledge, if the message came by this connection."""
@@ -255,9 +354,20 @@ class RabbitmqConsumer(_Consumer):
         if message.came_by is self:
             self._consumer.nack(message)
 
+    def requeue(self, messages: Any) -> None:
+        """Return messages that no thread has begun; Dramatiq leaves that to the end of the connection."""
+        for message in messages:
+            message.came_by.give_back(message)
+
     def close(self) -> None:
-        """Close the connection."""
+        """Return what was fetched and not handed out, and close the connection."""
+        if not self._cancelled and self._consumer.channel.is_open:
+            try:
+                self._cancel()
+            except ConnectionClosed:
+                pass
         self.closed = True
+        self._is_draining = bool  # which says False
         super().close()
 
 

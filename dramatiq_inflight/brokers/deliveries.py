@@ -6,9 +6,9 @@ RabbitMQ takes back what was delivered on a connection that is lost, and deliver
 sends its acknowledgements later, from its own thread.  So a message that was finished is remembered until its ack was
 sent, and a copy in memory whose connection is gone is not run.
 
-While a worker shuts down, its consumers fetch on, and nobody runs what they fetch until the last of its messages has
-ended.  What is to be handed back goes back to the broker at once, or it would wait there for that; and from then on the
-consumer fetches nothing more.
+While a worker shuts down, Dramatiq's consumers fetch on, and nobody runs what they fetch until the last of its messages
+has ended.  So a consumer of RabbitMQ returns all that waits, and fetches nothing more.  A consumer of a RedisBroker
+returns what is to be handed back, once it fetches that, and fetches nothing more then.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Deliveries:
 
     Parameters:
       queues: The broker's.
-      is_for_others: Whether a message that was fetched goes back to the broker.
+      is_for_others: Whether a message that was fetched goes back to a RedisBroker.
+      is_draining: Returns True once the worker shuts down.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Deliveries:
         lease: Lease,
         queues: BrokerQueues,
         is_for_others: Callable[[Any], bool] = lambda message: False,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store = store
         self._lease = lease
         self._queues = queues
         self._is_for_others = is_for_others
+        self._is_draining = is_draining
         self._before: Any = None
         self._held: Held | None = None
         self._me: object = None
@@ -72,7 +75,7 @@ class Deliveries:
         def tagged(*args: Any, **kwargs: Any) -> Consumer:
             consumer = consume(*args, **kwargs)
             if hasattr(consumer, "known_tags"):
-                return RabbitmqConsumer(consumer, self._is_for_others)
+                return RabbitmqConsumer(consumer, self._is_draining)
             if isinstance(queues, RedisQueues) and hasattr(consumer, "message_cache"):
                 return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
             return consumer

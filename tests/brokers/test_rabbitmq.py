@@ -96,12 +96,20 @@ def test_a_lost_host_is_known_by_its_connections(
     assert history.count("end") == 1
 
 
+@pytest.mark.parametrize(("server", "queues"), [("own_rabbitmq", "classic"), ("own_newer_rabbitmq", "quorum")])
 def test_a_consumer_cut_off_for_long_runs_its_message_once(
-    cluster: MakeCluster, own_rabbitmq: RabbitServer, history: History, tmp_path: Path
+    cluster: MakeCluster, request: pytest.FixtureRequest, history: History, server: str, queues: str
 ) -> None:
-    """RabbitMQ takes a message that is held for too long, and delivers it again and again: plain Dramatiq loops."""
-    own_rabbitmq.start()
-    made = cluster(TEST_RABBITMQ_URL=own_rabbitmq.url, HEARTBEAT_INTERVAL="5", HEARTBEAT_TTL="15")
+    """RabbitMQ takes a message that is held for too long, and delivers it again and again: plain Dramatiq loops.
+
+    From 4.3 on it does so on quorum queues alone, and cancels the consumer instead of closing its channel.
+    """
+    rabbitmq: RabbitServer = request.getfixturevalue(server)
+    rabbitmq.start()
+    made = cluster(
+        TEST_RABBITMQ_URL=rabbitmq.url, TEST_RABBITMQ_QUEUES=queues, HEARTBEAT_INTERVAL="5", HEARTBEAT_TTL="15"
+    )
+    tmp_path = made.folder
     gate = tmp_path / "gate"
     worker = made.worker(threads=2)
     other = made.worker(threads=2)

@@ -14,97 +14,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
-import pika
 import pytest
 import redis
 from dramatiq import Message
 from dramatiq.asyncio import get_event_loop_thread
-from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from dramatiq.middleware import Middleware, Retries, default_middleware
+from dramatiq.middleware import Middleware
 
 from dramatiq_inflight import ConfigurationError, InFlightTracker, current
 from dramatiq_inflight.brokers.deliveries import Deliveries
 from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import Copy, Mark
 from dramatiq_inflight.liveness.lease import Lease
-from dramatiq_inflight.message.in_flight import Entry
 from dramatiq_inflight.store.replies import Start
 from dramatiq_inflight.store.scripts import BATCH, Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 from tests.support.inprocess import App, put_off_briefly
-from tests.support.inside import entries_of
 from tests.support.lab import Lab
+from tests.support.rabbit_app import RabbitApp
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.long
-
-
-class RabbitApp:
-    """A worker in this process, on RabbitMQ."""
-
-    def __init__(
-        self,
-        url: str,
-        client: redis.Redis,
-        namespace: str,
-        *,
-        before: list[Middleware] | None = None,
-    ) -> None:
-        self.queue = f"q{namespace}"
-        middleware = [m() if m is not Retries else Retries(min_backoff=20, max_backoff=50) for m in default_middleware]
-        self.broker = RabbitmqBroker(url=url, middleware=middleware + (before or []), confirm_delivery=True)
-        self.tracker = InFlightTracker(
-            namespace=namespace,
-            client=client,
-            heartbeat_interval=0.2,
-            heartbeat_ttl=20,
-            recovery_interval=0.2,
-            watch_processes=False,
-        )
-        self.broker.add_middleware(self.tracker)
-        self.url = url
-        self.workers: list[dramatiq.Worker] = []
-        self.ran: list[Any] = []
-
-    def actor(self, fn: Callable[..., Any], **options: Any) -> Any:
-        options = {"queue_name": self.queue, "track_inflight": True, **options}
-        return dramatiq.actor(broker=self.broker, **options)(fn)
-
-    def start(self, threads: int = 2) -> dramatiq.Worker:
-        worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=20)
-        worker.start()
-        self.workers.append(worker)
-        return worker
-
-    def waiting(self) -> int:
-        """What RabbitMQ has ready in the queue and its delay queue."""
-        return sum(self.broker.get_queue_message_counts(self.queue)[:2])
-
-    def join(self, timeout: float = 30) -> None:
-        """Wait until nothing is left, delivered or not: what was not acknowledged shows once nobody consumes."""
-        wait_until(lambda: self.waiting() == 0 and not any(self.entries()), timeout=timeout, what="all is done")
-
-    def entries(self) -> list[Entry]:
-        return entries_of(self.tracker)
-
-    def channel(self) -> Any:
-        """One of the test's own."""
-        return pika.BlockingConnection(pika.URLParameters(self.url)).channel()
-
-    def stop(self) -> None:
-        while self.workers:
-            self.workers.pop().stop(timeout=5000)
-
-    def close(self) -> None:
-        self.stop()
-        try:
-            for suffix in ("", ".DQ", ".XQ"):
-                self.broker.channel.queue_delete(self.queue + suffix)
-            self.broker.close()
-        except pika.exceptions.AMQPError:
-            pass
 
 
 @pytest.fixture
@@ -467,16 +398,14 @@ def test_a_worker_that_is_stopped_and_started_again(rabbitmq_url: str, make: Cal
 # A worker that shuts down.
 
 
-def test_a_consumer_returns_others_messages_once_for_good(
+def test_a_consumer_returns_all_and_fetches_no_more(
     rabbitmq_url: str, lab: Lab, make: Callable[..., RabbitApp]
 ) -> None:
-    """A quorum queue counts how often a message was given back; and what was fetched before can be acknowledged."""
+    """Once its worker shuts down; what was handed out before can be acknowledged."""
     app = make(rabbitmq_url)
     work = app.actor(lambda: None, actor_name="work")
     drains = threading.Event()
-    deliveries = Deliveries(
-        lab.incarnation("me"), Lease(60, 2, Bell()), BrokerQueues(), is_for_others=lambda message: drains.is_set()
-    )
+    deliveries = Deliveries(lab.incarnation("me"), Lease(60, 2, Bell()), BrokerQueues(), is_draining=drains.is_set)
     deliveries.attach(app.broker)
     draining: Any = app.broker.consume(app.queue, prefetch=4, timeout=50)
     deliveries.detach(app.broker)
@@ -490,9 +419,9 @@ def test_a_consumer_returns_others_messages_once_for_good(
     first = work.send()
     running = fetched(draining)
     assert running.message_id == first.message_id
-    drains.set()
     second = work.send()
-    wait_until(lambda: next(draining) is not None or app.waiting() == 1, what="it is given back")
+    wait_until(lambda: app.waiting() == 0, what="it is fetched")
+    drains.set()
     for _ in range(5):
         assert next(draining) is None
     assert app.waiting() == 1

@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""Quorum queues count what comes back, and dead-letter it at their limit, whether it has ever run or not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq import Message
+from dramatiq.common import dq_name, iter_queue, xq_name
+from dramatiq.middleware import Middleware
+
+from tests.support.rabbit_app import RabbitApp
+from tests.support.rabbitmq import RabbitServer
+from tests.support.servers import wait_until
+
+pytestmark = pytest.mark.long
+
+#: RabbitMQ's own limit from 4.0 on; 3.10 has none unless it is told.
+LIMIT = 20
+
+Make = Callable[..., RabbitApp]
+
+
+@pytest.fixture
+def make(client: redis.Redis, namespace: str) -> Iterator[Make]:
+    made: list[RabbitApp] = []
+
+    def new(url: str, **arguments: Any) -> RabbitApp:
+        made.append(RabbitApp(url, client, namespace, arguments={"x-queue-type": "quorum", **arguments}))
+        return made[-1]
+
+    yield new
+    for app in made:
+        app.close()
+
+
+@pytest.fixture(params=["newer", "older"])
+def app(request: pytest.FixtureRequest, make: Make) -> RabbitApp:
+    """On RabbitMQ 4.3 with its default limit, and on an older one, which counts every return, with the same."""
+    if request.param == "newer":
+        return make(request.getfixturevalue("newer_rabbitmq_url"))
+    return make(request.getfixturevalue("rabbitmq_url"), **{"x-delivery-limit": LIMIT})
+
+
+class Held(Middleware):
+    """Keeps worker threads from their first message."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def after_worker_thread_boot(self, broker: Any, thread: Any) -> None:
+        assert self.go.wait(60)
+
+
+class Stage:
+    """A worker whose threads are held up, while a message waits for them and another for its time."""
+
+    def __init__(self, app: RabbitApp, **options: Any) -> None:
+        self.app = app
+        self.held = Held()
+        app.broker.add_middleware(self.held)
+        self.work = app.actor(app.ran.append, actor_name="work", **options)
+        app.broker.get_queue_message_counts(app.queue)
+
+    def start(self, *, fetched: tuple[int, int] = (1, 1)) -> dramatiq.Worker:
+        """A worker that has fetched what there is."""
+        self.held.go.clear()
+        worker = self.app.start(threads=1)
+        wait_until(lambda: self.fetched(worker) == fetched, what="all is fetched")
+        return worker
+
+    def fetched(self, worker: dramatiq.Worker) -> tuple[int, int]:
+        """How many messages wait in memory, and how many for their time."""
+        return worker.work_queue.qsize(), worker.consumers[dq_name(self.app.queue)].delay_queue.qsize()
+
+    def stop(self, *, until: Callable[[], bool] = lambda: True) -> None:
+        """Begin to shut down, and let the threads go then."""
+        stopping = threading.Thread(target=self.app.stop)
+        stopping.start()
+        try:
+            wait_until(until, what="what waited is returned before that")
+        finally:
+            self.held.go.set()
+            stopping.join(60)
+
+
+def counts(app: RabbitApp) -> list[int]:
+    """What RabbitMQ has counted for all that is in the queue and its delay queue."""
+    channel, found = app.channel(), []
+    for queue in (app.queue, dq_name(app.queue)):
+        while (delivery := channel.basic_get(queue))[0] is not None:
+            found.append(int((delivery[1].headers or {}).get("x-delivery-count", 0)))
+    channel.connection.close()
+    return found
+
+
+def has_fetched(thread: dramatiq.worker.ConsumerThread) -> bool:
+    """Whether something waits in memory that came by the connection that there is now."""
+    waiting = [*thread.work_queue.queue, *thread.delay_queue.queue]
+    return any(getattr(item.message, "came_by", None) is thread.consumer for item in waiting)
+
+
+def lose_connection(thread: dramatiq.worker.ConsumerThread) -> None:
+    """Cut it, and wait until the message is fetched by another."""
+    old: Any = thread.consumer
+    old.connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
+    wait_until(lambda: thread.consumer is not old and has_fetched(thread), what="the message is fetched anew")
+
+
+def dead(app: RabbitApp) -> int:
+    return int(app.channel().queue_declare(xq_name(app.queue), passive=True).method.message_count)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_an_orderly_stop_is_not_counted(newer_rabbitmq_url: str, make: Make, tracked: bool) -> None:
+    """What was fetched goes back at the beginning of the shutdown, not at its end, and by basic.nack."""
+    app = make(newer_rabbitmq_url)
+    stage = Stage(app, track_inflight=tracked)
+    stage.work.send("prefetched")
+    stage.work.send_with_options(args=("delayed",), delay=600_000)
+    for _ in range(3):
+        stage.start()
+        stage.stop(until=lambda: app.waiting() == 2)
+    assert counts(app) == [0, 0]
+    assert app.ran == []
+
+
+def test_what_is_fetched_and_not_handed_out_is_not_counted(newer_rabbitmq_url: str, make: Make) -> None:
+    """Pika has it in its own memory, or in the socket, when the consumer is cancelled."""
+    app = make(newer_rabbitmq_url)
+    stage = Stage(app)
+    for number in range(40):
+        stage.work.send(number)
+    worker = stage.start(fetched=(2, 0))  # as many as it fetches ahead
+    thread: Any = worker.consumers[app.queue]
+    thread.stop()  # it hands nothing out any more
+    thread.join(10)
+    for item in iter_queue(worker.work_queue):
+        thread.consumer.ack(item.message)  # others take their places
+    thread.consumer.connection.process_data_events(0.1)
+    wait_until(lambda: app.waiting() == 36, what="two more are fetched")
+    stage.stop()
+    assert counts(app) == [0] * 38
+
+
+def test_25_orderly_stops_dead_letter_nothing(app: RabbitApp) -> None:
+    """A message that was only prefetched, and one that was delayed, would be dead-lettered after 21."""
+    stage = Stage(app)
+    stage.work.send("prefetched")
+    stage.work.send_with_options(args=("delayed",), delay=600_000)
+    for _ in range(25):
+        stage.start()
+        stage.stop(until=lambda: app.waiting() == 2)
+    assert (app.waiting(), dead(app), app.ran) == (2, 0, [])
+
+
+def test_25_lost_connections_dead_letter_nothing(app: RabbitApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is counted, on every RabbitMQ: what is tracked is published anew before the limit, and runs once."""
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.05)
+    stage = Stage(app)
+    stage.work.send("prefetched")
+    delayed = stage.work.send_with_options(args=("delayed",), delay=600_000)
+    worker = stage.start()
+    for _ in range(25):
+        for queue in (app.queue, dq_name(app.queue)):
+            lose_connection(worker.consumers[queue])
+    stage.held.go.set()
+    wait_until(lambda: app.ran == ["prefetched"], what="the prefetched one runs")
+    wait_until(lambda: worker.work_queue.unfinished_tasks == 0, what="its copies are skipped")
+    stage.stop()
+    channel = app.channel()
+    body = channel.basic_get(dq_name(app.queue))[2]
+    assert Message.decode(body).message_id == delayed.message_id
+    assert (app.ran, dead(app)) == (["prefetched"], 0)
+
+
+def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(
+    own_newer_rabbitmq: RabbitServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds a message for longer than consumer_timeout; Dramatiq restarts it, and has the delayed ones still."""
+    caplog.set_level("INFO")
+    own_newer_rabbitmq.start()
+    app = make(own_newer_rabbitmq.url)
+    stage = Stage(app)
+    stage.held.go.set()
+    begun, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go.wait(60)
+
+    busy = app.actor(hold, actor_name="busy")
+    plain = app.actor(app.ran.append, actor_name="plain", track_inflight=False)
+    worker = app.start(threads=2)
+    busy.send()
+    wait_until(begun.is_set, what="it runs")
+    for key in range(8):
+        stage.work.send_with_options(args=(key,), delay=12_000)
+        plain.send_with_options(args=(100 + key,), delay=12_000)
+    wait_until(lambda: len(set(app.ran)) == 16, timeout=60, what="all have run")
+    go.set()
+    app.join(60)
+    wait_until(lambda: worker.work_queue.unfinished_tasks == 0, what="all is done")
+    print(caplog.text.count("Restarting consumer"), caplog.text.count("this copy is put off"))
+    assert sorted(app.ran) == sorted([*range(8), *range(100, 108)])
+    assert caplog.text.count("Restarting consumer") >= 2
+    assert caplog.text.count("this copy is put off") <= 6
