@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import secrets
 from collections.abc import Callable
 from typing import Any
 
 from dramatiq import Broker, Message
+from dramatiq.common import current_millis, q_name
 from dramatiq.errors import DecodeError
 
 from .brokers.location import queues_of, tracker_client
+from .brokers.rabbitmq import RabbitmqQueues
 from .brokers.redis import RedisQueues
 from .delivery import OPTION
 from .errors import SchemaError
@@ -57,7 +60,7 @@ class Done(enum.Enum):
     UNKNOWN = "unknown"
     #: Its payload cannot be decoded.
     UNREADABLE = "unreadable"
-    #: It is in a dead-letter queue that cannot be reached from here: RabbitMQ's, say, which has means of its own.
+    #: It is in a dead-letter queue that cannot be reached from here: the broker has means of its own.
     ELSEWHERE = "elsewhere"
     #: It is taken, and the broker cannot be reached: the workers' recovery enqueues it when that is back.
     BEGUN = "begun"
@@ -113,13 +116,21 @@ class Operations:
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.
 
-        Also of one that was set aside, if it can be decoded by now, and of one that the tracker has dead-lettered,
-        where the broker is a RedisBroker: that is taken from the dead-letter queue.
+        Also of one that was set aside, if it can be decoded by now, and of one that was dead-lettered, where the broker
+        is a RedisBroker or a RabbitMQ: that is taken from the dead-letter queue.  On RabbitMQ it need not be known to
+        the tracker, and 4.0 to 4.2 are left out: there a look at a quorum queue's messages wears them out.
 
         Parameters:
           force: Also of one that runs on a living worker: its run goes on, and changes nothing any more.
+
+        Raises:
+          ConnectionClosed: The broker cannot be reached.
         """
         found = self._find(message_id)
+        if isinstance(self._queues, RabbitmqQueues) and (found is None or found.state == "dead_lettered"):
+            replay = functools.partial(self._replay_from_rabbitmq, self._queues, message_id)
+            done = self._registry.one_at_a_time(replay, HOLD) or Done.BUSY
+            return Done.UNKNOWN if found is None and done is Done.ELSEWHERE else done
         if found is None:
             return Done.UNKNOWN
         if found.state == "aside":
@@ -228,11 +239,24 @@ class Operations:
             return Done.SETTLED  # it has been replayed or purged since
         return self._enqueue_anew(message, lambda: queues.drop_dead_letter(queue, copy_id))
 
+    def _replay_from_rabbitmq(self, queues: RabbitmqQueues, message_id: str) -> Done:
+        for queue in sorted(self.broker.get_declared_queues()):
+            done = queues.replay(
+                queue, message_id, lambda message: self._enqueue_anew(message, lambda: None) is Done.DONE
+            )
+            if done is not None:
+                return Done.DONE if done else Done.STRANGE
+        return Done.ELSEWHERE
+
     def _enqueue_anew(self, message: Message[Any], then: Callable[[], object]) -> Done:
-        if not self._declares(message.queue_name, message.actor_name):
+        queue = q_name(message.queue_name)
+        if not self._declares(queue, message.actor_name):
             return Done.STRANGE
         options = {name: value for name, value in message.options.items() if name not in OF_EARLIER_COPIES}
-        self.broker.enqueue(dataclasses.replace(message, options=options))
+        delay = None
+        if queue != message.queue_name:  # it was dead-lettered from its delay queue
+            delay = max(0, int(options.pop("eta", 0) - current_millis()))
+        self.broker.enqueue(dataclasses.replace(message, queue_name=queue, options=options), delay=delay)
         then()
         return Done.DONE
 

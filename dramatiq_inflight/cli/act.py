@@ -59,7 +59,7 @@ def _command(run: Callable[..., None]) -> Callable[..., None]:
 def requeue(source: Source, ids: Sequence[str], **options: Any) -> None:
     """Enqueue messages again, with a clean count of crashes; every earlier copy is void.
 
-    Also those that were set aside, if they can be decoded by now, and, with a RedisBroker, those that were
+    Also those that were set aside, if they can be decoded by now, and, with a RedisBroker or RabbitMQ, those that were
     dead-lettered.
 
     Exit code 1: that was not done for each of them.

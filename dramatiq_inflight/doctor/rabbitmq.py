@@ -4,20 +4,29 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from .case import Case, Check
+from dramatiq.errors import ConnectionClosed
+
+from ..brokers.rabbitmq import BY_LIMIT, LOOKS_COUNT, RabbitmqQueues
+from .case import CannotTell, Case, Check
 from .findings import Code, Finding
 
 __all__ = ["CHECKS"]
+
+Answer = TypeVar("Answer")
 
 #: The heartbeat that the tracker's memory for what is complete is made for, seconds (ACK_TTL is three times as much).
 HEARTBEAT = 60
 
 #: RabbitMQ's default, seconds, and the share of it from which it is time to say so.
 CONSUMER_TIMEOUT, SHARE = 1800.0, 0.8
+
+#: How many dead letters of a queue are looked at.
+MOST = 1000
 
 CONFIRM_DELIVERY = Code(
     "confirm-delivery",
@@ -45,9 +54,26 @@ RABBITMQ_HEARTBEAT = Code(
 SLOW_CONSUMER = Code(
     "consumer-timeout",
     ("warning", "note"),
-    "RabbitMQ cuts off a consumer that holds a message for longer than consumer_timeout (30 minutes by "
-    "default), and delivers it again and again: each copy is put off until the run ends.",
-    "Set RabbitMQ's consumer_timeout above your longest run; it cannot be asked from here.",
+    "RabbitMQ takes back what a consumer holds for longer than consumer_timeout (30 minutes by default; from 4.3 on "
+    "only on quorum queues), whether it runs or is delayed, and delivers it again: a copy of what runs is put off "
+    "until the run ends.",
+    "Set RabbitMQ's consumer_timeout above your longest run and delay; it cannot be asked from here.",
+)
+
+DELIVERY_LIMIT = Code(
+    "delivery-limit",
+    ("warning", "note"),
+    "A quorum queue dead-letters what has come back 20 times, though it may never have run. What is tracked is "
+    "enqueued anew before that, if its sender has the tracker, too; the rest is not.",
+    "Set the policy delivery-limit=-1 for quorum queues, at least for those whose names end in .DQ.",
+)
+
+WORN_OUT = Code(
+    "worn-out",
+    ("warning",),
+    "They came back with their workers' connections up to the delivery limit of a quorum queue. They may never have "
+    "run, and nothing brings them back.",
+    "dramatiq-inflight requeue ID for each of them, and set the policy delivery-limit=-1.",
 )
 
 
@@ -89,9 +115,39 @@ def _consumer_timeout(case: Case) -> Iterator[Finding]:
         yield SLOW_CONSUMER.note("RabbitMQ has a consumer_timeout.")
 
 
+def _delivery_limit(case: Case) -> Iterator[Finding]:
+    major, minor = version = _answer(RabbitmqQueues(case.broker).version)
+    if LOOKS_COUNT[0] <= version < LOOKS_COUNT[1]:
+        yield DELIVERY_LIMIT.warning(f"Quorum queues of this RabbitMQ ({major}.{minor}) count every return.")
+    elif version >= LOOKS_COUNT[1]:
+        yield DELIVERY_LIMIT.note(f"Quorum queues of this RabbitMQ ({major}.{minor}) count lost connections.")
+
+
+def _worn_out(case: Case) -> Iterator[Finding]:
+    queues = RabbitmqQueues(case.broker)
+    for queue in sorted(case.broker.get_declared_queues()):
+        letters = _answer(functools.partial(queues.dead_letters, queue, MOST))
+        if letters is None:
+            raise CannotTell("this RabbitMQ counts a look at the messages of a quorum queue as a delivery")
+        ids = [str(letter.message.message_id) for letter in letters if letter.message and letter.reason == BY_LIMIT]
+        if ids:
+            yield WORN_OUT.warning(
+                f"Messages of queue {queue!r} that RabbitMQ has dead-lettered by itself: {len(ids)}, such as {ids[0]}.",
+            )
+
+
+def _answer(ask: Callable[[], Answer]) -> Answer:
+    try:
+        return ask()
+    except ConnectionClosed:
+        raise CannotTell("RabbitMQ cannot be reached") from None
+
+
 CHECKS = (
     Check(RABBITMQ_UNREACHABLE, "The way to RabbitMQ", "RabbitMQ can be reached.", _reachable, _is_rabbitmq),
     Check(CONFIRM_DELIVERY, "RabbitmqBroker's confirms", "What is enqueued is confirmed.", _confirms, _is_rabbitmq),
     Check(RABBITMQ_HEARTBEAT, "RabbitMQ's heartbeat", "RabbitMQ's heartbeat is short.", _heartbeat, _is_rabbitmq),
     Check(SLOW_CONSUMER, "RabbitMQ's consumer_timeout", "No message is near it.", _consumer_timeout, _is_rabbitmq),
+    Check(DELIVERY_LIMIT, "RabbitMQ's delivery limit", "It has none by default.", _delivery_limit, _is_rabbitmq),
+    Check(WORN_OUT, "RabbitMQ's dead letters", "RabbitMQ has made no dead letters.", _worn_out, _is_rabbitmq),
 )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from dramatiq import Message
 from dramatiq.common import dq_name, iter_queue, xq_name
 from dramatiq.middleware import Middleware
 
+from dramatiq_inflight.doctor import examine
+from dramatiq_inflight.operations import Done, Operations
 from tests.support.rabbit_app import RabbitApp
 from tests.support.rabbitmq import RabbitServer
 from tests.support.servers import wait_until
@@ -212,3 +215,70 @@ def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(
     assert sorted(app.ran) == sorted([*range(8), *range(100, 108)])
     assert caplog.text.count("Restarting consumer") >= 2
     assert caplog.text.count("this copy is put off") <= 6
+
+
+def has_fetched_from(channel: Any, queue: str) -> bool:
+    return bool(channel.basic_get(queue)[0])
+
+
+@pytest.fixture
+def worn_out(app: RabbitApp) -> tuple[RabbitApp, list[str]]:
+    """Two messages, one of them delayed, that RabbitMQ has dead-lettered, beside one that a worker has; their ids."""
+    work = app.actor(app.ran.append, actor_name="work")
+    sent = [work.send("prefetched"), work.send_with_options(args=("delayed",), delay=3_000)]
+    for queue in (app.queue, dq_name(app.queue)):
+        for _ in range(LIMIT + 1):
+            channel = app.channel()
+            wait_until(functools.partial(has_fetched_from, channel, queue), what="it is there")
+            channel.connection.close()
+    failing = app.actor(lambda: 1 / 0, actor_name="failing", max_retries=0)
+    failing.send()
+    app.start(threads=1)
+    wait_until(lambda: dead(app) == 3, what="all are dead letters")
+    app.stop()
+    return app, [message.message_id for message in sent]
+
+
+def test_the_doctor_finds_what_rabbitmq_has_dead_lettered(worn_out: tuple[RabbitApp, list[str]]) -> None:
+    """No worker has rejected it, and the tracker has no record of it; looking changes nothing."""
+    app, ids = worn_out
+    for _ in range(2):
+        found = [finding for finding in examine(app.broker) if finding.code == "worn-out"]
+        assert [(finding.severity, "by itself: 2" in finding.title) for finding in found] == [("warning", True)]
+        assert any(id in found[0].title for id in ids)
+    wait_until(lambda: dead(app) == 3, what="all are dead letters still")
+
+
+def test_what_rabbitmq_has_dead_lettered_can_be_requeued(worn_out: tuple[RabbitApp, list[str]]) -> None:
+    """By its id, from whichever queue it came; the rest stays where it is."""
+    app, ids = worn_out
+    operations = Operations(app.broker)
+    assert operations.requeue("nobody") is Done.UNKNOWN
+    assert [operations.requeue(id) for id in ids] == [Done.DONE, Done.DONE]
+    assert operations.requeue(ids[0]) is Done.UNKNOWN
+    app.start()
+    wait_until(lambda: sorted(app.ran) == ["delayed", "prefetched"], what="both run")
+    app.join()
+    assert (sorted(app.ran), dead(app)) == (["delayed", "prefetched"], 1)
+    assert [finding.severity for finding in examine(app.broker) if finding.code == "worn-out"] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [((3, 13), ("ok", "ok")), ((4, 2), ("warning", "note")), ((4, 3), ("note", "ok"))],
+)
+def test_the_doctor_knows_what_a_version_counts(
+    rabbitmq_url: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    version: tuple[int, int],
+    expected: tuple[str, str],
+) -> None:
+    """From 4.0 to 4.2 each look at a quorum queue's message wears it out: the doctor does not look."""
+    monkeypatch.setattr("dramatiq_inflight.brokers.rabbitmq.version_of", lambda channel: version)
+    app = make(rabbitmq_url)
+    app.actor(app.ran.append, actor_name="work").send("m")
+    found = {finding.code: finding.severity for finding in examine(app.broker)}
+    unchecked = any("RabbitMQ's dead letters" in one.title for one in examine(app.broker) if one.code == "unchecked")
+    assert (found["delivery-limit"], found.get("worn-out", "note")) == expected
+    assert unchecked == (expected[1] == "note")

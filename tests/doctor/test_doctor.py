@@ -627,7 +627,7 @@ def test_rabbitmq(rabbitmq_url: str, server_url: str, namespace: str, lab: Lab, 
     broker = rabbit(rabbitmq_url, tracker)
     seen = look(broker)
     assert seen.wrong()["confirm-delivery"] == "warning"
-    assert {"rabbitmq-unreachable", "rabbitmq-heartbeat"} <= seen.codes("ok")
+    assert {"rabbitmq-unreachable", "rabbitmq-heartbeat", "delivery-limit", "worn-out"} <= seen.codes("ok")
     assert seen.of("consumer-timeout").severity == "note"
     copy = copy_of()
     lab.runs(a, copy)
