@@ -19,7 +19,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 import dramatiq_inflight
-from dramatiq_inflight import InFlightTracker, MessageLost
+from dramatiq_inflight import HandBack, InFlightTracker, MessageLost
 from tests.support.brokers import make_broker
 from tests.support.history import History
 from tests.support.hooked import beside
@@ -175,14 +175,14 @@ def starving(key: Any, seconds: float, gate: str) -> str:
 
 @actor(track_inflight=True, max_recoveries=None, interrupt_on_loss=True, max_retries=3, min_backoff=50)
 def interruptible(key: Any, gate: str) -> None:
-    """Works until a file is there, or it is interrupted."""
+    """Works until a file is there, or it is interrupted: another worker has it, or its worker shuts down."""
     current = dramatiq_inflight.current()
     run = current.run if current is not None else 0
     history.write("start", key, _message_id(), run)
     try:
         while not Path(gate).exists():
             time.sleep(0.01)
-    except MessageLost:
+    except (MessageLost, HandBack):
         history.write("interrupted", key, _message_id(), run)
         raise
     history.write("end", key, _message_id(), run)

@@ -23,7 +23,7 @@ from typing import Any
 
 from .cluster import Cluster, standalone
 from .history import Event, History
-from .rabbitmq import shared
+from .rabbitmq import find_newer, shared
 from .servers import another_database
 from .workers import WorkerProcess
 
@@ -112,6 +112,8 @@ def _judge_one(key: Any, events: list[Event], deaths: Deaths, report: Report) ->
         elif event.what == "end":
             open_runs.pop(event.pid, None)
             ended_by, acked = event, False
+        elif event.what == "interrupted":
+            open_runs.pop(event.pid, None)
         elif event.what == "acked" and ended_by is not None and event.pid == ended_by.pid:
             acked = True
 
@@ -202,6 +204,7 @@ def main() -> int:
     parser.add_argument("--at-most-once", action="store_true", help="on_orphan is dead_letter")
     parser.add_argument("--apart", action="store_true", help="the tracker's Redis is not the broker's")
     parser.add_argument("--rabbitmq", action="store_true", help="the broker is a RabbitMQ")
+    parser.add_argument("--newer", action="store_true", help="the one below TEST_RABBITMQ_ROOT")
     parser.add_argument("--quorum", action="store_true", help="its queues are quorum queues")
     parser.add_argument("--heartbeat", choices=["thread", "process"], default="thread")
     parser.add_argument("--seen", action="store_true", help="deaths are seen by processes of the same host")
@@ -223,7 +226,9 @@ def main() -> int:
 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder))} if options.rabbitmq else {}
+        root = find_newer() if options.newer else None
+        assert root or not options.newer, "TEST_RABBITMQ_ROOT names no Debian with a RabbitMQ"
+        rabbitmq = {"TEST_RABBITMQ_URL": stack.enter_context(shared(folder, root))} if options.rabbitmq else {}
         cluster = stack.enter_context(standalone(settings))
         started = time.monotonic()
         report = kill_rounds(cluster, options.rounds, options.seed, at_most_once=options.at_most_once)
