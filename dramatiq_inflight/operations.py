@@ -129,7 +129,7 @@ class Operations:
         found = self._find(message_id)
         if isinstance(self._queues, RabbitmqQueues) and (found is None or found.state == "dead_lettered"):
             replay = functools.partial(self._replay_from_rabbitmq, self._queues, message_id)
-            done = self._registry.one_at_a_time(replay, HOLD) or Done.BUSY
+            done = self._store.operations.one_at_a_time(replay, HOLD) or Done.BUSY
             return Done.UNKNOWN if found is None and done is Done.ELSEWHERE else done
         if found is None:
             return Done.UNKNOWN
