@@ -82,6 +82,12 @@ def test_lua_gets_by_name_what_python_gives_by_name(client: redis.Redis) -> None
         assert got == {**{name: value for name, value in expected.items() if value is not None}, "rows": rows or {}}
 
 
+def test_lines_of_lua_are_as_short_as_those_of_python() -> None:
+    """What luacheck sees has the lines that the declarations become, too."""
+    texts = [COMMON, *map(body, DECLARATIONS)]
+    assert [line for text in texts for line in text.splitlines() if len(line) > 120] == []
+
+
 def test_keys_in_brackets_are_given_all_or_none() -> None:
     declaration = Declaration("some", "--@ keys  a [b c]\n--@ args  d")
     given = {"a": "A", "d": "D"}

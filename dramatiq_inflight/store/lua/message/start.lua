@@ -90,7 +90,8 @@ local function run(crashes, drains, contended)
     record = {
         state = 'running', owner = me, run = (before and before.run or 0) + 1,
         generation = kept_generation, crashes = crashes, limit = limit, contended = contended,
-        started = next_start(before, now, enqueued_by), first = 0, origin = origin, copy = copy, queue = queue, actor = actor,
+        started = next_start(before, now, enqueued_by), first = 0, origin = origin, copy = copy, queue = queue,
+        actor = actor,
         drains = drains, alone = alone and 1 or 0, tailored = tailored, tries = tries,
     }
     if stored == 0 then
