@@ -20,6 +20,7 @@ acknowledged into a cut
     RabbitMQ was lost while the acknowledgement of a run that was not recorded was on its way, and so is its completion.
 retry beside its original
     The worker died, or lost RabbitMQ, after it had enqueued the retry and before it had acknowledged the original; or
+    it died before it could tell Redis, which was away, of the failure; or
     RedisBroker's maintenance had taken the original from it, by the clock of a worker that was minutes off.
 published twice
     The broker was lost in the middle of an enqueue, which Dramatiq, redis-py or the tracker tried again.
@@ -346,9 +347,8 @@ class _Judge:
                 return "torn"
             if away:
                 return "unacknowledged"
-        for fault in self._away(earlier.who, earlier.end, min(earlier.acked, earlier.end + MOMENT)):
-            if min(earlier.death, later.start) < self._mended(earlier.who, fault):
-                return "untold"
+        if self._is_untold(earlier, min(earlier.death, later.start)):
+            return "untold"
         if not earlier.number and self._no_broker(earlier.who, earlier.end, min(earlier.acked, earlier.death) + MOMENT):
             return "acknowledged into a cut"
         return (
@@ -357,6 +357,11 @@ class _Judge:
             or self._is_twin(later)
             or self._is_last_copy(earlier, later)
         )
+
+    def _is_untold(self, run: Run, until: float) -> bool:
+        """Whether Redis was away when the run ended, and may not have been told of its end until then."""
+        away = self._away(run.who, run.end, min(run.acked, run.end + MOMENT))
+        return any(until < self._mended(run.who, fault) for fault in away)
 
     def _silenced(self, earlier: Run, later: Run, to: float = math.inf) -> str:
         """Whether the earlier run's worker was silent for so long that it was taken for dead, or lost the message."""
@@ -487,6 +492,7 @@ class _Judge:
                 if run.outcome == "failed" and (
                     (run.acked == math.inf and run.death < math.inf)
                     or self._no_broker(run.who, run.end, min(run.acked, run.death) + MOMENT)
+                    or self._is_untold(run, run.death)
                     or self._may_be_taken(run.who, run.start, run.end)
                 ):
                     self.twins[run.key].append((run.end, "retry beside its original"))

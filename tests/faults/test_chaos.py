@@ -260,6 +260,17 @@ def test_a_success_that_could_not_be_told_excuses_a_run_again(
     assert verdicts(story.judge(sent=["m"])) == (found, {} if found else {"repeated": {"untold": 1}})
 
 
+@pytest.mark.parametrize(("death", "found"), [(12, {}), (24, {"repeated": 1})], ids=["before it could tell", "later"])
+def test_an_untold_failure_excuses_a_run_beside_its_retry(story: Story, death: float, found: dict[str, int]) -> None:
+    story.fault(10.5, 14, "redis stall", "redis")
+    story.run("m", A, 10, 11, "failed")
+    story.died(A, death)
+    story.run("m", B, 11.5, 12, run=0)
+    story.run("m", B, 25, 26, run=2)
+    excused = {} if found else {"repeated": {"retry beside its original": 1}}
+    assert verdicts(story.judge(sent=["m"])) == (found, excused)
+
+
 def test_an_ack_that_may_be_lost_excuses_an_unrecorded_run(story: Story) -> None:
     story.fault(5, 9, "redis stall", "redis")
     for key, run in (("recorded", 1), ("unrecorded", 0)):
