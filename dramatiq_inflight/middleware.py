@@ -1,16 +1,19 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The middleware: who does what at each hook, in the order of a message's life.
+"""The middleware: its hooks, in the order of a message's life.
 
-In a worker, `message.hooks` calls the tracker ahead of other middleware.
+In a worker, `message.hooks` calls the tracker before other middleware.  A message takes this way:
 
-A message is enqueued: it gets a mark (`message.enqueue`).  A worker fetches a copy of it.  ``before_process_message``
-asks Redis whether it may run here, and records that it does (`message.start`; a copy that may not: `message.refuse`).
-The actor runs.  ``after_process_message`` notes how it ended (`message.finish`).  When Dramatiq acknowledges the copy,
-the record is settled: a success just before (``before_ack``), when everything that follows from it has been enqueued; a
-failure just after (``after_ack``, ``after_nack``), when the broker holds the retry or the dead letter.
+1. It is enqueued: `message.enqueue` sets or removes its mark.
+2. A worker fetches a copy.  ``before_process_message`` asks Redis if the copy may run here, and Redis records that it
+   does (`message.start`).  `message.refuse` skips or puts off a copy that may not.
+3. The actor runs.  ``after_process_message`` notes how it ended (`message.finish`).
+4. Dramatiq acknowledges the copy, and the record is settled.  A success is settled before the ack, or in one write
+   with it, when everything that follows from it has been enqueued (``before_ack``).  A failure is settled after it,
+   when the broker holds the retry or the dead letter (``after_ack``, ``after_nack``).
 
-If the process dies in between, its heartbeat expires, and `recovery` puts the message back.
+If the process dies in between, another worker detects that (`liveness`), and `recovery` puts the message back.
+docs/way.rst names the functions and scripts.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class InFlightTracker(Tracker):
         self._metrics: ProcessMetrics | None = None
 
     def healthy(self) -> bool:
-        """Whether this process keeps itself alive in Redis: for a liveness probe.
+        """Return True if this process proves in Redis that it is alive; for a liveness probe.
 
         False also where there is no worker, or it does not track.  A worker whose Redis is away for half a TTL is not
         healthy, though it goes on working.
@@ -70,18 +73,18 @@ class InFlightTracker(Tracker):
     # The application is loaded.
 
     def after_declare_actor(self, broker: Broker, actor: Any) -> None:
-        """Where a broker gives no ids, give each enqueue one before it begins."""
+        """Give each enqueue an id before it begins, if the broker gives none."""
         self._enqueues.attach(broker)
 
     def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
-        """A queue more to be handed back, should this worker die."""
+        """Register again, so that this queue is handed back, too, if the worker dies."""
         if self._runtime is not None:
             self._runtime.lease.register_again()
 
     # The worker boots.
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Become an incarnation, before the consumers start.
+        """Make the `Runtime` and register this incarnation, before the consumers start.
 
         Raises:
           ConfigurationError: There is no Redis to use, or the tracker is in use.
@@ -122,13 +125,13 @@ class InFlightTracker(Tracker):
         self._hooks.attach()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Start to beat and to recover."""
+        """Start the threads: heartbeat, bookkeeping, recovery and the watch of other processes."""
         if self._runtime is not None:
             self._runtime.start()
             self._report(broker, self._runtime)
 
     def _report(self, broker: Broker, runtime: Runtime) -> None:
-        """Tell of this process where Dramatiq's Prometheus middleware does."""
+        """Report metrics of this process where Dramatiq's Prometheus middleware reports its own."""
         if not is_reported(broker):
             return
         try:
@@ -140,10 +143,10 @@ class InFlightTracker(Tracker):
     # A message's life.
 
     def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
-        """Mark what is enqueued.
+        """Set or remove the mark of what is enqueued.
 
         Raises:
-          MessageSkipped: It is enqueued by a run that has lost its message.
+          MessageSkipped: A run that has lost its message enqueues it, or a delayed copy was given to another worker.
         """
         self._enqueues.begin(broker, message, delay)
 
@@ -169,22 +172,22 @@ class InFlightTracker(Tracker):
     def after_process_message(
         self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
+        """Note how the message ended.  If another run may own it, look it up, so that nothing follows twice."""
         if self._runtime is not None:
             self._runtime.ending.processed(message, result, exception)
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
-        """Another middleware has skipped the message after we had recorded its start."""
+        """Note that another middleware skipped the message after its start was recorded."""
         if self._runtime is not None:
             self._runtime.ending.skipped(message)
 
     def before_ack(self, broker: Broker, message: Any) -> None:
-        """Settle a success: everything that follows from it has been enqueued."""
+        """Enqueue what Dramatiq could not; settle a success here unless the ack itself takes that along."""
         if self._runtime is not None:
             self._runtime.ending.before_ack(message)
 
     def after_ack(self, broker: Broker, message: Any) -> None:
-        """Settle a failure: the broker holds the retry."""
+        """Settle a failure, of which the broker holds the retry, and forget the message."""
         if self._runtime is not None:
             self._runtime.ending.after_ack(message)
 
@@ -194,19 +197,19 @@ class InFlightTracker(Tracker):
             self._runtime.ending.before_nack(message)
 
     def after_nack(self, broker: Broker, message: Any) -> None:
-        """Settle a failure: the broker has dead-lettered the copy."""
+        """Settle a failure, which the broker has dead-lettered, and forget the message."""
         if self._runtime is not None:
             self._runtime.ending.after_nack(message)
 
     # The worker shuts down.
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Stop recovering; go on beating while the worker drains."""
+        """Stop to recover; continue to beat while the worker drains."""
         if self._runtime is not None:
             self._runtime.drain()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Leave in order."""
+        """Stop all threads, and unregister this incarnation."""
         if self._metrics is not None:
             self._metrics.stop()
             self._metrics = None
@@ -216,7 +219,7 @@ class InFlightTracker(Tracker):
                 self._forget()
 
     def _forget(self) -> None:
-        """Be as before the boot."""
+        """Drop the runtime, and detach the hooks."""
         self._runtime = self._enqueues.deliveries = None
         if self._hooks is not None:
             self._hooks.detach()

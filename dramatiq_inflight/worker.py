@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""All that one booted worker process holds: its incarnation, its connection, its threads."""
+"""The runtime of one worker process: makes its parts, and starts and stops its threads."""
 
 from __future__ import annotations
 

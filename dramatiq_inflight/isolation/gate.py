@@ -3,11 +3,11 @@
 """The gate that every message of this process passes, so that one of them can have the process to itself.
 
 A message that may be convicted by one more death of its worker runs alone, for then that death proves something.  It
-waits for those inside to end; who comes after it waits behind it.  First come, first served: nobody is overtaken, and
-every wait has an end.  Who waits too long to be alone goes in with the others; and who is alone for too long, while
-others wait, gets company.  Neither can then be convicted, and both times grow with every crash.
+waits for those inside to end; later messages wait behind it.  First come, first served: nobody is overtaken, and every
+wait has an end.  A message that waits too long to be alone runs in company.  A message that is alone for too long,
+while others wait, gets company.  A crash then does not dead-letter it.  Both limits grow with each crash.
 
-Where the processes of a container die together, it has the container to itself: see `siblings`.
+Where the processes of a container die together, it has the container to itself: see `container`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """The worker processes of one place watch each other: a death is known within milliseconds.
 
-Each watches a few that come after it in a ring, so that the watch of many costs each of them little.  When one in the
-ring is gone, those before it see it, prove it in Redis, and look for whoever comes next: is that one gone as well, they
-see it then.  Who boots looks at everybody in its place, and makes itself known to those before it.
+Each process watches the next four in a ring, so the cost does not grow with the host.  A watcher that detects an end
+records the death in Redis, and looks for the next process in the ring.  A process that boots checks everyone in its
+place once, and makes itself known to those before it.
 """
 
 from __future__ import annotations

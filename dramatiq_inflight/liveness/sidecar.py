@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Keeps the heartbeat's own process (`attendant`) at work, from the worker's side."""
+"""Start the heartbeat's own process (`sidecar_main`), and start it again if it ends before its worker."""
 
 from __future__ import annotations
 

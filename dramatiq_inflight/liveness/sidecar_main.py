@@ -3,7 +3,7 @@
 """The heartbeat's own process: beats for one worker process as long as that lives, and says when it has died.
 
 C code that holds the GIL starves every thread of a worker, the heartbeat's too.  It cannot starve another process.
-This is that process's program; `heartbeat_process` starts it.  It holds no copy of the application: it is a fresh
+This is that process's program; `sidecar` starts it.  It holds no copy of the application: it is a fresh
 Python that imports redis-py and a few modules of this package.
 """
 

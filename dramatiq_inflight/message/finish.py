@@ -54,7 +54,7 @@ class Ending:
         self.logger = get_logger(__name__, type(self))
 
     def processed(self, message: Any, result: Any, exception: BaseException | None) -> None:
-        """Note how the message ended; if it may have been taken from us, see to it that nothing follows twice."""
+        """Note how the message ended.  If another run may own it, look it up, so that nothing follows twice."""
         entry = self.table.get(message)
         if entry is not None and (entry.phase is Phase.RUNNING or entry.has_ended):
             uninterrupted(lambda: self._processed(message, entry, result, exception))
@@ -71,17 +71,18 @@ class Ending:
             store_at_home(self.broker, message, "after_process_message", result=result)
 
     def skipped(self, message: Any) -> None:
-        """Another middleware has skipped the message after we had recorded its start."""
+        """Note that another middleware skipped the message after its start was recorded."""
         entry = self.table.get(message)
         if entry is not None and entry.phase is Phase.RUNNING:
             uninterrupted(lambda: self._end(entry, succeeded=not message.failed))
             store_at_home(self.broker, message, "after_skip_message")
 
     def before_ack(self, message: Any) -> None:
-        """A success is settled now: everything that follows from it has been enqueued.
+        """Enqueue what Dramatiq could not, and settle the message where the ack does not.
 
-        Where the broker is on the tracker's Redis, it is settled a moment later: in the same write as the ack.
-        Elsewhere it is remembered until the ack was sent.  A failure of which nothing comes next is handed over.
+        With a broker on the tracker's Redis, `finish_and_ack` settles a success in the same write as the ack.
+        Elsewhere it is settled here, and remembered until the ack was sent.  A failure whose retry the broker has
+        refused for good is handed over to recovery.
         """
         uninterrupted(lambda: self._before_ack(message))
 
@@ -131,7 +132,7 @@ class Ending:
             self.store.scripts.run(ack)
 
     def after_ack(self, message: Any) -> None:
-        """A failure is settled now: the broker holds the retry.  So is a success that the ack has not taken along."""
+        """Settle a failure, of which the broker holds the retry, or a success that no ack has settled.  Forget it."""
         uninterrupted(lambda: self._after_ack(message))
 
     def _after_ack(self, message: Any) -> None:
@@ -149,13 +150,13 @@ class Ending:
             self._forget(message, entry)
 
     def before_nack(self, message: Any) -> None:
-        """What follows from a failure is enqueued first."""
+        """Enqueue what follows from the failure before the broker dead-letters the copy."""
         entry = self.table.get(message)
         if entry is not None:
             uninterrupted(lambda: enqueue_what_is_left(self.broker, entry, lambda: self._is_lost(entry)))
 
     def after_nack(self, message: Any) -> None:
-        """The broker has dead-lettered the copy."""
+        """Settle a failure that the broker has dead-lettered, and forget it."""
         uninterrupted(lambda: self._after_nack(message))
 
     def _after_nack(self, message: Any) -> None:
@@ -210,7 +211,10 @@ class Ending:
         return entry.lost
 
     def _is_taken(self, entry: Entry) -> bool:
-        """The same, and what is handed back is no older than the record, should that have been taken back by asking."""
+        """Like `_is_lost`; also raise the generation of the copy to enqueue.
+
+        The look-up may have raised that of the record.
+        """
         lost = self._is_lost(entry)
         if entry.handed_back and entry.follow_up.pending:
             copy, _ = entry.follow_up.pending[entry.copy.message_id]

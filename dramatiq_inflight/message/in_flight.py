@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What this process runs: its own table, which is the truth about itself."""
+"""The copies in this process: an entry for each, and the table of all of them."""
 
 from __future__ import annotations
 

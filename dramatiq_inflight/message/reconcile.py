@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Keeps the records in step with what this process runs: what ends is told, what differs is mended."""
+"""The ledger: reports to Redis how runs ended, and mends records that differ from the table of this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ACK_PAUSE = 2.0
 
 
 class Ledger:
-    """What Redis knows of the messages in this process.
+    """Keeps the records in Redis in step with the table of this process.
 
     Parameters:
       interval: The pause between two heartbeats, seconds.

@@ -73,8 +73,8 @@ class Starting:
     def begin(self, message: Any) -> None:
         """Ask whether this copy may run here, and record that it does.
 
-        Time limits, shutdowns and aborts are not armed yet: see `hooks`.  Any other interrupt was meant for something
-        else, since the actor has not begun: this is called again then, and goes on where it was.
+        Time limits, shutdowns and aborts are not armed yet: see `message.hooks`.  Any other interrupt was meant for
+        something else, since the actor has not begun: this is called again then, and goes on where it was.
 
         Raises:
           MessageSkipped: Another copy has run, is running, or will.

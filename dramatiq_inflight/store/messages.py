@@ -37,13 +37,13 @@ class Messages(Part):
 
     @cached_property
     def _starts(self) -> tuple[str, ...]:
-        """What the start of a message may change beside its record."""
+        """The keys that start.lua may change, beside the record."""
         keys = self.keys
         return (self.scripts.mine, keys.heartbeats, keys.waiting, keys.handed, keys.history, keys.counts)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
-        """What its completion may."""
+        """The keys that finish.lua may change, beside the record and the checkpoint."""
         return (self.scripts.mine, self.keys.heartbeats, self.keys.waiting, self.keys.history, self.keys.counts)
 
     def start(
@@ -259,11 +259,11 @@ class Messages(Part):
     def hand_over(
         self, message_id: str, run: int, payload: bytes, *, later: bool = False, origin: str = ""
     ) -> Finished:
-        """The message failed and was acknowledged, but nothing was enqueued in its place: recovery has to.
+        """Let go of a message for which no copy could be enqueued: recovery enqueues one.
 
         Parameters:
           payload: The encoded message; empty: as the record has it.
-          later: It is about to be enqueued here: recovery has to only if no copy of it starts.
+          later: True if it is about to be enqueued here: recovery does so only if no copy of it starts.
         """
         reply = self.scripts.own(
             "hand_over",
@@ -302,7 +302,7 @@ class Messages(Part):
 
         Parameters:
           state: ``completed`` or ``dead_lettered``.
-          broker_keys: As for `Runs.start`.
+          broker_keys: As for `start`.
         """
         self.scripts.execute(
             "settle",

@@ -198,7 +198,7 @@ class DeadIncarnation:
     left: bool = False
     #: What proved its death; empty: its heartbeat has expired.
     proof: str = ""
-    #: Where its process can be told from others; see `evidence`.
+    #: Where its process can be told from others; see `liveness.pidfd`.
     place: str = ""
     process_started: str = ""
 

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The records in Redis: nobody else changes them.
+"""The tracker's keys in Redis, which no other part of the package changes.
 
-The keys are those of store/keys.py.  Every method that changes a record is one script, so it is atomic, and every
+The keys are declared in `store.keys`.  Every method that changes a record is one script, so it is atomic, and every
 method raises ``redis.RedisError`` when Redis cannot be reached or refuses.
 """
 
@@ -23,8 +23,8 @@ class Store:
     Attributes:
       messages: The records of messages.
       workers: The incarnations.
-      recovery: What the dead have left.
-      operations: What an operator does.
+      recovery: The records that dead incarnations left; the sweeps are in `recovery.sweep`.
+      operations: The changes that an operator makes; `operations.Operations` uses it.
     """
 
     def __init__(self, scripts: Scripts) -> None:
