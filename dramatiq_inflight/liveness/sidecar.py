@@ -35,6 +35,9 @@ ENVIRONMENT = (
     *("LOCALDOMAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),
 )
 
+#: Where the package is: the program imports it from there, whatever else is on its path.
+PACKAGE = Path(__file__).parents[1] / "__init__.py"
+
 #: The program.  It has this very package: the child's own path may lead to another version.
 PROGRAM = """
 import importlib.util, pickle, sys
@@ -159,7 +162,7 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
     )
     assert process.stdin is not None
     try:
-        process.stdin.write(pickle.dumps((sys.path, str(Path(__file__).with_name("__init__.py")))) + pickle.dumps(task))
+        process.stdin.write(pickle.dumps((sys.path, str(PACKAGE))) + pickle.dumps(task))
         process.stdin.flush()
     except OSError:
         pass  # it has ended already: that is seen next

@@ -18,8 +18,9 @@ import pytest
 import redis
 from redis.sentinel import Sentinel
 
+import dramatiq_inflight
 from dramatiq_inflight.liveness.pidfd import Process
-from dramatiq_inflight.liveness.sidecar import HeartbeatProcess
+from dramatiq_inflight.liveness.sidecar import PACKAGE, HeartbeatProcess
 from dramatiq_inflight.liveness.sidecar_main import Task
 from dramatiq_inflight.liveness.subscription import Subscriptions
 from dramatiq_inflight.store.connection import Address
@@ -136,10 +137,10 @@ def test_it_holds_no_application_and_no_credentials(
     assert b"/dramatiq/" not in (proc / "maps").read_bytes()
     check = "import sys, dramatiq_inflight.liveness.sidecar_main; assert 'dramatiq' not in sys.modules, 'imported'"
     program = f"{_without_main()}\n{check}"
-    path = str(Path(sys.modules["dramatiq_inflight"].__file__ or ""))
+    assert str(PACKAGE) == dramatiq_inflight.__file__
     result = subprocess.run(
-        [sys.executable, "-I", "-c", program],
-        input=pickle.dumps((sys.path, path)),
+        [sys.executable, "-I", "-S", "-c", program],  # no hook of an editable install finds its modules
+        input=pickle.dumps((sys.path, str(PACKAGE))),
         capture_output=True,
         check=False,
     )
