@@ -40,6 +40,9 @@ COMPARE = 60.0
 #: After how many returns that RabbitMQ has counted a message is published anew: well below its limit, which is 20.
 RENEW_AT = 10
 
+#: How long RabbitMQ may take to accept it, and the pause after it did not, seconds.
+RENEW_WITHIN, RENEW_AGAIN = 5.0, 60.0
+
 #: The header of a message that was published anew.
 RENEWED = "inflight-renewed"
 
@@ -243,17 +246,18 @@ class RabbitmqConsumer(_Consumer):
 
     Parameters:
       is_draining: Returns True once the worker shuts down.
+      is_away: Returns True while the tracker's Redis cannot be reached, so that RabbitMQ alone counts crashes.
     """
 
-    def __init__(self, consumer: Any, is_draining: Callable[[], bool]) -> None:
+    def __init__(self, consumer: Any, is_draining: Callable[[], bool], is_away: Callable[[], bool] = bool) -> None:
         super().__init__(consumer)
         self.closed = False
         self._is_draining = is_draining
+        self._is_away = is_away
         self._cancelled = False
         self._properties: Any = None
         self._body = b""
-        #: For what is published anew.
-        self._publisher: Any = None
+        self._renew_after = 0.0
         consumer.iterator = self._noting(consumer.iterator)
 
     def _noting(self, deliveries: Iterator[Any]) -> Iterator[Any]:
@@ -281,7 +285,8 @@ class RabbitmqConsumer(_Consumer):
         headers = self._properties.headers or {}
         if RENEWED in headers:
             message.redelivered = True  # the delivery that this one replaces may be in the queue still
-        if headers.get("x-delivery-count", 0) >= RENEW_AT and mark_of(message).get("origin") and self._renew(message):
+        is_worn = headers.get("x-delivery-count", 0) >= RENEW_AT and mark_of(message).get("origin")
+        if is_worn and time.monotonic() >= self._renew_after and not self._is_away() and self._renew(message):
             return None
         return message
 
@@ -322,27 +327,43 @@ class RabbitmqConsumer(_Consumer):
 
         Returns: False if RabbitMQ has not taken it: the message stays as it is.
         """
-        consumer, old = self._consumer, self._properties
+        old = self._properties
         properties = copy.copy(old)
         kept = {name: value for name, value in old.headers.items() if not name.startswith("x-")}
         properties.headers = {**kept, RENEWED: True}
         try:
-            if self._publisher is None:
-                self._publisher = consumer.connection.channel()
-                self._publisher.confirm_delivery()
-            self._publisher.basic_publish("", consumer.queue_name, self._body, properties, mandatory=True)
+            self._publish(properties)
         except Exception as error:
-            self._publisher = None
+            self._renew_after = time.monotonic() + RENEW_AGAIN
             logger.warning(
                 "Could not enqueue message %s anew (%s); it keeps its place.", message.message_id, type(error).__name__
             )
             return False
-        consumer.ack(message)
+        self._consumer.ack(message)
         logger.info(
             "Message %s was enqueued anew: RabbitMQ has counted %d returns of it, and has a limit.",
             *(message.message_id, old.headers["x-delivery-count"]),
         )
         return True
+
+    def _publish(self, properties: Any) -> None:
+        """Publish the message at hand by a connection of its own.
+
+        RabbitMQ reads nothing more from a connection that publishes during an alarm (memory, disk): no acknowledgement
+        could leave this consumer's.
+        """
+        import pika  # noqa: PLC0415
+
+        parameters = copy.copy(self._consumer.connection._impl.params)
+        parameters.blocked_connection_timeout = parameters.socket_timeout = RENEW_WITHIN
+        connection = pika.BlockingConnection(parameters)
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", self._consumer.queue_name, self._body, properties, mandatory=True)
+        finally:
+            if connection.is_open:
+                connection.close()
 
     def ack(self, message: Any) -> None:
         """Acknowledge, if the message came by this connection."""
@@ -367,7 +388,7 @@ class RabbitmqConsumer(_Consumer):
             except ConnectionClosed:
                 pass
         self.closed = True
-        self._is_draining = bool  # which says False
+        self._is_draining = self._is_away = bool  # which says False
         super().close()
 
 

@@ -75,7 +75,7 @@ class Deliveries:
         def tagged(*args: Any, **kwargs: Any) -> Consumer:
             consumer = consume(*args, **kwargs)
             if hasattr(consumer, "known_tags"):
-                return RabbitmqConsumer(consumer, self._is_draining)
+                return RabbitmqConsumer(consumer, self._is_draining, self.store.scripts.is_away)
             if isinstance(queues, RedisQueues) and hasattr(consumer, "message_cache"):
                 return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
             return consumer

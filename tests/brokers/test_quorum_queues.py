@@ -17,6 +17,7 @@ from dramatiq import Message
 from dramatiq.common import dq_name, iter_queue, xq_name
 from dramatiq.middleware import Middleware
 
+from dramatiq_inflight.brokers import consumers
 from dramatiq_inflight.doctor import examine
 from dramatiq_inflight.operations import Done, Operations
 from tests.support.rabbit_app import RabbitApp
@@ -182,6 +183,25 @@ def test_25_lost_connections_dead_letter_nothing(app: RabbitApp, monkeypatch: py
     body = channel.basic_get(dq_name(app.queue))[2]
     assert Message.decode(body).message_id == delayed.message_id
     assert (app.ran, dead(app)) == (["prefetched"], 0)
+
+
+def test_a_message_that_is_refused_anew_keeps_its_place(
+    make: Make, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ takes no more connections, or publishes."""
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.05)
+    monkeypatch.setattr(consumers, "RENEW_WITHIN", 1e-6)
+    app = make(rabbitmq_url, **{"x-delivery-limit": LIMIT})
+    stage = Stage(app)
+    stage.work.send("prefetched")
+    worker = stage.start(fetched=(1, 0))
+    for _ in range(14):
+        lose_connection(worker.consumers[app.queue])
+    stage.held.go.set()
+    wait_until(lambda: app.ran == ["prefetched"], what="it runs")
+    stage.stop()
+    assert (app.ran, dead(app)) == (["prefetched"], 0)
+    assert "it keeps its place" in caplog.text
 
 
 def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(
