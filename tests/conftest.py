@@ -123,6 +123,15 @@ def rabbitmq_binary() -> str:
 
 
 @pytest.fixture
+def lasting_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
+    """A RabbitMQ of the test's own that leaves messages with their consumers."""
+    rabbitmq_binary()
+    server = RabbitServer(tmp_path / "rabbitmq").start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
 def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
     """A RabbitMQ that the test may stop and restart, and that takes a message from a consumer after three seconds."""
     rabbitmq_binary()

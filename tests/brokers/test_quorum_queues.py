@@ -237,6 +237,35 @@ def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(
     assert caplog.text.count("this copy is put off") <= 6
 
 
+def test_no_consumer_is_held_up_while_rabbitmq_takes_nothing(lasting_rabbitmq: RabbitServer, make: Make) -> None:
+    """It reads nothing more from a connection that publishes; a worn message runs as it is, and all is acknowledged."""
+    app = make(lasting_rabbitmq.url)
+    work = app.actor(app.ran.append, actor_name="work")
+    work.send("worn")
+    for _ in range(10):
+        channel = app.channel()
+        wait_until(functools.partial(has_fetched_from, channel, app.queue), what="it is there")
+        channel.connection.close()
+    channel = app.channel()
+    tag = channel.basic_get(app.queue)[0].delivery_tag
+    begun, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go.wait(60)
+
+    app.actor(hold, actor_name="hold").send()
+    worker = app.start()
+    wait_until(begun.is_set, what="another one runs")
+    lasting_rabbitmq.run_out_of_memory()
+    channel.basic_nack(tag, requeue=True)
+    wait_until(lambda: app.ran == ["worn"], what="it runs as it is")
+    go.set()
+    wait_until(lambda: worker.work_queue.unfinished_tasks == 0, what="both are done")
+    app.stop()
+    assert app.waiting() == 0
+
+
 def has_fetched_from(channel: Any, queue: str) -> bool:
     return bool(channel.basic_get(queue)[0])
 

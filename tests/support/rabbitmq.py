@@ -10,10 +10,12 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pika
 
@@ -152,6 +154,21 @@ class RabbitServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def run_out_of_memory(self) -> None:
+        """Have it believe so, for good: it reads nothing more from a connection that publishes."""
+        control = [str(BINARY.with_name("rabbitmqctl")), "-n", f"t{self.port}@localhost"]
+        environment = {**os.environ, "HOME": str(self.folder), "ERL_EPMD_ADDRESS": "127.0.0.1"}
+        environment["ERL_EPMD_PORT"] = str(self.epmd_port)
+        subprocess.run([*control, "set_vm_memory_high_watermark", "0.00001"], env=environment, check=True, timeout=120)
+        connection: Any = pika.BlockingConnection(pika.URLParameters(self.url))
+        blocked: list[object] = []
+        connection.add_on_connection_blocked_callback(lambda *why: blocked.append(why))
+        channel = connection.channel()
+        while not blocked:
+            channel.basic_publish("", "nowhere", b"")
+            connection.process_data_events(0.1)
+        connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)  # RabbitMQ would answer to no farewell
 
     def stop(self) -> None:
         """End it in order, and keep what is durable."""
