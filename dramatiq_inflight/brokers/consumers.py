@@ -28,7 +28,7 @@ from ..delivery import mark_of
 from ..threads.mutex import Mutex
 from .redis import RedisQueues
 
-__all__ = ["Held", "RabbitmqConsumer", "RedisConsumer", "fetched_from"]
+__all__ = ["Held", "RabbitmqConsumer", "RedisConsumer", "fetched_from", "message_in"]
 
 #: How long a consumer that fetches nothing more waits for acknowledgements to send, at a time, seconds.
 PAUSE = 0.1
@@ -297,7 +297,8 @@ class RabbitmqConsumer(_Consumer):
         if isinstance(thread, ConsumerThread):
             for waiting in (thread.work_queue, thread.delay_queue):
                 for item in iter_queue(waiting):
-                    item.message.came_by.give_back(item.message)
+                    message = message_in(item)
+                    message.came_by.give_back(message)
                     waiting.task_done()
 
     def _cancel(self) -> None:
@@ -394,3 +395,8 @@ class RabbitmqConsumer(_Consumer):
 
 def _nobodys(message: Any) -> bool:
     return False
+
+
+def message_in(item: Any) -> Any:
+    """Return the message of an item in a worker's queue: Dramatiq before 2.1 has pairs there."""
+    return item[-1] if isinstance(item, tuple) else item.message

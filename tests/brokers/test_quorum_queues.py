@@ -18,6 +18,7 @@ from dramatiq.common import dq_name, iter_queue, xq_name
 from dramatiq.middleware import Middleware
 
 from dramatiq_inflight.brokers import consumers
+from dramatiq_inflight.brokers.consumers import message_in
 from dramatiq_inflight.doctor import examine
 from dramatiq_inflight.operations import Done, Operations
 from tests.support.rabbit_app import RabbitApp
@@ -108,7 +109,7 @@ def counts(app: RabbitApp) -> list[int]:
 def has_fetched(thread: dramatiq.worker.ConsumerThread) -> bool:
     """Whether something waits in memory that came by the connection that there is now."""
     waiting = [*thread.work_queue.queue, *thread.delay_queue.queue]
-    return any(getattr(item.message, "came_by", None) is thread.consumer for item in waiting)
+    return any(getattr(message_in(item), "came_by", None) is thread.consumer for item in waiting)
 
 
 def lose_connection(thread: dramatiq.worker.ConsumerThread) -> None:
@@ -147,7 +148,7 @@ def test_what_is_fetched_and_not_handed_out_is_not_counted(newer_rabbitmq_url: s
     thread.stop()  # it hands nothing out any more
     thread.join(10)
     for item in iter_queue(worker.work_queue):
-        thread.consumer.ack(item.message)  # others take their places
+        thread.consumer.ack(message_in(item))  # others take their places
     thread.consumer.connection.process_data_events(0.1)
     wait_until(lambda: app.waiting() == 36, what="two more are fetched")
     stage.stop()
