@@ -249,8 +249,11 @@ class RabbitmqConsumer(_Consumer):
       is_away: Returns True while the tracker's Redis cannot be reached, so that RabbitMQ alone counts crashes.
     """
 
-    def __init__(self, consumer: Any, is_draining: Callable[[], bool], is_away: Callable[[], bool] = bool) -> None:
+    def __init__(
+        self, consumer: Any, queue_name: str, is_draining: Callable[[], bool], is_away: Callable[[], bool]
+    ) -> None:
         super().__init__(consumer)
+        self._queue_name = queue_name
         self.closed = False
         self._is_draining = is_draining
         self._is_away = is_away
@@ -361,7 +364,7 @@ class RabbitmqConsumer(_Consumer):
         try:
             channel = connection.channel()
             channel.confirm_delivery()
-            channel.basic_publish("", self._consumer.queue_name, self._body, properties, mandatory=True)
+            channel.basic_publish("", self._queue_name, self._body, properties, mandatory=True)
         finally:
             if connection.is_open:
                 connection.close()

@@ -72,10 +72,10 @@ class Deliveries:
         held.workers += 1
         me = self._me = object()  # what is held for longer than this worker lives must not keep it in memory
 
-        def tagged(*args: Any, **kwargs: Any) -> Consumer:
-            consumer = consume(*args, **kwargs)
+        def tagged(queue_name: str, *args: Any, **kwargs: Any) -> Consumer:
+            consumer = consume(queue_name, *args, **kwargs)
             if hasattr(consumer, "known_tags"):
-                return RabbitmqConsumer(consumer, self._is_draining, self.store.scripts.is_away)
+                return RabbitmqConsumer(consumer, queue_name, self._is_draining, self.store.scripts.is_away)
             if isinstance(queues, RedisQueues) and hasattr(consumer, "message_cache"):
                 return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
             return consumer
