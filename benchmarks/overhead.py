@@ -23,6 +23,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from tests.support.servers import RedisServer
 
+from . import support
 from .support import ROOT, Result, calls, server
 
 __all__ = ["run", "run_grid"]
@@ -114,7 +115,7 @@ def _round(
     for _ in range(messages):
         broker.enqueue(dramatiq.Message("default", "noop", ("x" * argument,), {}, {}))
     client.config_resetstat()
-    before = _server_cpu(client)
+    before = support.server_cpu(client)
     env = {"BENCH_MODE": mode, "BENCH_MESSAGES": str(messages), "BENCH_REDIS_URL": redis_server.url}
     deadline = time.monotonic() + 120
     worker = subprocess.Popen(
@@ -132,7 +133,7 @@ def _round(
                 raise RuntimeError(f"the worker ({mode}) ended early, with {worker.returncode}")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the worker ({mode}) did not get to the end of {messages} messages")
-        server_cpu = _server_cpu(client) - before
+        server_cpu = support.server_cpu(client) - before
         scripts = calls(client).get("evalsha", 0)
     finally:
         worker.terminate()
@@ -144,8 +145,3 @@ def _round(
         "server_us": server_cpu / messages * 1e6,
         "scripts": scripts / messages,
     }
-
-
-def _server_cpu(client: Any) -> float:
-    info = client.info("cpu")
-    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])

@@ -20,7 +20,7 @@ from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 
-from .support import Result, server
+from .support import Result, server, server_cpu
 
 __all__ = ["run"]
 
@@ -54,10 +54,8 @@ class _Used(NamedTuple):
 
     @classmethod
     def now(cls, client: redis.Redis) -> _Used:
-        cpu: Any = client.info("cpu")
         stats: Any = client.info("stats")
-        seconds = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
-        return cls(seconds, float(stats["total_commands_processed"]), float(stats["total_reads_processed"]))
+        return cls(server_cpu(client), float(stats["total_commands_processed"]), float(stats["total_reads_processed"]))
 
     def since(self, before: _Used) -> _Used:
         return _Used(*(now - then for now, then in zip(self, before, strict=True)))

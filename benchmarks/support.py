@@ -32,6 +32,7 @@ __all__ = [
     "number_text",
     "server",
     "server_binaries",
+    "server_cpu",
     "version",
 ]
 
@@ -208,3 +209,9 @@ def version(binary: str) -> str:
     output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
     version = next((word[2:] for word in output if word.startswith("v=")), "?")
     return f"{output[0]} {version}"
+
+
+def server_cpu(client: Any) -> float:
+    """Return the processor time that a server has used, seconds."""
+    info = client.info("cpu")
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])

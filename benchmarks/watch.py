@@ -11,8 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import redis
-
 from dramatiq_inflight.liveness.pidfd import Process
 from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, REFRESH, Watch
 from dramatiq_inflight.liveness.sidecar import HeartbeatProcess
@@ -22,6 +20,7 @@ from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.servers import RedisServer, wait_until
 
+from . import support
 from .support import Result, server
 
 __all__ = ["run"]
@@ -69,9 +68,9 @@ def _at_rest(redis_server: RedisServer, number: int, rest: float) -> tuple[float
             time.sleep(0.1)
         time.sleep(2)  # they greet each other
         descriptors = sum(len(watch.watched) + 2 for watch in watches)
-        cpu, server_cpu = time.process_time(), _server_cpu(client)
+        cpu, server_cpu = time.process_time(), support.server_cpu(client)
         time.sleep(rest)
-        return time.process_time() - cpu, _server_cpu(client) - server_cpu, descriptors
+        return time.process_time() - cpu, support.server_cpu(client) - server_cpu, descriptors
     finally:
         threads = [threading.Thread(target=watch.stop) for watch in watches]
         for thread in threads:
@@ -82,11 +81,6 @@ def _at_rest(redis_server: RedisServer, number: int, rest: float) -> tuple[float
             child.kill()
             child.wait()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _server_cpu(client: redis.Redis) -> float:
-    used = client.info("cpu")
-    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])  # type: ignore[index]
 
 
 def _heartbeat_process(redis_server: RedisServer) -> tuple[float, float]:
