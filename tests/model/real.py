@@ -22,6 +22,7 @@ from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued,
 from dramatiq_inflight.store.replies import Claim, Mended, Start, Started
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
+from tests.support.servers import life_of
 
 from .scripts import NOBODY, SETTLED, WAITING, Call, Heart, Record, Redis
 
@@ -82,10 +83,7 @@ class Real:
         self.broker_keys = (self.prefix + "acks", self.prefix + "msgs")
         self.suspects = self.prefix + "suspects"
         self.connection: Any = Subscriptions(self.members[0]).open("any", 10).connection
-        self.life = " ".join(
-            str(self.client.info(section)[name]).zfill(40)  # redis-py makes a number of the zeros
-            for section, name in (("server", "run_id"), ("replication", "master_replid2"))
-        )
+        self.life = life_of(self.client)
         #: The model's number of each start, by its time.
         self.starts: dict[int, int] = {}
         self.now = 0

@@ -34,6 +34,7 @@ __all__ = [
     "embedded_server",
     "find_server",
     "free_port",
+    "life_of",
     "wait_until",
 ]
 
@@ -256,3 +257,9 @@ class RedisServer:
         except redis.RedisError:
             return False
         return bool(self.inside) or info["process_id"] == self.process.pid
+
+
+def life_of(client: Any) -> str:
+    """Return which server it is, as ``life`` in common.lua says."""
+    said = client.info("server")["run_id"], client.info("replication")["master_replid2"]
+    return " ".join(str(one).zfill(40) for one in said)  # redis-py makes a number of forty zeros

@@ -37,6 +37,7 @@ from dramatiq_abort import Abortable
 from dramatiq_abort.backend import Event, EventBackend
 
 from dramatiq_inflight import InFlightTracker
+from dramatiq_inflight.brokers.consumers import message_in
 from dramatiq_inflight.delivery import OPTION, Copy, is_own_enqueue, own_enqueue
 from dramatiq_inflight.message import in_flight as contexts
 from dramatiq_inflight.store.records import Head
@@ -304,8 +305,7 @@ class World:
 
     def fetch(self, timeout: float = HANGS) -> MessageProxy:
         """The next message that the consumers have fetched."""
-        item = self.worker.work_queue.get(timeout=timeout)
-        proxy: MessageProxy = item[1] if isinstance(item, tuple) else item.message  # a tuple before Dramatiq 2.1
+        proxy: MessageProxy = message_in(self.worker.work_queue.get(timeout=timeout))
         return proxy
 
     def process(self, proxy: MessageProxy) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 
+from .servers import life_of
+
 __all__ = ["QUALIFIED", "Subscribers"]
 
 #: How long a worker is connected before it judges others, and some more, milliseconds; see QUALIFYING in common.lua.
@@ -43,7 +45,7 @@ class Subscribers:
         """True if all workers are subscribed, and have entered on the server as it is now."""
         client = self.admin()
         try:
-            life = f"{client.info('server')['run_id']} {str(client.info('replication')['master_replid2']).zfill(40)}"
+            life = life_of(client)
             said = self._said(client)
             counts = [count for _, count in client.pubsub_numsub(*(f"{self.prefix}in:{id}" for id in said))]
         except redis.RedisError:
