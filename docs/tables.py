@@ -66,7 +66,7 @@ def events(whose: str) -> str:
 
 
 def findings(section: str) -> str:
-    """What the doctor can find, of a section."""
+    """Return the rows of a section of the doctor's findings."""
     return "\n".join(
         f"``{code.name}``: {' or '.join(code.severities)}\n"
         f"{textwrap.indent(fill(code.consequence), '    ')}\n\n"
