@@ -94,7 +94,8 @@ def test_a_dead_letter_is_heard_by_everybody(app: App) -> None:
     app.start()
     wait_until(app.dead_letters, what="it is dead-lettered")
     app.join()
-    assert hears.of(message)[-4:] == ["before_process_message", "after_skip_message", "before_nack", "after_nack"]
+    heard = [hook for hook in hears.of(message) if "enqueue" not in hook]  # recovery's thread may be at its end yet
+    assert heard == ["before_process_message", "after_skip_message", "before_nack", "after_nack"]
     assert app.ran == []
 
 
