@@ -22,8 +22,10 @@ from typing import Any
 
 from dramatiq import Broker
 
+from ..liveness.lease import Connectivity, Lease
+from ..message.in_flight import Table
+from ..recovery.thread import RecoveryThread
 from ..threads.service import Service
-from ..worker import Runtime
 
 __all__ = ["ProcessMetrics", "is_reported"]
 
@@ -50,11 +52,18 @@ class ProcessMetrics(Service):
       healthy: Whether the process keeps itself alive in Redis.
     """
 
-    def __init__(self, runtime: Runtime, healthy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        lease: Lease,
+        connectivity: Connectivity,
+        recovery: RecoveryThread,
+        healthy: Callable[[], bool],
+    ) -> None:
         super().__init__("metrics", "The report of this process's metrics")
         import prometheus_client as prom  # noqa: PLC0415  see above
 
-        self._runtime = runtime
+        self._lease = lease
         self._is_healthy = healthy
         self._rounds = 0
         self.registry: Any = prom.CollectorRegistry()
@@ -71,15 +80,15 @@ class ProcessMetrics(Service):
         self._counters: list[tuple[Any, Callable[[], int]]] = [
             (
                 counter("messages_total", "Tracked messages that were started."),
-                lambda: runtime.table.started,
+                lambda: table.started,
             ),
             (
                 counter("redis_errors_total", "Commands of the tracker that did not reach Redis, or were refused."),
-                lambda: runtime.connectivity.failures,
+                lambda: connectivity.failures,
             ),
             (
                 counter("sweeps_total", "Times that recovery has looked for what is due."),
-                lambda: runtime.recovery_thread.sweeps,
+                lambda: recovery.sweeps,
             ),
         ]
         self._told = [0] * len(self._counters)
@@ -95,7 +104,7 @@ class ProcessMetrics(Service):
     def write(self) -> None:
         """Write the numbers as they are now."""
         self._healthy.set(self._is_healthy())
-        self._heard.set(time.time() - self._runtime.lease.last_contact.age)
+        self._heard.set(time.time() - self._lease.last_contact.age)
         for i, (counter, read) in enumerate(self._counters):
             now = read()
             counter.inc(now - self._told[i])

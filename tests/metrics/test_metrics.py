@@ -105,16 +105,16 @@ def test_what_is_in_flight_and_what_happened_is_told(lab: Lab, a: Store, b: Stor
     dead, back = lab.incarnation("dead"), copy_of()
     lab.runs(dead, back)
     lab.kill(dead)
-    assert b.workers.notice(b.workers.incarnation("dead"))
+    assert b.workers.record_death(b.workers.incarnation("dead"))
     collector = InFlightCollector(inspector)
     seen = Scrape.of(collector)
     assert (seen.value("workers", state="alive"), seen.value("workers", state="dead")) == (2, 1)
     assert seen.value("unrecovered_seconds") > 3600  # its last heartbeat was at the beginning of time
     assert seen.value("messages", queue="default", actor="work", state="running") == 3
     orphan = lab.claim(b, back, dead)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="dead")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="dead")
     lab.overdue(back)
-    assert b.workers.reap("dead")
+    assert b.workers.forget("dead")
     counts = {(count.kind, count.queue, count.actor): count.number for count in inspector.counts()}
     seen = Scrape.of(collector)
     assert (seen.value("running"), seen.value("waiting"), seen.value("overdue")) == (2, 1, 1)
@@ -238,7 +238,9 @@ def test_a_process_counts_the_errors_of_redis(own_server: RedisServer, namespace
     try:
         app.start()
         runtime = app.runtime
-        told = ProcessMetrics(runtime, app.tracker.healthy)
+        told = ProcessMetrics(
+            runtime.table, runtime.lease, runtime.connectivity, runtime.recovery_thread, app.tracker.healthy
+        )
         told.write()
         registry = told.registry
         assert registry.get_sample_value("dramatiq_inflight_process_redis_errors_total") == 0
