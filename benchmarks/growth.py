@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dramatiq_inflight.brokers.queues import BrokerQueues
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from tests.support.servers import RedisServer
 
 from .memory import incarnation, start
@@ -88,7 +88,7 @@ def _measured(
     """A row for each number, as they grow."""
     client: Any = redis_server.client()
     me = incarnation(client)
-    recovery = Recovery(store=me, enqueue=_never, declared=lambda: (set(), set()), queues=BrokerQueues(), lock_ttl=300)
+    recovery = Recoverer(store=me, enqueue=_never, declared=lambda: (set(), set()), queues=BrokerQueues(), lock_ttl=300)
     recovery.sweep()
     client.config_set("slowlog-log-slower-than", 0)
     before, there = _used(client), 0
@@ -97,7 +97,7 @@ def _measured(
             add()
         client.slowlog_reset()  # it takes memory, too
         used = _used(client)
-        beats, beats_us = _timed(client, me.workers.beat, rounds)
+        beats, beats_us = _timed(client, me.workers.heartbeat, rounds)
         sweeps, sweeps_us = _timed(client, recovery.sweep, rounds)
         yield {
             **{"number": number, "bytes": (used - before) / (number - there)},

@@ -59,7 +59,7 @@ def _round(redis_server: RedisServer, messages: int, low: int, high: int, seed: 
     client: Any = redis_server.client()
     _empty(client)
     warm = incarnation(client)  # loads the scripts
-    warm.workers.beat()
+    warm.workers.heartbeat()
     start(warm, 0)
     warm.scripts.close()
     _empty(client)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import redis
 
 from dramatiq_inflight.config.settings import Settings
-from dramatiq_inflight.liveness.lease import Contact, Lease
+from dramatiq_inflight.liveness.lease import KnownBy, Lease
 from dramatiq_inflight.liveness.presence import REFRESH, Presence
 from dramatiq_inflight.store.connection import bounded_client
-from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 
@@ -80,7 +80,7 @@ def _at_rest(plain: redis.Redis, number: int, rest: float) -> _Used:
     try:
         for one in all_here:
             one.start()
-        while any(one.presence.lease.known_by is not Contact.ENTERED for one in all_here):
+        while any(one.presence.lease.known_by is not KnownBy.ENTERED for one in all_here):
             time.sleep(0.1)
         time.sleep(REFRESH / 2)  # those that came last were greeted
         before = _Used.now(plain)
@@ -105,7 +105,7 @@ class _Incarnation(threading.Thread):
                 *(client, "bench", f"{random.getrandbits(64):016x}"),
                 heartbeat_ttl=Settings.heartbeat_ttl,
                 fence_ttl=60,
-                on_contact=lease.contact,
+                contact=Contact(renewed=lease.contact),
             )
         )
         self.store.workers.register({"instance": f"host-{number // 8}", "ttl": "90000"})
@@ -122,7 +122,7 @@ class _Incarnation(threading.Thread):
     def run(self) -> None:
         self.presence.start()
         while not self.over.wait(Settings.heartbeat_interval * random.uniform(0.9, 1.1)):
-            self.store.workers.beat()
-            self.store.recovery.due()
+            self.store.workers.heartbeat()
+            self.store.recovery.find_due()
         self.presence.stop()
         self.presence.close()

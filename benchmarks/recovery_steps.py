@@ -24,7 +24,7 @@ from dramatiq.middleware import default_middleware
 from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.connection import bounded_client_from_url
 from dramatiq_inflight.store.scripts import BATCH, Scripts
 from dramatiq_inflight.store.store import Store
@@ -99,7 +99,7 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
     broker = _broker()
     store = _registry("recoverer", heartbeat_ttl=90.0)
     store.workers.register({"instance": "recoverer", "host": "here", "pid": "1"})
-    recovery = Recovery(
+    recovery = Recoverer(
         store=store,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
@@ -109,12 +109,12 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
     broker.client.ping()
     broker._max_unpack_size()
     deadline = time.monotonic() + 60
-    while len(store.recovery.due().dead) < min(incarnations, BATCH):
+    while len(store.recovery.find_due().dead) < min(incarnations, BATCH):
         assert time.monotonic() < deadline, "the dead are not taken for dead"
         time.sleep(0.1)
-        store.workers.beat()
+        store.workers.heartbeat()
     time.sleep(1.5)
-    store.workers.beat()
+    store.workers.heartbeat()
     gc.collect()
     _reset_peak()
     before = _status("VmRSS")

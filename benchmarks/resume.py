@@ -136,7 +136,7 @@ def _memory(redis_server: RedisServer, messages: int, remember: float) -> float:
         message = dramatiq.Message[None]("default", "send_invoice", (), {}, {"redis_message_id": copy_id})
         copy = Copy(message.message_id, 1, copy_id, copy_id, False, "default", "send_invoice")
         run = worker.messages.start(copy, message.encode(), limit=3, here="no").run
-        worker.messages.finish(copy, run, again=False, contended=False, remember=remember)
+        worker.messages.complete(copy, run, again=False, contended=False, remember=remember)
 
     complete()  # loads the scripts
     wait_until(lambda: client.info("clients")["connected_clients"] == 2, what="two connections are left")

@@ -31,7 +31,7 @@ from .message.hooks import Hooks
 from .message.in_flight import new_context
 from .metrics.process import ProcessMetrics, is_reported
 from .tracker import Tracker, trackers_of
-from .worker import Runtime
+from .worker import WorkerProcess
 
 __all__ = ["InFlightTracker"]
 
@@ -55,7 +55,7 @@ class InFlightTracker(Tracker):
         self.logger = get_logger(__name__, type(self))
         self._enqueues = Enqueues(self.policies)
         # In a worker that tracks:
-        self._runtime: Runtime | None = None
+        self._runtime: WorkerProcess | None = None
         self._hooks: Hooks | None = None
         self._metrics: ProcessMetrics | None = None
 
@@ -84,7 +84,7 @@ class InFlightTracker(Tracker):
     # The worker boots.
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Make the `Runtime` and register this incarnation, before the consumers start.
+        """Make the `WorkerProcess` and register this incarnation, before the consumers start.
 
         Raises:
           ConfigurationError: There is no Redis to use, or the tracker is in use.
@@ -118,10 +118,10 @@ class InFlightTracker(Tracker):
                 "duplicates. Add one."
             )
         self.policies.prepare(broker)
-        runtime = Runtime(self.policies, broker, worker.worker_threads, lambda: _pause(worker))
+        runtime = WorkerProcess(self.policies, broker, worker.worker_threads, lambda: _pause(worker))
         runtime.register()
         self._runtime, self._enqueues.deliveries = runtime, runtime.deliveries
-        self._hooks = Hooks(broker, self, runtime.table, runtime.starting.put_off)
+        self._hooks = Hooks(broker, self, runtime.table, runtime.starting.defer)
         self._hooks.attach()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
@@ -130,12 +130,14 @@ class InFlightTracker(Tracker):
             self._runtime.start()
             self._report(broker, self._runtime)
 
-    def _report(self, broker: Broker, runtime: Runtime) -> None:
+    def _report(self, broker: Broker, runtime: WorkerProcess) -> None:
         """Report metrics of this process where Dramatiq's Prometheus middleware reports its own."""
         if not is_reported(broker):
             return
         try:
-            self._metrics = ProcessMetrics(runtime, self.healthy)
+            self._metrics = ProcessMetrics(
+                runtime.table, runtime.lease, runtime.connectivity, runtime.recovery_thread, self.healthy
+            )
             self._metrics.start()
         except Exception:
             self.logger.exception("This process reports no metrics of its own; it works all the same.")

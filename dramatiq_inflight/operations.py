@@ -172,7 +172,7 @@ class Operations:
         """What `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
         self._check_schema()
         ids: dict[str, None] = {}
-        while batch := [id for id in self._store.recovery.due(skip_dead=len(ids)).dead if id not in ids]:
+        while batch := [id for id in self._store.recovery.find_due(skip_dead=len(ids)).dead if id not in ids]:
             ids.update(dict.fromkeys(batch))
         dead = self._store.workers.incarnations(list(ids)) if ids else []
         running = {view.id: view.running for view in self.inspector.workers()}
@@ -227,7 +227,7 @@ class Operations:
         message = _decoded(payload)
         if message is None:
             return Done.UNREADABLE
-        return self._enqueue_anew(message, lambda: self._store.operations.drop_aside(message_id))
+        return self._enqueue_anew(message, lambda: self._store.operations.forget_aside(message_id))
 
     def _replay(self, message_id: str, queue: str) -> Done:
         head = self._store.messages.peek([message_id])[0]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The runtime of one worker process: makes its parts, and starts and stops its threads."""
+"""One worker process: makes its parts, and starts and stops its threads."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ from .message.start import Starting
 from .message.state import Phase
 from .recovery.for_broker import recovery_of
 from .recovery.thread import RecoveryThread
-from .store.scripts import Scripts
+from .store.scripts import Contact, Scripts
 from .store.store import Store
 from .store.workers import BEAT, DIED, GRACE, JOINED
 from .threads.forks import tell_children
 from .threads.moment import Moment
 from .version import __version__
 
-__all__ = ["Runtime"]
+__all__ = ["WorkerProcess"]
 
 #: How long to wait until Redis is told again that this worker shuts down, seconds.
 ANNOUNCE_AGAIN = 0.1
 
 
-class Runtime:
+class WorkerProcess:
     """One incarnation, from the boot of its worker to the end of its shutdown.
 
     Parameters:
@@ -95,10 +95,12 @@ class Runtime:
                 self.incarnation.id,
                 heartbeat_ttl=settings.heartbeat_ttl,
                 fence_ttl=settings.fence_ttl,
-                on_contact=self._in_contact,
-                on_answer_lost=self.lease.answer_lost,
-                on_failure=self.connectivity.failed,
-                is_away=lambda: self.connectivity.away and not self.queues.shared,
+                contact=Contact(
+                    renewed=self._in_contact,
+                    answer_lost=self.lease.answer_lost,
+                    failed=self.connectivity.failed,
+                    is_away=lambda: self.connectivity.away and not self.queues.shared,
+                ),
             )
         )
         #: Whether the worker has stopped.
@@ -206,7 +208,7 @@ class Runtime:
             self.deliveries.detach(self.broker)
             self.close()
             raise
-        self.queues.attach(self.ending.finish_and_ack)  # now: messages run before the boot is over
+        self.queues.attach(self.ending.complete_and_ack)  # now: messages run before the boot is over
         self.presence.start()
 
     def _refused(self, error: SchemaError) -> None:
@@ -243,7 +245,7 @@ class Runtime:
         # Not left to the heartbeat: that may wait for an answer, and the process may end any moment.
         while not self.shutdown_is_known and not self.left:
             try:
-                self.shutdown_is_known = self.store.workers.beat()
+                self.shutdown_is_known = self.store.workers.heartbeat()
             except redis.RedisError:
                 pass
             if not self.shutdown_is_known:
@@ -278,7 +280,7 @@ class Runtime:
                 self.queues.give_back_own(self.store.workers.registered_brokers)
             self.recovery.let_go()
             self.presence.stop()  # it stays subscribed until Redis knows that this incarnation leaves
-            left = self.store.workers.leave()
+            left = self.store.workers.deregister()
             if left:
                 self.store.workers.tell_some(
                     DIED
@@ -337,7 +339,7 @@ class Runtime:
             # Those of a worker with one thread, which are alone without asking for it.
             # One that starts just now finds the visitor inside.
             alone = [entry for entry in self.table.entries() if entry.alone and entry.phase is Phase.RUNNING]
-            yield all(self.ledger.accompany(entry) for entry in alone)
+            yield all(self.ledger.clear_alone(entry) for entry in alone)
         finally:
             self.gate.leave()
 

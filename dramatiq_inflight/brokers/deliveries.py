@@ -22,7 +22,7 @@ from typing import Any
 import redis
 from dramatiq import Broker, Consumer
 
-from ..liveness.lease import Contact, Lease
+from ..liveness.lease import KnownBy, Lease
 from ..store.scripts import BATCH
 from ..store.store import Store
 from ..threads.mutex import Mutex
@@ -75,7 +75,7 @@ class Deliveries:
         def tagged(queue_name: str, *args: Any, **kwargs: Any) -> Consumer:
             consumer = consume(queue_name, *args, **kwargs)
             if hasattr(consumer, "known_tags"):
-                return RabbitmqConsumer(consumer, queue_name, self._is_draining, self.store.scripts.is_away)
+                return RabbitmqConsumer(consumer, queue_name, self._is_draining, self.store.scripts.contact.is_away)
             if isinstance(queues, RedisQueues) and hasattr(consumer, "message_cache"):
                 return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
             return consumer
@@ -120,7 +120,7 @@ class Deliveries:
             return False
         try:
             if always:
-                self.store.workers.beat()  # says whether Redis has lost its data, if we have not heard of that yet
+                self.store.workers.heartbeat()  # says whether Redis has lost its data, if we have not heard of that yet
             own, stored = self._queues.has_delivery(queue, copy_id)
             if own or stored or not self._queues.shared:  # a Redis apart may have lost what it does not have
                 return stored and not own
@@ -146,7 +146,7 @@ class Deliveries:
         """
         if not self._queues.shared:
             return ""
-        if self._lease.known_by is Contact.LOST:
+        if self._lease.known_by is KnownBy.LOST:
             with contextlib.suppress(redis.RedisError):
                 return self.store.workers.ask_server()
         return self.store.workers.server
@@ -184,4 +184,4 @@ class Deliveries:
                 batch = [self._acked.popleft() for _ in range(min(BATCH, len(self._acked)))]
             if not batch:
                 return
-            self.store.messages.acked(batch)
+            self.store.messages.shorten_retention(batch)

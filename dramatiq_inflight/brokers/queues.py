@@ -13,10 +13,10 @@ from ..store.transport import Call
 if TYPE_CHECKING:
     from .redis import RedisQueues
 
-__all__ = ["Answers", "BrokerQueues", "Finish", "Registered"]
+__all__ = ["Answers", "BrokerQueues", "Complete", "Registered"]
 
 #: Given a queue, a copy's id and the broker's own script for its ack: runs that script, and may take another one along.
-Finish = Callable[[str, str, Call], None]
+Complete = Callable[[str, str, Call], None]
 
 #: Returns the brokers of all incarnations, by namespace and id.
 Registered = Callable[[], list[tuple[str, str]]]
@@ -32,7 +32,7 @@ class BrokerQueues:
     #: True if the broker is on the tracker's own Redis, so that one script sees the records and the queues.
     shared = False
     #: True if a success is settled in the same write as its ack; else just before it.
-    finishes_with_ack = False
+    completes_with_ack = False
     #: True while a command that gave something back may still arrive.
     has_given_back = False
 
@@ -50,11 +50,11 @@ class BrokerQueues:
 
     # A worker's life.
 
-    def attach(self, finish: Finish) -> None:
+    def attach(self, complete: Complete) -> None:
         """Begin to work for a worker.
 
         Parameters:
-          finish: Called for each ack, where `finishes_with_ack`.
+          complete: Called for each ack, where `completes_with_ack`.
         """
 
     def detach(self) -> None:

@@ -25,7 +25,7 @@ from ..store.records import Head
 from ..store.scripts import BATCH
 from ..store.transport import Call
 from .following import Following
-from .queues import Answers, BrokerQueues, Finish, Registered
+from .queues import Answers, BrokerQueues, Complete, Registered
 
 __all__ = ["RedisQueues", "RedisQueuesApart"]
 
@@ -49,7 +49,7 @@ class RedisQueues(BrokerQueues):
         self.namespace: str = broker.namespace
         self._client = client
         #: Not on Redis Cluster, where a script cannot see keys of another hash slot.
-        self.finishes_with_ack = self.shared and not isinstance(client, redis.RedisCluster)
+        self.completes_with_ack = self.shared and not isinstance(client, redis.RedisCluster)
         self._keys: dict[str, tuple[str, ...]] = {}
         self._gave_back_at = float("-inf")
 
@@ -70,13 +70,13 @@ class RedisQueues(BrokerQueues):
         """Close the connections."""
         close_client(self._client)
 
-    def attach(self, finish: Finish) -> None:
-        """Have the broker's own commands get back to the right server after a failover, too; and its acks finish."""
+    def attach(self, complete: Complete) -> None:
+        """Have the broker's own commands get back to the right server after a failover, too; and its acks complete."""
         script = self.broker.scripts["dispatch"]
         if not isinstance(script, Following):
             self.broker.scripts["dispatch"] = Following(script)
-        if self.finishes_with_ack:
-            self._ack_with(finish)
+        if self.completes_with_ack:
+            self._ack_with(complete)
 
     def forked(self) -> None:
         """Give the broker's pool new locks in a forked child: redis-py 8 waits there for the old ones, for ever."""
@@ -96,11 +96,11 @@ class RedisQueues(BrokerQueues):
         """As `BrokerQueues.keys`."""
         keys = self._keys.get(queue)
         if keys is None:
-            keys = (self._acks(self.broker.broker_id, queue), self._messages(queue)) if self.finishes_with_ack else ()
+            keys = (self._acks(self.broker.broker_id, queue), self._messages(queue)) if self.completes_with_ack else ()
             self._keys[queue] = keys
         return keys
 
-    def _ack_with(self, finish: Finish) -> None:
+    def _ack_with(self, complete: Complete) -> None:
         """Let a worker's acknowledgements take another script along, in one write.
 
         A message that is finished in the same write as it is acknowledged cannot be killed in between.
@@ -108,7 +108,7 @@ class RedisQueues(BrokerQueues):
 
         def do_ack(queue: str, copy_id: str) -> None:
             try:
-                finish(queue, copy_id, self.ack_call(queue, copy_id))
+                complete(queue, copy_id, self.ack_call(queue, copy_id))
             except redis.RedisError as error:
                 if comes_and_goes(error):
                     # Dramatiq tries an ack again after a connection error, and gives it up after any other.

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import SchemaError
 from ..store.store import Store
 from ..threads.service import RETRY, Service
-from .lease import Connectivity, Contact, Lease
+from .lease import Connectivity, KnownBy, Lease
 
 __all__ = ["Heartbeat"]
 
@@ -60,7 +60,7 @@ class Heartbeat(Service):
           redis.RedisError: Redis cannot be reached.
         """
         begun = time.monotonic()
-        self.store.workers.beat()
+        self.store.workers.heartbeat()
         if (self.lease.unregistered or begun - self._registered_at > SAY_AGAIN) and not self.lease.refused:
             try:
                 self.register()
@@ -72,7 +72,7 @@ class Heartbeat(Service):
             self.health_file.touch()
         self.logger.debug("Heartbeat sent.")
         # Without a subscription the beats alone show that it lives.
-        interval = min(self.interval, RETRY) if self.lease.known_by is Contact.LOST else self.interval
+        interval = min(self.interval, RETRY) if self.lease.known_by is KnownBy.LOST else self.interval
         return max(begun + interval - time.monotonic(), 0.01)
 
     def pause(self, seconds: float | None) -> None:

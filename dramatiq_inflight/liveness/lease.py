@@ -14,14 +14,14 @@ from ..threads.bell import Bell
 from ..threads.moment import Moment
 from ..threads.mutex import Mutex
 
-__all__ = ["Connectivity", "Contact", "Lease"]
+__all__ = ["Connectivity", "KnownBy", "Lease"]
 
 #: How recent the last contact must be for what follows from a message to need no look-up, seconds.  The clocks of a
 #: virtual machine that is paused may all stand still, so no worker can tell that it was away for longer.
 JUST_NOW = 0.5
 
 
-class Contact(enum.Enum):
+class KnownBy(enum.Enum):
     """How an incarnation's death is known."""
 
     #: Redis sees its subscription: by the end of that.
@@ -106,7 +106,7 @@ class Lease:
         self._silent_after = ttl / 2
         self._absent_after = min(ttl / 2, connection_timeout)
         #: How this incarnation's death is known.
-        self.known_by = Contact.LOST if connection_timeout else Contact.WITHOUT
+        self.known_by = KnownBy.LOST if connection_timeout else KnownBy.WITHOUT
         #: When the last script was sent that renewed the heartbeat.
         self.last_contact = Moment.now()
         self._last_seen = self.last_contact
@@ -162,7 +162,7 @@ class Lease:
 
     def entered(self, begun: Moment) -> None:
         """Redis sees this incarnation's subscription; `begun` is when that was asked."""
-        self.known_by = Contact.ENTERED
+        self.known_by = KnownBy.ENTERED
         self.seen(begun)
 
     def seen(self, begun: Moment) -> None:
@@ -171,14 +171,14 @@ class Lease:
 
     def lost(self) -> None:
         """The subscription is lost: beat until there is another one."""
-        if self.known_by is Contact.ENTERED:
-            self.known_by = Contact.LOST
+        if self.known_by is KnownBy.ENTERED:
+            self.known_by = KnownBy.LOST
             self.epoch += 1
             self._wake.ring()
 
     def without(self) -> None:
         """There can be no subscription here."""
-        self.known_by = Contact.WITHOUT
+        self.known_by = KnownBy.WITHOUT
 
     @property
     def is_registered(self) -> bool:
@@ -237,4 +237,4 @@ class Lease:
         silence = self.last_contact.age
         if epoch != self.epoch or silence > self._silent_after or (something_follows and silence > JUST_NOW):
             return True
-        return self.known_by is not Contact.WITHOUT and min(silence, self._last_seen.age) > self._absent_after
+        return self.known_by is not KnownBy.WITHOUT and min(silence, self._last_seen.age) > self._absent_after

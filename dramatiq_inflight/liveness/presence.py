@@ -20,7 +20,7 @@ from ..store.store import Store
 from ..store.workers import DIED, JOINED
 from ..threads.moment import Moment
 from ..threads.service import Service
-from .lease import Contact, Lease
+from .lease import KnownBy, Lease
 from .subscription import CannotSubscribe, Subscription, Subscriptions
 from .suspicions import Suspicions
 
@@ -109,7 +109,7 @@ class Presence(Service):
             super().failed(error)
             self._lose(str(error) if isinstance(error, redis.RedisError) else "an unexpected error")
         self._failures += 1
-        if self.lease.known_by is Contact.WITHOUT:
+        if self.lease.known_by is KnownBy.WITHOUT:
             return REFRESH
         # At once before the first try, and later when the patience is over.
         return 0.0 if self._failures <= 1 else AGAIN if self._failures * AGAIN < LONGEST_CONNECT else LOOK
@@ -140,7 +140,7 @@ class Presence(Service):
 
     def suspect(self, id: str) -> None:
         """Look at an incarnation at once: a second delivery of one of its messages is here, or no connection of it."""
-        if self.lease.known_by is Contact.ENTERED:
+        if self.lease.known_by is KnownBy.ENTERED:
             self._suspicions.add(id)
 
     @property
@@ -219,7 +219,7 @@ class Presence(Service):
             self._not_seen()
             return
         self._unseen_since, self._anew = None, False
-        if self.lease.known_by is not Contact.ENTERED:
+        if self.lease.known_by is not KnownBy.ENTERED:
             self._said = False
             self.look_at_all_at = time.monotonic() + QUALIFYING
         self.lease.entered(begun)
@@ -235,7 +235,7 @@ class Presence(Service):
         self._unseeable.add(id)
 
     def _not_seen(self) -> None:
-        if self.lease.known_by is Contact.WITHOUT:
+        if self.lease.known_by is KnownBy.WITHOUT:
             return
         now = time.monotonic()
         if self._unseen_since is None:
@@ -266,7 +266,7 @@ class Presence(Service):
 
     def _lose(self, why: str) -> None:
         self._close()
-        if self.lease.known_by is Contact.ENTERED:
+        if self.lease.known_by is KnownBy.ENTERED:
             self.logger.info("This worker's subscription in Redis was lost (%s); it subscribes again.", why)
             self._failures = 0
         self.lease.lost()

@@ -133,7 +133,7 @@ class Watch(Service):
             return
         for said in self.store.workers.incarnations(self.store.workers.everybody()):
             elsewhere = said.place and said.place != self.me.place
-            if said.instance == self.exclusive and elsewhere and self.store.workers.prove(said, SUCCEEDED):
+            if said.instance == self.exclusive and elsewhere and self.store.workers.mark_dead(said, SUCCEEDED):
                 self.on_death()
 
     def _ring(self) -> list[str]:
@@ -152,7 +152,7 @@ class Watch(Service):
     def _see_who_is_gone(self) -> bool:
         gone = [id for id, (watched, _) in self.watched.items() if watched.is_gone()]
         for id in gone:
-            if self.store.workers.prove(self.watched[id][1], GONE):
+            if self.store.workers.mark_dead(self.watched[id][1], GONE):
                 self.on_death()
             self._gone.add(id)
             self._forget({id})

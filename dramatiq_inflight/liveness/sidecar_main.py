@@ -91,7 +91,7 @@ class Attendant:
 
     def _beat(self) -> bool:
         try:
-            if self.store.workers.attest() and self.task.health_file is not None:
+            if self.store.workers.heartbeat_on_behalf() and self.task.health_file is not None:
                 self.task.health_file.touch()
         except (redis.RedisError, OSError):
             return False
@@ -155,7 +155,7 @@ class Attendant:
         while time.monotonic() < ends:
             try:
                 dead = self.store.workers.incarnation(self.task.incarnation)
-                if self.store.workers.prove(dead, GONE):
+                if self.store.workers.mark_dead(dead, GONE):
                     self.store.workers.tell_some(DIED)
                 return
             except redis.RedisError:

@@ -80,7 +80,7 @@ class Ending:
     def before_ack(self, message: Any) -> None:
         """Enqueue what Dramatiq could not, and settle the message where the ack does not.
 
-        With a broker on the tracker's Redis, `finish_and_ack` settles a success in the same write as the ack.
+        With a broker on the tracker's Redis, `complete_and_ack` settles a success in the same write as the ack.
         Elsewhere it is settled here, and remembered until the ack was sent.  A failure whose retry the broker has
         refused for good is handed over to recovery.
         """
@@ -111,11 +111,11 @@ class Ending:
         elif self._is_stranded(entry):
             # Before the ack: killed in between, it would be taken for one of which the broker holds what comes next.
             self._strand(message, entry)
-        elif entry.to_finish and not self.queues.finishes_with_ack:
+        elif entry.to_finish and not self.queues.completes_with_ack:
             entry.contended = entry.contended or self.deliveries.is_lost(message)
             self._finish(entry)
 
-    def finish_and_ack(self, queue: str, copy_id: str, ack: Call) -> None:
+    def complete_and_ack(self, queue: str, copy_id: str, ack: Call) -> None:
         """Settle a success in the same write as its ack.
 
         Raises:
@@ -127,7 +127,7 @@ class Ending:
         elif entry.phase is Phase.ELSEWHERE:
             return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
         elif entry.to_finish:
-            self.ledger.finish(entry, self.queues.keys(queue), ack)
+            self.ledger.complete(entry, self.queues.keys(queue), ack)
         else:
             self.store.scripts.run(ack)
 
@@ -137,14 +137,14 @@ class Ending:
 
     def _after_ack(self, message: Any) -> None:
         entry = self.table.get(message)
-        if entry is not None and entry.told and entry.succeeded and not self.queues.finishes_with_ack:
+        if entry is not None and entry.told and entry.succeeded and not self.queues.completes_with_ack:
             self.deliveries.acked(message, entry.numbers.run, entry.policy.remember_completed)
         try:
             ended = entry is not None and entry.phase in (Phase.ENDED, Phase.ACKING)
             if entry is not None and ended and not entry.succeeded and not entry.told:
                 entry.contended = entry.contended or self.deliveries.is_lost(message)
                 self._let_go(entry)
-            elif entry is not None and entry.to_finish and self.queues.finishes_with_ack:
+            elif entry is not None and entry.to_finish and self.queues.completes_with_ack:
                 self._finish(entry)  # its consumer does not call `do_ack`; whether it has acknowledged, the broker says
         finally:
             self._forget(message, entry)
@@ -253,7 +253,7 @@ class Ending:
 
     def _finish(self, entry: Entry) -> None:
         try:
-            self.ledger.finish(entry, self.queues.keys(entry.copy.queue), unacked=True)
+            self.ledger.complete(entry, self.queues.keys(entry.copy.queue), unacked=True)
         except redis.RedisError:
             pass  # _forget leaves it to the heartbeat
 
@@ -282,7 +282,7 @@ class Ending:
 
     def _settle(self, copy: Copy, state: str) -> None:
         try:
-            self.store.messages.settle(copy, state, self.queues.keys(copy.queue))
+            self.store.messages.close_unstarted(copy, state, self.queues.keys(copy.queue))
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
 

@@ -33,15 +33,15 @@ class Hooks:
     Parameters:
       tracker: The middleware that comes first.
       table: The copies in this process.
-      put_off: Called with a copy that was interrupted: puts it off, unless it has begun or was refused.  False: it has
+      defer: Called with a copy that was interrupted: puts it off, unless it has begun or was refused.  False: it has
         begun, or is not tracked.
     """
 
-    def __init__(self, broker: Broker, tracker: Middleware, table: Table, put_off: Callable[[Any], bool]) -> None:
+    def __init__(self, broker: Broker, tracker: Middleware, table: Table, defer: Callable[[Any], bool]) -> None:
         self._broker = broker
         self._tracker = tracker
         self._table = table
-        self._put_off = put_off
+        self._defer = defer
         self._before = broker.emit_before
         self._after = broker.emit_after
 
@@ -102,7 +102,7 @@ class Hooks:
             self._broker.logger.info("Message %s has done its work in an earlier run.", message.message_id)
             outcome, exception = {"result": exception.result}, None
             message.stuff_exception(None)
-        refused = isinstance(exception, Interrupt) and self._put_off(message)
+        refused = isinstance(exception, Interrupt) and self._defer(message)
         entry = self._table.get(message)
         if refused:  # there is nothing to be retried
             hook, outcome, exception = "after_skip_message", {}, None

@@ -14,7 +14,7 @@ from ..brokers.queues import BrokerQueues
 from ..delivery import Copy
 from ..errors import MessageLost
 from ..liveness.lease import Lease
-from ..store.replies import Finished, Mended
+from ..store.replies import Finished, Reasserted
 from ..store.scripts import NotSent
 from ..store.store import Store
 from ..store.transport import Call
@@ -73,13 +73,13 @@ class Ledger:
         self.settle_what_was_never_acknowledged(max(self.interval, ACK_PATIENCE))
         self._compare()
 
-    def accompany(self, entry: Entry) -> bool:
+    def clear_alone(self, entry: Entry) -> bool:
         """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
         try:
             with entry.mutex:
                 if entry.recorded is Recorded.NOTHING:
                     self._record(entry)
-                self.store.messages.accompany(entry.copy.message_id, entry.numbers.run, entry.copy.origin)
+                self.store.messages.clear_alone(entry.copy.message_id, entry.numbers.run, entry.copy.origin)
                 entry.alone = False
         except redis.RedisError:
             return False
@@ -92,7 +92,7 @@ class Ledger:
         elif entry.phase in (Phase.ENDED, Phase.ACKING, Phase.UNTOLD):  # withdrawn
             self._finds_run(entry)
 
-    def finish(
+    def complete(
         self, entry: Entry, broker_keys: tuple[str, ...] = (), then: Call | None = None, *, unacked: bool = False
     ) -> None:
         """Tell Redis that a message is complete; `then`: and acknowledge it, in one write.
@@ -125,7 +125,7 @@ class Ledger:
             )
 
     def _finish(self, entry: Entry, broker_keys: tuple[str, ...], then: Call | None, *, unacked: bool) -> Finished:
-        return self.store.messages.finish(
+        return self.store.messages.complete(
             entry.copy,
             entry.numbers.run,
             started_ms=entry.numbers.started_ms,
@@ -162,7 +162,7 @@ class Ledger:
     def _let_go(self, entry: Entry) -> Finished:
         copy, run = entry.copy, entry.numbers.run
         if entry.outcome is Outcome.STRANDED:
-            return self.store.messages.hand_over(copy.message_id, run, entry.delivery.payload, origin=copy.origin)
+            return self.store.messages.await_copy(copy.message_id, run, entry.delivery.payload, origin=copy.origin)
         return self.store.messages.release(
             copy.message_id,
             run,
@@ -201,7 +201,7 @@ class Ledger:
             if entry.lost or entry.told:
                 return
             copy = entry.copy
-            outcome = self.store.messages.hand_over(
+            outcome = self.store.messages.await_copy(
                 copy.message_id, entry.numbers.run, b"", later=True, origin=copy.origin
             )
             if outcome is Finished.HANDED_OVER:
@@ -223,7 +223,7 @@ class Ledger:
     def _mend(self, entry: Entry) -> None:
         epoch, numbers = self.lease.epoch, entry.numbers
         try:
-            mended, run, generation, crashes, drains = self.store.messages.mend(
+            mended, run, generation, crashes, drains = self.store.messages.reassert(
                 entry.copy,
                 lambda: self._payload_of(entry),
                 run=numbers.run,
@@ -244,13 +244,13 @@ class Ledger:
         except Exception:
             self.logger.exception("Message %s cannot be encoded any more: it is not looked up.", entry.copy.message_id)
             return
-        if mended is Mended.AGAIN:
+        if mended is Reasserted.AGAIN:
             return  # it stays in doubt
-        if mended is Mended.LOST:
+        if mended is Reasserted.LOST:
             if not entry.lost:
                 self.lose(entry)
-        elif mended is not Mended.LATER:
-            if mended is not Mended.KEPT:
+        elif mended is not Reasserted.LATER:
+            if mended is not Reasserted.KEPT:
                 self.logger.info("The record of message %s was %s.", entry.copy.message_id, mended.value)
             entry.record_run(run=run, generation=generation, crashes=crashes, drains=drains)
         entry.epoch = epoch
@@ -290,13 +290,15 @@ class Ledger:
                 continue
             entry.contended = True  # the broker may have given the message to others while Redis could not be told
             if late:
-                self.finish(entry, unacked=not self.queues.finishes_with_ack)  # Dramatiq still tries to acknowledge it
+                self.complete(
+                    entry, unacked=not self.queues.completes_with_ack
+                )  # Dramatiq still tries to acknowledge it
                 continue
             goes_on = entry.follow_up.enqueued_again or not entry.succeeded
             if entry.numbers.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry.epoch):
                 self.look_up(entry)  # if it was let go, and nobody has started it: no copy is to run beside its retry
             if entry.succeeded:
-                self.finish(entry)
+                self.complete(entry)
             else:
                 self.let_go(entry)
             self.table.drop(entry)
@@ -313,7 +315,7 @@ class Ledger:
             if not entry.succeeded and not entry.follow_up.enqueued_again:
                 continue  # our record is all there is of it
             if entry.to_finish:
-                self.finish(entry, unacked=not self.queues.finishes_with_ack)
+                self.complete(entry, unacked=not self.queues.completes_with_ack)
             elif not entry.told:
                 self.let_go(entry)
             self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id, self.store.scripts.run)

@@ -62,7 +62,7 @@ class Refusals:
         self._queues = queues
         self._deliveries = deliveries
 
-    def put_off(
+    def defer(
         self, message: Any, entry: Entry, wait: float, why: str, *, counted: bool = True, recorded: bool = False
     ) -> NoReturn:
         """Enqueue a duplicate again with a delay: the broker keeps a durable copy until the owner has finished.
@@ -117,11 +117,11 @@ class Refusals:
             # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
             patiently(
                 f"Redis could not be told that message {message.message_id} was put off",
-                lambda: self._store.messages.put_off(entry.copy, delay),
+                lambda: self._store.messages.defer(entry.copy, delay),
             )
         else:
             try:
-                self._store.messages.put_off(entry.copy, delay)  # for the history alone
+                self._store.messages.defer(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
 
@@ -138,7 +138,7 @@ class Refusals:
         ):
             self.leave(message, entry)
         why = "this worker shuts down before it can begin"
-        self.put_off(message, entry, TO_ANOTHER, why, counted=False)
+        self.defer(message, entry, TO_ANOTHER, why, counted=False)
 
     def skip(self, message: Any, entry: Entry, why: str) -> NoReturn:
         """Another copy has run, is running, or will.

@@ -25,7 +25,7 @@ from ..errors import MessageSkipped
 from ..incident import Incident, Kind
 from ..isolation.gate import Gate
 from ..liveness.lease import Lease
-from ..recovery.sweep import Recovery
+from ..recovery.sweep import Recoverer
 from ..store.records import DeadIncarnation, Orphan
 from ..store.replies import Claim, Start, Started
 from ..store.store import Store
@@ -63,7 +63,7 @@ class Starting:
     checkpoints: Checkpoints
     handing_back: HandingBack
     stalls: Stalls
-    recovery: Recovery
+    recovery: Recoverer
     suspect: Callable[[str], None]
     on_hand_over: Callable[[], None]
 
@@ -95,7 +95,7 @@ class Starting:
                 entry.end(succeeded=False)  # its start may have been recorded, and its end is then as well
             raise
 
-    def put_off(self, message: Any) -> bool:
+    def defer(self, message: Any) -> bool:
         """Put off a copy that was interrupted before it began.
 
         Returns: False if it has begun, or is not tracked.
@@ -106,7 +106,7 @@ class Starting:
         if entry.phase is Phase.STARTING and not entry.has_run:
             try:
                 why = "an interrupt came before it had begun"
-                self.refusals.put_off(message, entry, TO_ANOTHER, why, counted=False, recorded=True)
+                self.refusals.defer(message, entry, TO_ANOTHER, why, counted=False, recorded=True)
             except MessageSkipped:
                 pass
         return not entry.has_run
@@ -159,13 +159,13 @@ class Starting:
                 self.table.refuse(entry, Entry.skip)
                 raise
             self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
-            self.refusals.put_off(
+            self.refusals.defer(
                 message, entry, self.policies.settings.heartbeat_ttl, "its start failed", recorded=asked
             )
         if started is None:
             if here != "no" or is_copy(message) or entry.policy.on_orphan == "dead_letter":
                 why = "its start cannot be recorded, because Redis is away"
-                self.refusals.put_off(message, entry, self.policies.settings.heartbeat_ttl, why, recorded=asked)
+                self.refusals.defer(message, entry, self.policies.settings.heartbeat_ttl, why, recorded=asked)
             # As it came: the actor may change its arguments, and the heartbeat writes the record.
             entry.delivery.encoded()
             self._run(entry)
@@ -185,7 +185,7 @@ class Starting:
 
         A copy that was made by recovery, or put off, must ask.
         """
-        return not self.store.scripts.is_away() or is_copy(message)
+        return not self.store.scripts.contact.is_away() or is_copy(message)
 
     def _ask(self, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
         """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
@@ -234,10 +234,10 @@ class Starting:
         )
         entry.alone = True
         try:
-            self.store.messages.hold(entry.copy, timeout)
+            self.store.messages.extend_deadline(entry.copy, timeout)
         except redis.RedisError:
             pass  # its start will tell
-        alone = self.gate.enter_alone(timeout, lambda: self.ledger.accompany(entry))
+        alone = self.gate.enter_alone(timeout, lambda: self.ledger.clear_alone(entry))
         if alone is None:
             self.refusals.to_another(message, entry)
         if not alone:
@@ -263,7 +263,7 @@ class Starting:
             wait = started.wait_ms / 1000
             if started.owner:
                 self.suspect(started.owner)  # if that is gone, recovery is quicker than this copy
-            self.refusals.put_off(message, entry, wait, "it is running already")
+            self.refusals.defer(message, entry, wait, "it is running already")
         elif started.answer is Start.POISONED:
             self.refusals.reject(message, entry, mark_of(message).get("reason") or "it has killed its worker too often")
         elif started.answer in (Start.CLAIMED, Start.CONVICTED):

@@ -94,7 +94,7 @@ class PuttingBack(Making):
             if head is not None and head.owner == self.store.me
         ]
         if mine:
-            self.store.recovery.refused(mine)
+            self.store.recovery.return_claims(mine)
 
     def put_back(self, orphans: Sequence[Orphan], dead: DeadIncarnation, swept: Swept, *, reason: str = "") -> bool:
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
@@ -180,7 +180,7 @@ class PuttingBack(Making):
             self._tell(Incident.of(Kind.POISON if poison else Kind.RECOVERED, orphan, dead), message)
 
     def _mark(self, copies: list[Enqueued], dead: DeadIncarnation, swept: Swept) -> None:
-        self.store.recovery.requeued(copies, dead=dead.id)
+        self.store.recovery.confirm_copies(copies, dead=dead.id)
         for orphan, *_ in copies:
             self._is_over(orphan.message_id)
             if orphan.verdict is Claim.POISONED:
@@ -197,7 +197,7 @@ class PuttingBack(Making):
         """Let go of what was not enqueued, and log why: once for a message and cause, once while the broker is away."""
         if not (refused or away or untried):
             return
-        self.store.recovery.refused(
+        self.store.recovery.return_claims(
             [
                 *((orphan.message_id, orphan.generation, "refused") for orphan, _ in refused),
                 *((orphan.message_id, orphan.generation, "away") for orphan, _ in away),

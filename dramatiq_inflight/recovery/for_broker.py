@@ -12,7 +12,7 @@ from ..brokers.queues import BrokerQueues
 from ..config.policy import Policy
 from ..config.settings import Settings
 from ..store.store import Store
-from .sweep import Recovery
+from .sweep import Recoverer
 from .telling import Telling
 
 __all__ = ["recovery_of"]
@@ -24,14 +24,14 @@ def recovery_of(
     settings: Settings,
     policy_of: Callable[[Message[object]], Policy],
     queues: BrokerQueues,
-) -> Recovery:
+) -> Recoverer:
     """The recovery of a broker's messages.
 
     Parameters:
       store: Of whoever recovers.
       queues: The broker's.
     """
-    return Recovery(
+    return Recoverer(
         store=store,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),

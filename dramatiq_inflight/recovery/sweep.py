@@ -31,16 +31,16 @@ from ..brokers.errors import is_passing
 from ..brokers.redis import RedisQueues
 from ..incident import Incident, Kind
 from ..store.records import DeadIncarnation, Due, Head, Orphan
-from ..store.replies import Claim, HandedBack
+from ..store.replies import Claim, Returned
 from ..store.scripts import BATCH
 from .copies import NOBODY, Copies
 from .summary import Swept
 
-__all__ = ["Recovery"]
+__all__ = ["Recoverer"]
 
 
 @dataclass(kw_only=True)
-class Recovery(Copies):
+class Recoverer(Copies):
     """One sweep after another: find what is left, hand back or copy.
 
     Parameters:
@@ -61,7 +61,7 @@ class Recovery(Copies):
           redis.RedisError: Redis cannot be reached; what was done is done, the rest is for the next sweep.
         """
         swept = Swept()
-        due = self.store.recovery.due()
+        due = self.store.recovery.find_due()
         swept.next_in = due.next_in
         if due.dead or due.overdue or self.leftovers:
             self._sweep_alone(swept, due, stop)
@@ -81,10 +81,10 @@ class Recovery(Copies):
             self._failures.begin()
             too_slow = self._finish_leftovers(swept, holding)
             if self.store.me in due.dead:
-                self.store.workers.beat()  # late, and evidently alive
+                self.store.workers.heartbeat()  # late, and evidently alive
             kept = 0
             while not holding.over():
-                dead = [id for id in self.store.recovery.due(skip_dead=kept).dead if id != self.store.me]
+                dead = [id for id in self.store.recovery.find_due(skip_dead=kept).dead if id != self.store.me]
                 if not dead:
                     break
                 for id in dead:
@@ -94,7 +94,7 @@ class Recovery(Copies):
             if too_slow is not None:
                 raise too_slow
             self._finish_leftovers(swept, holding)  # claimed in this sweep, and only the answer lost
-            swept.next_in = self.store.recovery.due().next_in
+            swept.next_in = self.store.recovery.find_due().next_in
         finally:
             try:
                 lock.release()
@@ -127,16 +127,16 @@ class Recovery(Copies):
     def _recover(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
         """Recover one incarnation.  False: something of it is left.
 
-        A sweep that is to stop forgets it all the same if nothing is left; reap.lua sees what it is listed as running.
+        A sweep that is to stop forgets it all the same if nothing is left; forget.lua sees what is listed as running.
         """
         if dead.id not in self._said:
-            self.store.workers.notice(dead)
+            self.store.workers.record_death(dead)
             self._said.add(dead.id)
             self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
         if not dead.broker_id:
             complete = self._copy(dead, swept, holding)
         elif queues := self.queues.sharing(dead.broker_namespace):
-            complete = self._hand_back(dead, queues, swept, holding)
+            complete = self._return_to_broker(dead, queues, swept, holding)
         else:
             if dead.id not in self._unreachable:
                 self._unreachable.add(dead.id)
@@ -148,7 +148,7 @@ class Recovery(Copies):
                 )
             swept.left += 1
             return False
-        if not complete or not self.store.workers.reap(dead.id, dead.place):
+        if not complete or not self.store.workers.forget(dead.id, dead.place):
             return False
         swept.reaped += 1
         holding.brokers[dead.broker_namespace, dead.broker_id] -= 1  # the last one's share is nobody else's
@@ -156,8 +156,8 @@ class Recovery(Copies):
         self.logger.info("All that worker %s left behind was recovered.", dead)
         return True
 
-    def _hand_back(self, dead: DeadIncarnation, queues: RedisQueues, swept: Swept, holding: _Holding) -> bool:
-        if self.store.recovery.hand_back(dead.id, []) is None:
+    def _return_to_broker(self, dead: DeadIncarnation, queues: RedisQueues, swept: Swept, holding: _Holding) -> bool:
+        if self.store.recovery.return_to_broker(dead.id, []) is None:
             return False
         names = set(dead.queues)
         # A worker that was stopped and started again in one process fetches under the same id as before.
@@ -173,39 +173,39 @@ class Recovery(Copies):
             results = self._let_go_of(dead, dict(zip(ids, queues.held(copies), strict=True)))
             if results is None:
                 return False
-            swept.settled += sum(result is HandedBack.SETTLED for result in results.values())
+            swept.settled += sum(result is Returned.SETTLED for result in results.values())
             for id, result in results.items():
                 head = heads[id]
-                if head and result is HandedBack.HANDED_BACK:
+                if head and result is Returned.RETURNED:
                     swept.handed_back += 1
-                    self._tell(Incident.of(Kind.RECOVERED, _handed_back(id, head, dead), dead), None)
+                    self._tell(Incident.of(Kind.RECOVERED, _returned(id, head, dead), dead), None)
                     if shared:
                         swept.returned += queues.take_back(head.queue, head.copy, [dead.broker_id])
-            to_claim = [id for id, result in results.items() if result is HandedBack.TO_CLAIM]
+            to_claim = [id for id, result in results.items() if result is Returned.TO_CLAIM]
             # Only those whose actor, and so whose policy, is known here.
             ours = self._ours(to_claim)
             swept.left += len(to_claim) - len(ours)
             kept += len(to_claim) - len(ours) + self._claim(ours, dead, swept, holding.over)
-            kept += sum(result is HandedBack.BUSY for result in results.values())
+            kept += sum(result is Returned.BUSY for result in results.values())
         if shared:
             return kept == 0
         if not holding.over():
             swept.returned += queues.give_back(dead.broker_id, names)
         return kept == 0 and queues.is_empty(dead.broker_id, names)
 
-    def _let_go_of(self, dead: DeadIncarnation, held: dict[str, bool]) -> dict[str, HandedBack] | None:
+    def _let_go_of(self, dead: DeadIncarnation, held: dict[str, bool]) -> dict[str, Returned] | None:
         """Let the records of a dead worker go; ``None``: it is back.
 
         Parameters:
           held: Whether the broker has the copy of each message.
         """
-        found: dict[str, HandedBack] = {}
+        found: dict[str, Returned] = {}
         while left := [(id, has) for id, has in held.items() if id not in found]:
-            results = self.store.recovery.hand_back(dead.id, left)
+            results = self.store.recovery.return_to_broker(dead.id, left)
             if results is None:
                 return None
             pairs = zip(left, results, strict=True)
-            found |= {id: result for (id, _), result in pairs if result is not HandedBack.LATER}
+            found |= {id: result for (id, _), result in pairs if result is not Returned.LATER}
         return found
 
     def _copy(self, dead: DeadIncarnation, swept: Swept, holding: _Holding) -> bool:
@@ -225,7 +225,7 @@ class Recovery(Copies):
         seen: set[str] = set()
         offset = 0
         while not holding.over() and not self._failures.too_many:
-            ids = self.store.recovery.due(skip_overdue=offset).overdue
+            ids = self.store.recovery.find_due(skip_overdue=offset).overdue
             fresh = [id for id in ids if id not in seen and id not in self.leftovers]
             seen.update(ids)
             offset += len(ids) - len(fresh)  # they stay where they are
@@ -251,7 +251,7 @@ class Recovery(Copies):
         swept.returned += returned
         found: dict[str, str] = {}
         while left := [(id, heads[id].copy, what) for id, what in said.items() if id not in found]:
-            pairs = zip(left, self.store.recovery.postpone(left), strict=True)
+            pairs = zip(left, self.store.recovery.extend_deadlines(left), strict=True)
             found |= {id: result for (id, _, _), result in pairs if result != "later"}
         swept.settled += list(found.values()).count("settled")
         return [id for id in ids if found.get(id, "due") == "due"]
@@ -298,7 +298,7 @@ class _Holding:
         return self._lost or self._stop()
 
 
-def _handed_back(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
+def _returned(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
     """A record that was handed back, as it was charged."""
     return Orphan(
         message_id=message_id,

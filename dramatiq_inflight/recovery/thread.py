@@ -8,7 +8,7 @@ import random
 import time
 
 from ..threads.service import Service
-from .sweep import Recovery
+from .sweep import Recoverer
 
 __all__ = ["RecoveryThread"]
 
@@ -21,7 +21,7 @@ class RecoveryThread(Service):
       at_boot: How long boot lasts for that, seconds: whoever died before it is judged by then.
     """
 
-    def __init__(self, recovery: Recovery, interval: float, at_boot: float = 0.0) -> None:
+    def __init__(self, recovery: Recoverer, interval: float, at_boot: float = 0.0) -> None:
         super().__init__("recovery", "Recovery")
         self.recovery = recovery
         self._only_at_boot = not interval

@@ -14,7 +14,7 @@ from ..delivery import Copy
 from ..threads.moment import Moment
 from .declarations import flag
 from .records import Head, read_heads
-from .replies import Finished, Mended, Saved, Start, Started
+from .replies import Finished, Reasserted, Saved, Start, Started
 from .scripts import BATCH, Part, ms
 from .transport import Call
 
@@ -43,7 +43,7 @@ class Messages(Part):
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
-        """The keys that finish.lua may change, beside the record and the checkpoint."""
+        """The keys that complete.lua may change, beside the record and the checkpoint."""
         return (self.scripts.mine, self.keys.heartbeats, self.keys.waiting, self.keys.history, self.keys.counts)
 
     def start(
@@ -85,9 +85,9 @@ class Messages(Part):
         self.scripts.in_contact(reply[1], begun)
         return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
 
-    def accompany(self, message_id: str, run: int, origin: str = "") -> None:
+    def clear_alone(self, message_id: str, run: int, origin: str = "") -> None:
         """A message that had its process to itself is about to get company."""
-        self.scripts.own("accompany", record_key=self.keys.record(message_id), run=run, origin=origin)
+        self.scripts.own("clear_alone", record_key=self.keys.record(message_id), run=run, origin=origin)
 
     def checkpoint(self, message_id: str, run: int, fields: dict[str, str], origin: str = "") -> Saved:
         """Keep how far a run has come.  One round trip."""
@@ -122,7 +122,7 @@ class Messages(Part):
         )
         return bool(reply[0] == b"noted")
 
-    def mend(
+    def reassert(
         self,
         copy: Copy,
         payload: bytes | Callable[[], bytes],
@@ -136,7 +136,7 @@ class Messages(Part):
         tailored: bool = False,
         acked: bool = False,
         broker_keys: Sequence[str] = (),
-    ) -> tuple[Mended, int, int, int, int]:
+    ) -> tuple[Reasserted, int, int, int, int]:
         """This process runs the message: make the record say so, if nobody else has started it.
 
         One round trip where the record says so already; two where it is to be written.
@@ -151,9 +151,9 @@ class Messages(Part):
         Returns: what became of it, and the record's run, generation, crashes and drains.
         """
         broker_acks, broker_messages = broker_keys or (None, None)
-        mend = partial(
+        reassert = partial(
             self.scripts.own,
-            "mend",
+            "reassert",
             record_key=self.keys.record(copy.message_id),
             running=self.scripts.mine,
             broker_acks=broker_acks,
@@ -174,15 +174,15 @@ class Messages(Part):
             unacked=not acked,
             tries=copy.tries,
         )
-        reply = mend(payload=b"", asked=0)
+        reply = reassert(payload=b"", asked=0)
         for _ in range(3):  # the second answer may have come too late
             if reply[0] != b"again":
                 break
             payload = payload if isinstance(payload, bytes) else payload()
-            reply = mend(payload=payload, asked=reply[2])
-        return Mended(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
+            reply = reassert(payload=payload, asked=reply[2])
+        return Reasserted(reply[0].decode()), int(reply[2]), int(reply[3]), int(reply[4]), int(reply[5])
 
-    def finish(
+    def complete(
         self,
         copy: Copy,
         run: int,
@@ -201,7 +201,7 @@ class Messages(Part):
           again: Whether the run enqueued its own message again.
           contended: Whether another copy of it was met in this process.
           started_ms: As `start` gave it; 0: not known.
-          unacked: Whether it is to be remembered until `acked` says that the broker was told.
+          unacked: Whether it is to be remembered until `shorten_retention` says that the broker was told.
           remember: How long it is to be remembered at the least, seconds.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
@@ -215,9 +215,9 @@ class Messages(Part):
         ]
         begun = Moment.now()
         if then is None:
-            reply = self.scripts.call("finish", keys, args)
+            reply = self.scripts.call("complete", keys, args)
         else:
-            both = (Call(self.scripts.loaded["finish"], keys, args), then)
+            both = (Call(self.scripts.loaded["complete"], keys, args), then)
             reply, answer = self.scripts.ask(lambda: self.scripts.wire.exchange(both))
             for outcome in (answer, reply):
                 if isinstance(outcome, redis.RedisError):
@@ -256,7 +256,7 @@ class Messages(Part):
         )
         return FINISHED[reply[0]]
 
-    def hand_over(
+    def await_copy(
         self, message_id: str, run: int, payload: bytes, *, later: bool = False, origin: str = ""
     ) -> Finished:
         """Let go of a message for which no copy could be enqueued: recovery enqueues one.
@@ -266,7 +266,7 @@ class Messages(Part):
           later: True if it is about to be enqueued here: recovery does so only if no copy of it starts.
         """
         reply = self.scripts.own(
-            "hand_over",
+            "await_copy",
             record_key=self.keys.record(message_id),
             running=self.scripts.mine,
             id=message_id,
@@ -277,27 +277,27 @@ class Messages(Part):
         )
         return FINISHED[reply[0]]
 
-    def hold(self, copy: Copy, seconds: float) -> None:
+    def extend_deadline(self, copy: Copy, seconds: float) -> None:
         """A recovered copy waits here before it may run: its deadline comes so much later."""
         self.scripts.execute(
-            "hold",
+            "extend_deadline",
             record_key=self.keys.record(copy.message_id),
             id=copy.message_id,
             generation=copy.generation,
             wait=self.scripts.deadline_ms + round(seconds * 1000),
         )
 
-    def put_off(self, copy: Copy, delay: float) -> None:
+    def defer(self, copy: Copy, delay: float) -> None:
         """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged."""
         self.scripts.execute(
-            "put_off",
+            "defer",
             record_key=self.keys.record(copy.message_id),
             id=copy.message_id,
             copy=copy.broker_copy_id,
             wait=self.scripts.deadline_ms + round(delay * 1000),
         )
 
-    def settle(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
+    def close_unstarted(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
         """The broker is rid of a copy that never ran.
 
         Parameters:
@@ -305,7 +305,7 @@ class Messages(Part):
           broker_keys: As for `start`.
         """
         self.scripts.execute(
-            "settle",
+            "close_unstarted",
             record_key=self.keys.record(copy.message_id),
             broker_messages=broker_keys[1] if broker_keys else None,
             id=copy.message_id,
@@ -317,7 +317,7 @@ class Messages(Part):
             tries=copy.tries,
         )
 
-    def acked(self, finished: Sequence[tuple[str, int, float]]) -> int:
+    def shorten_retention(self, finished: Sequence[tuple[str, int, float]]) -> int:
         """The broker was told of messages that were finished `unacked`.
 
         Parameters:
@@ -330,7 +330,7 @@ class Messages(Part):
             {"record_key": self.keys.record(id), "run": run, "remember": max(least, round(remember * 1000))}
             for id, run, remember in finished
         ]
-        return int(self.scripts.execute("acked", rows))
+        return int(self.scripts.execute("shorten_retention", rows))
 
     def peek(self, ids: Iterable[str]) -> list[Head | None]:
         """The heads of records; ``None``: there is none, or it cannot be read."""

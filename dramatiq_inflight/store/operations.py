@@ -90,9 +90,9 @@ class Operations(Part):
             with contextlib.suppress(LockError):  # it has taken longer than that
                 lock.release()
 
-    def drop_aside(self, message_id: str) -> None:
+    def forget_aside(self, message_id: str) -> None:
         """What was set aside is enqueued anew, and need not be kept."""
-        self.scripts.execute("drop_aside", id=message_id)
+        self.scripts.execute("forget_aside", id=message_id)
 
     def _owner(self, message_id: str) -> str:
         (head,) = self._messages.peek([message_id])

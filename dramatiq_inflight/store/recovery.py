@@ -10,7 +10,7 @@ from typing import Any
 from redis.lock import Lock
 
 from .records import Due, Enqueued, Orphan
-from .replies import Claim, HandedBack, Requeued
+from .replies import Claim, Requeued, Returned
 from .scripts import BATCH, Part, ms
 
 __all__ = ["Recovery", "orphan_of"]
@@ -29,15 +29,15 @@ class Recovery(Part):
         """The recovery lock, which saves work and protects nothing; not yet acquired."""
         return Lock(self.client, self.keys.lock, timeout=ttl, blocking=False, thread_local=False)
 
-    def due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
+    def find_due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
         """What is there to recover, a batch of each kind, passing over so many that are to be left."""
         dead, overdue, next_ms = self.scripts.execute(
-            "due", limit=BATCH, skip_dead=skip_dead, skip_overdue=skip_overdue
+            "find_due", limit=BATCH, skip_dead=skip_dead, skip_overdue=skip_overdue
         )
         next_in = next_ms / 1000 if next_ms >= 0 else None
         return Due([id.decode() for id in dead], [id.decode() for id in overdue], next_in)
 
-    def hand_back(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[HandedBack] | None:
+    def return_to_broker(self, dead: str, held: Sequence[tuple[str, bool]]) -> list[Returned] | None:
         """Let go of a dead worker's records.
 
         Parameters:
@@ -46,13 +46,13 @@ class Recovery(Part):
         Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
         """
         reply = self.scripts.execute(
-            "hand_back",
+            "return_to_broker",
             running=self.keys.running(dead),
             dead=dead,
             first_deadline=self.scripts.deadline_ms,
             rows=[{"record_key": self.keys.record(id), "id": id, "held": has} for id, has in held],
         )
-        return [HandedBack(result.decode()) for result in reply[1:]] if reply[0] else None
+        return [Returned(result.decode()) for result in reply[1:]] if reply[0] else None
 
     def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
         """Take at most `BATCH` orphans, to enqueue a copy of each: as many as one script may copy, and one at least.
@@ -73,10 +73,10 @@ class Recovery(Part):
         )
         return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
 
-    def requeued(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
+    def confirm_copies(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
         """The copies of claimed orphans, at most `BATCH`, are with the broker."""
         reply = self.scripts.execute(
-            "requeued",
+            "confirm_copies",
             running=self.keys.running(dead),
             first_deadline=self.scripts.deadline_ms,
             dead=dead,
@@ -94,7 +94,7 @@ class Recovery(Part):
         )
         return [Requeued(result.decode()) for result in reply]
 
-    def refused(self, claims: Sequence[tuple[str, int, str]]) -> None:
+    def return_claims(self, claims: Sequence[tuple[str, int, str]]) -> None:
         """Claimed orphans could not be enqueued: each waits by itself.
 
         Parameters:
@@ -102,7 +102,7 @@ class Recovery(Part):
             ``untried``.
         """
         self.scripts.execute(
-            "refused",
+            "return_claims",
             first_wait=ms(FIRST_PAUSE),
             longest_wait=ms(LONGEST_PAUSE),
             rows=[
@@ -111,14 +111,14 @@ class Recovery(Part):
             ],
         )
 
-    def postpone(self, answers: Sequence[tuple[str, str, str]]) -> list[str]:
+    def extend_deadlines(self, answers: Sequence[tuple[str, str, str]]) -> list[str]:
         """Records past their deadline: at most `BATCH` triples of message id, copy id, and what the broker says of it.
 
         Returns: for each ``postponed``, ``settled``, ``due`` (another copy is to be made), ``later`` (not looked at) or
         ``gone``.
         """
         reply = self.scripts.execute(
-            "postpone",
+            "extend_deadlines",
             wait=self.scripts.deadline_ms,
             rows=[
                 {"record_key": self.keys.record(id), "id": id, "copy": copy, "what": what} for id, copy, what in answers

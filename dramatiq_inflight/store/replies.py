@@ -10,9 +10,9 @@ from typing import NamedTuple
 __all__ = [
     "Claim",
     "Finished",
-    "HandedBack",
-    "Mended",
+    "Reasserted",
     "Requeued",
+    "Returned",
     "Saved",
     "Seen",
     "Start",
@@ -97,7 +97,7 @@ class Suspicion(NamedTuple):
 
 
 class Finished(enum.Enum):
-    """What became of a finish, a release or a hand-over."""
+    """What became of a completion, a release or a hand-over."""
 
     FINISHED = "finished"
     RELEASED = "released"
@@ -110,7 +110,7 @@ class Finished(enum.Enum):
     GONE = "gone"
 
 
-class Mended(enum.Enum):
+class Reasserted(enum.Enum):
     """What became of the record of a message that this process runs."""
 
     KEPT = "kept"
@@ -125,10 +125,10 @@ class Mended(enum.Enum):
     AGAIN = "again"
 
 
-class HandedBack(enum.Enum):
+class Returned(enum.Enum):
     """What became of a dead worker's record whose copy is with the broker."""
 
-    HANDED_BACK = "handed_back"
+    RETURNED = "returned"
     SETTLED = "settled"
     #: Its recovery takes a copy: it is to be dead-lettered, or has a policy of its own.
     TO_CLAIM = "to_claim"

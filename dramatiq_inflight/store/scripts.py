@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -20,7 +21,7 @@ from .pool import Pool, SentinelPool
 from .schema import SCHEMA
 from .transport import Call, Wire
 
-__all__ = ["BATCH", "NotSent", "Part", "Scripts", "ms", "reach"]
+__all__ = ["BATCH", "Contact", "NotSent", "Part", "Scripts", "ms", "reach"]
 
 #: How many records one script handles at the most: they take about a millisecond of the server's time.
 BATCH = 50
@@ -29,11 +30,41 @@ BATCH = 50
 FIRST_DEADLINE_TTLS = 10
 
 #: What Redis can be told of a message later as well, by the heartbeat.
-LATER = frozenset({"accompany", "checkpoint", "mend", "finish", "release", "hand_over", "settle", "put_off", "acked"})
+LATER = frozenset(
+    {
+        "clear_alone",
+        "checkpoint",
+        "reassert",
+        "complete",
+        "release",
+        "await_copy",
+        "close_unstarted",
+        "defer",
+        "shorten_retention",
+    }
+)
 
 
 class NotSent(redis.ConnectionError):
     """Redis is away, and is on its own: no message waits to be told so once more."""
+
+
+@dataclass(frozen=True)
+class Contact:
+    """What hears how an incarnation fares with Redis.
+
+    Parameters:
+      renewed: Called after every script that the incarnation runs for itself, with whether it was known to live, when
+        the script was begun, and whether Redis had not heard of it at all.
+      answer_lost: Called when a script may have run, and what it said is not known.
+      failed: Called after every command that did not reach Redis, or was refused.
+      is_away: Asked whether what can be told later is not to be tried now.
+    """
+
+    renewed: Callable[[bool, Moment, bool], None] = lambda known, begun, absent: None
+    answer_lost: Callable[[], None] = lambda: None
+    failed: Callable[[redis.RedisError], None] = lambda error: None
+    is_away: Callable[[], bool] = lambda: False
 
 
 class Scripts:
@@ -45,11 +76,7 @@ class Scripts:
       me: The id of this incarnation.
       heartbeat_ttl: How long a heartbeat is believed, seconds.
       fence_ttl: How long settled records are remembered, seconds.
-      on_contact: Called after every script that this incarnation runs for itself, with whether it was known to live,
-        when it was begun, and whether Redis had not heard of it at all.
-      on_answer_lost: Called when a script may have run, and what it said is not known.
-      on_failure: Called after every command that did not reach Redis, or was refused.
-      is_away: Whether what can be told later is not to be tried now.
+      contact: What hears how it fares.
       schema: What this version writes.
     """
 
@@ -61,10 +88,7 @@ class Scripts:
         *,
         heartbeat_ttl: float,
         fence_ttl: float,
-        on_contact: Callable[[bool, Moment, bool], None] = lambda known, begun, absent: None,
-        on_answer_lost: Callable[[], None] = lambda: None,
-        on_failure: Callable[[redis.RedisError], None] = lambda error: None,
-        is_away: Callable[[], bool] = lambda: False,
+        contact: Contact = Contact(),
         schema: int | None = None,
     ) -> None:
         self.client = client
@@ -75,16 +99,13 @@ class Scripts:
         self.ttl_ms = ms(heartbeat_ttl)
         self.fence_ms = ms(fence_ttl)
         self.deadline_ms = FIRST_DEADLINE_TTLS * ms(heartbeat_ttl)
-        self._on_contact = on_contact
-        self._on_answer_lost = on_answer_lost
-        self._on_failure = on_failure
-        self.is_away = is_away
+        self.contact = contact
         #: The scripts by their names, and what sends them.
         self.loaded: dict[str, Script] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
-        self.wire = Wire(client, on_resend=on_answer_lost)
+        self.wire = Wire(client, on_resend=contact.answer_lost)
         pool = getattr(client, "connection_pool", None)
         if isinstance(pool, (Pool, SentinelPool)):
-            pool.on_wrong_server = on_failure  # though a new connection leads to the right one at once
+            pool.on_wrong_server = contact.failed  # though a new connection leads to the right one at once
         self.mine = self.keys.running(me)
         self.usual = {**self.keys.shared, "me": me, "fence_ttl": self.fence_ms}
         self.worker: int | None = None
@@ -104,8 +125,7 @@ class Scripts:
         """
         if self.worker is None:
             self.worker = os.getppid()
-        self._on_contact, self._on_failure = lambda known, begun, absent: None, lambda error: None
-        self._on_answer_lost = lambda: None
+        self.contact = Contact()
 
     def own(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
         """A script that this incarnation runs for itself: it renews the heartbeat."""
@@ -116,7 +136,7 @@ class Scripts:
 
     def in_contact(self, known: int, begun: Moment) -> bool:
         """A script has renewed the heartbeat; `known`: as ``beat`` in common.lua says it."""
-        self._on_contact(known == 1, begun, known < 0)
+        self.contact.renewed(known == 1, begun, known < 0)
         return known == 1
 
     def execute(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:
@@ -140,7 +160,7 @@ class Scripts:
     def call(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self.worker is not None and (script != "checkpoint" or os.getppid() != self.worker):
             raise redis.ConnectionError("this process was forked from a worker, and does not speak for it")
-        if script in LATER and self.is_away():
+        if script in LATER and self.contact.is_away():
             raise NotSent(f"Redis is away: {script} is not sent.")
         return self.ask(lambda: self.wire.call(self.loaded[script], keys, args))
 
@@ -148,8 +168,8 @@ class Scripts:
         try:
             return reach(command)
         except redis.RedisError as error:
-            self._on_answer_lost()
-            self._on_failure(error)
+            self.contact.answer_lost()
+            self.contact.failed(error)
             raise
 
 

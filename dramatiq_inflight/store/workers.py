@@ -70,7 +70,7 @@ class Workers(Part):
         self._place = self.keys.place(fields.get("place", ""))
         self.scripts.in_contact(known, begun)
         if self.draining:
-            self.beat()  # Redis did not know this incarnation, and was to hear that it shuts down
+            self.heartbeat()  # Redis did not know this incarnation, and was to hear that it shuts down
         return None
 
     def refusal(self) -> Refusal | None:
@@ -97,21 +97,21 @@ class Workers(Part):
             return Refusal(int(reply[1]), reply[2].decode(), int(reply[3]) / 1000)
         return int(reply)
 
-    def beat(self) -> bool:
+    def heartbeat(self) -> bool:
         """Prove that this incarnation lives.  False if it had been declared dead, or Redis has lost it."""
         begun = Moment.now()
-        known = self.scripts.execute("beat", kind="draining" if self.draining else "alive")
+        known = self.scripts.execute("heartbeat", kind="draining" if self.draining else "alive")
         return self.scripts.in_contact(known, begun)
 
-    def attest(self) -> bool:
+    def heartbeat_on_behalf(self) -> bool:
         """Beat on behalf of this incarnation, from a process that sees it live.  False if Redis does not know it."""
-        return int(self.scripts.execute("beat", kind="attested")) >= 0
+        return int(self.scripts.execute("heartbeat", kind="attested")) >= 0
 
     def drain(self) -> None:
         """This incarnation shuts down: every beat from now on says so."""
         self.draining = True
 
-    def leave(self) -> int:
+    def deregister(self) -> int:
         """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
 
         Returns: how many messages that are.
@@ -120,7 +120,11 @@ class Workers(Part):
         self.scripts.ttl_ms = ms(HAND_OVER_DELAY)
         incarnation = self.keys.incarnation(self.me)
         left = self.scripts.execute(
-            "leave", incarnation=incarnation, running=self.scripts.mine, place=self._place, delay=self.scripts.ttl_ms
+            "deregister",
+            incarnation=incarnation,
+            running=self.scripts.mine,
+            place=self._place,
+            delay=self.scripts.ttl_ms,
         )
         return int(left)
 
@@ -201,20 +205,20 @@ class Workers(Part):
         rows = self.scripts.ask(pipeline.execute)
         return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
-    def prove(self, dead: DeadIncarnation, why: str) -> bool:
+    def mark_dead(self, dead: DeadIncarnation, why: str) -> bool:
         """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
         incarnation, place = self.keys.incarnation(dead.id), self.keys.place(dead.place)
-        return bool(self.scripts.execute("prove", incarnation=incarnation, place=place, dead=dead.id, why=why))
+        return bool(self.scripts.execute("mark_dead", incarnation=incarnation, place=place, dead=dead.id, why=why))
 
-    def notice(self, dead: DeadIncarnation) -> bool:
+    def record_death(self, dead: DeadIncarnation) -> bool:
         """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
         incarnation = self.keys.incarnation(dead.id)
-        return bool(self.scripts.execute("notice", incarnation=incarnation, dead=dead.id, why=dead.why))
+        return bool(self.scripts.execute("record_death", incarnation=incarnation, dead=dead.id, why=dead.why))
 
-    def reap(self, dead: str, place: str = "") -> bool:
+    def forget(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
         reaped = self.scripts.execute(
-            "reap",
+            "forget",
             incarnation=self.keys.incarnation(dead),
             running=self.keys.running(dead),
             place=self.keys.place(place),

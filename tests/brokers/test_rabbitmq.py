@@ -23,7 +23,7 @@ from dramatiq_inflight.brokers.rabbitmq import RabbitmqQueues
 from dramatiq_inflight.config.policy import Policy
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.for_broker import recovery_of
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.messages import ACK_TTL
 from dramatiq_inflight.store.workers import CLOSED
 from tests.support.brokers import quorum_arguments
@@ -244,7 +244,7 @@ def rabbit(rabbitmq_url: str, namespace: str) -> Iterator[RabbitmqBroker]:
     broker.close()
 
 
-def recover_from(lab: Lab, broker: RabbitmqBroker, name: str, actors: list[str]) -> tuple[Recovery, list[str]]:
+def recover_from(lab: Lab, broker: RabbitmqBroker, name: str, actors: list[str]) -> tuple[Recoverer, list[str]]:
     """A recoverer, and what a worker ran that has died: a message of each of these actors."""
     dead, me = (lab.incarnation(id) for id in (f"dead-{name}", name))
     ids: list[str] = []

@@ -442,13 +442,13 @@ def test_a_consumer_returns_all_and_fetches_no_more(
 def test_several_threads_forget_acknowledged_messages_at_once(lab: Lab, namespace: str) -> None:
     """The heartbeat's thread and the workers' empty one queue: its length is not what can be taken from it."""
     store = lab.incarnation("me")
-    acked, sent = store.messages.acked, list[int]()
+    acked, sent = store.messages.shorten_retention, list[int]()
 
     def noting(batch: Any) -> Any:
         sent.append(len(batch))
         return acked(batch)
 
-    store.messages.acked = noting  # type: ignore[method-assign,assignment]
+    store.messages.shorten_retention = noting  # type: ignore[method-assign,assignment]
     deliveries = Deliveries(store, Lease(60, 2, Bell()), BrokerQueues())
     errors: list[BaseException] = []
 

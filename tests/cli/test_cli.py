@@ -97,7 +97,7 @@ def test_the_overview(run: Run, lab: Lab, a: Store, b: Store, namespace: str) ->
     lab.runs(a, copy_of())
     lab.runs(a, copy_of())
     lab.runs(b, gone)
-    lab.hand_back(a, b, gone)
+    lab.return_to_broker(a, b, gone)
     result = run("status")
     assert result.exit_code == 0
     assert namespace in result.stdout
@@ -179,7 +179,7 @@ def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Store)
     copy = copy_of()
     payload = json.dumps({"args": ["a secret of a customer"]}).encode()
     lab.start(a, copy, payload=payload)
-    a.messages.put_off(copy, 1)
+    a.messages.defer(copy, 1)
     result = run("show", copy.message_id)
     assert result.exit_code == 0
     assert "state          running" in result.stdout
@@ -211,7 +211,7 @@ def test_workers_are_shown(run: Run, lab: Lab, a: Store, b: Store) -> None:
 def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
 
     def told(*args: str) -> list[str]:
         return [event["kind"] for event in document(run("history", "--json", *args))["events"]]
@@ -235,7 +235,7 @@ def test_no_text_from_redis_does_anything_to_a_terminal(run: Run, lab: Lab, serv
     copy = copy_of("id" + HOSTILE)
     copy.queue = copy.actor = HOSTILE
     lab.runs(store, copy)
-    store.messages.put_off(copy, 1)
+    store.messages.defer(copy, 1)
     commands = (["status"], ["list"], ["workers"], ["history"], ["show", copy.message_id, "--payload"])
     for command in commands:
         result = run(*command)
@@ -285,7 +285,7 @@ def test_tables_do_not_wrap_at_80_columns(lab: Lab, a: Store, b: Store, server_u
     copy = copy_of("0123456789abcdef" * 2 + "0123")
     copy.actor, copy.queue = "a" * 100, "q" * 100
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     lab.runs(b, copy_of())
     env = environment(server_url, lab.namespace)
     for command in ("status", "list", "workers", "history"):
@@ -382,7 +382,7 @@ def test_acts_need_the_application(run: Run) -> None:
 
 def test_without_a_terminal_or_yes_nothing_is_done(act_on: Run, shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
-    shop.lab.hand_back(b, a, copy)
+    shop.lab.return_to_broker(b, a, copy)
     for command in ("requeue", "dead-letter", "discard"):
         result = act_on(command, copy.message_id)
         assert result.exit_code == 2
@@ -399,12 +399,12 @@ def test_what_runs_on_a_living_worker_takes_force(act_on: Run, shop: Shop, a: St
     assert shop.lab.state(copy) == "running"
     result = act_on("requeue", "--yes", "--force", copy.message_id)
     assert (result.exit_code, "enqueued again" in result.stdout) == (0, True)
-    assert not a.workers.beat(), "it hears of it with its next beat"
+    assert not a.workers.heartbeat(), "it hears of it with its next beat"
 
 
 def test_each_message_has_its_result(act_on: Run, shop: Shop, a: Store, b: Store) -> None:
     copy, other = shop.runs(a), shop.runs(a)
-    shop.lab.hand_back(b, a, copy)
+    shop.lab.return_to_broker(b, a, copy)
     result = act_on("dead-letter", "--yes", "--json", copy.message_id, "no such", copy.message_id, other.message_id)
     assert result.exit_code == 1
     done = {one["id"]: one["done"] for one in document(result)["results"]}
@@ -610,7 +610,7 @@ def test_the_history_is_followed(lab: Lab, a: Store, server_url: str, tmp_path: 
     with out.open("wb") as file, subprocess.Popen(command, env=env, stdout=file) as process:
         try:
             wait_until(lambda: b"\n" in out.read_bytes(), what="what has happened")
-            a.messages.put_off(copy_of(), 1)
+            a.messages.defer(copy_of(), 1)
             lab.incarnation("b")
             wait_until(lambda: out.read_bytes().count(b"\n") == 2, what="what happens")
             process.send_signal(signal.SIGINT)

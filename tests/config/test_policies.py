@@ -26,9 +26,9 @@ from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.config.policy import OPTIONS, Policy, check_options
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.records import Head
-from dramatiq_inflight.store.replies import HandedBack
+from dramatiq_inflight.store.replies import Returned
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.servers import RedisServer, wait_until
@@ -268,8 +268,8 @@ def handed_back(app: App, actor: Any, *, crashes: int = 0, **orphan: Any) -> Mes
     """A message that has crashed, and whose stored copy is with the broker again once it is delivered."""
     message: Message[Any] = actor.message().copy(options={"redis_message_id": uuid.uuid4().hex})
     dead = app.orphan(message, crashes=crashes, **orphan)
-    results = app.other("judge").recovery.hand_back(dead.me, [(message.message_id, True)])
-    assert results == [HandedBack.HANDED_BACK]
+    results = app.other("judge").recovery.return_to_broker(dead.me, [(message.message_id, True)])
+    assert results == [Returned.RETURNED]
     return message
 
 
@@ -707,9 +707,9 @@ def test_a_handler_that_is_missing_or_fails_breaks_no_recovery(
 def _recovery(app: App) -> Any:
     """A recovery outside of the worker."""
     store = app.other("recoverer")
-    store.workers.beat()
+    store.workers.heartbeat()
     broker = app.broker
-    return Recovery(
+    return Recoverer(
         store=store,
         enqueue=broker.enqueue,
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
@@ -719,7 +719,7 @@ def _recovery(app: App) -> Any:
     )
 
 
-@pytest.mark.parametrize("way", ["hand_back", "copy", "take_over", "set_aside"])
+@pytest.mark.parametrize("way", ["return_to_broker", "copy", "take_over", "set_aside"])
 def test_the_callback_hears_of_every_message_whose_worker_died(
     server_url: str, namespace: str, lab: Lab, way: str
 ) -> None:
@@ -732,7 +732,7 @@ def test_the_callback_hears_of_every_message_whose_worker_died(
         app.client.hset(f"{app.broker.namespace}:default.msgs", rid, b"not a message")
         dead = app.orphan(message)
         app.client.delete(f"{app.broker.namespace}:default", f"{app.broker.namespace}:default.msgs")
-    elif way == "hand_back":
+    elif way == "return_to_broker":
         dead = app.orphan(message)
         dead.workers.register({"broker_namespace": app.broker.namespace, "broker_id": "gone", "queues": '["default"]'})
         app.lab.kill(dead)

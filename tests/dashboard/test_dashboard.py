@@ -145,7 +145,7 @@ def test_hostile_names_and_arguments_stay_text(
     lab.runs(evil, gone)
     lab.runs(evil, poison, limit=0)
     lab.client.hset(lab.prefix + "aside", HOSTILE + "4", HOSTILE)
-    lab.hand_back(other, evil, gone)
+    lab.return_to_broker(other, evil, gone)
     lab.claim(other, poison, evil)
     lab.client.zadd(lab.prefix + "heartbeats", {evil.me: 9e15})
     assert inspector.message(HOSTILE) is not None
@@ -319,7 +319,7 @@ def test_what_was_requeued_or_discarded_is_no_trouble_any_more(
     lab.kill(a)
     claimed = lab.claim(b, copy, a)
     assert claimed.verdict is Claim.POISONED
-    b.recovery.requeued([Enqueued(claimed, "r2", "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(claimed, "r2", "default", 0)], dead="a")
     tail = Tail(inspector)
     assert [event.message_id for event in tail.troubled()] == [copy.message_id]
     lab.client.xadd(lab.prefix + "history", {"event": "requeued", "message": copy.message_id})

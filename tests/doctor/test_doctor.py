@@ -394,7 +394,7 @@ def test_who_only_looks_needs_no_more_than_is_documented(serve: Serve, namespace
     lab.runs(b, copy_of())
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     client = as_documented(server, namespace, "viewer")
     viewer = Inspector(client, namespace)
     assert viewer.overview() is not None
@@ -456,7 +456,7 @@ def join(lab: Lab, name: str, **said: str) -> Store:
 
 def test_nobody_there(lab: Lab, inspector: Inspector) -> None:
     assert "namespace-empty" in look(None, inspector).wrong()
-    join(lab, "a").workers.leave()
+    join(lab, "a").workers.deregister()
     wrong = look(None, inspector).wrong()
     assert "no-workers" in wrong
     assert "namespace-empty" not in wrong
@@ -552,9 +552,9 @@ def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
     lab.kill(b)
     for copy in (refused, in_hand, untried):
         lab.claim(a, copy, b)
-    a.recovery.refused([(untried.message_id, 2, "untried")])
+    a.recovery.return_claims([(untried.message_id, 2, "untried")])
     assert "refused" not in look(None, inspector).wrong()
-    a.recovery.refused([(refused.message_id, 2, "refused")])
+    a.recovery.return_claims([(refused.message_id, 2, "refused")])
     seen = look(None, inspector)
     assert seen.wrong()["refused"] == "warning"
     title = seen.of("refused").title
@@ -562,7 +562,7 @@ def test_messages_that_cannot_be_enqueued_are_counted_by_queue(
     assert f"message {refused.message_id} was tried 1 times" in title
     lab.overdue(untried)
     lab.claim(a, untried, b)
-    a.recovery.refused([(untried.message_id, 2, "away")])
+    a.recovery.return_claims([(untried.message_id, 2, "away")])
     assert "2 of queue 'default' and actor 'work'" in look(None, inspector).of("refused").title
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_inflight.liveness.lease import Contact
+from dramatiq_inflight.liveness.lease import KnownBy
 from dramatiq_inflight.liveness.subscription import Subscriptions
 from dramatiq_inflight.store.replies import Finished
 from tests.support.cluster import Cluster
@@ -111,14 +111,14 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
             raise RuntimeError("as asked for")
 
     app.start(threads=1)
-    hand_over = app.store.messages.hand_over
+    hand_over = app.store.messages.await_copy
 
     def telling(*args: Any, **kwargs: Any) -> Finished:
         refusing.clear()  # from now on recovery can enqueue it
         told.append(hand_over(*args, **kwargs))
         return told[-1]
 
-    app.store.messages.hand_over = telling  # type: ignore[method-assign]
+    app.store.messages.await_copy = telling  # type: ignore[method-assign]
     app.runtime.heartbeat.stop()
     app.actor(work, min_backoff=50, max_backoff=60).send()
     wait_until(lambda: told and told[-1] is Finished.HANDED_OVER, what="its record has the retry")
@@ -207,7 +207,7 @@ def test_a_message_after_a_restart_runs_beside_no_other_worker(
 
     actor = app.actor(work)
     app.start(threads=1)
-    wait_until(lambda: app.runtime.lease.known_by is Contact.ENTERED)
+    wait_until(lambda: app.runtime.lease.known_by is KnownBy.ENTERED)
     before = app.store.workers.server
     older.save()
     if not subscribes:

@@ -26,7 +26,7 @@ from dramatiq_inflight.liveness.lease import JUST_NOW
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.moment import Moment
-from dramatiq_inflight.worker import Runtime
+from dramatiq_inflight.worker import WorkerProcess
 from tests.support.inprocess import App
 from tests.support.inside import runtime_of
 from tests.support.lab import Lab, copy_of
@@ -88,10 +88,10 @@ def test_nobody_is_judged_after_an_outage_of_any_length(fleet: Fleet, mine: floa
     copy = copy_of()
     fleet.lab.runs(them, copy)
     fleet.away(share * min(mine, other) + 0.1)
-    me.workers.beat()
-    assert me.recovery.due().dead == []
-    assert me.recovery.hand_back(them.me, [(copy.message_id, True)]) is None
-    assert me.workers.reap(them.me) is False
+    me.workers.heartbeat()
+    assert me.recovery.find_due().dead == []
+    assert me.recovery.return_to_broker(them.me, [(copy.message_id, True)]) is None
+    assert me.workers.forget(them.me) is False
     assert fleet.lab.start(me, copy).answer.value == "duplicate"
     # Each has the time to report back that its own rhythm takes, if the outage has cost it its heartbeat.
     expired = [ttl for name, ttl in fleet.ttls.items() if fleet.scores()[name] < fleet.now()]
@@ -104,8 +104,8 @@ def test_a_grace_lasts_whatever_the_ttl_is(fleet: Fleet, ttl: float) -> None:
     me, them = fleet.joins(ttl), fleet.joins(ttl)
     fleet.away(2 * ttl)
     for _ in range(3):
-        me.workers.beat()
-        assert me.recovery.due().dead == []
+        me.workers.heartbeat()
+        assert me.recovery.find_due().dead == []
     assert fleet.grace() > ttl / 3
     assert fleet.lab.claim_answer(me, copy_of(), them.me).value == "gone"
 
@@ -116,18 +116,18 @@ def test_nobody_cuts_what_a_longer_ttl_explains(fleet: Fleet, mine: float, other
     me, them = fleet.joins(mine), fleet.joins(other)
     before = fleet.scores()[them.me]
     for _ in range(3):
-        me.recovery.due()
+        me.recovery.find_due()
     assert fleet.scores()[them.me] == before
 
 
-@pytest.mark.parametrize("by", ["beat", "due"])
+@pytest.mark.parametrize("by", ["heartbeat", "find_due"])
 def test_a_clock_that_goes_back_leaves_each_its_own_ttl(fleet: Fleet, by: str) -> None:
     """A failover to a server whose clock is behind: the dead do not live for hours, beside a TTL of years either."""
     me, short, long = fleet.joins(90), fleet.joins(15), fleet.joins(TEN_YEARS)
     hour, now = 3_600_000, fleet.now()
     ahead = {name: now + hour + 1000 * ttl for name, ttl in fleet.ttls.items()}
     fleet.lab.client.zadd(fleet.key, {**ahead, "*last": now + hour, "*grace": now + hour})
-    me.workers.beat() if by == "beat" else me.recovery.due()
+    me.workers.heartbeat() if by == "heartbeat" else me.recovery.find_due()
     scores, now = fleet.scores(), fleet.now()
     assert scores["*last"] <= now
     for store in (me, short, long):
@@ -141,7 +141,7 @@ def test_slow_beaters_judge_one_that_beat_more_often(fleet: Fleet) -> None:
     began = time.monotonic()
     dead: list[str] = []
     while not dead and time.monotonic() - began < 60:
-        due = slow.recovery.due()
+        due = slow.recovery.find_due()
         dead = due.dead
         assert due.next_in is not None
         if not dead:
@@ -149,7 +149,9 @@ def test_slow_beaters_judge_one_that_beat_more_often(fleet: Fleet) -> None:
     assert dead == [quick.me]
     assert fleet.grace() < 0
     assert not fleet.has_ttl_of(quick)
-    assert slow.recovery.due().dead == [quick.me], "its TTL is nobody's rhythm any more, though it is not recovered yet"
+    assert slow.recovery.find_due().dead == [quick.me], (
+        "its TTL is nobody's rhythm any more, though it is not recovered yet"
+    )
 
 
 def test_an_outage_costs_no_longer_grace_than_it_lasted(fleet: Fleet) -> None:
@@ -158,7 +160,7 @@ def test_an_outage_costs_no_longer_grace_than_it_lasted(fleet: Fleet) -> None:
     fleet.joins(TEN_YEARS)
     begun = time.monotonic()
     fleet.away(40)
-    me.workers.beat()
+    me.workers.heartbeat()
     lasted = 40.001 + time.monotonic() - begun  # until the beat, by a clock of whole milliseconds
     assert 30 < fleet.grace() <= lasted
 
@@ -171,19 +173,19 @@ def test_a_worker_that_is_gone_takes_its_ttl_along(fleet: Fleet, how: str) -> No
     if how == "leaves with messages":
         fleet.lab.runs(gone, copy_of())
     if how.startswith("leaves"):
-        gone.workers.leave()
+        gone.workers.deregister()
     elif how == "is proven dead":
-        assert me.workers.prove(me.workers.incarnation(gone.me), "seen")
+        assert me.workers.mark_dead(me.workers.incarnation(gone.me), "seen")
     else:
         fleet.lab.kill(gone)
-        assert me.recovery.due().dead == [gone.me]
+        assert me.recovery.find_due().dead == [gone.me]
         if how == "is reaped":
-            assert me.workers.reap(gone.me)
+            assert me.workers.forget(gone.me)
             assert gone.me not in fleet.scores()
     assert not fleet.has_ttl_of(gone)
     fleet.ttls.pop(gone.me)
     fleet.away(200_000)
-    me.workers.beat()
+    me.workers.heartbeat()
     assert fleet.grace() <= 7.5
 
 
@@ -191,8 +193,8 @@ def test_one_that_was_judged_and_lives_has_its_ttl_again(fleet: Fleet) -> None:
     """Its next beat says that it was not known, so it says again who it is."""
     me, frozen = fleet.joins(15), fleet.joins(900)
     fleet.lab.kill(frozen)
-    assert me.recovery.due().dead == [frozen.me]
-    assert frozen.workers.beat() is False
+    assert me.recovery.find_due().dead == [frozen.me]
+    assert frozen.workers.heartbeat() is False
     frozen.workers.register({})
     assert fleet.has_ttl_of(frozen)
 
@@ -202,8 +204,8 @@ def test_ttls_leave_nothing_behind_when_all_have_left(fleet: Fleet) -> None:
     workers = [fleet.joins(ttl) for ttl in TTLS]
     fleet.away(TEN_YEARS)
     for worker in workers:
-        worker.workers.beat()
-        worker.workers.leave()
+        worker.workers.heartbeat()
+        worker.workers.deregister()
     assert fleet.lab.names() == set()
 
 
@@ -227,7 +229,7 @@ class Frozen:
         wait_until(lambda: self.app.ran, what="it runs")
         copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
         other = self.app.other()
-        self.app.lab.hand_back(other, self.runtime.store, copy)
+        self.app.lab.return_to_broker(other, self.runtime.store, copy)
         self.app.lab.runs(other, copy)
 
 
@@ -283,7 +285,7 @@ def test_a_success_of_which_nothing_follows_is_not_looked_up(app: App) -> None:
     wait_until(lambda: frozen.runtime.lease.last_contact.age > JUST_NOW, what="it was not just now")
     frozen.go.set()
     app.join()
-    assert "mend" not in dict(sent)
+    assert "reassert" not in dict(sent)
 
 
 def test_a_moment_ages_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +318,7 @@ class Apart:
         self.worker.start()
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> WorkerProcess:
         return runtime_of(self.tracker)
 
     def take_away(self, how: str) -> None:

@@ -41,7 +41,7 @@ def test_a_message_that_starts_and_completes_leaves_nothing(lab: Lab, a: Store, 
         copy = copy_of()
         started = lab.runs(a, copy)
         if ends:
-            assert a.messages.finish(copy, started.run, again=False, contended=False) is Finished.FINISHED
+            assert a.messages.complete(copy, started.run, again=False, contended=False) is Finished.FINISHED
         else:
             assert a.messages.release(copy.message_id, started.run, contended=False) is Finished.RELEASED
     assert lab.client.xlen(lab.prefix + "history") == before
@@ -59,10 +59,10 @@ def test_workers_are_shown_with_what_they_run(lab: Lab, a: Store, b: Store, insp
     assert 0 < view.expires_in_ms <= 60_000
     assert view.booted is not None
     b.workers.drain()
-    b.workers.beat()
+    b.workers.heartbeat()
     lab.kill(a)
     assert {view.id: view.state for view in inspector.workers()} == {"a": "silent", "b": "draining"}
-    assert b.workers.notice(b.workers.incarnation("a"))
+    assert b.workers.record_death(b.workers.incarnation("a"))
     assert {view.id: view.state for view in inspector.workers()} == {"a": "dead", "b": "draining"}
 
 
@@ -73,8 +73,8 @@ def test_a_life_in_order_is_told(lab: Lab, a: Store, inspector: Inspector) -> No
     )
     a.workers.register({"instance": "pod-a", "host": "h", "pid": "1"})
     assert len(inspector.history()) == 1, "it says who it is again, and has not joined again"
-    a.workers.leave()
-    a.workers.leave()  # its answer was lost
+    a.workers.deregister()
+    a.workers.deregister()  # its answer was lost
     assert [event.name for event in inspector.history()] == ["left", "joined"]
     assert last(inspector).instance == "pod-a"
     assert last(inspector).running == 0
@@ -88,11 +88,11 @@ def test_a_death_and_a_recovery_by_copy_are_told(lab: Lab, a: Store, b: Store, i
     lab.runs(a, copy)
     lab.kill(a)
     dead = b.workers.incarnation("a")
-    assert b.workers.notice(dead)
-    assert not b.workers.notice(dead)
+    assert b.workers.record_death(dead)
+    assert not b.workers.record_death(dead)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    assert b.workers.reap("a")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    assert b.workers.forget("a")
     died, recovered, cleared = list(reversed(inspector.history()))[-3:]
     assert (died.kind, died.instance, died.why) == (EventKind.DIED, "pod-a", "its heartbeat has expired")
     assert (recovered.kind, recovered.message_id, recovered.queue, recovered.actor) == (
@@ -113,13 +113,13 @@ def test_a_hand_back_a_poison_and_a_dead_letter_are_told(lab: Lab, a: Store, b: 
     back, poison = copy_of(), copy_of()
     lab.runs(a, back)
     lab.runs(a, poison, limit=0)
-    lab.hand_back(b, a, back)
+    lab.return_to_broker(b, a, back)
     assert (last(inspector).name, last(inspector).how, last(inspector).by) == ("recovered", "handed back", "b")
     orphan = lab.claim(b, poison, a)
     assert orphan.verdict is Claim.POISONED
     assert (last(inspector).name, last(inspector).message_id) == ("poison", poison.message_id)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    b.messages.settle(lab.recovered(poison, orphan), "dead_lettered")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.messages.close_unstarted(lab.recovered(poison, orphan), "dead_lettered")
     assert (last(inspector).name, last(inspector).crashes) == ("dead_lettered", 1)
 
 
@@ -129,14 +129,14 @@ def test_a_take_over_and_its_late_loser_are_told(lab: Lab, a: Store, b: Store, i
     lab.kill(a)
     second = lab.runs(b, copy)
     assert (last(inspector).name, last(inspector).how, last(inspector).worker) == ("recovered", "taken over", "a")
-    assert a.messages.finish(copy, first.run, again=False, contended=False) is Finished.FENCED
+    assert a.messages.complete(copy, first.run, again=False, contended=False) is Finished.FENCED
     assert (last(inspector).name, last(inspector).worker, last(inspector).instance) == ("fenced", "a", "pod-a")
     assert last(inspector).outcome == "completed"
-    assert b.messages.finish(copy, second.run, again=False, contended=False) is Finished.FINISHED
+    assert b.messages.complete(copy, second.run, again=False, contended=False) is Finished.FINISHED
     assert a.messages.release(copy.message_id, first.run, contended=False) is Finished.FENCED
     assert (last(inspector).name, last(inspector).outcome) == ("fenced", "failed")
     before = len(inspector.history())
-    assert b.messages.finish(copy, second.run, again=False, contended=False) is Finished.FENCED
+    assert b.messages.complete(copy, second.run, again=False, contended=False) is Finished.FENCED
     assert len(inspector.history()) == before, "a finish that is sent again is not fenced by anybody"
 
 
@@ -145,9 +145,9 @@ def test_history_tells_of_deferred_set_aside_and_handed_over(
 ) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    b.messages.put_off(copy, 1)
+    b.messages.defer(copy, 1)
     assert (last(inspector).name, last(inspector).worker) == ("deferred", "b")
-    a.messages.hand_over(copy.message_id, started.run, b"")
+    a.messages.await_copy(copy.message_id, started.run, b"")
     assert last(inspector).name == "handed_over"
     lab.overdue(copy)
     (orphan,) = b.recovery.claim([copy.message_id], dead="", hold=60)
@@ -166,18 +166,18 @@ def test_history_tells_of_deferred_set_aside_and_handed_over(
 def test_a_hand_back_is_told(lab: Lab, a: Store, inspector: Inspector) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    a.messages.hand_over(copy.message_id, started.run, b"", later=True)
+    a.messages.await_copy(copy.message_id, started.run, b"", later=True)
     assert (last(inspector).name, last(inspector).worker, last(inspector).run) == ("handed_back", "a", started.run)
 
 
 def test_one_that_lives_after_all_is_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    b.workers.notice(b.workers.incarnation("a"))
+    lab.return_to_broker(b, a, copy)
+    b.workers.record_death(b.workers.incarnation("a"))
     a.workers.register({"instance": "pod-a", "host": "h", "pid": "1"})
     assert last(inspector).name == "revived"
-    lab.mend(a, copy, payload=b"x", run=started.run, started_ms=started.started_ms)
+    lab.reassert(a, copy, payload=b"x", run=started.run, started_ms=started.started_ms)
     assert last(inspector).name == "retaken"
     assert {view.id: view.state for view in inspector.workers()}["a"] == "alive"
 
@@ -189,7 +189,7 @@ def test_messages_are_shown_and_chosen(lab: Lab, a: Store, b: Store, inspector: 
     time.sleep(0.01)  # it is older
     lab.runs(b, two, limit="unlimited")
     lab.runs(b, gone)
-    lab.hand_back(a, b, gone)
+    lab.return_to_broker(a, b, gone)
     lab.incarnation("b")
     views = {view.id: view for view in inspector.messages()}
     assert set(views) == {one.message_id, two.message_id, gone.message_id}
@@ -227,7 +227,7 @@ def test_the_overview_counts(lab: Lab, a: Store, b: Store, inspector: Inspector)
         lab.runs(a, copy_of())
     gone = copy_of()
     lab.runs(b, gone)
-    lab.hand_back(a, b, gone)
+    lab.return_to_broker(a, b, gone)
     seen = inspector.overview()
     assert (seen.running, seen.waiting, seen.aside, seen.alive) == (3, 1, 0, 1)
     (tally,) = seen.tallies
@@ -265,7 +265,7 @@ def test_a_damaged_worker_is_shown_and_breaks_nothing(lab: Lab, a: Store, inspec
 def test_very_many_that_wait_are_listed_whole(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     lab.client.zadd(lab.prefix + "waiting", {f"m{i}": i for i in range(2500)})
     assert [view.id for view in inspector.messages()] == [copy.message_id]
     assert inspector.overview().waiting == 2501
@@ -274,7 +274,7 @@ def test_very_many_that_wait_are_listed_whole(lab: Lab, a: Store, b: Store, insp
 def test_the_history_is_chosen_and_goes_on(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     newest = last(inspector)
     assert inspector.history(after=newest.id) == []
     assert [e.name for e in inspector.history(message_id=copy.message_id)] == ["recovered"]
@@ -294,7 +294,7 @@ def test_the_history_is_capped(lab: Lab, a: Store, inspector: Inspector) -> None
     for _ in range(10_500):
         pipeline.xadd(lab.prefix + "history", {"event": "x"})
     pipeline.execute()
-    a.messages.put_off(copy, 1)
+    a.messages.defer(copy, 1)
     assert 10_000 <= lab.client.xlen(lab.prefix + "history") < 10_200
     assert len(inspector.history(limit=20_000, kinds=[EventKind.DEFERRED])) == 1
     assert len(inspector.history(limit=20_000)) == lab.client.xlen(lab.prefix + "history")
@@ -308,7 +308,7 @@ def test_a_user_who_may_not_write_the_history_loses_no_message(lab: Lab, a: Stor
     lab.client.set(lab.prefix + "counts", "not a hash")
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     assert lab.state(copy) == "requeued"
     lab.runs(b, copy)
 

@@ -20,7 +20,7 @@ from dramatiq_inflight import ConfigurationError, Done, InFlightTracker, Operati
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store import operations as store_operations
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.replies import Finished, Mended, Start
+from dramatiq_inflight.store.replies import Finished, Reasserted, Start
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import RedisServer
@@ -90,7 +90,7 @@ def test_the_user_of_the_documentation_may_do_all_that(server_binary: str, tmp_p
         shop.lab.kill(a)
         assert shop.operations.dead_letter(condemned.message_id) is Done.DONE
         assert shop.operations.discard(discarded.message_id) is Done.DONE
-        b.workers.beat()
+        b.workers.heartbeat()
         shop.operations.left_to_recover()
         shop.operations.recover()
         assert {"requeued", "condemned", "discarded"} <= set(events(shop))
@@ -108,7 +108,7 @@ def test_what_runs_on_a_living_worker_is_left_alone(shop: Shop, a: Store) -> Non
     for act in (shop.operations.requeue, shop.operations.dead_letter, shop.operations.discard):
         assert act(copy.message_id) is Done.ALIVE
     assert shop.lab.state(copy) == "running"
-    assert a.workers.beat(), "nobody has taken it for dead"
+    assert a.workers.heartbeat(), "nobody has taken it for dead"
     assert shop.fetch() is None
     assert events(shop) == []
 
@@ -116,10 +116,10 @@ def test_what_runs_on_a_living_worker_is_left_alone(shop: Shop, a: Store) -> Non
 def test_a_message_taken_by_force_runs_and_fences_the_first(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
-    assert not a.workers.beat(), "it hears of it with its next beat"
-    mended = shop.lab.mend(a, copy)[0]
-    assert mended is Mended.LOST, "and does not have it back"
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert not a.workers.heartbeat(), "it hears of it with its next beat"
+    mended = shop.lab.reassert(a, copy)[0]
+    assert mended is Reasserted.LOST, "and does not have it back"
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.FENCED
     again = shop.fetch()
     assert again is not None
     assert (again.message_id, again.generation) == (copy.message_id, 2)
@@ -133,10 +133,10 @@ def test_a_worker_robbed_by_force_gets_nothing_by_a_second_take(shop: Shop, a: S
     copy = shop.runs(a)
     assert shop.operations.requeue(copy.message_id, force=True) is Done.DONE
     assert shop.operations.requeue(copy.message_id) is Done.DONE, "its copy waits: that takes no force"
-    mended = shop.lab.mend(a, copy)[0]
-    assert mended is Mended.LOST
+    mended = shop.lab.reassert(a, copy)[0]
+    assert mended is Reasserted.LOST
     assert shop.operations.dead_letter(copy.message_id) is Done.DONE
-    assert shop.lab.mend(a, copy)[0] is Mended.LOST
+    assert shop.lab.reassert(a, copy)[0] is Reasserted.LOST
 
 
 def test_a_set_aside_message_that_runs_at_once_is_not_kept(
@@ -177,7 +177,7 @@ def test_what_a_dead_worker_ran_is_put_back_with_a_clean_count(shop: Shop, a: St
 def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Store, b: Store) -> None:
     """To the dead-letter queue by a worker, with the reason; and back from there."""
     copy = shop.runs(a)
-    shop.lab.hand_back(b, a, copy)
+    shop.lab.return_to_broker(b, a, copy)
     assert shop.operations.dead_letter(copy.message_id) is Done.DONE
     assert shop.lab.state(copy) == "requeued, dead_letter"
     consumer = shop.broker.consume("default", timeout=50)
@@ -186,7 +186,7 @@ def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Store
     condemned = Copy.of(message)
     assert shop.start(b, condemned) is Start.POISONED
     consumer.nack(message)
-    b.messages.settle(condemned, "dead_lettered")
+    b.messages.close_unstarted(condemned, "dead_lettered")
     assert shop.lab.state(copy) == "dead_lettered"
     assert len(shop.dead_letters()) == 1
     assert shop.operations.requeue(copy.message_id) is Done.DONE
@@ -212,7 +212,7 @@ def test_a_poison_verdict_can_be_taken_back(shop: Shop, a: Store, b: Store) -> N
 
 def test_a_discarded_message_does_not_run(shop: Shop, a: Store, b: Store) -> None:
     copy = shop.runs(a)
-    shop.lab.hand_back(b, a, copy)
+    shop.lab.return_to_broker(b, a, copy)
     assert shop.operations.discard(copy.message_id) is Done.DONE
     assert shop.start(b, copy) is Start.COMPLETED
     assert shop.operations.discard(copy.message_id) is Done.SETTLED
@@ -224,7 +224,7 @@ def test_a_discarded_message_does_not_run(shop: Shop, a: Store, b: Store) -> Non
 def test_a_run_discarded_by_force_changes_nothing_at_its_end(shop: Shop, a: Store) -> None:
     copy = shop.runs(a)
     assert shop.operations.discard(copy.message_id, force=True) is Done.DONE
-    assert not a.workers.beat()
+    assert not a.workers.heartbeat()
     assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.lab.state(copy) == "completed"
     assert a.messages.count_running() == 0
@@ -241,7 +241,7 @@ def test_a_retry_runs_though_its_failed_message_is_dead_lettered(shop: Shop, a: 
     assert shop.start(b, retry) is Start.WAITING, "until the verdict is done"
     assert shop.start(b, condemned) is Start.POISONED
     shop.broker.client.hdel(f"{shop.broker.namespace}:default.msgs", condemned.broker_copy_id)  # as a nack does
-    b.messages.settle(condemned, "dead_lettered")
+    b.messages.close_unstarted(condemned, "dead_lettered")
     assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert shop.start(b, condemned) is not Start.RUN
     assert shop.start(b, retry) is Start.RUN
@@ -291,7 +291,7 @@ def test_two_operators_who_replay_one_message_do_not_double_it(
         message: Any = next(consumer)
         assert shop.start(b, Copy.of(message)) is Start.POISONED
         consumer.nack(message)
-        b.messages.settle(Copy.of(message), "dead_lettered")
+        b.messages.close_unstarted(Copy.of(message), "dead_lettered")
     enqueue, second, done = shop.broker.enqueue, Operations(shop.broker), list[Done]()
     other = threading.Thread(target=lambda: done.append(second.requeue(copy.message_id)))
     one_at_a_time, came = store_operations.Operations.one_at_a_time, threading.Event()
@@ -350,7 +350,7 @@ def test_an_operator_who_is_killed_in_the_middle_loses_nothing(shop: Shop, a: St
     assert shop.operations.requeue(copy.message_id) is Done.BUSY
     shop.lab.kill(operator)
     orphan = shop.lab.claim(b, copy, operator)
-    b.recovery.requeued([Enqueued(orphan, "r3", "default", 0)], dead="operator")
+    b.recovery.confirm_copies([Enqueued(orphan, "r3", "default", 0)], dead="operator")
     assert shop.lab.state(copy) == "requeued"
 
 
@@ -392,7 +392,7 @@ def test_recover_does_what_a_worker_would(shop: Shop, a: Store, b: Store) -> Non
 def test_all_that_is_left_to_recover_is_counted(shop: Shop, a: Store, b: Store) -> None:
     """More dead workers than are recovered at a time, and what waits for its copy."""
     copy = shop.runs(a)
-    shop.lab.hand_back(b, a, copy)
+    shop.lab.return_to_broker(b, a, copy)
     shop.lab.overdue(copy)
     for i in range(60):
         dead = shop.lab.incarnation(f"dead-{i}")

@@ -19,7 +19,7 @@ import pytest
 from dramatiq_inflight.liveness import pidfd as evidence
 from dramatiq_inflight.liveness.pidfd import Process, Watched
 from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, Watch
-from dramatiq_inflight.store.replies import HandedBack, Start
+from dramatiq_inflight.store.replies import Returned, Start
 from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.history import History
@@ -198,15 +198,15 @@ def test_what_is_proven_needs_no_grace_and_no_clock(lab: Lab, a: Store, b: Store
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.zadd(lab.prefix + "heartbeats", {"*grace": 10**14, "*last": 1})
-    assert b.recovery.due().dead == []
-    assert b.workers.prove(b.workers.incarnation("a"), "seen") is True
-    assert b.workers.prove(b.workers.incarnation("a"), "seen again") is False
-    assert b.recovery.due().dead == ["a"]
+    assert b.recovery.find_due().dead == []
+    assert b.workers.mark_dead(b.workers.incarnation("a"), "seen") is True
+    assert b.workers.mark_dead(b.workers.incarnation("a"), "seen again") is False
+    assert b.recovery.find_due().dead == ["a"]
     dead = b.workers.incarnation("a")
     assert (dead.why, dead.draining) == ("seen", False)
     assert abs(dead.dead_since_ms - time.time() * 1000) < 60_000
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
-    assert b.workers.reap("a")
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
+    assert b.workers.forget("a")
 
 
 def test_a_duplicate_takes_over_from_the_proven(lab: Lab, a: Store, b: Store) -> None:
@@ -214,7 +214,7 @@ def test_a_duplicate_takes_over_from_the_proven(lab: Lab, a: Store, b: Store) ->
     copy = copy_of()
     lab.runs(a, copy)
     assert lab.start(b, copy).answer is Start.DUPLICATE
-    b.workers.prove(b.workers.incarnation("a"), "seen")
+    b.workers.mark_dead(b.workers.incarnation("a"), "seen")
     started = lab.start(b, copy)
     assert (started.answer, started.owner, started.crashes) == (Start.RUN, "a", 1)
 
@@ -224,22 +224,22 @@ def test_a_death_during_a_shutdown_stays_one(lab: Lab, a: Store, b: Store) -> No
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     a.workers.drain()
-    a.workers.beat()
-    b.workers.prove(b.workers.incarnation("a"), "seen")
+    a.workers.heartbeat()
+    b.workers.mark_dead(b.workers.incarnation("a"), "seen")
     dead = b.workers.incarnation("a")
     assert dead.draining
     assert dead.why == "seen while it was shutting down"
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
 
 
 def test_whoever_beats_is_not_dead_whatever_was_seen(lab: Lab, a: Store, b: Store) -> None:
     """Should the evidence ever be wrong: it goes on, as after any false alarm."""
     copy = copy_of()
     lab.runs(a, copy)
-    b.workers.prove(b.workers.incarnation("a"), "seen")
-    assert a.workers.beat() is False
+    b.workers.mark_dead(b.workers.incarnation("a"), "seen")
+    assert a.workers.heartbeat() is False
     a.workers.register({"instance": "pod-a"})
-    assert b.recovery.due().dead == []
+    assert b.recovery.find_due().dead == []
     assert b.workers.incarnation("a").proof == ""
 
 
@@ -249,11 +249,11 @@ def test_one_that_left_is_not_proven_dead(lab: Lab, a: Store, b: Store) -> None:
     b.workers.register({"instance": "pod-b", "place": "here", "pid": "2", "process_started": "1"})
     assert b.workers.in_place("here") == ["a", "b"]
     said = b.workers.incarnation("a")
-    assert a.workers.leave() == 0
+    assert a.workers.deregister() == 0
     assert b.workers.in_place("here") == ["b"]
-    assert b.workers.prove(said, "seen") is False
-    assert b.recovery.due().dead == []
-    assert b.workers.leave() == 0
+    assert b.workers.mark_dead(said, "seen") is False
+    assert b.recovery.find_due().dead == []
+    assert b.workers.deregister() == 0
     assert lab.names() == set()
 
 
@@ -298,7 +298,7 @@ class Ring:
         self.woken += 1
 
     def dead(self) -> list[str]:
-        return sorted(self.registries[0].recovery.due().dead)
+        return sorted(self.registries[0].recovery.find_due().dead)
 
     def close(self) -> None:
         for watch in self.watches:
@@ -399,11 +399,11 @@ def test_a_new_container_of_an_exclusive_instance_proves_a_death(lab: Lab) -> No
     watch = Watch(store, me, lambda: woken.append("woken"), exclusive="pod")
     watch.succeed()
     watch.succeed()
-    assert store.recovery.due().dead == ["old"]
+    assert store.recovery.find_due().dead == ["old"]
     assert store.workers.incarnation("old").why == "a newer container has its instance id, which is exclusive"
     assert woken == ["woken"]
     Watch(store, me, lambda: None).succeed()
-    assert store.recovery.due().dead == ["old"]
+    assert store.recovery.find_due().dead == ["old"]
     watch.stop()
 
 

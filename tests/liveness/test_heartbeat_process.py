@@ -104,7 +104,7 @@ def test_it_beats_answers_and_touches_the_health_file(watched: Callable[..., Wor
     before = worker.deadline()
     wait_until(lambda: worker.deadline() > before, what="it beats")
     wait_until((tmp_path / "healthy").exists, what="the file is touched")
-    assert b.recovery.due().dead == []
+    assert b.recovery.find_due().dead == []
 
 
 def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Store) -> None:
@@ -112,7 +112,7 @@ def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Store)
     words = Subscriptions(b).open(b.keys.channel("b"), 5)
     worker = watched()
     worker.process.kill()
-    wait_until(lambda: b.recovery.due().dead == ["a"], timeout=10, what="the death is proven")
+    wait_until(lambda: b.recovery.find_due().dead == ["a"], timeout=10, what="the death is proven")
     assert b.workers.incarnation("a").why == "its process is gone, seen from the same host"
     assert words.wait(5) == DIED
     words.close()
@@ -177,7 +177,7 @@ def test_it_ends_when_the_worker_says_so(watched: Callable[..., Worker], b: Stor
     attendant = worker.attendant
     worker.heartbeat.stop()
     assert attendant.poll() == 0
-    assert b.recovery.due().dead == []
+    assert b.recovery.find_due().dead == []
     assert not worker.heartbeat.is_alive()
 
 

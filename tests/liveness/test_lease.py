@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_inflight.liveness.lease import Contact, Lease
-from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.liveness.lease import KnownBy, Lease
+from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.bell import Bell
 from dramatiq_inflight.threads.moment import Moment
@@ -80,7 +80,7 @@ def test_a_lost_subscription_begins_another_epoch_and_beats() -> None:
     epoch = lease.epoch
     lease.lost()
     lease.lost()
-    assert (lease.known_by, lease.epoch, bell.wait(0)) == (Contact.LOST, 1, True)
+    assert (lease.known_by, lease.epoch, bell.wait(0)) == (KnownBy.LOST, 1, True)
     assert lease.in_doubt(epoch)
     assert not lease.in_doubt(lease.epoch)
 
@@ -89,10 +89,10 @@ def test_a_lost_subscription_begins_another_epoch_and_beats() -> None:
 def test_a_worker_without_presence_doubts_by_its_heartbeat_alone(clock: Clock, timeout: float) -> None:
     """It is not judged by its connections."""
     lease = Lease(90, timeout, Bell())
-    assert lease.known_by is (Contact.LOST if timeout else Contact.WITHOUT)
+    assert lease.known_by is (KnownBy.LOST if timeout else KnownBy.WITHOUT)
     lease.without()
     lease.lost()
-    assert lease.known_by is Contact.WITHOUT
+    assert lease.known_by is KnownBy.WITHOUT
     epoch = lease.epoch
     clock.at += 44
     assert not lease.in_doubt(epoch)
@@ -184,10 +184,15 @@ def test_a_script_that_may_have_run_twice_counts_as_unanswered(lab: Lab) -> None
     """The first time it said so, perhaps, and the connection broke."""
     lost: list[str] = []
     a = Store(
-        Scripts(lab.client, lab.namespace, "a", heartbeat_ttl=60, fence_ttl=60, on_answer_lost=lambda: lost.append("x"))
+        Scripts(
+            *(lab.client, lab.namespace, "a"),
+            heartbeat_ttl=60,
+            fence_ttl=60,
+            contact=Contact(answer_lost=lambda: lost.append("x")),
+        )
     )
     a.workers.register({})
-    a.workers.beat()
+    a.workers.heartbeat()
     assert lost == []
     connection: Any = lab.client.connection_pool.get_connection()
     lab.client.connection_pool.release(connection)  # and it is the next one again
@@ -199,5 +204,5 @@ def test_a_script_that_may_have_run_twice_counts_as_unanswered(lab: Lab) -> None
         raise redis.ConnectionError("broken")
 
     connection.read_response = breaks
-    a.workers.beat()
+    a.workers.heartbeat()
     assert lost == ["x"]

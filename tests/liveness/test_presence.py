@@ -19,12 +19,12 @@ import redis
 from dramatiq_inflight.config.settings import Settings
 from dramatiq_inflight.liveness import presence as presence_module
 from dramatiq_inflight.liveness import sidecar_main as attendant
-from dramatiq_inflight.liveness.lease import Contact, Lease
+from dramatiq_inflight.liveness.lease import KnownBy, Lease
 from dramatiq_inflight.liveness.presence import Presence
 from dramatiq_inflight.liveness.subscription import CannotSubscribe, Subscription, Subscriptions
 from dramatiq_inflight.liveness.suspicions import Suspicions
 from dramatiq_inflight.store.records import DeadIncarnation
-from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Seen, Start, Suspicion
+from dramatiq_inflight.store.replies import Claim, Reasserted, Returned, Seen, Start, Suspicion
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.workers import BEAT, CLOSED, DIED, JOINED, Workers
@@ -136,7 +136,7 @@ def test_whoever_is_absent_for_its_patience_is_declared_dead(lab: Lab, me: Perso
     assert (suspicion.seen, suspicion.patience) == (Seen.ABSENT, PATIENCE)
     assert me.suspects(other).since == suspicion.since, "it is absent since it was first seen to be"
     assert me.judges(other) is Seen.GONE
-    assert me.store.recovery.due().dead == ["other"]
+    assert me.store.recovery.find_due().dead == ["other"]
     dead = me.store.workers.incarnation("other")
     assert (dead.why, dead.dead_since_ms > suspicion.since - 1) == (CLOSED, True)
     assert not lab.client.exists(lab.prefix + "suspects")
@@ -151,7 +151,7 @@ def test_nobody_is_gone_before_its_patience_is_over(me: Person, other: Person) -
     me.opens_a_probe()
     since = me.suspects(other).since
     assert me.store.workers.suspect("other", since).seen is Seen.ABSENT
-    assert me.store.recovery.due().dead == []
+    assert me.store.recovery.find_due().dead == []
 
 
 def test_nobody_is_gone_without_a_connection_from_scratch(me: Person, other: Person) -> None:
@@ -165,15 +165,15 @@ def test_nobody_is_gone_without_a_connection_from_scratch(me: Person, other: Per
 
 
 def beats(other: Person) -> None:
-    other.store.workers.beat()
+    other.store.workers.heartbeat()
 
 
 def runs_a_script(other: Person) -> None:
-    other.store.messages.accompany("m", 1)
+    other.store.messages.clear_alone("m", 1)
 
 
 def is_beaten_for(other: Person) -> None:
-    assert other.store.workers.attest()
+    assert other.store.workers.heartbeat_on_behalf()
 
 
 def enters_and_is_lost_again(other: Person) -> None:
@@ -195,7 +195,7 @@ def test_any_sign_of_life_begins_the_wait_anew(
     shows_itself(other)
     suspicion = me.store.workers.suspect("other", since)
     assert (suspicion.seen, suspicion.since > since) == (Seen.ABSENT, True)
-    assert me.store.recovery.due().dead == []
+    assert me.store.recovery.find_due().dead == []
 
 
 def test_one_that_is_back_is_suspected_no_more(lab: Lab, me: Person, other: Person) -> None:
@@ -294,7 +294,7 @@ def test_many_of_several_instances_are_not_declared_dead(me: Person, person: Cal
         other.disappears()
         me.suspects(other)
     assert me.judges(one) is Seen.ABSENT
-    two.store.workers.beat()
+    two.store.workers.heartbeat()
     assert me.judges(one) is Seen.GONE
 
 
@@ -318,16 +318,16 @@ def test_all_of_one_instance_may_be_declared_dead(me: Person, person: Callable[.
 def test_one_that_leaves_in_order_is_not_suspected(lab: Lab, me: Person, other: Person) -> None:
     """It says so before it closes its connection; and nothing of it is left."""
     lab.runs(other.store, copy_of())
-    assert other.store.workers.leave() == 1
+    assert other.store.workers.deregister() == 1
     other.disappears()
     assert me.judges(other) is Seen.UNSEEABLE
-    me.store.workers.leave()
+    me.store.workers.deregister()
     assert lab.names() & {"suspects", "incarnation:me"} == set()
 
 
 def test_a_shutdown_is_not_forgotten(me: Person, other: Person) -> None:
     other.store.workers.drain()
-    other.store.workers.beat()
+    other.store.workers.heartbeat()
     other.disappears()
     assert me.judges(other) is Seen.GONE
     dead = me.store.workers.incarnation("other")
@@ -352,7 +352,7 @@ def test_one_that_may_not_ask_has_not_entered(lab: Lab, namespace: str, server_u
     store = limited.incarnation("limited")
     subscription = Subscriptions(store).open(store.keys.channel("limited"), 10)
     assert store.workers.enter(patience=2, anew=True) is False
-    assert store.workers.beat()
+    assert store.workers.heartbeat()
     subscription.close()
     lab.client.acl_deluser(namespace)
 
@@ -392,7 +392,7 @@ def test_the_rights_of_the_manual_are_enough(lab: Lab, namespace: str, server_ur
 
 def test_an_entry_on_its_behalf_brings_nobody_back(lab: Lab, other: Person) -> None:
     """The heartbeat's process comes too late: its worker has left."""
-    other.store.workers.leave()
+    other.store.workers.deregister()
     assert other.store.workers.enter(patience=2, anew=True, on_behalf=True) is False
     assert "incarnation:other" not in lab.names()
     assert "other" not in other.store.workers.deadlines()
@@ -410,7 +410,7 @@ def test_a_child_holds_no_connection_and_closes_none(app: App) -> None:
     app.start()
     runtime = app.runtime
     me = runtime.incarnation.id
-    wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
+    wait_until(lambda: runtime.lease.known_by is KnownBy.ENTERED, what="it has entered")
     assert runtime.presence.subscription is not None
     inode = os.fstat(runtime.presence.subscription.connection._sock.fileno()).st_ino
     child = os.fork()
@@ -523,7 +523,7 @@ def test_one_connection_from_scratch_is_enough_for_all(me: Person, person: Calla
     try:
         wait_until(judge.is_done, what="all were judged")
         assert judge.opened == 1
-        assert me.store.recovery.due().dead == []
+        assert me.store.recovery.find_due().dead == []
     finally:
         judge.stop()
 
@@ -580,7 +580,7 @@ def test_a_worker_whose_neighbour_has_left_looks_for_others(
     """The neighbour has looked at one that has joined since, and leaves."""
     person("~c")
     assert "~c" not in at_rest.everybody
-    people["~b"].store.workers.leave()
+    people["~b"].store.workers.deregister()
     people["~b"].disappears()
     wait_until(lambda: "~c" in at_rest.neighbours, what="it looks at the next one")
 
@@ -607,7 +607,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
         app.start()
         runtime = app.runtime
         presence, heard = runtime.presence, list[str]()
-        wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
+        wait_until(lambda: runtime.lease.known_by is KnownBy.ENTERED, what="it has entered")
         subscription, follow = presence.subscription, presence.on_word
 
         def on_word(word: str) -> None:
@@ -621,7 +621,7 @@ def test_a_hint_that_cannot_be_followed_leaves_the_subscription(
         app.store.workers.wake([app.store.me], DIED)
         wait_until(lambda: DIED in heard, what="it hears")
         assert presence.subscription is subscription
-        assert runtime.lease.known_by is Contact.ENTERED
+        assert runtime.lease.known_by is KnownBy.ENTERED
     finally:
         own_server.client().config_set("maxmemory", 0)
         app.close()
@@ -632,7 +632,7 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
     app.start()
     runtime = app.runtime
     presence, lease, key = runtime.presence, runtime.lease, f"{app.lab.prefix}incarnation:{app.store.me}"
-    wait_until(lambda: lease.known_by is Contact.ENTERED, what="it has entered")
+    wait_until(lambda: lease.known_by is KnownBy.ENTERED, what="it has entered")
     subscription = presence.subscription
     may_register, entered = threading.Event(), list[bool]()
     register, enter = runtime.heartbeat.register, app.store.workers.enter
@@ -659,9 +659,9 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
     assert app.lab.names() == set()
 
 
-@pytest.mark.parametrize(("unseen", "then"), [(1000.0, Contact.LOST), (0.0, Contact.WITHOUT)])
+@pytest.mark.parametrize(("unseen", "then"), [(1000.0, KnownBy.LOST), (0.0, KnownBy.WITHOUT)])
 def test_a_server_that_does_not_see_the_subscription_for_a_while(
-    own_server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch, unseen: float, then: Contact
+    own_server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch, unseen: float, then: KnownBy
 ) -> None:
     """During a failover the commands may go to another server than the subscription does."""
     monkeypatch.setattr(presence_module, "UNSEEN", unseen)
@@ -683,7 +683,7 @@ def test_a_server_that_does_not_see_the_subscription_for_a_while(
         assert not any(entered)
         assert runtime.lease.known_by is then
         client.execute_command("ACL", "SETUSER", "default", "+pubsub")
-        wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it has entered")
+        wait_until(lambda: runtime.lease.known_by is KnownBy.ENTERED, what="it has entered")
     finally:
         app.close()
 
@@ -715,25 +715,25 @@ def test_a_beat_on_its_behalf_does_not_hide_a_loss(lab: Lab, a: Store, b: Store,
     lab.runs(a, copy)
     if draining:
         a.workers.drain()
-        a.workers.beat()
+        a.workers.heartbeat()
     assert not isinstance(b.operations.take(copy.message_id, hold=60, condemn=False, force=True), str)
     for _ in range(2):
-        assert a.workers.attest() is True
+        assert a.workers.heartbeat_on_behalf() is True
     assert b.workers.incarnation("a").draining is draining
-    assert a.workers.beat() is False
-    assert a.workers.beat() is True
-    assert a.workers.attest() is True
-    assert a.workers.beat() is True
+    assert a.workers.heartbeat() is False
+    assert a.workers.heartbeat() is True
+    assert a.workers.heartbeat_on_behalf() is True
+    assert a.workers.heartbeat() is True
 
 
 def test_a_beat_on_its_behalf_revives_a_late_worker_if_known(lab: Lab, a: Store, b: Store) -> None:
     """It lives; that it had been declared dead it hears with its own next beat. A stranger has to say who it is."""
     lab.kill(a)
-    assert a.workers.attest() is True
-    assert b.recovery.due().dead == []
-    assert a.workers.beat() is False
-    a.workers.leave()
-    assert a.workers.attest() is False
+    assert a.workers.heartbeat_on_behalf() is True
+    assert b.recovery.find_due().dead == []
+    assert a.workers.heartbeat() is False
+    a.workers.deregister()
+    assert a.workers.heartbeat_on_behalf() is False
     assert "a" not in b.workers.deadlines()
 
 
@@ -773,11 +773,11 @@ def test_nothing_is_convicted_as_long_as_it_may_be_back(
     lab.runs(other.store, copy, **kind)
     gone()
     assert lab.claim_answer(me.store, copy, "other") is Claim.ALIVE
-    assert me.store.recovery.hand_back("other", [(copy.message_id, True)]) == [HandedBack.BUSY]
+    assert me.store.recovery.return_to_broker("other", [(copy.message_id, True)]) == [Returned.BUSY]
     started = lab.start(me.store, copy, limit=kind["limit"])
     assert (started.answer, started.wait_ms > 1000) == (Start.DUPLICATE, True)
-    assert not me.store.workers.reap("other")
-    assert 0 < (me.store.recovery.due().next_in or 0) <= 60
+    assert not me.store.workers.forget("other")
+    assert 0 < (me.store.recovery.find_due().next_in or 0) <= 60
     _doubt_ends(lab, other)
     assert lab.claim_answer(me.store, copy, "other") is Claim.POISONED
 
@@ -791,9 +791,9 @@ def test_a_proof_ends_the_doubt(
     lab.runs(other.store, copy, **kind)
     gone()
     assert in_doubt(lab, other)
-    assert me.store.workers.prove(me.store.workers.incarnation("other"), "seen")
+    assert me.store.workers.mark_dead(me.store.workers.incarnation("other"), "seen")
     assert not in_doubt(lab, other)
-    assert not me.store.workers.prove(me.store.workers.incarnation("other"), "seen again")
+    assert not me.store.workers.mark_dead(me.store.workers.incarnation("other"), "seen again")
     assert lab.claim_answer(me.store, copy, "other") is Claim.POISONED
     assert me.store.workers.incarnation("other").why == "seen"
 
@@ -805,16 +805,16 @@ def test_a_shutdown_convicts_nobody_by_its_connections(
     copy = copy_of()
     lab.runs(other.store, copy, limit=0)
     other.store.workers.drain()
-    other.store.workers.beat()
+    other.store.workers.heartbeat()
     gone()
     assert lab.claim_answer(me.store, copy, "other") is Claim.CLAIMED
 
 
 def test_it_is_reaped_when_it_cannot_be_back(lab: Lab, me: Person, other: Person, gone: Callable[[], None]) -> None:
     gone()
-    assert not me.store.workers.reap("other")
+    assert not me.store.workers.forget("other")
     _doubt_ends(lab, other)
-    assert me.store.workers.reap("other")
+    assert me.store.workers.forget("other")
     assert not in_doubt(lab, other)
 
 
@@ -827,13 +827,13 @@ def test_one_that_is_back_hears_of_it_and_takes_its_message_back(
     gone()
     orphan = lab.claim(me.store, copy, other.store)
     assert orphan.crashes == 1
-    assert other.store.workers.beat() is False
-    assert me.store.recovery.due().dead == []
-    mended = lab.mend(other.store, copy)
-    assert mended == (Mended.RETAKEN, 2, 2, 0, 0)
+    assert other.store.workers.heartbeat() is False
+    assert me.store.recovery.find_due().dead == []
+    mended = lab.reassert(other.store, copy)
+    assert mended == (Reasserted.RETAKEN, 2, 2, 0, 0)
     other.store.workers.register({"instance": "pod-other"})
     assert not in_doubt(lab, other)
-    assert other.store.workers.beat() is True
+    assert other.store.workers.heartbeat() is True
     assert me.store.workers.incarnation("other").proof == ""
 
 
@@ -842,7 +842,7 @@ def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
 ) -> None:
     """A newer version stays out, as if it lived."""
     gone()
-    me.store.workers.leave()
+    me.store.workers.deregister()
     lab.client.hset(f"{lab.prefix}schema", "schema", 0)
     newcomer = Store(Scripts(lab.client, lab.namespace, "new", heartbeat_ttl=60, fence_ttl=60))
     refusal = newcomer.workers.register({"instance": "new"})
@@ -853,7 +853,7 @@ def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
 def test_a_dead_incarnation_is_not_declared_dead_twice(me: Person, other: Person, gone: Callable[[], None]) -> None:
     gone()
     assert me.judges(other) is Seen.UNSEEABLE
-    assert me.store.workers.prove(_unknown(), "seen") is False
+    assert me.store.workers.mark_dead(_unknown(), "seen") is False
 
 
 def _unknown() -> DeadIncarnation:

@@ -65,7 +65,7 @@ def test_a_completion_deletes_a_checkpoint_that_else_expires(lab: Lab, a: Store)
     a.messages.checkpoint(copy.message_id, started.run, {"value": "1"})
     assert 0 < lab.client.ttl(f"{lab.prefix}checkpoint:{copy.message_id}") <= 30 * 24 * 3600
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
-    finished = a.messages.finish(copy, started.run, again=False, contended=False, broker_keys=keys)
+    finished = a.messages.complete(copy, started.run, again=False, contended=False, broker_keys=keys)
     assert finished is Finished.FINISHED
     assert checkpoints(lab) == set()
 
@@ -77,11 +77,11 @@ def test_a_late_success_deletes_the_checkpoint_if_no_run_goes_on(
     copy = copy_of()
     started = lab.runs(a, copy)
     a.messages.checkpoint(copy.message_id, started.run, {"value": "1"})
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     if started_again:
         lab.runs(b, copy)
     outcome = Finished.FENCED if started_again else Finished.LATE
-    assert a.messages.finish(copy, started.run, again=False, contended=False) is outcome
+    assert a.messages.complete(copy, started.run, again=False, contended=False) is outcome
     assert bool(checkpoints(lab)) is started_again
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_is_a_proof_of_life(lab: Lab, a: Store) -> None:
     started = lab.runs(a, copy)
     lab.kill(a)
     a.messages.checkpoint(copy.message_id, started.run, {"value": "1"})
-    assert a.workers.beat() is True, "it was revived by that, and not by its beat"
+    assert a.workers.heartbeat() is True, "it was revived by that, and not by its beat"
 
 
 # The handle.
@@ -428,10 +428,10 @@ def test_a_generator_is_collected_under_any_lock(app: App, monkeypatch: pytest.M
 
     app.start()
     runtime = app.runtime
-    write, mend = runtime.store.messages.checkpoint, runtime.store.messages.mend
+    write, mend = runtime.store.messages.checkpoint, runtime.store.messages.reassert
     monkeypatch.setattr(runtime.store.messages, "checkpoint", lambda *args: (gc.collect(), write(*args))[1])
     monkeypatch.setattr(
-        runtime.store.messages, "mend", lambda *args, **kwargs: (gc.collect(), mend(*args, **kwargs))[1]
+        runtime.store.messages, "reassert", lambda *args, **kwargs: (gc.collect(), mend(*args, **kwargs))[1]
     )
     gc.disable()
     try:
@@ -481,7 +481,7 @@ def test_a_run_takes_back_its_message_by_a_checkpoint(app: App) -> None:
         runtime.heartbeat.stop()  # it would look first
         runtime.recovery_thread.stop()  # that would say that it lives
         app.lab.kill(app.store)
-        assert other.recovery.hand_back(app.store.me, [(handle.message_id, True)]) is not None
+        assert other.recovery.return_to_broker(app.store.me, [(handle.message_id, True)]) is not None
         seen.append(handle.checkpoint("half"))
 
     actor = app.actor(work, max_retries=0)

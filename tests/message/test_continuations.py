@@ -136,7 +136,7 @@ def test_a_failure_is_acknowledged_once_redis_knows_of_its_end(app: App) -> None
     app.broker.add_middleware(Looks())
     app.start(threads=1)
     store = app.store
-    hand_over = store.messages.hand_over
+    hand_over = store.messages.await_copy
 
     def fails_twice(*args: Any, **kwargs: Any) -> Any:
         away[0] += 1
@@ -145,7 +145,7 @@ def test_a_failure_is_acknowledged_once_redis_knows_of_its_end(app: App) -> None
         fault.on = False
         return hand_over(*args, **kwargs)
 
-    store.messages.hand_over = fails_twice  # type: ignore[method-assign]
+    store.messages.await_copy = fails_twice  # type: ignore[method-assign]
     app.actor(work, min_backoff=50, max_backoff=60).send()
     wait_until(lambda: len(app.ran) == 2, what="recovery has enqueued it")
     app.join()
@@ -259,7 +259,7 @@ def test_nothing_follows_once_another_worker_has_the_message(app: App) -> None:
     copy = copy_of(entry.copy.message_id, origin=entry.copy.origin)
     other = app.other()
     app.lab.kill(runtime.store)
-    other.recovery.hand_back(runtime.store.me, [(copy.message_id, True)])
+    other.recovery.return_to_broker(runtime.store.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     wait_until(lambda: not runtime.table.entries(), what="it has given up")
@@ -312,13 +312,13 @@ def test_a_copy_that_cannot_be_handed_back_keeps_what_follows(app: App) -> None:
 
         pipe = pipeline(app, work)
         app.start()
-        hand_over = app.store.messages.hand_over
+        hand_over = app.store.messages.await_copy
 
         def away(*args: Any, **kwargs: Any) -> Finished:
-            app.store.messages.hand_over = hand_over  # type: ignore[method-assign]
+            app.store.messages.await_copy = hand_over  # type: ignore[method-assign]
             raise redis.ConnectionError("as asked for")
 
-        app.store.messages.hand_over = away  # type: ignore[method-assign]
+        app.store.messages.await_copy = away  # type: ignore[method-assign]
         pipe.run()
         wait_until(lambda: fault.failed, what="it cannot be enqueued")
         fault.on = False

@@ -28,7 +28,7 @@ from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.delivery import Delivery, own_enqueue
 from dramatiq_inflight.message.in_flight import Entry, Retry, Table
 from dramatiq_inflight.message.state import Phase
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Start
@@ -609,7 +609,7 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
     copy = copy_of(message.message_id, origin=runtime.table.entries()[0].copy.origin)
     other = app.other()
     app.lab.kill(runtime.store)
-    other.recovery.hand_back(runtime.store.me, [(copy.message_id, True)])
+    other.recovery.return_to_broker(runtime.store.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
@@ -641,7 +641,7 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
     copy = copy_of(message.message_id, origin=message.options["redis_message_id"])
     other = app.other()
     app.lab.kill(runtime.store)
-    other.recovery.hand_back(runtime.store.me, [(copy.message_id, True)])
+    other.recovery.return_to_broker(runtime.store.me, [(copy.message_id, True)])
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
@@ -660,7 +660,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
     actor = app.actor(lambda: app.ran.append(1))
     app.start()
     runtime = app.runtime
-    finish = runtime.store.messages.finish
+    finish = runtime.store.messages.complete
     failures: list[Phase] = []
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -669,8 +669,8 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
             raise redis.TimeoutError("as asked for")
         return finish(*args, **kwargs)
 
-    runtime.store.messages.finish = failing  # type: ignore[method-assign]
-    runtime.queues.finishes_with_ack = False  # as where the tracker has a Redis of its own
+    runtime.store.messages.complete = failing  # type: ignore[method-assign]
+    runtime.queues.completes_with_ack = False  # as where the tracker has a Redis of its own
     runtime.queues.detach()
     message = actor.send()
     wait_until(lambda: len(failures) == 2)
@@ -772,7 +772,7 @@ def test_a_copy_that_never_ran_leaves_the_waiting_copys_record(app: App) -> None
     app.lab.runs(dead, copy)
     app.lab.kill(dead)
     orphan = app.lab.claim(other, copy, dead)
-    assert other.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
+    assert other.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead=dead.me)
     entry = Entry(Delivery(app.lab.recovered(copy, orphan), app.broker, payload=b"m"))
     entry.withdraw()
     runtime.ledger.let_go(entry)
@@ -819,7 +819,7 @@ def test_recovery_and_the_worker_agree_on_the_copy_way(app: App, server_url: str
     data = app.client.hget(f"{app.broker.namespace}:default.msgs", rid)
     app.lab.start(dead, copy_of(message.message_id, origin=rid.decode()), payload=data)
     app.lab.kill(dead)
-    recovery = Recovery(
+    recovery = Recoverer(
         store=Store(Scripts(bounded_client(app.client), app.namespace, "r", heartbeat_ttl=20, fence_ttl=60)),
         enqueue=app.broker.enqueue,
         declared=lambda: ({"default"}, {"work"}),

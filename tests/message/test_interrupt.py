@@ -62,7 +62,7 @@ class Zombie:
         (entry,) = runtime.table.entries()
         self.lab.kill(self.app.store)
         orphan = self.lab.claim(other, entry.copy, self.app.store)
-        other.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=self.app.store.me)
+        other.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead=self.app.store.me)
         copy = self.lab.recovered(entry.copy, orphan)
         assert self.lab.start(other, copy).answer is Start.RUN
         runtime.connectivity.wake.ring()  # a beat
@@ -190,7 +190,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
     message = actor.send()
     wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
     (entry,) = runtime.table.entries()
-    mend = runtime.store.messages.mend
+    mend = runtime.store.messages.reassert
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         """Its answer is under way while the actor ends."""
@@ -199,7 +199,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
         wait_until(lambda: entry.has_ended, what="it has ended")
         return reply
 
-    runtime.store.messages.mend = slow  # type: ignore[method-assign]
+    runtime.store.messages.reassert = slow  # type: ignore[method-assign]
     made.loses(message)
     made.app.join()
     assert [thread.is_alive() for thread in threads] == [True]

@@ -15,7 +15,7 @@ from dramatiq import Middleware
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import HandBack, current
-from dramatiq_inflight.store.replies import Finished, Mended, Start
+from dramatiq_inflight.store.replies import Finished, Reasserted, Start
 from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.history import History
@@ -100,7 +100,7 @@ def test_a_hand_back_whose_answer_is_lost_loses_no_message(app: App) -> None:
     actor = app.actor(work)
     app.start()
     runtime = app.runtime
-    wire, script = app.store.scripts.wire, app.store.scripts.loaded["hand_over"]
+    wire, script = app.store.scripts.wire, app.store.scripts.loaded["await_copy"]
     exchange, lost = wire.exchange, list[Any]()
 
     def breaks(calls: Any) -> Any:
@@ -136,7 +136,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
     actor = app.actor(work)
     app.broker.add_middleware(Slow())  # after the tracker, which has enqueued it again by then
     app.start()
-    hand_over, tried = app.store.messages.hand_over, list[Any]()
+    hand_over, tried = app.store.messages.await_copy, list[Any]()
 
     def fails(*args: Any, **kwargs: Any) -> Finished:
         if tried:
@@ -147,7 +147,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
         hand_over(*args, **kwargs)  # sent again by the wire, whose answer this is
         return hand_over(*args, **kwargs)
 
-    app.store.messages.hand_over = fails  # type: ignore[method-assign]
+    app.store.messages.await_copy = fails  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2, what="it runs again")
     app.join()
@@ -170,7 +170,7 @@ def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
     runtime = app.runtime
     runtime.heartbeat.stop()  # it would say that it lives
     runtime.recovery_thread.stop()
-    hand_over = app.store.messages.hand_over
+    hand_over = app.store.messages.await_copy
 
     def claim_first(message_id: str, *args: Any, **kwargs: Any) -> Finished:
         if not claimed:
@@ -179,7 +179,7 @@ def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
             app.lab.kill(other)
         return hand_over(message_id, *args, **kwargs)
 
-    app.store.messages.hand_over = claim_first  # type: ignore[method-assign]
+    app.store.messages.await_copy = claim_first  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2, what="it runs again")
     app.join()
@@ -285,7 +285,7 @@ def test_a_fence_grows_though_the_clock_goes_back(lab: Lab, a: Store, b: Store) 
     lab.kill(a)
     again = lab.runs(b, copy)
     assert (again.answer, again.run, again.started_ms) == (Start.RUN, 2, ahead + 2)
-    assert b.messages.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+    assert b.messages.complete(copy, 2, again=False, contended=False) is Finished.FINISHED
 
 
 def test_a_mend_keeps_the_fence(lab: Lab, a: Store, b: Store) -> None:
@@ -293,19 +293,21 @@ def test_a_mend_keeps_the_fence(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     fence = lab.runs(a, copy).started_ms + 3_600_000  # of a server whose clock was ahead
 
-    def mend() -> Mended:
-        return a.messages.mend(copy, lambda: payload_of(copy), run=1, limit=3, started_ms=fence, crashes=0, drains=0)[0]
+    def mend() -> Reasserted:
+        return a.messages.reassert(
+            copy, lambda: payload_of(copy), run=1, limit=3, started_ms=fence, crashes=0, drains=0
+        )[0]
 
     def kept() -> int:
         head = lab.head(copy)
         return head.started if head is not None else 0
 
     lab.client.delete(f"{lab.prefix}record:{copy.message_id}")
-    assert mend() is Mended.WRITTEN
+    assert mend() is Reasserted.WRITTEN
     assert kept() == fence
     lab.kill(a)
     lab.claim(b, copy, a)
-    assert mend() is Mended.RETAKEN
+    assert mend() is Reasserted.RETAKEN
     assert kept() == fence
     lab.kill(a)
     assert lab.runs(b, lab.recovered(copy, lab.claim(b, copy, a))).started_ms == fence + 1

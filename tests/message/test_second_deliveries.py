@@ -120,14 +120,14 @@ def test_a_second_delivery_is_skipped_after_its_hand_back(app: App) -> None:
                 app.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default", *taken)
 
     def away(*args: Any, **kwargs: Any) -> Finished:
-        app.store.messages.hand_over = hand_over  # type: ignore[method-assign]
+        app.store.messages.await_copy = hand_over  # type: ignore[method-assign]
         raise redis.ConnectionError("as asked for")
 
     app.broker.add_middleware(Maintenance())
     actor = app.actor(work)
     app.start(threads=1)
-    runtime, hand_over = app.runtime, app.store.messages.hand_over
-    app.store.messages.hand_over = away  # type: ignore[method-assign]
+    runtime, hand_over = app.runtime, app.store.messages.await_copy
+    app.store.messages.await_copy = away  # type: ignore[method-assign]
     actor.send()
     wait_until(lambda: len(app.ran) == 2 and not runtime.table.entries(), what="it has run again")
     app.client.rpush(f"{app.broker.namespace}:default", *taken)
@@ -185,7 +185,7 @@ def test_an_unrecorded_run_that_is_lost_ends_no_other_run(app: App) -> None:
     lost.end(succeeded=True)
     lost.follow()
     lost.acknowledge()
-    runtime.ledger.finish(lost)
+    runtime.ledger.complete(lost)
     assert app.lab.state(copy) == "running"
     assert lost.told
 

@@ -243,7 +243,7 @@ def test_a_message_without_hand_back_goes_on_to_its_end(app: App) -> None:
 def test_a_completion_is_remembered_for_the_time_that_is_set(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    assert a.messages.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.FINISHED
+    assert a.messages.complete(copy, started.run, again=False, contended=False, remember=1000) is Finished.FINISHED
     assert 990 < lab.expiry(copy) <= 1000
     assert lab.payload(copy) == b""
     assert lab.start(b, copy).answer is Start.COMPLETED
@@ -254,23 +254,23 @@ def test_a_completion_is_remembered_for_the_time_that_is_set(lab: Lab, a: Store,
 def test_a_completion_is_remembered_until_ack_and_time_are_over(lab: Lab) -> None:
     a, copy = lab.incarnation("a", fence_ttl=10 * ACK_TTL), copy_of()
     started = lab.runs(a, copy)
-    a.messages.finish(copy, started.run, again=False, contended=False, unacked=True, remember=2 * ACK_TTL)
+    a.messages.complete(copy, started.run, again=False, contended=False, unacked=True, remember=2 * ACK_TTL)
     assert lab.expiry(copy) > 9 * ACK_TTL
-    a.messages.acked([(copy.message_id, started.run, 2 * ACK_TTL)])
+    a.messages.shorten_retention([(copy.message_id, started.run, 2 * ACK_TTL)])
     assert 1.9 * ACK_TTL < lab.expiry(copy) <= 2 * ACK_TTL
 
 
 def test_a_longer_fence_is_not_cut_short(lab: Lab, a: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    a.messages.finish(copy, started.run, again=False, contended=True, remember=1)
+    a.messages.complete(copy, started.run, again=False, contended=True, remember=1)
     assert lab.expiry(copy) > 50
 
 
 def test_a_completion_of_an_unrecorded_run_is_remembered(lab: Lab, a: Store) -> None:
     """Redis was away at its start, and is back before the heartbeat has written the record."""
     copy = copy_of()
-    assert a.messages.finish(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
+    assert a.messages.complete(copy, 0, again=False, contended=False, remember=1000) is Finished.GONE
     assert 990 < lab.expiry(copy) <= 1000, "for longer than the fence"
     assert lab.start(a, copy).answer is Start.COMPLETED
 
@@ -278,8 +278,8 @@ def test_a_completion_of_an_unrecorded_run_is_remembered(lab: Lab, a: Store) -> 
 def test_a_late_completion_is_remembered_for_as_long(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    assert a.messages.finish(copy, started.run, again=False, contended=False, remember=1000) is Finished.LATE
+    lab.return_to_broker(b, a, copy)
+    assert a.messages.complete(copy, started.run, again=False, contended=False, remember=1000) is Finished.LATE
     assert lab.expiry(copy) > 990
 
 
@@ -664,7 +664,7 @@ def test_a_handed_back_copy_does_not_wait_for_the_first_runs_end(app: App) -> No
             message = next(consumer)
         copy = Copy.of(message)
         starts.append(app.lab.start(other, copy, payload=message.encode()).answer)
-        assert other.messages.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+        assert other.messages.complete(copy, 2, again=False, contended=False) is Finished.FINISHED
         consumer.ack(message)
         do_ack(*args)
 

@@ -136,7 +136,7 @@ def _convicting_claim(redis: Redis, **named: Any) -> tuple[Any, Redis]:
 
 VARIANTS = {
     "R6: a beat does not end a suspicion": Variant(
-        Bounds(cuts=1, alarms=1, crashes=0, evidence=("gone",)), {**MODEL, "beat": _unshaken("beat")}
+        Bounds(cuts=1, alarms=1, crashes=0, evidence=("gone",)), {**MODEL, "heartbeat": _unshaken("heartbeat")}
     ),
     "R7: closed connections convict": Variant(
         Bounds("other", cuts=1, alarms=1, crashes=0, limit=0, evidence=("gone",)), {**MODEL, "claim": _convicting_claim}

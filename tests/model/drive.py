@@ -35,7 +35,7 @@ def merge(explored: list[Explored]) -> Executed:
             steps[key] = min(depth, steps.get(key, depth))
             if call.script == "suspect":  # nor is anybody declared dead before a connection was opened
                 steps.setdefault((key[0], call.but(over=False)), depth)
-            elif call.script == "beat":  # nor does another process beat on its behalf
+            elif call.script == "heartbeat":  # nor does another process beat on its behalf
                 steps.setdefault((key[0], call.but(kind="attested")), depth)
             record = state.record
             if record and record.state == "recovering" and record.owner != NOBODY:

@@ -61,11 +61,11 @@ BY_NAME: dict[str, Any] = {
 #: What it may be of one script, where that differs.
 OF_SCRIPT: dict[tuple[str, str], Any] = {
     ("release", "state"): st.sampled_from(["released", "let_go", "dead_lettered"]),
-    ("settle", "state"): st.sampled_from(["completed", "dead_lettered"]),
-    ("mend", "alone"): st.booleans(),
-    **dict.fromkeys((("prove", "dead"), ("reap", "dead"), ("hand_back", "dead")), who),
-    ("refused", "why"): st.sampled_from(["refused", "away", "left_over", "untried"]),
-    ("postpone", "what"): st.sampled_from(["held", "consumed", "maybe"]),
+    ("close_unstarted", "state"): st.sampled_from(["completed", "dead_lettered"]),
+    ("reassert", "alone"): st.booleans(),
+    **dict.fromkeys((("mark_dead", "dead"), ("forget", "dead"), ("return_to_broker", "dead")), who),
+    ("return_claims", "why"): st.sampled_from(["refused", "away", "left_over", "untried"]),
+    ("extend_deadlines", "what"): st.sampled_from(["held", "consumed", "maybe"]),
 }
 
 

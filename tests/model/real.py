@@ -19,7 +19,7 @@ from dramatiq_inflight.liveness.subscription import Subscriptions
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.declarations import SCRIPTS
 from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
-from dramatiq_inflight.store.replies import Claim, Mended, Start, Started
+from dramatiq_inflight.store.replies import Claim, Reasserted, Start, Started
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.servers import life_of
@@ -346,10 +346,10 @@ class Real:
             if seconds * 1000 + micro // 1000 > latest:
                 return
 
-    def _accompany(self, me: int, run: int, origin: int) -> Any:
-        self.members[me].messages.accompany(MESSAGE, run, _id(origin))
+    def _clear_alone(self, me: int, run: int, origin: int) -> Any:
+        self.members[me].messages.clear_alone(MESSAGE, run, _id(origin))
 
-    def _finish(
+    def _complete(
         self,
         *,
         me: int,
@@ -365,12 +365,12 @@ class Real:
         copied = self._copy(generation=generation, origin=origin, copy=copy)
         return (
             self.members[me]
-            .messages.finish(*(copied, run), started_ms=self._time(started), broker_keys=broker_keys, **flags)
+            .messages.complete(*(copied, run), started_ms=self._time(started), broker_keys=broker_keys, **flags)
             .value
         )
 
-    def _acked(self, run: int) -> Any:
-        return self.members[0].messages.acked([(MESSAGE, run, 0)])
+    def _shorten_retention(self, run: int) -> Any:
+        return self.members[0].messages.shorten_retention([(MESSAGE, run, 0)])
 
     def _release(self, me: int, run: int, contended: bool, state: str, origin: int) -> Any:
         store = self.members[me]
@@ -383,21 +383,21 @@ class Real:
             copy=self._copy(origin=origin),
         ).value
 
-    def _hand_over(self, me: int, run: int, origin: int, payload: int, delay: bool) -> Any:
+    def _await_copy(self, me: int, run: int, origin: int, payload: int, delay: bool) -> Any:
         return (
-            self.members[me].messages.hand_over(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
+            self.members[me].messages.await_copy(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
         )
 
-    def _put_off(self, copy: int) -> Any:
-        return self.members[0].messages.put_off(self._copy(copy=copy), 1)
+    def _defer(self, copy: int) -> Any:
+        return self.members[0].messages.defer(self._copy(copy=copy), 1)
 
-    def _hold(self, generation: int) -> Any:
-        return self.members[0].messages.hold(self._copy(generation=generation), 1)
+    def _extend_deadline(self, generation: int) -> Any:
+        return self.members[0].messages.extend_deadline(self._copy(generation=generation), 1)
 
-    def _settle(self, state: str, **copied: Any) -> Any:
-        return self.members[0].messages.settle(self._copy(**copied), state)
+    def _close_unstarted(self, state: str, **copied: Any) -> Any:
+        return self.members[0].messages.close_unstarted(self._copy(**copied), state)
 
-    def _mend(
+    def _reassert(
         self,
         *,
         me: int,
@@ -411,23 +411,23 @@ class Real:
         **named: Any,
     ) -> Any:
         delivery = None if held is None else (held, True)
-        mended, *numbers = self.members[me].messages.mend(
+        mended, *numbers = self.members[me].messages.reassert(
             self._copy(generation=generation, origin=origin, copy=copy, tries=tries),
             lambda: _payload(payload),
             started_ms=self._time(started),
             broker_keys=self._delivered(copy, delivery, b"x"),
             **named,
         )
-        if mended is Mended.WRITTEN and not started:
+        if mended is Reasserted.WRITTEN and not started:
             self.starts[json.loads(self.client.get(self.record).partition(b"\n")[0])[8]] = 0
         return mended.value, *numbers
 
-    def _beat(self, me: int, kind: str) -> Any:
+    def _heartbeat(self, me: int, kind: str) -> Any:
         store = self.members[me]
         if kind == "attested":
-            return store.workers.attest()
+            return store.workers.heartbeat_on_behalf()
         store.workers.draining = kind == "draining"
-        known = store.workers.beat()
+        known = store.workers.heartbeat()
         if self.client.zscore(self.hearts, store.me) is None:
             store.workers.register({"instance": "i"})  # as its heartbeat does
         return known
@@ -456,15 +456,15 @@ class Real:
         while self.connection.read_response()[0] == b"message":
             pass  # a hint to one whose message was taken
 
-    def _prove(self, dead: int) -> Any:
+    def _mark_dead(self, dead: int) -> Any:
         incarnation = DeadIncarnation(self.names[dead], "", "", "", "", "", [])
-        return self.members[0].workers.prove(incarnation, "seen")
+        return self.members[0].workers.mark_dead(incarnation, "seen")
 
-    def _reap(self, dead: int) -> Any:
-        return self.members[0].workers.reap(self.names[dead])
+    def _forget(self, dead: int) -> Any:
+        return self.members[0].workers.forget(self.names[dead])
 
-    def _hand_back(self, dead: int, held: bool | None) -> Any:
-        results = self.members[0].recovery.hand_back(self.names[dead], [] if held is None else [(MESSAGE, held)])
+    def _return_to_broker(self, dead: int, held: bool | None) -> Any:
+        results = self.members[0].recovery.return_to_broker(self.names[dead], [] if held is None else [(MESSAGE, held)])
         return None if results is None else results[0].value if results else "begun"
 
     def _claim(self, me: int, dead: int, leftovers: bool) -> Any:
@@ -490,15 +490,15 @@ class Real:
     def _orphan(self, generation: int) -> Orphan:
         return Orphan(MESSAGE, Claim.CLAIMED, generation=generation)
 
-    def _requeued(self, me: int, dead: int, generation: int, copy: int) -> Any:
+    def _confirm_copies(self, me: int, dead: int, generation: int, copy: int) -> Any:
         copies = [Enqueued(self._orphan(generation), _id(copy), "default", 0)]
-        return self.members[me].recovery.requeued(copies, dead=self._who(dead))[0].value
+        return self.members[me].recovery.confirm_copies(copies, dead=self._who(dead))[0].value
 
-    def _refused(self, me: int, generation: int, why: str) -> Any:
-        self.members[me].recovery.refused([(MESSAGE, generation, why)])
+    def _return_claims(self, me: int, generation: int, why: str) -> Any:
+        self.members[me].recovery.return_claims([(MESSAGE, generation, why)])
 
-    def _postpone(self, copy: int, what: str) -> Any:
-        return self.members[0].recovery.postpone([(MESSAGE, _id(copy), what)])[0]
+    def _extend_deadlines(self, copy: int, what: str) -> Any:
+        return self.members[0].recovery.extend_deadlines([(MESSAGE, _id(copy), what)])[0]
 
     def _set_aside(self, me: int, generation: int, dead: int) -> Any:
         return self.members[me].recovery.set_aside(self._orphan(generation), dead=self._who(dead))

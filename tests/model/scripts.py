@@ -110,20 +110,20 @@ UNUSED = frozenset({
 
 #: Of these alone, besides.
 UNUSED_BY = {
-    "put_off": {"me"},
-    "settle": {"copy"},
-    "mend": {"unacked"},
-    "hand_back": {"me"},
-    "requeued": {"delay"},
-    "prove": {"why"},
+    "defer": {"me"},
+    "close_unstarted": {"copy"},
+    "reassert": {"unacked"},
+    "return_to_broker": {"me"},
+    "confirm_copies": {"delay"},
+    "mark_dead": {"why"},
     "suspect": {"why"},
 }
 
 #: What a script is told by its keys, or sees of its surroundings.
 SEES = {
     "start": ("delivery",),
-    "finish": ("delivery",),
-    "mend": ("held",),
+    "complete": ("delivery",),
+    "reassert": ("held",),
     "enter": ("subscribed",),
     "suspect": ("me", "seen", "over"),
     "set_aside": ("dead",),
@@ -435,7 +435,7 @@ def start(
     return answer("convicted" if convicted else "claimed", record), save_waiting(appear(redis, me), record, "later")
 
 
-def accompany(redis: Redis, me: int, run: int, origin: int) -> tuple[Any, Redis]:
+def clear_alone(redis: Redis, me: int, run: int, origin: int) -> tuple[Any, Redis]:
     _, _, redis = beat_of(redis, me)
     record = redis.record
     if record is not None and is_run(record, me, run, origin):
@@ -443,7 +443,7 @@ def accompany(redis: Redis, me: int, run: int, origin: int) -> tuple[Any, Redis]
     return None, redis
 
 
-def finish(
+def complete(
     redis: Redis,
     me: int,
     run: int,
@@ -483,7 +483,7 @@ def finish(
     return "fenced", redis
 
 
-def acked(redis: Redis, run: int) -> tuple[Any, Redis]:
+def shorten_retention(redis: Redis, run: int) -> tuple[Any, Redis]:
     record = redis.record
     if record and record.state in SETTLED and record.run == run and record.generation <= 1 and not record.contended:
         return 1, redis  # it expires sooner
@@ -512,7 +512,7 @@ def release(redis: Redis, me: int, run: int, contended: bool, state: str, origin
     return "released", unlist(save_settled(redis, record), me)
 
 
-def hand_over(redis: Redis, me: int, run: int, payload: int, delay: bool, origin: int) -> tuple[Any, Redis]:
+def await_copy(redis: Redis, me: int, run: int, payload: int, delay: bool, origin: int) -> tuple[Any, Redis]:
     answer, redis = _end(redis, me, run, origin)
     if answer:
         return answer, redis
@@ -525,7 +525,7 @@ def hand_over(redis: Redis, me: int, run: int, payload: int, delay: bool, origin
     return "handed_over", unlist(save_waiting(redis, record, "later" if delay else "due"), me)
 
 
-def put_off(redis: Redis, copy: int) -> tuple[Any, Redis]:
+def defer(redis: Redis, copy: int) -> tuple[Any, Redis]:
     record = redis.record
     if record is None or copy == 0 or copy != record.copy:
         return None, redis
@@ -537,14 +537,16 @@ def put_off(redis: Redis, copy: int) -> tuple[Any, Redis]:
     return None, redis
 
 
-def hold(redis: Redis, generation: int) -> tuple[Any, Redis]:
+def extend_deadline(redis: Redis, generation: int) -> tuple[Any, Redis]:
     record = redis.record
     if record is None or record.state != "requeued" or record.dead_letter or record.generation != generation:
         return None, redis
     return None, redis._replace(waiting="later")
 
 
-def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state: str, tries: int) -> tuple[Any, Redis]:
+def close_unstarted(
+    redis: Redis, generation: int, origin: int, redelivered: bool, state: str, tries: int
+) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return None, redis
@@ -559,7 +561,7 @@ def settle(redis: Redis, generation: int, origin: int, redelivered: bool, state:
     return None, save_settled(redis, record)._replace(waiting="")
 
 
-def mend(
+def reassert(
     redis: Redis,
     me: int,
     run: int,
@@ -666,7 +668,7 @@ def mend(
 # An incarnation's life.
 
 
-def beat(redis: Redis, me: int, kind: str) -> tuple[Any, Redis]:
+def heartbeat(redis: Redis, me: int, kind: str) -> tuple[Any, Redis]:
     """`attested`: another process beats on its behalf, and what it has not heard of it still has to hear."""
     trusted, known, redis = beat_of(redis, me)
     if kind == "attested":
@@ -676,7 +678,7 @@ def beat(redis: Redis, me: int, kind: str) -> tuple[Any, Redis]:
     return trusted, with_heart(redis, me, heart._replace(draining=heart.draining or kind == "draining"))
 
 
-def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
+def mark_dead(redis: Redis, dead: int) -> tuple[Any, Redis]:
     heart = redis.hearts[dead]
     if heart.kind in ("none", "proven"):
         return False, redis
@@ -684,7 +686,7 @@ def prove(redis: Redis, dead: int) -> tuple[Any, Redis]:
     return True, with_heart(redis, dead, heart._replace(kind="proven"))
 
 
-def reap(redis: Redis, dead: int) -> tuple[Any, Redis]:
+def forget(redis: Redis, dead: int) -> tuple[Any, Redis]:
     if not is_dead(redis, dead) or redis.hearts[dead].kind == "gone" or redis.running[dead]:
         return False, redis
     redis = with_heart(redis, dead, Heart("none"))._replace(entered=put(redis.entered, dead, False))
@@ -713,7 +715,7 @@ def suspect(redis: Redis, other: int, me: int, seen: tuple[bool, bool], over: bo
 # Recovery.
 
 
-def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
+def return_to_broker(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
     """`held`: whether the broker still holds the copy; ``None``: say only that it begins.  ``None`` is: it is alive."""
     if not is_dead(redis, dead):
         return None, redis
@@ -739,10 +741,10 @@ def hand_back(redis: Redis, dead: int, held: bool | None) -> tuple[Any, Redis]:
     if (convicted or record.tailored) and (held or was_put_off):
         return "to_claim", redis
     if not held:
-        answer = "handed_back" if was_put_off else "settled"
+        answer = "returned" if was_put_off else "settled"
         return answer, unlist(save_settled(redis, record._replace(state="let_go")), dead)
     record = record._replace(state="requeued", owner=NOBODY, contended=1)
-    return "handed_back", unlist(save_waiting(redis, record, "later"), dead)
+    return "returned", unlist(save_waiting(redis, record, "later"), dead)
 
 
 def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
@@ -805,7 +807,7 @@ def _orphan(record: Record) -> tuple[Any, ...]:
     )
 
 
-def requeued(redis: Redis, me: int, dead: int, generation: int, copy: int) -> tuple[Any, Redis]:
+def confirm_copies(redis: Redis, me: int, dead: int, generation: int, copy: int) -> tuple[Any, Redis]:
     record = redis.record
     answer = "fenced"
     if record and record.state == "recovering" and record.owner == me and record.generation == generation:
@@ -818,7 +820,7 @@ def requeued(redis: Redis, me: int, dead: int, generation: int, copy: int) -> tu
     return answer, redis
 
 
-def refused(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redis]:
+def return_claims(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redis]:
     record = redis.record
     if record and record.state == "recovering" and record.owner == me and record.generation == generation:
         record = record._replace(owner=NOBODY, deaths=0, tries=record.tries + (why != "untried"))
@@ -826,7 +828,7 @@ def refused(redis: Redis, me: int, generation: int, why: str) -> tuple[Any, Redi
     return None, redis
 
 
-def postpone(redis: Redis, copy: int, what: str) -> tuple[Any, Redis]:
+def extend_deadlines(redis: Redis, copy: int, what: str) -> tuple[Any, Redis]:
     record = redis.record
     if record is None:
         return "gone", redis._replace(waiting="")
@@ -906,18 +908,29 @@ def discard(redis: Redis, force: bool) -> tuple[Any, Redis]:
 MODEL: dict[str, Callable[..., tuple[Any, Redis]]] = {
     function.__name__: function
     for function in (
-        *(start, accompany, finish, acked, release, hand_over, put_off, hold, settle, mend),
         *(
-            beat,
+            start,
+            clear_alone,
+            complete,
+            shorten_retention,
+            release,
+            await_copy,
+            defer,
+            extend_deadline,
+            close_unstarted,
+            reassert,
+        ),
+        *(
+            heartbeat,
             enter,
             suspect,
-            prove,
-            reap,
-            hand_back,
+            mark_dead,
+            forget,
+            return_to_broker,
             claim,
-            requeued,
-            refused,
-            postpone,
+            confirm_copies,
+            return_claims,
+            extend_deadlines,
             set_aside,
             take,
             discard,

@@ -201,7 +201,7 @@ HERE = {
 }
 
 #: What a worker runs for itself: it is in doubt of what it runs if the answer is lost.
-OWN = frozenset({"start", "accompany", "finish", "release", "hand_over", "mend", "beat", "enter"})
+OWN = frozenset({"start", "clear_alone", "complete", "release", "await_copy", "reassert", "heartbeat", "enter"})
 
 #: A lost answer leaves a number that says so.
 UNKNOWN = 0
@@ -246,7 +246,7 @@ class _Steps:
         own = call.script in OWN
         me = call.named["me"] if own else 0
         _, world = self.execute(me, call, own=own)
-        stops = call.script == "hand_over" and call.named["delay"]  # has that of its own
+        stops = call.script == "await_copy" and call.named["delay"]  # has that of its own
         if stops or world == self.world:
             return
         if own:
@@ -257,7 +257,7 @@ class _Steps:
             world = step.after
         if call.script in ("take", "discard"):
             world = self.robbed(world, call.named["force"])._replace(discarded=step.after.discarded)
-        if call.script == "finish":
+        if call.script == "complete":
             world = world._replace(completed=step.after.completed)
             if self.with_redis:  # and has acknowledged, in one write
                 world = _with_worker(world, me, world.workers[me]._replace(unacked=step.after.workers[me].unacked))
@@ -289,7 +289,7 @@ class _Steps:
         delivery = worker.deliveries[at]
         yield from getattr(self, "in_" + delivery.phase)(me, at, delivery)
         if delivery.doubt and not delivery.lost and delivery.phase in ("running", "unheard"):
-            yield self.mend(me, at, delivery)
+            yield self.reassert(me, at, delivery)
 
     def in_fetched(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy, worker = delivery.copy, self.world.workers[me]
@@ -348,7 +348,7 @@ class _Steps:
 
     def in_running(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         if self.bounds.company and delivery.alone and delivery.run:
-            call = Call.of("accompany", me=me, run=delivery.run, origin=delivery.copy.origin)
+            call = Call.of("clear_alone", me=me, run=delivery.run, origin=delivery.copy.origin)
             _, world = self.execute(me, call)
             after = world.workers[me].deliveries[at]._replace(alone=False)
             yield Step(f"{_w(me)} lets others in", call, _with_delivery(world, me, at, after))
@@ -358,7 +358,7 @@ class _Steps:
             phase = "lost" if self.bounds.silent_success else "cut_short" if delivery.run else "skipped"
             yield Step(f"{_w(me)} succeeds; nothing follows", None, self.moved(me, at, delivery, phase))
         elif self.bounds.hasty:
-            yield self.finish(me, at, delivery, "hasty")
+            yield self.complete(me, at, delivery, "hasty")
         else:
             yield Step(f"{_w(me)} succeeds", None, self.moved(me, at, delivery, "succeeded"))
         if self.can("failures"):
@@ -373,7 +373,7 @@ class _Steps:
     def stop(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         """Its worker shuts down, or it stops by itself, and is to be enqueued again: the record lets go first."""
         copy = delivery.copy
-        call = Call.of("hand_over", me=me, run=delivery.run, origin=copy.origin, payload=copy.attempt, delay=True)
+        call = Call.of("await_copy", me=me, run=delivery.run, origin=copy.origin, payload=copy.attempt, delay=True)
         answer, world = self.execute(me, call)
         phase = "skipped" if answer == "fenced" else "handed_back"
         after = _with_delivery(world, me, at, world.workers[me].deliveries[at]._replace(phase=phase))
@@ -442,20 +442,20 @@ class _Steps:
                 yield Step(f"{_w(me)} cannot enqueue a retry", None, after, progress=False)
 
     def in_cut_short(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        yield self.finish(me, at, delivery, "finished", again=True)
+        yield self.complete(me, at, delivery, "finished", again=True)
 
     def in_lost(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        yield self.finish(me, at, delivery, "finished")
+        yield self.complete(me, at, delivery, "finished")
 
     def in_hasty(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         after = _follow(self.moved(me, at, delivery, "finished"))
         yield Step(f"{_w(me)} enqueues what follows", None, after)
 
-    def mend(self, me: int, at: int, delivery: Delivery) -> Step:
+    def reassert(self, me: int, at: int, delivery: Delivery) -> Step:
         copy = delivery.copy
         delivered = self.delivered(me, copy)
         call = Call.of(
-            "mend",
+            "reassert",
             me=me,
             run=delivery.run,
             generation=copy.generation,
@@ -481,21 +481,21 @@ class _Steps:
         return Step(f"{_w(me)} looks its message up: {what}", call, _with_delivery(world, me, at, after))
 
     def in_followed(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        yield self.finish(me, at, delivery, "finished")
+        yield self.complete(me, at, delivery, "finished")
         if self.can("answers") and not self.with_redis:
             after = _with_delivery(self.acknowledge(me, at), me, at, delivery._replace(phase="untold", contended=True))
             what = f"{_w(me)} acknowledges, and Redis cannot be told"
             yield Step(what, None, self.spent("answers", after), progress=False)
 
     def in_untold(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        step = self.finish(me, at, delivery, "finished")
+        step = self.complete(me, at, delivery, "finished")
         yield step._replace(after=self.gone(step.after, me, at))
 
-    def finish(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Step:
+    def complete(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Step:
         copy, worker = delivery.copy, self.world.workers[me]
         contended = delivery.contended or (not self.with_redis and copy not in worker.unacked)
         call = Call.of(
-            "finish",
+            "complete",
             me=me,
             run=delivery.run,
             origin=copy.origin,
@@ -525,7 +525,7 @@ class _Steps:
             yield Step(f"{_w(me)} acknowledges", None, _with_delivery(world, me, at, delivery._replace(phase="acked")))
 
     def in_acked(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call.of("acked", run=delivery.run)
+        call = Call.of("shorten_retention", run=delivery.run)
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} says that the ack was sent", call, self.gone(world, me, at))
 
@@ -552,7 +552,7 @@ class _Steps:
 
     def in_stranded(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy = delivery.copy
-        call = Call.of("hand_over", me=me, run=delivery.run, origin=copy.origin, payload=copy.attempt + 1, delay=False)
+        call = Call.of("await_copy", me=me, run=delivery.run, origin=copy.origin, payload=copy.attempt + 1, delay=False)
         answer, world = self.execute(me, call)
         after = world.workers[me].deliveries[at]._replace(phase="handed_over")
         yield Step(f"{_w(me)} hands over: {answer}", call, _with_delivery(world, me, at, after))
@@ -570,7 +570,7 @@ class _Steps:
         yield Step(f"{_w(me)} puts it off, as {_c(copy)}", None, after)
 
     def in_deferred(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call.of("put_off", copy=delivery.copy.id)
+        call = Call.of("defer", copy=delivery.copy.id)
         _, world = self.execute(me, call, own=False)
         after = world.workers[me].deliveries[at]._replace(phase="skipped")
         yield Step(f"{_w(me)} says that it was put off", call, _with_delivery(world, me, at, after))
@@ -586,7 +586,7 @@ class _Steps:
     def in_buried(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         copy = delivery.copy
         call = Call.of(
-            "settle",
+            "close_unstarted",
             generation=copy.generation,
             origin=copy.origin,
             redelivered=False,
@@ -611,7 +611,7 @@ class _Steps:
                 after = _with_worker(world._replace(queue=_without(world.queue, copy)), me, fetched)
                 yield Step(f"{_w(me)} fetches {_c(copy)}", None, after)
         if world.redis.hearts[me] != Heart("fresh", worker.draining) or world.redis.noted[me]:
-            call = Call.of("beat", me=me, kind="draining" if worker.draining else "alive")
+            call = Call.of("heartbeat", me=me, kind="draining" if worker.draining else "alive")
             _, after = self.execute(me, call)
             yield Step(f"{_w(me)} beats", call, after)
         record = world.redis.record
@@ -693,7 +693,7 @@ class _Steps:
     def refusal(self, me: int, job: Job) -> Iterator[Step]:
         """It cannot be enqueued; or that is what it seems."""
         for why in ("refused", "left_over", "untried"):
-            call = Call.of("refused", me=me, generation=job.generation, why=why)
+            call = Call.of("return_claims", me=me, generation=job.generation, why=why)
             _, world = self.execute(me, call, own=False)
             after = self.spent("refusals", self.at(world, me, self.then(job._replace(kept=True))))
             yield Step(f"{_w(me)} does not enqueue it: {why}", call, after, progress=False)
@@ -728,9 +728,9 @@ class _Steps:
             if self.world.redis.running[dead]:
                 yield self.claim(me, Job("claim", dead))
             else:
-                yield self.job_reap(me, Job("reap", dead))
+                yield self.job_forget(me, Job("forget", dead))
             return
-        call = Call.of("hand_back", dead=dead, held=None)
+        call = Call.of("return_to_broker", dead=dead, held=None)
         _, world = self.execute(me, call, own=False)
         yield Step(f"{_w(me)} begins to hand back what {_w(dead)} had", call, self.at(world, me, Job("look", dead)))
 
@@ -748,7 +748,7 @@ class _Steps:
         return Step(f"the broker {what} copy {job.copy}", None, after)
 
     def job_hand(self, me: int, job: Job) -> Step:
-        call = Call.of("hand_back", dead=job.dead, held=job.held)
+        call = Call.of("return_to_broker", dead=job.dead, held=job.held)
         answer, world = self.execute(me, call, own=False)
         after = job._replace(at="give", held=False)
         if answer == "to_claim":
@@ -788,7 +788,7 @@ class _Steps:
             return None
         if self.world.redis.hearts[job.dead].kind == "fresh":
             return None
-        return Job("give" if self.with_redis else "reap", job.dead)
+        return Job("give" if self.with_redis else "forget", job.dead)
 
     def job_enqueue(self, me: int, job: Job) -> Step:
         copy = self.copy_of(job)
@@ -799,7 +799,7 @@ class _Steps:
         return Copy(self.new_id(), job.generation, job.origin, job.attempt, poison=job.poison, tries=job.tries)
 
     def job_mark(self, me: int, job: Job) -> Step:
-        call = Call.of("requeued", me=me, dead=job.dead, generation=job.generation, copy=self.name(job.copy))
+        call = Call.of("confirm_copies", me=me, dead=job.dead, generation=job.generation, copy=self.name(job.copy))
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} marks it: {answer}", call, self.at(world, me, self.then(job)))
 
@@ -808,12 +808,12 @@ class _Steps:
         if worker.unacked:
             copy = worker.unacked[0]
             return Step(f"{_w(me)} gives {_c(copy)} back", None, self.redelivered(job.dead, copy))
-        return Step(f"{_w(me)} finds nothing more", None, self.at(self.world, me, job._replace(at="reap")))
+        return Step(f"{_w(me)} finds nothing more", None, self.at(self.world, me, job._replace(at="forget")))
 
-    def job_reap(self, me: int, job: Job) -> Step:
+    def job_forget(self, me: int, job: Job) -> Step:
         if job.kept:
             return Step(f"{_w(me)} leaves the rest", None, self.at(self.world, me, None))
-        call = Call.of("reap", dead=job.dead)
+        call = Call.of("forget", dead=job.dead)
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} reaps {_w(job.dead)}: {answer}", call, self.at(world, me, None))
 
@@ -822,22 +822,22 @@ class _Steps:
         can_ask = record and record.state == "requeued" and record.copy != NO_COPY
         if self.with_redis and can_ask and record:
             held = self.holds(record.copy)
-            job = Job("postpone", NOBODY, copy=record.copy, held=held)
+            job = Job("extend_deadlines", NOBODY, copy=record.copy, held=held)
             yield Step(f"{_w(me)} asks about copy {record.copy}: {held}", None, self.at(self.world, me, job))
         else:
             may_have = record and record.state == "requeued" and record.tries and self.world.queue
             if may_have and record:
-                call = Call.of("postpone", copy=record.copy, what="maybe")
+                call = Call.of("extend_deadlines", copy=record.copy, what="maybe")
                 answer, world = self.execute(me, call, own=False)
                 yield Step(f"{_w(me)} hears that the queue is not empty: {answer}", call, world)
             yield self.claim(me, Job("claim", NOBODY))
 
-    def job_postpone(self, me: int, job: Job) -> Step:
+    def job_extend_deadlines(self, me: int, job: Job) -> Step:
         for number, worker in enumerate(self.world.workers):
             for copy in worker.unacked:
                 if job.held and copy.id == job.copy:
                     return Step(f"{_w(me)} takes {_c(copy)} back", None, self.redelivered(number, copy))
-        call = Call.of("postpone", copy=job.copy, what="held" if job.held else "consumed")
+        call = Call.of("extend_deadlines", copy=job.copy, what="held" if job.held else "consumed")
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} postpones: {answer}", call, self.at(world, me, None))
 
@@ -856,7 +856,7 @@ class _Steps:
                 after = self.spent("cuts", self.cut_off(world, number))
                 yield Step(f"{_w(number)}'s connection is closed", None, after, progress=False)
             if not worker.alive and "proven" in self.bounds.evidence and heart.kind not in ("none", "proven"):
-                call = Call.of("prove", dead=number)
+                call = Call.of("mark_dead", dead=number)
                 _, after = self.execute(number, call, own=False)
                 yield Step(f"{_w(number)} is seen to be gone", call, after)
             for copy in worker.unacked:

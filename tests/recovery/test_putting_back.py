@@ -24,9 +24,9 @@ from dramatiq.middleware import SkipMessage
 from dramatiq_inflight.config.policy import Policy
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.incident import Incident
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.records import Orphan
-from dramatiq_inflight.store.replies import Claim, HandedBack
+from dramatiq_inflight.store.replies import Claim, Returned
 from tests.support.fleet import Fleet
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
@@ -60,7 +60,7 @@ def fleet(lab: Lab, broker: RedisBroker) -> Fleet:
 class Refusing:
     """Enqueues all messages but some."""
 
-    def __init__(self, recovery: Recovery, ids: list[str], error: Exception) -> None:
+    def __init__(self, recovery: Recoverer, ids: list[str], error: Exception) -> None:
         self.ids = set(ids)
         self.calls = 0
         self._enqueue = recovery.enqueue
@@ -251,8 +251,8 @@ def test_a_hand_back_copies_a_megabyte_and_one_message_at_least(fleet: Fleet) ->
     """The copies are the records' own; the broker moves ids alone."""
     ids = fleet.dead("dead", 3, size=700_000)
     store = fleet.recovery("r").store
-    answers = store.recovery.hand_back("dead", [(id, True) for id in ids])
-    assert answers == [HandedBack.HANDED_BACK, HandedBack.LATER, HandedBack.LATER]
+    answers = store.recovery.return_to_broker("dead", [(id, True) for id in ids])
+    assert answers == [Returned.RETURNED, Returned.LATER, Returned.LATER]
     assert [fleet.lab.state(copy_of(id)) for id in ids] == ["requeued", "running", "running"]
 
 
@@ -323,7 +323,7 @@ def test_a_worker_that_leaves_lets_go_of_what_it_has_claimed(fleet: Fleet) -> No
     assert isinstance(leaving.store.recovery.claim([id], dead="dead", hold=60)[0], Orphan)
     leaving.leave_over(id, "dead")
     leaving.let_go()
-    leaving.store.workers.leave()
+    leaving.store.workers.deregister()
     assert fleet.recovery("r", apart=True).sweep().copied == 1
     assert [message.message_id for message in fleet.enqueued()] == [id]
 
@@ -333,11 +333,11 @@ def test_a_worker_that_leaves_after_an_enqueue_counts_the_try(fleet: Fleet, monk
     (id,) = fleet.dead("dead", 1, apart=True, limit=0)
     leaving = fleet.recovery("leaving", apart=True)
     with monkeypatch.context() as patched:
-        patched.setattr(leaving.store.recovery, "requeued", Mock(side_effect=redis.ConnectionError("away")))
+        patched.setattr(leaving.store.recovery, "confirm_copies", Mock(side_effect=redis.ConnectionError("away")))
         with pytest.raises(redis.ConnectionError):
             leaving.sweep()
     leaving.let_go()
-    leaving.store.workers.leave()
+    leaving.store.workers.deregister()
     assert fleet.recovery("r", apart=True).sweep().poisoned == 1
     copies = [Copy.of(message) for message in fleet.enqueued()]
     assert [(copy.message_id, copy.generation, copy.tries) for copy in copies] == [(id, 2, 1), (id, 2, 2)]

@@ -24,7 +24,7 @@ from dramatiq.middleware import SkipMessage
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.summary import Swept
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.recovery.thread import RecoveryThread
 from dramatiq_inflight.store.records import Orphan
 from dramatiq_inflight.store.replies import Claim, Start
@@ -37,14 +37,20 @@ from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
 from tests.support.workers import ROOT
 
-HAND_BACK_STEPS = ["before:hand_back", "after:hand_back", "before:give_back", "between:_requeue", "after:give_back"]
+RETURN_STEPS = [
+    "before:return_to_broker",
+    "after:return_to_broker",
+    "before:give_back",
+    "between:_requeue",
+    "after:give_back",
+]
 COPY_STEPS = ["before:claim", "after:claim", "before:enqueue", "between:enqueue", "after:enqueue"]
-COPY_STEPS += ["before:requeued", "after:requeued"]
-REAP_STEPS = ["before:reap", "after:reap"]
+COPY_STEPS += ["before:confirm_copies", "after:confirm_copies"]
+FORGET_STEPS = ["before:forget", "after:forget"]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", HAND_BACK_STEPS + REAP_STEPS)
+@pytest.mark.parametrize("step", RETURN_STEPS + FORGET_STEPS)
 def test_a_recoverer_killed_while_returning_loses_nothing(
     step: str, cluster: Callable[..., Cluster], history: History
 ) -> None:
@@ -53,7 +59,7 @@ def test_a_recoverer_killed_while_returning_loses_nothing(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", COPY_STEPS + REAP_STEPS)
+@pytest.mark.parametrize("step", COPY_STEPS + FORGET_STEPS)
 def test_a_recoverer_killed_while_copying_loses_nothing(
     step: str, cluster: Callable[..., Cluster], history: History, server_url: str
 ) -> None:
@@ -150,10 +156,10 @@ def test_many_recoverers_at_once_enqueue_each_orphan_once(recoverers: int, apart
     done = threading.Event()
     broken = 0
 
-    def sweep(recovery: Recovery) -> None:
+    def sweep(recovery: Recoverer) -> None:
         while not done.is_set():
             recovery.sweep()
-            if not recovery.store.recovery.due().dead:
+            if not recovery.store.recovery.find_due().dead:
                 return
 
     threads = [threading.Thread(target=sweep, args=(fleet.recovery(f"r{n}", apart=apart),)) for n in range(recoverers)]
@@ -372,7 +378,7 @@ def test_an_unknown_record_does_not_block_overdue_ones_behind_it(
         actor = "work" if n == BATCH + 10 else "unknown"
         copy = Copy(f"m{n:03}", 1, "o", "o", False, "default", actor)
         fleet.lab.start(store, copy, payload=_message(actor=actor))
-        store.messages.hand_over(copy.message_id, 1, _message(actor=actor))
+        store.messages.await_copy(copy.message_id, 1, _message(actor=actor))
     recovery = fleet.recovery("r2", apart=True)
     swept = recovery.sweep()
     assert (swept.copied, swept.left) == (1, BATCH + 19)
@@ -389,13 +395,13 @@ def test_the_lock_is_released_by_its_holder_alone(fleet: Fleet) -> None:
     assert recovery.sweep().locked
     assert fleet.enqueued() == []
     fleet.lab.client.delete(fleet.lab.prefix + "lock")
-    hand_back = recovery.store.recovery.hand_back
+    hand_back = recovery.store.recovery.return_to_broker
 
     def meanwhile(*args: Any) -> Any:
         fleet.lab.client.set(fleet.lab.prefix + "lock", "other", px=60_000)
         return hand_back(*args)
 
-    recovery.store.recovery.hand_back = meanwhile  # type: ignore[method-assign,assignment]
+    recovery.store.recovery.return_to_broker = meanwhile  # type: ignore[method-assign,assignment]
     assert recovery.sweep().handed_back == 1
     assert fleet.lab.client.get(fleet.lab.prefix + "lock") == b"other"
 
@@ -405,14 +411,14 @@ def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
     for n in range(4):
         fleet.dead(f"dead{n}", 1)
     recovery = fleet.recovery("r", lock_ttl=2)
-    hand_back, seen = recovery.store.recovery.hand_back, []
+    hand_back, seen = recovery.store.recovery.return_to_broker, []
 
     def slow(*args: Any) -> Any:
         time.sleep(0.7)  # less than the TTL; all together more
         seen.append(fleet.lab.client.get(fleet.lab.prefix + "lock"))
         return hand_back(*args)
 
-    recovery.store.recovery.hand_back = slow  # type: ignore[method-assign,assignment]
+    recovery.store.recovery.return_to_broker = slow  # type: ignore[method-assign,assignment]
     assert recovery.sweep().reaped == 4
     assert set(seen) == {b"r"}
     assert len(seen) * 0.7 > 2
@@ -426,7 +432,7 @@ def test_a_recoverer_with_an_expired_heartbeat_spares_itself(fleet: Fleet) -> No
     fleet.lab.kill(recovery.store)
     recovery.sweep()
     assert fleet.lab.state(copy) == "running"
-    assert recovery.store.recovery.due().dead == []
+    assert recovery.store.recovery.find_due().dead == []
 
 
 def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
@@ -437,13 +443,13 @@ def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
     fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": deadline})
     recovery = fleet.recovery("r")
     calls: list[float] = []
-    due = recovery.store.recovery.due
+    due = recovery.store.recovery.find_due
 
     def counted(**skip: int) -> Any:
         calls.append(time.time() * 1000)
         return due(**skip)
 
-    recovery.store.recovery.due = counted  # type: ignore[method-assign]
+    recovery.store.recovery.find_due = counted  # type: ignore[method-assign]
     thread = RecoveryThread(recovery, interval=3600)
     thread.start()
     wait_until(fleet.enqueued)
@@ -569,7 +575,7 @@ def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namesp
     own_server.start()
     dead = Store(Scripts(client, namespace, "dead", heartbeat_ttl=60, fence_ttl=60))
     dead.workers.register({"broker_namespace": broker.namespace, "broker_id": "dead", "queues": "[]"})
-    recovery.store.workers.beat()
+    recovery.store.workers.heartbeat()
     lab.kill(dead)
     wait_until(lambda: "incarnation:dead" not in lab.names(), timeout=15)
     thread.stop()
@@ -644,7 +650,7 @@ def test_interval_zero_recovers_workers_dead_before_the_boot(fleet: Fleet) -> No
     thread.stop()
 
 
-@pytest.mark.parametrize("stops_behind", ["give_back", "hand_back"])
+@pytest.mark.parametrize("stops_behind", ["give_back", "return_to_broker"])
 def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, stops_behind: str
 ) -> None:
@@ -663,7 +669,7 @@ def test_a_sweep_that_stops_forgets_a_worker_with_nothing_left(
     swept = recovery.sweep(stopping.is_set)
     given_back = stops_behind == "give_back"
     assert (swept.handed_back, swept.returned, swept.reaped) == (1, given_back, given_back)
-    assert recovery.store.workers.leave() == 0
+    assert recovery.store.workers.deregister() == 0
     assert fleet.lab.names() - {f"record:{id}", "waiting", "handed"} == (
         set() if given_back else {"heartbeats", "incarnation:dead"}
     )

@@ -13,11 +13,11 @@ import pytest
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.records import Enqueued, Head, Orphan
-from dramatiq_inflight.store.replies import Claim, Finished, HandedBack, Mended, Start, Started
+from dramatiq_inflight.store.replies import Claim, Finished, Reasserted, Returned, Start, Started
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
 
-WAYS = ("hand_back", "claim", "take_over")
+WAYS = ("return_to_broker", "claim", "take_over")
 
 
 class Court:
@@ -55,15 +55,15 @@ class Court:
             assert self.judge.messages.release(self.copy.message_id, asked.run, contended=True) is Finished.RELEASED
             self.copy = dataclasses.replace(self.copy, origin=f"retry-{self.deaths}")
             return False
-        if self.way == "hand_back":
-            results = self.judge.recovery.hand_back(self.worker.me, [(self.copy.message_id, True)])
+        if self.way == "return_to_broker":
+            results = self.judge.recovery.return_to_broker(self.worker.me, [(self.copy.message_id, True)])
             assert results is not None
             (result,) = results
-            if result is HandedBack.HANDED_BACK:
+            if result is Returned.RETURNED:
                 return False
-            assert result is HandedBack.TO_CLAIM
+            assert result is Returned.TO_CLAIM
         orphan = self.lab.claim(self.judge, self.copy, self.worker)
-        self.judge.recovery.requeued([Enqueued(orphan, "r", "default", 0)], dead=self.worker.me)
+        self.judge.recovery.confirm_copies([Enqueued(orphan, "r", "default", 0)], dead=self.worker.me)
         self.copy = self.lab.recovered(self.copy, orphan)
         return orphan.verdict is Claim.POISONED
 
@@ -157,25 +157,25 @@ def test_company_is_noted_before_it_comes(lab: Lab, a: Store, b: Store) -> None:
     copy = copy_of()
     run = lab.runs(a, copy, limit=0, alone=True).run
     payload = lab.payload(copy)
-    b.messages.accompany(copy.message_id, 0)
-    a.messages.accompany(copy.message_id, run + 1)
+    b.messages.clear_alone(copy.message_id, 0)
+    a.messages.clear_alone(copy.message_id, run + 1)
     head = lab.head(copy)
     assert head is not None
     assert head.alone == 1  # neither by another worker, nor by another run
-    a.messages.accompany(copy.message_id, run)
-    a.messages.accompany("unknown", 1)
+    a.messages.clear_alone(copy.message_id, run)
+    a.messages.clear_alone("unknown", 1)
     assert lab.head(copy) == dataclasses.replace(head, alone=0)
     assert lab.payload(copy) == payload
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
 
 
 def test_a_success_clears_the_count(lab: Lab, a: Store, b: Store) -> None:
     """A poll loop that once died is no suspect for ever."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     run = lab.runs(b, copy).run
-    b.messages.finish(copy, run, again=True, contended=False)
+    b.messages.complete(copy, run, again=True, contended=False)
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.crashes, head.drains) == ("released", 0, 0)
@@ -185,7 +185,7 @@ def test_a_failure_keeps_the_count(lab: Lab, a: Store, b: Store) -> None:
     """The retry of a message on its last chance is on its last chance."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     run = lab.runs(b, copy, limit=1).run
     b.messages.release(copy.message_id, run, contended=False)
     retry = dataclasses.replace(copy, origin="retry", broker_copy_id="retry")
@@ -204,7 +204,7 @@ def test_a_verdict_is_not_lost_with_the_recoverer(lab: Lab, a: Store, b: Store) 
         assert lab.claim_answer(b, copy, dead.me) is Claim.BUSY
         lab.kill(dying)
         if by_hand_back:
-            assert b.recovery.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+            assert b.recovery.return_to_broker(dead.me, [(copy.message_id, True)]) == [Returned.TO_CLAIM]
         again = lab.claim(b, copy, dead)
         assert (again.verdict, again.crashes, again.generation) == (Claim.POISONED, 1, 2)
 
@@ -215,7 +215,7 @@ def test_an_overdue_dead_letter_is_still_one(lab: Lab, a: Store, b: Store) -> No
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
     lab.overdue(copy)
     (again,) = b.recovery.claim([copy.message_id], dead="", hold=60)
     assert isinstance(again, Orphan)
@@ -236,29 +236,29 @@ def test_a_worker_that_comes_back_takes_its_charge_back(lab: Lab, a: Store, b: S
     assert head is not None
     assert (head.state, head.dead_letter) == ("recovering", int(not draining))
     assert (head.crashes, head.drains) == ((0, 1) if draining else (1, 0))
-    mended = lab.mend(a, copy, limit=0, alone=True)
-    assert mended[0] is Mended.RETAKEN
+    mended = lab.reassert(a, copy, limit=0, alone=True)
+    assert mended[0] is Reasserted.RETAKEN
     head = lab.head(copy)
     assert head is not None
     assert (head.crashes, head.drains, head.copy, head.tailored, head.alone) == (0, 0, "", 1, 1)
     lab.kill(a)
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.TO_CLAIM]
 
 
 def test_what_is_not_known_is_not_taken_back(lab: Lab, a: Store, b: Store) -> None:
     """A start that Redis never saw was charged with nothing: the crashes are another run's."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    mended = lab.mend(b, copy, run=0)
-    assert (mended[0], mended[3]) == (Mended.RETAKEN, 1)
+    lab.return_to_broker(b, a, copy)
+    mended = lab.reassert(b, copy, run=0)
+    assert (mended[0], mended[3]) == (Reasserted.RETAKEN, 1)
 
 
 def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Store, b: Store) -> None:
     """The copy has started elsewhere: it runs on there, without our death, which was none."""
     copy, c = copy_of(), lab.incarnation("c")
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     lab.runs(b, copy)
 
     def crashes() -> int:
@@ -266,19 +266,19 @@ def test_a_mend_takes_its_own_charge_back_from_a_successor_once(lab: Lab, a: Sto
         assert head is not None
         return head.crashes
 
-    def come_back() -> Mended:
-        return lab.mend(a, copy, payload=b"not this one")[0]
+    def come_back() -> Reasserted:
+        return lab.reassert(a, copy, payload=b"not this one")[0]
 
     assert crashes() == 1
-    assert come_back() is Mended.LOST
-    assert come_back() is Mended.LOST
+    assert come_back() is Reasserted.LOST
+    assert come_back() is Reasserted.LOST
     assert crashes() == 0
     assert lab.payload(copy) == payload_of(copy)
     # The next death is not ours, and stays charged.
     lab.kill(b)
-    assert c.recovery.hand_back("b", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert c.recovery.return_to_broker("b", [(copy.message_id, True)]) == [Returned.RETURNED]
     lab.runs(c, copy)
-    assert come_back() is Mended.LOST
+    assert come_back() is Reasserted.LOST
     assert crashes() == 1
 
 
@@ -291,8 +291,8 @@ def test_a_tailored_recovery_takes_a_copy_in_every_way(lab: Lab, b: Store) -> No
         copy, dead = copy_of(), lab.incarnation(f"dead-{way}")
         assert lab.start(dead, copy, tailored=True).answer is Start.RUN
         lab.kill(dead)
-        if way == "hand_back":
-            assert b.recovery.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+        if way == "return_to_broker":
+            assert b.recovery.return_to_broker(dead.me, [(copy.message_id, True)]) == [Returned.TO_CLAIM]
         if way == "take_over":
             started = lab.start(b, copy, tailored=True)
             assert (started.answer, started.owner, started.generation) == (Start.CLAIMED, dead.me, 2)
@@ -307,7 +307,7 @@ def test_no_policy_recovers_an_acknowledged_message(lab: Lab, a: Store, b: Store
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         lab.kill(dead)
-        assert b.recovery.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.SETTLED]
+        assert b.recovery.return_to_broker(dead.me, [(copy.message_id, False)]) == [Returned.SETTLED]
 
 
 def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Store, b: Store) -> None:
@@ -320,10 +320,10 @@ def test_what_was_put_off_is_recovered_as_its_policy_says(lab: Lab, a: Store, b:
         copy, dead = copy_of(), lab.incarnation(f"dead{limit}")
         lab.start(dead, copy, limit=limit, tailored=tailored)
         assert lab.start(b, copy, limit=limit, tailored=tailored).answer is Start.DUPLICATE
-        b.messages.put_off(copy, 60)
+        b.messages.defer(copy, 60)
         put_off = dataclasses.replace(copy, broker_copy_id="put-off", duplicate=True)
         lab.kill(dead)
-        assert b.recovery.hand_back(dead.me, [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+        assert b.recovery.return_to_broker(dead.me, [(copy.message_id, False)]) == [Returned.TO_CLAIM]
         assert lab.claim(b, copy, dead).verdict is verdict
         assert lab.start(b, put_off, limit=limit).answer is Start.STALE
 
@@ -334,8 +334,8 @@ def test_a_deferred_message_that_needs_no_copy_runs_in_time(lab: Lab, a: Store, 
     lab.runs(a, copy, limit=1, alone=False)
     lab.kill(a)
     assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
-    b.messages.put_off(copy, 0)
-    assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
+    b.messages.defer(copy, 0)
+    assert b.recovery.return_to_broker("a", [(copy.message_id, False)]) == [Returned.RETURNED]
     again = lab.start(b, dataclasses.replace(copy, broker_copy_id="put-off"), limit=1, alone=True)
     assert (again.answer, again.crashes) == (Start.RUN, 1)
 
@@ -344,15 +344,15 @@ def test_a_deferred_copy_of_recovery_does_not_count_as_consumed(lab: Lab, a: Sto
     """Whoever asks the broker about it would be told that it is gone."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     before = lab.deadline(copy)
     assert lab.start(b, copy, limit=1, alone=None).answer is Start.LAST_CHANCE
-    b.messages.put_off(dataclasses.replace(copy, broker_copy_id="another"), 60)
+    b.messages.defer(dataclasses.replace(copy, broker_copy_id="another"), 60)
     assert lab.deadline(copy) == before
-    b.messages.put_off(copy, 60)
+    b.messages.defer(copy, 60)
     assert before is not None
     assert (lab.deadline(copy) or 0) >= before + 60_000
-    assert b.recovery.postpone([(copy.message_id, "o1", "consumed")]) == ["gone"]
+    assert b.recovery.extend_deadlines([(copy.message_id, "o1", "consumed")]) == ["gone"]
     put_off = dataclasses.replace(copy, broker_copy_id="put-off")
     assert lab.start(b, put_off, limit=1, alone=True).answer is Start.RUN
 
@@ -361,14 +361,14 @@ def test_a_copy_that_waits_at_the_gate_keeps_its_owner(lab: Lab, a: Store, b: St
     """Its deadline comes later by as long as it may wait."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
-    b.messages.hold(copy, 3600)  # nothing waits yet
+    b.messages.extend_deadline(copy, 3600)  # nothing waits yet
     assert lab.deadline(copy) is None
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     before = lab.deadline(copy)
     assert before is not None
-    b.messages.hold(dataclasses.replace(copy, generation=7), 3600)
+    b.messages.extend_deadline(dataclasses.replace(copy, generation=7), 3600)
     assert lab.deadline(copy) == before
-    b.messages.hold(copy, 3600)
+    b.messages.extend_deadline(copy, 3600)
     assert (lab.deadline(copy) or 0) >= before + 3_600_000
     assert lab.expiry(copy) > 7 * 24 * 3600 + 3600
 
@@ -378,7 +378,7 @@ def test_a_message_that_never_ran_is_released_for_any_copy(lab: Lab, a: Store, l
     """Its start was executed, the answer lost, and the copy put off: it has not run."""
     copy = copy_of()
     run = lab.start(a, copy, limit=limit).run
-    a.messages.put_off(copy, 60)
+    a.messages.defer(copy, 60)
     a.messages.release(copy.message_id, run, contended=True, consumed=False)
     put_off = dataclasses.replace(copy, broker_copy_id="put-off")
     assert lab.start(a, put_off, limit=limit).answer is Start.RUN
@@ -388,21 +388,21 @@ def test_a_mend_bears_being_sent_twice(lab: Lab, a: Store, b: Store) -> None:
     """A connection breaks after Redis has executed it: the message is still ours."""
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    a.workers.beat()
+    lab.return_to_broker(b, a, copy)
+    a.workers.heartbeat()
 
-    def mend() -> tuple[Mended, int, int, int, int]:
-        return lab.mend(a, copy, started_ms=started.started_ms, alone=False)
+    def mend() -> tuple[Reasserted, int, int, int, int]:
+        return lab.reassert(a, copy, started_ms=started.started_ms, alone=False)
 
-    assert mend()[:2] == (Mended.RETAKEN, 2)
-    assert mend()[:2] == (Mended.KEPT, 2)
+    assert mend()[:2] == (Reasserted.RETAKEN, 2)
+    assert mend()[:2] == (Reasserted.KEPT, 2)
 
 
 def test_a_mend_says_whether_it_is_alone(lab: Lab, a: Store) -> None:
     """A start that arrived late must not make it a hermit again."""
     copy = copy_of()
     run = lab.runs(a, copy, alone=True).run
-    lab.mend(a, copy, payload=b"", run=run, alone=False)
+    lab.reassert(a, copy, payload=b"", run=run, alone=False)
     head = lab.head(copy)
     assert head is not None
     assert head.alone == 0
@@ -416,7 +416,7 @@ def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Store, 
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
     before = lab.client.time()[0] * 1000
-    b.recovery.requeued([Enqueued(orphan, "r2", "big-memory", 3600)], dead="a")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "big-memory", 3600)], dead="a")
     head, deadline = lab.head(copy), lab.deadline(copy)
     assert head is not None
     assert deadline is not None
@@ -430,16 +430,16 @@ def test_a_delayed_copy_has_its_delay_and_then_its_deadline(lab: Lab, a: Store, 
 def test_only_the_heartbeats_of_a_shutdown_say_that_it_is_one(lab: Lab, a: Store, b: Store) -> None:
     """From the first to the last: a beat, a start, a finish."""
     assert not b.workers.incarnation("a").draining
-    a.workers.beat()
+    a.workers.heartbeat()
     assert not b.workers.incarnation("a").draining
     a.workers.drain()
     assert not b.workers.incarnation("a").draining
-    a.workers.beat()
+    a.workers.heartbeat()
     assert b.workers.incarnation("a").draining
     lab.runs(a, copy_of())
     assert b.workers.incarnation("a").draining
     assert b.workers.incarnation("a").why == "its heartbeat has expired while it was shutting down"
-    b.workers.beat()
+    b.workers.heartbeat()
     assert not b.workers.incarnation("b").draining
 
 
@@ -447,10 +447,10 @@ def test_what_is_left_by_one_that_left_is_charged_to_nobody(lab: Lab, a: Store, 
     """A shutdown that timed out."""
     copy = copy_of()
     lab.runs(a, copy, limit=0)
-    assert a.workers.leave() == 1
+    assert a.workers.deregister() == 1
     assert b.workers.incarnation("a").left
     lab.kill(a, draining=b.workers.incarnation("a").draining)
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
     head = lab.head(copy)
     assert head is not None
     assert (head.crashes, head.drains) == (0, 1)

@@ -26,7 +26,7 @@ from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.errors import says_wrong_server
 from dramatiq_inflight.store.pool import COMMAND_TIMEOUT
 from dramatiq_inflight.store.ruled import CONNECT_TIMEOUT
-from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
@@ -56,15 +56,14 @@ class Tracked:
                 "me",
                 heartbeat_ttl=60,
                 fence_ttl=60,
-                on_failure=self.failures.append,
-                on_answer_lost=lambda: self.resent.append(1),
+                contact=Contact(failed=self.failures.append, answer_lost=lambda: self.resent.append(1)),
             )
         )
 
     def beat(self) -> float:
         """Beat; returns how long that took, seconds."""
         begun = time.monotonic()
-        self.store.workers.beat()
+        self.store.workers.heartbeat()
         return time.monotonic() - begun
 
 
@@ -171,7 +170,7 @@ def test_a_rotated_password_is_used_at_once(own_server: RedisServer, namespace: 
     passwords.append("new")
     admin.acl_deluser("worker")
     admin.acl_setuser("worker", enabled=True, passwords=["+new"], keys="*", commands=["+@all"])
-    assert store.workers.beat()
+    assert store.workers.heartbeat()
     store.scripts.close()
 
 
@@ -192,8 +191,8 @@ def test_a_refused_user_is_replaced_by_the_next(own_server: RedisServer, namespa
     users.append("new")
     admin.acl_setuser("old", enabled=True, passwords=["+password"], keys="*", commands=["+@all", "-evalsha"])
     with pytest.raises(NoPermissionError):
-        store.workers.beat()
-    assert store.workers.beat()
+        store.workers.heartbeat()
+    assert store.workers.heartbeat()
     store.scripts.close()
 
 
@@ -356,7 +355,7 @@ def test_a_stopped_server_is_noticed_in_time(own_server: RedisServer, tracked: T
     begun = time.monotonic()
     for _ in range(2):
         with pytest.raises(redis.RedisError):
-            tracked.store.workers.beat()
+            tracked.store.workers.heartbeat()
     assert time.monotonic() - begun < 2 * BOUND
     assert len(tracked.failures) == 2
     own_server.resume()
@@ -498,7 +497,7 @@ def assert_bounded(store: Store, hangs: Hangs) -> None:
     for _ in range(2):
         begun = time.monotonic()
         with pytest.raises(redis.RedisError):
-            store.workers.beat()
+            store.workers.heartbeat()
         assert time.monotonic() - begun < BOUND
     assert 1 <= hangs.calls <= 4
     hangs.let_go.set()
@@ -508,7 +507,7 @@ def assert_bounded(store: Store, hangs: Hangs) -> None:
 
 def _beats(store: Store) -> bool:
     try:
-        store.workers.beat()
+        store.workers.heartbeat()
     except redis.RedisError:
         return False
     return True
@@ -605,7 +604,7 @@ def test_credentials_that_fail_are_redis_away(own_server: RedisServer, namespace
 
     client = bounded_client(redis.Redis(port=own_server.port, credential_provider=Provider()))
     with pytest.raises(redis.ConnectionError, match="LookupError: as asked for"):
-        Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)).workers.beat()
+        Store(Scripts(client, namespace, "me", heartbeat_ttl=60, fence_ttl=60)).workers.heartbeat()
 
 
 def test_many_that_hang_are_tried_less_and_less(own_server: RedisServer) -> None:
@@ -657,7 +656,7 @@ def test_a_clients_own_retries_are_not_ours(own_server: RedisServer, namespace: 
     own_server.kill()
     begun = time.monotonic()
     with pytest.raises(redis.RedisError):
-        tracked.store.workers.beat()
+        tracked.store.workers.heartbeat()
     with pytest.raises(redis.RedisError):
         tracked.store.workers.deadlines()
     assert time.monotonic() - begun < 2 * BOUND
@@ -680,7 +679,7 @@ def test_a_cluster_client_is_bounded_and_answers_bytes(server_binary: str, tmp_p
         server.pause()
         begun = time.monotonic()
         with pytest.raises(redis.RedisError):
-            store.workers.beat()
+            store.workers.heartbeat()
         assert time.monotonic() - begun < 3 * BOUND
     finally:
         server.resume()

@@ -209,7 +209,7 @@ def test_the_list_of_a_finish_is_as_declared(
     sent = sent_by(
         a,
         monkeypatch,
-        lambda: a.messages.finish(
+        lambda: a.messages.complete(
             *(COPY, 7),
             again=again,
             contended=contended,
@@ -220,7 +220,7 @@ def test_the_list_of_a_finish_is_as_declared(
         ),
     )
     assert sent == a.scripts.pack(
-        "finish",
+        "complete",
         record_key=a.keys.record("m"),
         running=a.keys.running("a"),
         checkpoint=a.keys.checkpoint("m"),

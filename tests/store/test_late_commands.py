@@ -16,7 +16,7 @@ import pytest
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.replies import Mended, Start
+from dramatiq_inflight.store.replies import Reasserted, Start
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
 
@@ -48,21 +48,21 @@ class Scene:
             "checkpoint": client.hgetall(f"{prefix}checkpoint:m"),
         }
 
-    def mend(self, run: int) -> Any:
-        return self.lab.mend(self.a, FIRST, run=run, started_ms=self.started_ms, alone=True)
+    def reassert(self, run: int) -> Any:
+        return self.lab.reassert(self.a, FIRST, run=run, started_ms=self.started_ms, alone=True)
 
     def fails(self) -> None:
         self.a.messages.release("m", self.run, contended=True, copy=FIRST)
 
     def succeeds(self) -> None:
-        self.a.messages.finish(FIRST, self.run, again=False, contended=False)
+        self.a.messages.complete(FIRST, self.run, again=False, contended=False)
 
     def is_recovered(self) -> Copy:
         """Its worker was taken for dead, and a copy is with the broker."""
         self.lab.kill(self.a)
         orphan = self.lab.claim(self.b, FIRST, self.a)
-        self.b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-        self.a.workers.beat()
+        self.b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
+        self.a.workers.heartbeat()
         return self.lab.recovered(FIRST, orphan)
 
 
@@ -78,7 +78,7 @@ def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
     """One mend, and no second one with what it has answered."""
     a = scene.a
     keys, args = a.scripts.pack(
-        "mend",
+        "reassert",
         record_key=a.keys.record("m"),
         running=a.keys.running(a.me),
         id="m",
@@ -99,17 +99,17 @@ def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
         unacked=True,
         tries=0,
     )
-    return a.scripts.wire.call(a.scripts.loaded["mend"], keys, args)
+    return a.scripts.wire.call(a.scripts.loaded["reassert"], keys, args)
 
 
 #: What a worker says of its run, by what it is given of its number.
 COMMANDS: dict[str, Command] = {
-    "accompany": lambda scene, run: scene.a.messages.accompany("m", run, "o1"),
+    "clear_alone": lambda scene, run: scene.a.messages.clear_alone("m", run, "o1"),
     "checkpoint": lambda scene, run: scene.a.messages.checkpoint("m", run, {"value": "1"}, "o1"),
-    "mend": mend_of,
+    "reassert": mend_of,
     "stall": lambda scene, run: scene.a.messages.stall("m", run, still=9, origin="o1"),
-    "finish": lambda scene, run: scene.a.messages.finish(FIRST, run, again=False, contended=False),
-    "finish, again": lambda scene, run: scene.a.messages.finish(FIRST, run, again=True, contended=False),
+    "complete": lambda scene, run: scene.a.messages.complete(FIRST, run, again=False, contended=False),
+    "complete, again": lambda scene, run: scene.a.messages.complete(FIRST, run, again=True, contended=False),
     "release": lambda scene, run: scene.a.messages.release("m", run, contended=False, copy=FIRST),
     "release, dead-lettered": lambda scene, run: scene.a.messages.release(
         "m", run, contended=False, dead_lettered=True, copy=FIRST
@@ -117,8 +117,8 @@ COMMANDS: dict[str, Command] = {
     "release, may run": lambda scene, run: scene.a.messages.release(
         "m", run, contended=True, consumed=False, copy=FIRST
     ),
-    "hand_over": lambda scene, run: scene.a.messages.hand_over("m", run, b"retry", origin="o1"),
-    "hand_over, later": lambda scene, run: scene.a.messages.hand_over("m", run, b"", later=True, origin="o1"),
+    "await_copy": lambda scene, run: scene.a.messages.await_copy("m", run, b"retry", origin="o1"),
+    "await_copy, later": lambda scene, run: scene.a.messages.await_copy("m", run, b"", later=True, origin="o1"),
 }
 
 
@@ -132,7 +132,7 @@ def retry_elsewhere(scene: Scene) -> None:
 
 def retry_is_over(scene: Scene) -> None:
     started = scene.lab.runs(scene.b, RETRY)
-    scene.b.messages.finish(RETRY, started.run, again=False, contended=False)
+    scene.b.messages.complete(RETRY, started.run, again=False, contended=False)
 
 
 def replay_here(scene: Scene) -> None:
@@ -162,13 +162,13 @@ def recovered_copy_here(scene: Scene) -> None:
     else:
         scene.lab.overdue(FIRST)
         (orphan,) = scene.b.recovery.claim(["m"], dead="", hold=60, leftovers=True)
-        scene.b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="")  # type: ignore[arg-type]
+        scene.b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="")  # type: ignore[arg-type]
         copy = scene.lab.recovered(FIRST, orphan)  # type: ignore[arg-type]
     assert scene.lab.start(scene.a, copy, limit=9).answer is Start.RUN
 
 
 #: What may have become of the message by then, and after which commands it can.
-ENDS = ("finish, again", "release", "release, dead-lettered", "release, may run")
+ENDS = ("complete, again", "release", "release, dead-lettered", "release, may run")
 STATES: dict[Callable[[Scene], None], tuple[str, ...]] = {
     retry_here: ENDS,
     retry_elsewhere: ENDS,
@@ -176,12 +176,12 @@ STATES: dict[Callable[[Scene], None], tuple[str, ...]] = {
     replay_here: ("release, dead-lettered",),
     new_enqueue_here: tuple(COMMANDS),
     new_enqueue_failed: tuple(COMMANDS),
-    recovered_copy_here: ("accompany", "checkpoint", "mend", "stall", "hand_over"),
+    recovered_copy_here: ("clear_alone", "checkpoint", "reassert", "stall", "await_copy"),
 }
 ROWS = [
     pytest.param(command, state, id=f"{command}-{state.__name__}") for state, by in STATES.items() for command in by
 ]
-GOES_ON = ("accompany", "checkpoint", "mend", "stall")
+GOES_ON = ("clear_alone", "checkpoint", "reassert", "stall")
 ROWS += [
     pytest.param(command, state, id=f"{command}-then-{state.__name__}")
     for command in GOES_ON
@@ -219,15 +219,15 @@ def test_a_mend_writes_only_what_it_was_told_just_now(lab: Lab, a: Store, b: Sto
     for since in (0, seconds * 1000 - 60_000, seconds * 1000 + 60_000):
         assert mend_of(scene, run, since)[0] == b"again"
     assert scene.state() == before
-    assert scene.mend(run)[0] is (Mended.RETAKEN if waits else Mended.WRITTEN)
+    assert scene.reassert(run)[0] is (Reasserted.RETAKEN if waits else Reasserted.WRITTEN)
 
 
 def test_a_stranded_failure_is_not_taken_back_by_its_run(lab: Lab, a: Store, b: Store) -> None:
     """Its record is all there is of its retry: as running on a worker that does not run it, it would be let go."""
     scene = Scene(lab, a, b)
     scene.begin()
-    a.messages.hand_over("m", scene.run, b"retry", origin="o1")
-    assert scene.mend(scene.run)[0] is Mended.LOST
+    a.messages.await_copy("m", scene.run, b"retry", origin="o1")
+    assert scene.reassert(scene.run)[0] is Reasserted.LOST
     assert lab.payload(FIRST) == b"retry"
 
 
@@ -236,21 +236,21 @@ def test_a_stranded_failure_is_not_taken_back_by_its_run(lab: Lab, a: Store, b: 
 def test_a_late_settle_ends_no_other_enqueue(lab: Lab, a: Store, b: Store, state: str, redelivered: bool) -> None:
     """Also one that the broker had delivered before."""
     scene, old = Scene(lab, a, b), dataclasses.replace(FIRST, redelivered=redelivered)
-    a.messages.settle(old, state)
+    a.messages.close_unstarted(old, state)
     lab.runs(a, RETRY)
-    lab.hand_back(b, a, RETRY)
+    lab.return_to_broker(b, a, RETRY)
     before = scene.state()
-    a.messages.settle(old, state)
+    a.messages.close_unstarted(old, state)
     assert scene.state() == before
 
 
-@pytest.mark.parametrize("what", ["hold", "put_off"])
+@pytest.mark.parametrize("what", ["extend_deadline", "defer"])
 def test_a_late_word_about_a_copy_hits_no_other(lab: Lab, a: Store, b: Store, what: str) -> None:
     """A copy that waited, or was put off, while another enqueue has the record by now."""
     scene = Scene(lab, a, b)
     scene.begin()
     copy = scene.is_recovered()
-    send: Callable[[Copy, float], None] = a.messages.hold if what == "hold" else a.messages.put_off
+    send: Callable[[Copy, float], None] = a.messages.extend_deadline if what == "extend_deadline" else a.messages.defer
     send(copy, 60)
     new_enqueue_here(scene)
     before = scene.state()
@@ -267,18 +267,18 @@ def of_its_run(command: Command) -> Callable[[Scene], Any]:
 
 def beat_draining(scene: Scene) -> None:
     scene.a.workers.drain()
-    scene.a.workers.beat()
+    scene.a.workers.heartbeat()
 
 
 #: What a worker says, of itself or of its message.
 SAID: dict[str, Callable[[Scene], Any]] = {
     **{name: of_its_run(command) for name, command in COMMANDS.items()},
-    "beat": lambda scene: scene.a.workers.beat(),
+    "heartbeat": lambda scene: scene.a.workers.heartbeat(),
     "beat, draining": beat_draining,
-    "beat, attested": lambda scene: scene.a.workers.attest(),
+    "beat, attested": lambda scene: scene.a.workers.heartbeat_on_behalf(),
     "enter": lambda scene: scene.a.workers.enter(patience=2, anew=True),
     "enter, on its behalf": lambda scene: scene.a.workers.enter(patience=2, anew=True, on_behalf=True),
-    "leave": lambda scene: scene.a.workers.leave(),
+    "deregister": lambda scene: scene.a.workers.deregister(),
     "start, as its broker has it": lambda scene: scene.lab.start(
         scene.a, FIRST, payload=b"", broker_keys=(scene.lab.prefix + "acks", scene.lab.prefix + "msgs")
     ),
@@ -286,14 +286,14 @@ SAID: dict[str, Callable[[Scene], Any]] = {
 
 #: What another one does that has found it dead.
 SWEPT: dict[str, Callable[[Scene], Any]] = {
-    "due": lambda scene: scene.b.recovery.due(),
-    "notice": lambda scene: scene.b.workers.notice(scene.b.workers.incarnation("a")),
-    "prove": lambda scene: scene.b.workers.prove(scene.b.workers.incarnation("a"), "it is gone"),
+    "find_due": lambda scene: scene.b.recovery.find_due(),
+    "record_death": lambda scene: scene.b.workers.record_death(scene.b.workers.incarnation("a")),
+    "mark_dead": lambda scene: scene.b.workers.mark_dead(scene.b.workers.incarnation("a"), "it is gone"),
     "suspect": lambda scene: scene.b.workers.suspect("a"),
-    "hand_back": lambda scene: scene.b.recovery.hand_back("a", []),
-    "hand_back, of a message": lambda scene: scene.b.recovery.hand_back("a", [("m", True)]),
+    "return_to_broker": lambda scene: scene.b.recovery.return_to_broker("a", []),
+    "hand_back, of a message": lambda scene: scene.b.recovery.return_to_broker("a", [("m", True)]),
     "claim": lambda scene: scene.b.recovery.claim(["m"], dead="a", hold=60),
-    "reap": lambda scene: scene.b.workers.reap("a"),
+    "forget": lambda scene: scene.b.workers.forget("a"),
 }
 
 
@@ -304,8 +304,8 @@ def test_nothing_that_it_said_brings_back_a_worker_that_has_left(
     """The last one deletes the heartbeats, and nobody is there who would judge it."""
     scene.begin()
     scene.succeeds()
-    a.workers.leave()
-    b.workers.leave()
+    a.workers.deregister()
+    b.workers.deregister()
     SAID[said](scene)
     assert lab.names() == set()
 
@@ -318,8 +318,8 @@ def test_a_sweep_does_not_bring_back_a_worker_that_has_left(
     scene.begin()
     scene.succeeds()
     lab.kill(a)
-    assert b.recovery.due().dead == ["a"]
-    a.workers.leave()
+    assert b.recovery.find_due().dead == ["a"]
+    a.workers.deregister()
     SWEPT[swept](scene)
-    b.workers.leave()
+    b.workers.deregister()
     assert lab.names() == set()

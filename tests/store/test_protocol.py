@@ -16,8 +16,8 @@ from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.messages import ACK_TTL
 from dramatiq_inflight.store.pool import COMMAND_TIMEOUT
 from dramatiq_inflight.store.records import Enqueued, Orphan
-from dramatiq_inflight.store.replies import Claim, Finished, HandedBack, Mended, Requeued, Start
-from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.replies import Claim, Finished, Reasserted, Requeued, Returned, Start
+from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
 
@@ -25,7 +25,7 @@ from tests.support.lab import Lab, copy_of, payload_of
 def requeue_by_copy(lab: Lab, dead: Store, by: Store, copy: Copy) -> Orphan:
     lab.kill(dead)
     orphan = lab.claim(by, copy, dead)
-    assert by.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=dead.me) == [Requeued.REQUEUED]
+    assert by.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead=dead.me) == [Requeued.REQUEUED]
     return orphan
 
 
@@ -72,7 +72,7 @@ def test_a_copy_older_than_its_record_is_stale(lab: Lab, a: Store, b: Store) -> 
     new = lab.recovered(old, orphan)
     lab.runs(b, new)
     assert lab.start(a, old).answer is Start.STALE  # running
-    assert b.messages.finish(new, 2, again=False, contended=False) is Finished.FINISHED
+    assert b.messages.complete(new, 2, again=False, contended=False) is Finished.FINISHED
     assert lab.start(a, old).answer is Start.STALE  # completed
     assert lab.head(old).generation == 2  # type: ignore[union-attr]
 
@@ -136,7 +136,7 @@ def test_a_redelivery_after_a_seen_duplicate_is_skipped(lab: Lab, a: Store, b: S
     copy = copy_of()
     lab.runs(a, copy)
     lab.start(b, copy)
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FINISHED
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.FINISHED
     assert lab.state(copy) == "completed"
     assert lab.payload(copy) == b""
     assert 0 < lab.expiry(copy) <= 60
@@ -147,7 +147,7 @@ def test_nothing_is_remembered_where_no_copy_can_be_under_way(lab: Lab, a: Store
     """The ordinary case leaves no key."""
     copy = copy_of()
     lab.runs(a, copy)
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FINISHED
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.FINISHED
     assert lab.names() == {"heartbeats", "incarnation:a"}
 
 
@@ -158,7 +158,7 @@ def test_a_message_sent_again_under_its_old_id_runs(lab: Lab, a: Store, b: Store
     orphan = requeue_by_copy(lab, a, b, copy)
     new = lab.recovered(copy, orphan)
     lab.runs(b, new)
-    b.messages.finish(new, 2, again=False, contended=False)
+    b.messages.complete(new, 2, again=False, contended=False)
     again = copy_of(copy.message_id, origin="o9")
     started = lab.runs(b, again)
     assert (started.run, started.generation, started.crashes) == (3, 2, 0)
@@ -172,7 +172,7 @@ def test_a_message_sent_again_under_its_id_waits_for_its_turn(lab: Lab, a: Store
     assert lab.start(b, again).answer is Start.WAITING
     lab.kill(a)
     assert lab.start(b, again).answer is Start.WAITING
-    b.recovery.hand_back("a", [(copy.message_id, True)])
+    b.recovery.return_to_broker("a", [(copy.message_id, True)])
     assert lab.start(b, again).answer is Start.WAITING
     assert lab.head(copy).origin == "o1"  # type: ignore[union-attr]
 
@@ -188,7 +188,7 @@ def test_a_take_over_from_a_dead_owner_keeps_the_generation(lab: Lab, a: Store, 
     head = lab.head(copy)
     assert head is not None
     assert (head.owner, head.contended) == ("b", 1)
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.FENCED
 
 
 def test_a_take_over_beyond_the_limit_is_claimed_as_poison(lab: Lab, a: Store, b: Store) -> None:
@@ -213,7 +213,7 @@ def test_an_owner_without_a_heartbeat_gets_one_ttl(lab: Lab, a: Store, b: Store)
     assert started.answer is Start.DUPLICATE
     assert started.wait_ms == 60_000
     assert lab.client.zscore(lab.prefix + "heartbeats", "a") is not None
-    assert b.recovery.due().dead == []
+    assert b.recovery.find_due().dead == []
 
 
 # The broker's custody, where it is on the same Redis.
@@ -237,12 +237,12 @@ def test_redis_says_whether_it_has_heard_of_who_was_silent(lab: Lab, a: Store) -
             *(lab.client, lab.namespace, "late"),
             heartbeat_ttl=60,
             fence_ttl=60,
-            on_contact=lambda known, begun, absent: heard.append((known, absent)),
+            contact=Contact(renewed=lambda known, begun, absent: heard.append((known, absent))),
         )
     )
-    late.workers.beat()
+    late.workers.heartbeat()
     late.workers.register({"instance": "late"})
-    late.workers.beat()
+    late.workers.heartbeat()
     lab.kill(late)
     lab.start(late, copy_of())
     assert heard == [(False, True), (False, True), (True, False), (False, False)]
@@ -274,7 +274,7 @@ def test_a_payload_that_the_broker_has_lost_is_sent(lab: Lab, a: Store) -> None:
 def test_a_message_that_cannot_be_encoded_is_handed_over_as_is(lab: Lab, a: Store) -> None:
     copy = copy_of()
     lab.start(a, copy, payload=b"as it came")
-    assert a.messages.hand_over(copy.message_id, 1, b"") is Finished.HANDED_OVER
+    assert a.messages.await_copy(copy.message_id, 1, b"") is Finished.HANDED_OVER
     assert lab.payload(copy) == b"as it came"
 
 
@@ -285,8 +285,8 @@ def test_a_delivery_that_was_done_elsewhere_is_skipped(lab: Lab, a: Store, b: St
     # Dramatiq's maintenance gave it away; Redis has never forgotten us, so it has not lost the message either.
     assert lab.start(a, copy, broker_keys=keys).answer is Start.ELSEWHERE
     lab.kill(a)
-    assert b.recovery.hand_back("a", []) == []
-    assert b.workers.reap("a")
+    assert b.recovery.return_to_broker("a", []) == []
+    assert b.workers.forget("a")
     assert lab.start(a, copy, broker_keys=keys, forgotten=True).answer is Start.ELSEWHERE
 
 
@@ -306,8 +306,8 @@ def test_redis_has_forgotten_only_whom_nobody_has_recovered(lab: Lab, a: Store, 
     """Death and recovery leave traces; lost data do not."""
     lab.kill(a)
     assert not a.workers.is_forgotten()
-    assert b.recovery.hand_back("a", []) == []
-    assert b.workers.reap("a")
+    assert b.recovery.return_to_broker("a", []) == []
+    assert b.workers.forget("a")
     assert not a.workers.is_forgotten()
     lab.client.delete(*(lab.prefix + name for name in lab.names()))
     assert a.workers.is_forgotten()
@@ -321,7 +321,7 @@ def test_a_delivery_runs_when_redis_has_lost_its_data(lab: Lab, a: Store, b: Sto
     copy = copy_of()
     assert lab.start(a, copy, broker_keys=keys, forgotten=True).answer is Start.RUN
     lab.kill(a)  # nobody has the message now but its record
-    assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, False)]) == [Returned.TO_CLAIM]
     assert lab.claim(b, copy, a).payload == payload_of(copy)
 
 
@@ -332,13 +332,13 @@ def test_a_verdict_stays_until_the_broker_dead_letters_the_copy(lab: Lab, a: Sto
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
     poison = lab.recovered(copy, orphan)
-    b.recovery.requeued([Enqueued(orphan, poison.broker_copy_id, "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(orphan, poison.broker_copy_id, "default", 0)], dead="a")
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
     lab.client.hset(keys[1], poison.broker_copy_id, "stored")
-    b.messages.settle(poison, "dead_lettered", keys)
+    b.messages.close_unstarted(poison, "dead_lettered", keys)
     assert lab.start(b, poison, limit=0).answer is Start.POISONED
     lab.client.delete(keys[1])
-    b.messages.settle(poison, "dead_lettered", keys)
+    b.messages.close_unstarted(poison, "dead_lettered", keys)
     assert lab.state(copy) == "dead_lettered"
 
 
@@ -350,7 +350,7 @@ def test_a_completion_of_a_lost_delivery_is_remembered(lab: Lab, a: Store) -> No
     lab.client.hset(keys[1], copy.origin, "stored")
     lab.start(a, copy, broker_keys=keys)
     lab.client.delete(keys[0])
-    a.messages.finish(copy, 1, again=False, contended=False, broker_keys=keys)
+    a.messages.complete(copy, 1, again=False, contended=False, broker_keys=keys)
     assert lab.state(copy) == "completed"
 
 
@@ -361,10 +361,10 @@ def test_finish_by_a_zombie_changes_nothing_of_what_failed(lab: Lab, a: Store, b
     """I3: the zombie fails while the new owner runs, and while the message waits."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     before = lab.head(copy)
     assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
-    assert a.messages.hand_over(copy.message_id, 1, b"") is Finished.FENCED
+    assert a.messages.await_copy(copy.message_id, 1, b"") is Finished.FENCED
     assert lab.head(copy) == before
     lab.runs(b, copy)
     before = lab.head(copy)
@@ -383,9 +383,9 @@ def test_a_late_success_settles_a_message_with_an_unstarted_copy(lab: Lab, a: St
             orphan = requeue_by_copy(lab, a, b, copy)
             new = lab.recovered(copy, orphan)
         else:
-            lab.hand_back(b, a, copy)
+            lab.return_to_broker(b, a, copy)
             new = copy
-        assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.LATE
+        assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.LATE
         assert lab.state(copy) == "completed"
         assert lab.deadline(copy) is None
         assert lab.start(b, new).answer is Start.COMPLETED
@@ -397,8 +397,8 @@ def test_a_late_success_between_claim_and_enqueue_settles(lab: Lab, a: Store, b:
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.LATE
-    assert b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.LATE
+    assert b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
     assert lab.start(b, lab.recovered(copy, orphan)).answer is Start.COMPLETED
 
 
@@ -407,13 +407,13 @@ def test_a_late_success_while_the_copy_runs_changes_nothing(lab: Lab, a: Store, 
     c = lab.incarnation("c")
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     lab.runs(b, copy)
     before = lab.head(copy)
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.FENCED
     assert lab.head(copy) == before
     lab.kill(b)
-    assert c.recovery.hand_back("b", [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert c.recovery.return_to_broker("b", [(copy.message_id, True)]) == [Returned.RETURNED]
     assert lab.start(c, copy).answer is Start.RUN
 
 
@@ -421,8 +421,8 @@ def test_a_late_success_that_sent_itself_again_changes_nothing(lab: Lab, a: Stor
     """A poll loop goes on by the copy that it enqueued."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    assert a.messages.finish(copy, 1, again=True, contended=False) is Finished.FENCED
+    lab.return_to_broker(b, a, copy)
+    assert a.messages.complete(copy, 1, again=True, contended=False) is Finished.FENCED
     assert lab.state(copy) == "requeued"
 
 
@@ -430,12 +430,12 @@ def test_a_late_success_of_another_enqueue_changes_nothing(lab: Lab, a: Store, b
     """The record is about a message that was sent again since."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     lab.runs(b, copy)
     b.messages.release(copy.message_id, 2, contended=False)
     lab.runs(b, copy_of(copy.message_id, origin="o9"))
     before = lab.head(copy)
-    assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.FENCED
     assert lab.head(copy) == before
 
 
@@ -443,8 +443,8 @@ def test_an_earlier_run_of_the_same_incarnation_is_fenced_too(lab: Lab, a: Store
     """I3: by owner and run."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    a.workers.beat()
+    lab.return_to_broker(b, a, copy)
+    a.workers.heartbeat()
     lab.runs(a, copy)
     assert a.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
     assert lab.state(copy) == "running"
@@ -457,7 +457,7 @@ def test_a_run_that_sends_itself_again_is_released_uncharged(lab: Lab, a: Store,
     lab.runs(a, copy)
     lab.kill(a)
     lab.runs(b, copy)
-    assert b.messages.finish(copy, 2, again=True, contended=False) is Finished.FINISHED
+    assert b.messages.complete(copy, 2, again=True, contended=False) is Finished.FINISHED
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.crashes) == ("released", 0)
@@ -476,7 +476,7 @@ def test_a_put_off_duplicate_of_what_has_failed_is_skipped(lab: Lab, a: Store, b
     retry = copy_of(copy.message_id, origin="o2")
     lab.runs(a, retry)
     assert lab.start(b, put_off).answer is Start.SUPERSEDED
-    a.messages.finish(retry, 2, again=False, contended=False)
+    a.messages.complete(retry, 2, again=False, contended=False)
     assert lab.start(b, put_off).answer is Start.SUPERSEDED
 
 
@@ -486,7 +486,7 @@ def test_a_put_off_duplicate_is_all_there_is_when_its_owner_dies(lab: Lab, a: St
     lab.runs(a, copy)
     lab.start(b, copy)
     lab.kill(a)
-    b.recovery.hand_back("a", [(copy.message_id, False)])
+    b.recovery.return_to_broker("a", [(copy.message_id, False)])
     assert lab.start(b, dataclasses.replace(copy, broker_copy_id="r7", duplicate=True)).answer is Start.RUN
 
 
@@ -504,8 +504,8 @@ def test_a_failure_without_a_retry_is_returned_from_its_record(lab: Lab, a: Stor
     """I6: handed over, due at once, with the payload that has the count of retries; not charged as a crash."""
     copy = copy_of()
     lab.runs(a, copy)
-    assert a.messages.hand_over(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
-    assert b.recovery.due().overdue == [copy.message_id]
+    assert a.messages.await_copy(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
+    assert b.recovery.find_due().overdue == [copy.message_id]
     orphan = lab.claim(b, copy, b)
     assert (orphan.payload, orphan.crashes, orphan.generation) == (b"with retries", 0, 2)
 
@@ -514,7 +514,7 @@ def test_a_second_delivery_of_what_was_handed_over_is_stale(lab: Lab, a: Store, 
     """It was taken back from the run that has failed, whose ack would end it: RedisBroker knows no deliveries."""
     copy = copy_of()
     lab.runs(a, copy)
-    assert a.messages.hand_over(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
+    assert a.messages.await_copy(copy.message_id, 1, b"with retries") is Finished.HANDED_OVER
     assert lab.start(b, copy).answer is Start.STALE
     lab.runs(b, lab.recovered(copy, lab.claim(b, copy, b)))
 
@@ -527,8 +527,8 @@ def test_nothing_is_claimed_from_the_living(lab: Lab, a: Store, b: Store) -> Non
     copy = copy_of()
     lab.runs(a, copy)
     assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) is None
-    assert b.workers.reap("a") is False
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) is None
+    assert b.workers.forget("a") is False
     assert lab.head(copy).owner == "a"  # type: ignore[union-attr]
 
 
@@ -540,7 +540,7 @@ def test_an_orphan_is_claimed_once(lab: Lab, a: Store, b: Store) -> None:
     lab.kill(a)
     lab.claim(b, copy, a)
     assert lab.claim_answer(c, copy, "a") is Claim.BUSY
-    assert c.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.BUSY]
+    assert c.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.BUSY]
 
 
 def test_the_payload_stays_until_the_copy_is_marked(lab: Lab, a: Store, b: Store) -> None:
@@ -553,14 +553,14 @@ def test_the_payload_stays_until_the_copy_is_marked(lab: Lab, a: Store, b: Store
     assert lab.payload(copy) == payload_of(copy)
     assert lab.deadline(copy) is not None
     assert c.messages.running_of("a", 0) == [copy.message_id]
-    assert c.workers.reap("a") is False
+    assert c.workers.forget("a") is False
     lab.kill(b)  # between claim and mark
     second = lab.claim(c, copy, a)
     assert (second.generation, second.crashes, second.tries) == (first.generation, 1, 2)
-    assert c.recovery.requeued([Enqueued(second, "r3", "default", 0)], dead="a") == [Requeued.REQUEUED]
+    assert c.recovery.confirm_copies([Enqueued(second, "r3", "default", 0)], dead="a") == [Requeued.REQUEUED]
     assert lab.payload(copy) == payload_of(copy)
     assert c.messages.running_of("a", 0) == []
-    assert c.workers.reap("a") is True
+    assert c.workers.forget("a") is True
 
 
 def test_a_recoverer_finishes_its_own_left_overs(lab: Lab, a: Store, b: Store) -> None:
@@ -585,8 +585,8 @@ def test_a_hung_recoverer_is_overruled_after_its_deadline(lab: Lab, a: Store, b:
     orphan = c.recovery.claim([copy.message_id], dead="", hold=60)[0]
     assert isinstance(orphan, Orphan)
     assert (orphan.generation, orphan.tries) == (2, 2)
-    assert b.recovery.requeued([Enqueued(slow, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
-    assert c.recovery.requeued([Enqueued(orphan, "r3", "default", 0)], dead="") == [Requeued.REQUEUED]
+    assert b.recovery.confirm_copies([Enqueued(slow, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
+    assert c.recovery.confirm_copies([Enqueued(orphan, "r3", "default", 0)], dead="") == [Requeued.REQUEUED]
 
 
 def test_a_copy_that_never_comes_is_claimed_by_growing_deadlines(lab: Lab, a: Store, b: Store) -> None:
@@ -602,7 +602,7 @@ def test_a_copy_that_never_comes_is_claimed_by_growing_deadlines(lab: Lab, a: St
         orphan = b.recovery.claim([copy.message_id], dead="", hold=60)[0]
         assert isinstance(orphan, Orphan)
         assert (orphan.generation, orphan.crashes, orphan.tries) == (2, 1, tries)
-        b.recovery.requeued([Enqueued(orphan, "", "default", 0)], dead="")
+        b.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead="")
     waits.append(lab.deadline(copy) or 0.0)
     assert waits[0] < waits[1] < waits[2]
 
@@ -611,7 +611,7 @@ def test_what_waits_expires_after_a_week_at_the_earliest(lab: Lab, a: Store, b: 
     """A namespace that nobody works on any more cleans itself up; no sooner than that."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     assert lab.expiry(copy) > 7 * 24 * 3600
 
 
@@ -619,12 +619,12 @@ def test_hand_back_charges_keeps_the_generation_and_the_payload(lab: Lab, a: Sto
     """I5: no second copy comes into being."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     head = lab.head(copy)
     assert head is not None
     assert (head.state, head.generation, head.crashes, head.contended, head.copy) == ("requeued", 1, 1, 1, "o1")
     assert lab.payload(copy) == payload_of(copy)
-    assert b.workers.reap("a") is True
+    assert b.workers.forget("a") is True
     assert lab.runs(b, copy).run == 2
 
 
@@ -633,9 +633,9 @@ def test_what_the_broker_no_longer_holds_is_settled_not_enqueued(lab: Lab, a: St
     copy = copy_of()
     lab.runs(a, copy)
     lab.kill(a)
-    assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.SETTLED]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, False)]) == [Returned.SETTLED]
     assert lab.head(copy) is None
-    assert b.workers.reap("a") is True
+    assert b.workers.forget("a") is True
 
 
 def test_a_put_off_duplicate_keeps_the_count_of_crashes(lab: Lab, a: Store, b: Store) -> None:
@@ -644,7 +644,7 @@ def test_a_put_off_duplicate_keeps_the_count_of_crashes(lab: Lab, a: Store, b: S
     lab.runs(a, copy)
     lab.start(b, copy)
     lab.kill(a)
-    assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.SETTLED]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, False)]) == [Returned.SETTLED]
     assert lab.state(copy) == "let_go"
     assert lab.runs(b, dataclasses.replace(copy, redelivered=True)).crashes == 1
 
@@ -654,12 +654,12 @@ def test_a_verdict_is_recorded_before_any_copy_can_be_fetched(lab: Lab, a: Store
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     lab.kill(a)
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) == [HandedBack.TO_CLAIM]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.TO_CLAIM]
     orphan = lab.claim(b, copy, a)
     assert (orphan.verdict, orphan.crashes, orphan.generation) == (Claim.POISONED, 1, 2)
     new = lab.recovered(copy, orphan)
     assert lab.start(b, new).answer is Start.POISONED
-    assert b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.POISONED]
+    assert b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.POISONED]
     assert lab.start(b, new).answer is Start.POISONED
     assert lab.start(b, copy).answer is Start.STALE
 
@@ -670,9 +670,9 @@ def test_a_dead_letter_that_is_replayed_runs_with_a_clean_count(lab: Lab, a: Sto
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
     new = lab.recovered(copy, orphan)
-    b.messages.settle(new, "dead_lettered")
+    b.messages.close_unstarted(new, "dead_lettered")
     assert lab.state(copy) == "dead_lettered"
     assert lab.deadline(copy) is None
     replay = dataclasses.replace(new, origin="o5")
@@ -685,10 +685,10 @@ def test_a_copy_that_is_rejected_unseen_settles_its_record(lab: Lab, a: Store, b
     copy = copy_of()
     lab.runs(a, copy)
     orphan = requeue_by_copy(lab, a, b, copy)
-    b.messages.settle(copy, "dead_lettered")
-    b.messages.settle(copy_of(copy.message_id, generation=2, origin="o9"), "dead_lettered")
+    b.messages.close_unstarted(copy, "dead_lettered")
+    b.messages.close_unstarted(copy_of(copy.message_id, generation=2, origin="o9"), "dead_lettered")
     assert lab.state(copy) == "requeued"
-    b.messages.settle(lab.recovered(copy, orphan), "dead_lettered")
+    b.messages.close_unstarted(lab.recovered(copy, orphan), "dead_lettered")
     assert lab.state(copy) == "dead_lettered"
 
 
@@ -696,15 +696,15 @@ def test_a_copy_rejected_unseen_settles_a_dead_owners_record(lab: Lab, a: Store,
     """The broker delivered it again before recovery came, and somebody decided what becomes of it: nothing more."""
     copy = copy_of()
     lab.runs(a, copy)
-    b.messages.settle(copy, "completed")
+    b.messages.close_unstarted(copy, "completed")
     assert lab.state(copy) == "running"  # its owner is alive: this was a duplicate
     lab.kill(a)
-    b.messages.settle(copy_of(copy.message_id, origin="o9"), "completed")
+    b.messages.close_unstarted(copy_of(copy.message_id, origin="o9"), "completed")
     assert lab.state(copy) == "running"
-    b.messages.settle(copy, "completed")
+    b.messages.close_unstarted(copy, "completed")
     assert lab.state(copy) == "completed"
     assert lab.expiry(copy) > 0
-    b.recovery.hand_back(a.me, [(copy.message_id, True)])
+    b.recovery.return_to_broker(a.me, [(copy.message_id, True)])
     assert lab.names() >= {f"record:{copy.message_id}"}
     assert lab.client.zcard(f"{lab.prefix}running:{a.me}") == 0
 
@@ -720,7 +720,7 @@ def test_a_payload_that_cannot_be_decoded_is_kept_whole(lab: Lab, a: Store, b: S
     assert kept is not None
     assert kept.endswith(b"\n\xff\xfegarbage")
     assert lab.head(copy) is None
-    assert b.workers.reap("a")
+    assert b.workers.forget("a")
     assert not b.recovery.set_aside(orphan, dead="a")
 
 
@@ -738,8 +738,8 @@ def test_a_record_that_cannot_be_read_is_set_aside_whole(lab: Lab, a: Store, b: 
     lab.kill(a)
     ids = [copy.message_id, other.message_id]
     assert b.messages.peek(ids)[0] is None
-    results = b.recovery.hand_back("a", [(id, True) for id in ids])
-    assert results == [HandedBack.TO_CLAIM, HandedBack.HANDED_BACK]
+    results = b.recovery.return_to_broker("a", [(id, True) for id in ids])
+    assert results == [Returned.TO_CLAIM, Returned.RETURNED]
     assert b.recovery.claim(ids[:1], dead="a", hold=60) == [Claim.ASIDE]
     assert lab.client.hget(lab.prefix + "aside", copy.message_id) == damage
     assert (lab.client.exists(key), b.messages.running_of("a", 0), b.messages.count_aside()) == (0, [], 1)
@@ -754,12 +754,12 @@ def test_whoever_has_the_message_writes_a_damaged_record_anew(lab: Lab, a: Store
     lab.runs(a, copy)
     assert lab.payload(copy) == payload_of(copy)
     lab.client.set(key, b"[broken\n")
-    assert b.messages.finish(copy, 1, again=False, contended=False) is Finished.FENCED
+    assert b.messages.complete(copy, 1, again=False, contended=False) is Finished.FENCED
     assert b.messages.release(copy.message_id, 1, contended=False) is Finished.FENCED
-    b.messages.settle(copy, "completed")
-    b.messages.accompany(copy.message_id, 1)
-    mended = lab.mend(a, copy)
-    assert mended[0] is Mended.WRITTEN
+    b.messages.close_unstarted(copy, "completed")
+    b.messages.clear_alone(copy.message_id, 1)
+    mended = lab.reassert(a, copy)
+    assert mended[0] is Reasserted.WRITTEN
     assert lab.state(copy) == "running"
 
 
@@ -771,8 +771,8 @@ def test_a_lost_record_is_written_again(lab: Lab, a: Store) -> None:
     copy = copy_of()
     started = lab.runs(a, copy)
     lab.client.delete(*(lab.prefix + key for key in lab.names()))
-    mended = lab.mend(a, copy, started_ms=started.started_ms, crashes=2)
-    assert mended == (Mended.WRITTEN, 1, 1, 2, 0)
+    mended = lab.reassert(a, copy, started_ms=started.started_ms, crashes=2)
+    assert mended == (Reasserted.WRITTEN, 1, 1, 2, 0)
     head = lab.head(copy)
     assert head is not None
     assert (head.owner, head.run, head.started, head.crashes) == ("a", 1, started.started_ms, 2)
@@ -785,7 +785,7 @@ def test_a_lost_index_entry_is_written_again(lab: Lab, a: Store) -> None:
     copy = copy_of()
     lab.runs(a, copy)
     lab.client.delete(lab.prefix + "running:a")
-    assert lab.mend(a, copy, payload=b"", started_ms=0)[0] is Mended.KEPT
+    assert lab.reassert(a, copy, payload=b"", started_ms=0)[0] is Reasserted.KEPT
     assert a.messages.running_here() == {copy.message_id}
     assert lab.payload(copy) == payload_of(copy)
 
@@ -794,11 +794,11 @@ def test_mending_takes_back_what_nobody_has_started(lab: Lab, a: Store, b: Store
     """A false alarm: the message goes on here, its charge is taken back, and the copy finds it running."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
-    mended, run, _, crashes, _ = lab.mend(a, copy)
-    assert (mended, run, crashes) == (Mended.RETAKEN, 2, 0)
+    lab.return_to_broker(b, a, copy)
+    mended, run, _, crashes, _ = lab.reassert(a, copy)
+    assert (mended, run, crashes) == (Reasserted.RETAKEN, 2, 0)
     assert lab.start(b, copy).answer is Start.DUPLICATE
-    assert a.messages.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+    assert a.messages.complete(copy, 2, again=False, contended=False) is Finished.FINISHED
     assert lab.start(b, copy).answer is Start.COMPLETED
 
 
@@ -809,9 +809,9 @@ def test_a_message_claimed_and_retaken_is_copied_after_a_death(lab: Lab, a: Stor
     lab.kill(a)
     lab.claim(b, copy, a)
     assert lab.start(b, copy, here="no").answer is Start.STALE, "and is acknowledged"
-    assert lab.mend(a, copy)[0] is Mended.RETAKEN
+    assert lab.reassert(a, copy)[0] is Reasserted.RETAKEN
     lab.kill(a)
-    assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.TO_CLAIM]
+    assert b.recovery.return_to_broker("a", [(copy.message_id, False)]) == [Returned.TO_CLAIM]
     assert lab.claim(b, copy, a).payload == payload_of(copy)
 
 
@@ -821,11 +821,11 @@ def test_a_recoverer_that_confirms_too_late_hides_no_message(lab: Lab, a: Store,
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    assert lab.mend(a, copy)[0] is Mended.RETAKEN
-    assert b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
+    assert lab.reassert(a, copy)[0] is Reasserted.RETAKEN
+    assert b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a") == [Requeued.FENCED]
     assert a.messages.running_here() == {copy.message_id}
     lab.kill(a)
-    assert not b.workers.reap("a")
+    assert not b.workers.forget("a")
 
 
 def test_a_late_owner_whose_copy_was_put_off_before_has_it_still(lab: Lab, a: Store, b: Store) -> None:
@@ -834,33 +834,33 @@ def test_a_late_owner_whose_copy_was_put_off_before_has_it_still(lab: Lab, a: St
         copy = copy_of()
         lab.runs(a, copy)
         assert lab.start(b, copy).answer is Start.DUPLICATE
-        b.messages.put_off(copy, 1)
+        b.messages.defer(copy, 1)
         lab.kill(a)
-        assert b.recovery.hand_back("a", [(copy.message_id, False)]) == [HandedBack.HANDED_BACK]
+        assert b.recovery.return_to_broker("a", [(copy.message_id, False)]) == [Returned.RETURNED]
         assert lab.state(copy) == "let_go"
         if mends:
-            mended, run, *_ = lab.mend(a, copy)
-            assert (mended, run) == (Mended.RETAKEN, 2)
+            mended, run, *_ = lab.reassert(a, copy)
+            assert (mended, run) == (Reasserted.RETAKEN, 2)
             assert lab.payload(copy) == payload_of(copy)
-            assert a.messages.finish(copy, 2, again=False, contended=False) is Finished.FINISHED
+            assert a.messages.complete(copy, 2, again=False, contended=False) is Finished.FINISHED
         else:
-            assert a.messages.finish(copy, 1, again=False, contended=False) is Finished.LATE
+            assert a.messages.complete(copy, 1, again=False, contended=False) is Finished.LATE
         later = dataclasses.replace(copy, broker_copy_id="put off", duplicate=True)
         assert lab.start(b, later).answer is Start.COMPLETED
-        a.workers.beat()
+        a.workers.heartbeat()
 
 
 def test_a_success_after_a_mend_whose_answer_was_lost_is_its_own(lab: Lab, a: Store, b: Store) -> None:
     """The process does not know that it has taken the message back, and ends it by its old run."""
     copy = copy_of()
     started = lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     when = started.started_ms
-    mended = lab.mend(a, copy, started_ms=when)
-    assert mended[0] is Mended.RETAKEN
-    assert a.messages.finish(copy, 1, started_ms=when + 1, again=False, contended=False) is Finished.FENCED
+    mended = lab.reassert(a, copy, started_ms=when)
+    assert mended[0] is Reasserted.RETAKEN
+    assert a.messages.complete(copy, 1, started_ms=when + 1, again=False, contended=False) is Finished.FENCED
     assert a.messages.running_here() == {copy.message_id}
-    assert a.messages.finish(copy, 1, started_ms=when, again=False, contended=False) is Finished.FINISHED
+    assert a.messages.complete(copy, 1, started_ms=when, again=False, contended=False) is Finished.FINISHED
     assert a.messages.running_here() == set()
     assert lab.start(b, copy).answer is Start.COMPLETED
 
@@ -869,19 +869,19 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Store, b: Store) ->
     """Promise 5."""
     copy = copy_of()
     lab.runs(a, copy)
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     lab.runs(b, copy)
     before = lab.head(copy)
     assert before is not None
     assert before.crashes == 1
-    assert lab.mend(a, copy)[0] is Mended.LOST
+    assert lab.reassert(a, copy)[0] is Reasserted.LOST
     # But the charge for a death that was none is taken back, once.
     assert lab.head(copy) == dataclasses.replace(before, crashes=0)
-    assert lab.mend(a, copy)[0] is Mended.LOST
+    assert lab.reassert(a, copy)[0] is Reasserted.LOST
     assert lab.head(copy) == dataclasses.replace(before, crashes=0)
     assert a.messages.running_here() == set()
-    b.messages.finish(copy, 2, again=False, contended=False)
-    assert lab.mend(a, copy)[0] is Mended.LOST
+    b.messages.complete(copy, 2, again=False, contended=False)
+    assert lab.reassert(a, copy)[0] is Reasserted.LOST
     assert lab.state(copy) == "completed"
 
 
@@ -890,16 +890,16 @@ def test_an_unrecorded_retry_survives_its_originals_record(lab: Lab, a: Store, b
     original = copy_of()
     retry = dataclasses.replace(original, origin="o2", broker_copy_id="o2")
 
-    def mend() -> tuple[Mended, int, int, int, int]:
-        return lab.mend(b, retry, run=0, started_ms=0)
+    def mend() -> tuple[Reasserted, int, int, int, int]:
+        return lab.reassert(b, retry, run=0, started_ms=0)
 
     lab.runs(a, original)
     before = lab.head(original)
-    assert mend()[0] is Mended.LATER
+    assert mend()[0] is Reasserted.LATER
     assert lab.head(original) == before
     assert a.messages.release(original.message_id, 1, contended=True) is Finished.RELEASED
     assert lab.state(original) == "released"
-    assert mend()[:2] == (Mended.WRITTEN, 2)
+    assert mend()[:2] == (Reasserted.WRITTEN, 2)
     head = lab.head(retry)
     assert head is not None
     assert (head.state, head.owner, head.origin, head.contended) == ("running", "b", "o2", 1)
@@ -913,11 +913,11 @@ def test_nobody_waits_for_a_copy_that_failed_unrecorded(lab: Lab, a: Store, b: S
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
     ran = dataclasses.replace(copy, generation=generation, broker_copy_id="r2")
     assert b.messages.release(copy.message_id, 0, contended=False, copy=ran) is Finished.FENCED
-    mended, run, *_ = lab.mend(b, ran, run=0, started_ms=0)
-    assert mended is Mended.RETAKEN
+    mended, run, *_ = lab.reassert(b, ran, run=0, started_ms=0)
+    assert mended is Reasserted.RETAKEN
     assert b.messages.release(copy.message_id, run, contended=False, copy=ran) is Finished.RELEASED
     assert lab.state(copy) == "released"
     assert lab.deadline(copy) is None
@@ -932,8 +932,8 @@ def test_mending_does_not_lift_a_verdict(lab: Lab, a: Store, b: Store) -> None:
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    assert lab.mend(a, copy, limit=0)[0] is Mended.LOST
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    assert lab.reassert(a, copy, limit=0)[0] is Reasserted.LOST
     assert lab.state(copy) == "requeued, dead_letter"
 
 
@@ -954,21 +954,21 @@ def test_every_script_of_ones_own_renews_the_heartbeat(lab: Lab, a: Store) -> No
     lab.kill(c)
     lab.runs(c, copy)
     assert revived()
-    lab.mend(c, copy, payload=b"")
+    lab.reassert(c, copy, payload=b"")
     assert revived()
     c.messages.release(copy.message_id, 1, contended=False)
     assert revived()
     lab.runs(c, copy)
     lab.kill(c)
-    c.messages.hand_over(copy.message_id, 1, b"")
+    c.messages.await_copy(copy.message_id, 1, b"")
     assert revived()
-    c.messages.finish(copy, 1, again=False, contended=False)
+    c.messages.complete(copy, 1, again=False, contended=False)
     assert revived()
-    c.workers.beat()
+    c.workers.heartbeat()
     assert revived()
     assert contacts == [False] * 8  # each found that it was new, or had been taken for dead
-    assert c.workers.beat() is False
-    assert c.workers.beat() is True
+    assert c.workers.heartbeat() is False
+    assert c.workers.heartbeat() is True
 
 
 def test_a_new_incarnation_does_not_revive_the_old_one(lab: Lab, a: Store) -> None:
@@ -978,14 +978,14 @@ def test_a_new_incarnation_does_not_revive_the_old_one(lab: Lab, a: Store) -> No
     lab.runs(a, copy)
     lab.kill(a)
     again.workers.register({"instance": "pod-a"})
-    assert again.recovery.due().dead == ["a"]
+    assert again.recovery.find_due().dead == ["a"]
 
 
 def test_who_leaves_in_order_leaves_nothing(lab: Lab, a: Store, b: Store) -> None:
     """The last one removes the heartbeat set too."""
-    assert a.workers.leave() == 0
+    assert a.workers.deregister() == 0
     assert lab.names() == {"heartbeats", "incarnation:b"}
-    assert b.workers.leave() == 0
+    assert b.workers.deregister() == 0
     assert lab.names() == set()
 
 
@@ -994,13 +994,13 @@ def test_a_worker_that_leaves_messages_running_is_dead_soon(lab: Lab, a: Store, 
     copy, other = copy_of(), copy_of()
     lab.runs(a, copy)
     lab.runs(a, other)
-    assert a.workers.leave() == 2
-    assert b.recovery.due().dead == []
-    next_in = b.recovery.due().next_in
+    assert a.workers.deregister() == 2
+    assert b.recovery.find_due().dead == []
+    next_in = b.recovery.find_due().next_in
     assert next_in is not None
     assert 3 < next_in <= 5
-    assert a.messages.finish(other, 1, again=False, contended=False) is Finished.FINISHED
-    next_in = b.recovery.due().next_in
+    assert a.messages.complete(other, 1, again=False, contended=False) is Finished.FINISHED
+    next_in = b.recovery.find_due().next_in
     assert next_in is not None
     assert next_in <= 5
 
@@ -1009,12 +1009,12 @@ def test_due_says_when_there_will_be_something_next(lab: Lab, a: Store, b: Store
     """Sweeps follow the deadlines instead of polling."""
     now_ms = 1000 * lab.client.time()[0]
     lab.client.zadd(lab.prefix + "heartbeats", {"a": now_ms + 7_500})
-    due = b.recovery.due()
+    due = b.recovery.find_due()
     assert (due.dead, due.overdue) == ([], [])
     assert due.next_in is not None
     assert 5 < due.next_in <= 7.5
     lab.client.zadd(lab.prefix + "waiting", {"m": now_ms + 3_500})
-    next_in = b.recovery.due().next_in
+    next_in = b.recovery.find_due().next_in
     assert next_in is not None
     assert next_in <= 3.5
 
@@ -1026,11 +1026,11 @@ def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Store, b: Store) -> 
     lab.kill(a)
     now_ms = 1000 * lab.client.time()[0]
     lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 31_000})
-    assert b.recovery.due().dead == []
+    assert b.recovery.find_due().dead == []
     assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
-    assert b.recovery.hand_back("a", [(copy.message_id, True)]) is None
-    b.workers.beat()  # closes the gap, and sets the grace's end
-    due = b.recovery.due()
+    assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) is None
+    b.workers.heartbeat()  # closes the gap, and sets the grace's end
+    due = b.recovery.find_due()
     assert due.dead == []
     assert due.next_in is not None
     assert due.next_in <= 20  # a third of a TTL: or nobody would use Redis meanwhile
@@ -1038,19 +1038,19 @@ def test_nobody_is_judged_when_all_were_silent(lab: Lab, a: Store, b: Store) -> 
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert lab.claim_answer(b, copy, "a") is Claim.ALIVE
     lab.client.zadd(lab.prefix + "heartbeats", {"*grace": now_ms - 1000})
-    assert b.recovery.due().dead == ["a"]
+    assert b.recovery.find_due().dead == ["a"]
     assert lab.claim_answer(b, copy, "a") is Claim.CLAIMED
 
 
 def test_a_grace_longer_than_the_ttl_is_not_cut(lab: Lab) -> None:
     """A heartbeat in the future is cut; the end of a grace is no such thing."""
     c = Store(Scripts(lab.client, lab.namespace, "c", heartbeat_ttl=1, fence_ttl=60))
-    c.workers.beat()
+    c.workers.heartbeat()
     now_ms = 1000 * lab.client.time()[0]
     lab.client.zadd(lab.prefix + "heartbeats", {"*last": now_ms - 5_000, "dead": 1000})
-    c.workers.beat()
+    c.workers.heartbeat()
     for _ in range(3):
-        assert c.recovery.due().dead == []
+        assert c.recovery.find_due().dead == []
 
 
 def test_a_clock_that_jumps_ahead_kills_nobody(lab: Lab, a: Store, b: Store) -> None:
@@ -1058,8 +1058,8 @@ def test_a_clock_that_jumps_ahead_kills_nobody(lab: Lab, a: Store, b: Store) -> 
     key = lab.prefix + "heartbeats"
     for member, score in lab.client.zrange(key, 0, -1, withscores=True):
         lab.client.zadd(key, {member: score - 120_000})  # the others' times, as the new server sees them
-    b.workers.beat()
-    assert b.recovery.due().dead == []
+    b.workers.heartbeat()
+    assert b.recovery.find_due().dead == []
     now_ms = 1000 * lab.client.time()[0]
     assert lab.client.zscore(key, "*grace") > now_ms + 60_000 / 3
 
@@ -1067,9 +1067,9 @@ def test_a_clock_that_jumps_ahead_kills_nobody(lab: Lab, a: Store, b: Store) -> 
 def test_workers_with_other_settings_are_believed_as_they_said(lab: Lab, a: Store) -> None:
     """A deployment lowers the TTL: the new workers' sweeps do not shorten the old ones' heartbeats."""
     new = Store(Scripts(lab.client, lab.namespace, "new", heartbeat_ttl=1, fence_ttl=60))
-    new.workers.beat()
+    new.workers.heartbeat()
     before = lab.client.zscore(lab.prefix + "heartbeats", "a")
-    new.recovery.due()
+    new.recovery.find_due()
     assert lab.client.zscore(lab.prefix + "heartbeats", "a") == before
 
 
@@ -1079,15 +1079,15 @@ def test_a_dead_letter_sent_again_survives_its_worker(lab: Lab, a: Store, b: Sto
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead="a")
-    b.messages.settle(lab.recovered(copy, orphan), "dead_lettered")
-    a.workers.beat()
+    b.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead="a")
+    b.messages.close_unstarted(lab.recovered(copy, orphan), "dead_lettered")
+    a.workers.heartbeat()
     again = copy_of(copy.message_id, origin="o9")
     assert lab.runs(a, again).generation == 2
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     assert lab.runs(b, again).crashes == 1
     lab.kill(b)
-    a.workers.beat()
+    a.workers.heartbeat()
     orphan = lab.claim(a, again, b)  # now by copy: from here on it is stale
     assert orphan.generation == 3
     assert lab.start(a, again).answer is Start.STALE
@@ -1102,7 +1102,7 @@ def test_a_copy_of_what_runs_here_unknown_to_redis_waits(lab: Lab, a: Store) -> 
 def test_a_completion_without_a_record_is_kept_if_contended(lab: Lab, a: Store) -> None:
     """Redis has lost the record, and another copy was met."""
     copy = copy_of()
-    assert a.messages.finish(copy, 1, again=False, contended=True) is Finished.GONE
+    assert a.messages.complete(copy, 1, again=False, contended=True) is Finished.GONE
     assert lab.start(a, copy).answer is Start.COMPLETED
     assert 0 < lab.expiry(copy) <= 60
 
@@ -1113,7 +1113,7 @@ def test_a_heartbeat_that_lies_in_the_future_is_cut(lab: Lab, a: Store, b: Store
     now_ms = 1000 * lab.client.time()[0]
     key = lab.prefix + "heartbeats"
     lab.client.zadd(key, {"a": now_ms + hour, "*last": now_ms + hour, "*grace": now_ms + hour})
-    b.recovery.due()
+    b.recovery.find_due()
     after_ms = 1000 * (lab.client.time()[0] + 1)
     for member, most in (("a", 60_000), ("*last", 0), ("*grace", 30_000)):
         assert float(lab.client.zscore(key, member)) <= after_ms + most
@@ -1123,14 +1123,14 @@ def test_the_lock_of_a_dead_recoverer_is_broken(lab: Lab, a: Store, b: Store) ->
     """I8: it protects nothing, and would hold up recovery for minutes; nor that of one who has left."""
     c = lab.incarnation("c")
     assert c.recovery.lock(300).acquire(blocking=False, token="c")
-    c.workers.leave()
-    b.recovery.due()
+    c.workers.deregister()
+    b.recovery.find_due()
     assert lab.client.get(lab.prefix + "lock") is None
     assert a.recovery.lock(300).acquire(blocking=False, token="a")
-    b.recovery.due()
+    b.recovery.find_due()
     assert lab.client.get(lab.prefix + "lock") == b"a"
     lab.kill(a)
-    b.recovery.due()
+    b.recovery.find_due()
     assert lab.client.get(lab.prefix + "lock") is None
 
 
@@ -1162,12 +1162,12 @@ def test_a_message_is_remembered_until_it_is_acknowledged(lab: Lab, b: Store, ag
     """A kill between the two leaves a copy with the broker, and that one is skipped; so is one whose ack got lost."""
     a, copy = lab.incarnation("a", fence_ttl=10 * ACK_TTL), copy_of()
     started = lab.runs(a, copy)
-    assert a.messages.finish(copy, started.run, again=again, contended=False, unacked=True) is Finished.FINISHED
+    assert a.messages.complete(copy, started.run, again=again, contended=False, unacked=True) is Finished.FINISHED
     assert lab.state(copy) == ("released" if again else "completed")
     assert lab.payload(copy) == b""
     assert lab.expiry(copy) > 9 * ACK_TTL
     assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
-    assert a.messages.acked([(copy.message_id, started.run, 0)]) == 1
+    assert a.messages.shorten_retention([(copy.message_id, started.run, 0)]) == 1
     assert 0 < lab.expiry(copy) <= ACK_TTL
     assert lab.start(b, copy).answer is (Start.SUPERSEDED if again else Start.COMPLETED)
 
@@ -1177,10 +1177,10 @@ def test_what_is_to_be_remembered_for_another_reason_stays(lab: Lab, a: Store, b
     """Another copy may be under way, or the record is about another enqueue by now."""
     copy = copy_of(generation=2 if why == "generation" else 1)
     started = lab.runs(a, copy)
-    a.messages.finish(copy, started.run, again=False, contended=why == "contended", unacked=True)
+    a.messages.complete(copy, started.run, again=False, contended=why == "contended", unacked=True)
     if why == "another run":
         lab.runs(b, copy_of(copy.message_id, origin="o2"))
-    assert a.messages.acked([(copy.message_id, started.run, 0), ("unknown", 1, 0)]) == 0
+    assert a.messages.shorten_retention([(copy.message_id, started.run, 0), ("unknown", 1, 0)]) == 0
     assert lab.state(copy) == ("running" if why == "another run" else "completed")
 
 
@@ -1193,7 +1193,7 @@ def test_what_the_broker_says_is_acknowledged_is_not_remembered(lab: Lab, a: Sto
     started = lab.start(a, copy, broker_keys=keys)
     if acked:
         lab.client.delete(*keys)
-    a.messages.finish(copy, started.run, again=False, contended=False, unacked=True, broker_keys=keys)
+    a.messages.complete(copy, started.run, again=False, contended=False, unacked=True, broker_keys=keys)
     assert lab.state(copy) == (None if acked else "completed")
 
 
@@ -1205,7 +1205,7 @@ def copy_again(lab: Lab, by: Store, copy: Copy) -> Copy:
     lab.overdue(copy)
     (orphan,) = by.recovery.claim([copy.message_id], dead="", hold=60)
     assert isinstance(orphan, Orphan), orphan
-    by.recovery.requeued([Enqueued(orphan, "", "default", 0)], dead="")
+    by.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead="")
     return without_id(copy, orphan)
 
 
@@ -1219,12 +1219,12 @@ def test_a_copy_that_is_queued_for_long_runs_when_it_comes(lab: Lab, a: Store, b
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.requeued([Enqueued(orphan, "", "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead="a")
     copies = [without_id(copy, orphan), *(copy_again(lab, b, copy) for _ in range(3))]
     c = lab.incarnation("c")
     started = lab.runs(b, copies[0])
     assert [lab.start(c, other).answer for other in copies[1:]] == [Start.DUPLICATE] * 3
-    assert b.messages.finish(copies[0], started.run, again=False, contended=False) is Finished.FINISHED
+    assert b.messages.complete(copies[0], started.run, again=False, contended=False) is Finished.FINISHED
     assert [lab.start(c, other).answer for other in copies] == [Start.COMPLETED] * 4
 
 
@@ -1232,7 +1232,7 @@ def test_what_is_handed_back_runs_though_it_was_copied(lab: Lab, a: Store, b: St
     """Its worker has enqueued it again, and the queue is longer than the deadline."""
     copy = dataclasses.replace(copy_of(), broker_copy_id="")
     lab.runs(a, copy)
-    a.messages.hand_over(copy.message_id, 1, b"", later=True)
+    a.messages.await_copy(copy.message_id, 1, b"", later=True)
     later = copy_again(lab, b, copy)
     assert lab.runs(b, copy).run == 2
     assert lab.start(lab.incarnation("c"), later).answer is Start.DUPLICATE
@@ -1243,7 +1243,7 @@ def test_a_copy_whose_message_has_failed_does_not_run(lab: Lab, a: Store, b: Sto
     for dead_lettered in (False, True):
         copy = dataclasses.replace(copy_of(), broker_copy_id="")
         lab.runs(a, copy)
-        a.messages.hand_over(copy.message_id, 1, b"", later=True)
+        a.messages.await_copy(copy.message_id, 1, b"", later=True)
         later = copy_again(lab, b, copy)
         assert lab.runs(b, copy).run == 2
         b.messages.release(copy.message_id, 2, contended=False, dead_lettered=dead_lettered, copy=copy)
@@ -1257,10 +1257,10 @@ def test_the_second_of_two_verdicts_is_no_replay(lab: Lab, a: Store, b: Store) -
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    assert b.recovery.requeued([Enqueued(orphan, "", "default", 0)], dead="a") == [Requeued.POISONED]
+    assert b.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead="a") == [Requeued.POISONED]
     first, second = without_id(copy, orphan), copy_again(lab, b, copy)
     assert lab.start(b, first, limit=0).answer is Start.POISONED
-    b.messages.settle(first, "dead_lettered")
+    b.messages.close_unstarted(first, "dead_lettered")
     assert lab.start(b, second, limit=0).answer is Start.SUPERSEDED
     assert lab.start(b, dataclasses.replace(second, condemned=True), limit=0).answer is Start.SUPERSEDED
     assert lab.start(b, dataclasses.replace(first, condemned=True), limit=0).answer is Start.POISONED
@@ -1275,10 +1275,10 @@ def test_a_copy_that_arrived_unheard_is_told_from_the_next(why: str, lab: Lab, a
     lab.runs(a, copy, limit=0)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.refused([(copy.message_id, orphan.generation, why)])
+    b.recovery.return_claims([(copy.message_id, orphan.generation, why)])
     first, second = without_id(copy, orphan), copy_again(lab, b, copy)
     assert lab.start(b, first, limit=0).answer is Start.POISONED
-    b.messages.settle(first, "dead_lettered")
+    b.messages.close_unstarted(first, "dead_lettered")
     assert lab.start(b, second, limit=0).answer is Start.SUPERSEDED
 
 
@@ -1288,7 +1288,7 @@ def test_a_message_that_was_passed_over_counts_no_try(lab: Lab, a: Store, b: Sto
     lab.runs(a, copy)
     lab.kill(a)
     orphan = lab.claim(b, copy, a)
-    b.recovery.refused([(copy.message_id, orphan.generation, "untried")])
+    b.recovery.return_claims([(copy.message_id, orphan.generation, "untried")])
     assert copy_again(lab, b, copy).tries == orphan.tries == 1
 
 
@@ -1310,11 +1310,11 @@ def test_a_copy_that_may_still_be_queued_is_waited_for_a_day(lab: Lab, a: Store,
     copy = dataclasses.replace(copy_of(), broker_copy_id="")
     lab.runs(a, copy)
     lab.kill(a)
-    b.recovery.requeued([Enqueued(lab.claim(b, copy, a), "", "default", 0)], dead="a")
+    b.recovery.confirm_copies([Enqueued(lab.claim(b, copy, a), "", "default", 0)], dead="a")
     answers: list[str] = []
     while answers[-1:] != ["due"]:
         lab.overdue(copy)
-        answers += b.recovery.postpone([(copy.message_id, "", "maybe")])
+        answers += b.recovery.extend_deadlines([(copy.message_id, "", "maybe")])
     assert answers == ["postponed"] * 8 + ["due"]
     assert lab.payload(copy) == payload_of(copy)
 
@@ -1347,7 +1347,7 @@ def test_a_message_that_kills_three_recoverers_is_set_aside(lab: Lab, a: Store, 
         store = lab.incarnation(name)
         (orphan,) = [answer for answer in store.recovery.claim(ids, dead="a", hold=60) if isinstance(answer, Orphan)]
         assert orphan.message_id == id
-        store.recovery.requeued([Enqueued(orphan, "r", "default", 0)], dead="a")
+        store.recovery.confirm_copies([Enqueued(orphan, "r", "default", 0)], dead="a")
     assert claimed_by(lab, "r5", ids[:1]) == (ids[:1], []), "the second death alone with it"
     assert b.recovery.claim(ids[:1], dead="a", hold=60) == [Claim.DEADLY]
     assert lab.client.hget(lab.prefix + "aside", "m0").endswith(payload_of(copies[0]))
@@ -1370,7 +1370,7 @@ def test_a_recoverer_that_shuts_down_is_no_death(lab: Lab, a: Store, b: Store) -
     lab.overdue(copy)
     slow = lab.claim(lab.incarnation("c"), copy, a)
     assert (slow.generation, lab.head(copy).deaths) == (orphan.generation, 1)  # type: ignore[union-attr]
-    lab.incarnation("c").recovery.refused([(copy.message_id, slow.generation, "refused")])
+    lab.incarnation("c").recovery.return_claims([(copy.message_id, slow.generation, "refused")])
     assert lab.head(copy).deaths == 0  # type: ignore[union-attr]
 
 
@@ -1378,11 +1378,11 @@ def test_a_recoverer_that_was_forgotten_is_a_death(lab: Lab, a: Store, b: Store)
     """A message that waited for its copy is on no list of its recoverer, which is reaped before the claim runs out."""
     copy = copy_of()
     lab.runs(a, copy)
-    a.messages.hand_over(copy.message_id, 1, b"payload")
+    a.messages.await_copy(copy.message_id, 1, b"payload")
     for n in range(3):
         dying = lab.incarnation(f"r{n}")
         assert isinstance(dying.recovery.claim([copy.message_id], dead="", hold=60)[0], Orphan)
         lab.kill(dying)
-        assert b.workers.reap(dying.me)
+        assert b.workers.forget(dying.me)
         lab.overdue(copy)
     assert b.recovery.claim([copy.message_id], dead="", hold=60) == [Claim.DEADLY]

@@ -92,7 +92,7 @@ def test_a_newer_version_waits_until_nobody_lives_of_the_older(there: Namespace)
     assert enter(new) == Refusal(1, old.me)
     assert there.state() == before, "a refusal changes nothing"
     assert f"pod-{old.me}" in new.workers.explain(Refusal(1, old.me))
-    old.workers.leave()
+    old.workers.deregister()
     assert enter(new) is None
     assert there.in_use == 2
     assert there.lab.client.hget(there.lab.prefix + "schema", "version") == b"0.2"
@@ -107,7 +107,7 @@ def test_an_older_version_is_refused_once_a_newer_one_wrote(there: Namespace) ->
 
 def test_that_is_so_when_all_of_the_newer_version_are_gone_too(there: Namespace) -> None:
     """What they have left there is theirs."""
-    there.enters(2).workers.leave()
+    there.enters(2).workers.deregister()
     assert enter(there.of(1)) == Refusal(2)
     there.enters(3)
     assert there.in_use == 3
@@ -122,7 +122,7 @@ def test_the_dead_do_not_stand_in_the_way_of_who_recovers_them(there: Namespace)
     new = there.enters(2)
     assert there.in_use == 2
     assert lab.claim_answer(new, copy, old.me) is Claim.CLAIMED
-    assert old.workers.beat() is False, "it was only frozen"
+    assert old.workers.heartbeat() is False, "it was only frozen"
     assert enter(old) == Refusal(2)
 
 
@@ -152,7 +152,7 @@ def test_who_was_in_comes_back_in_when_redis_has_lost_its_data(there: Namespace)
     registries = [there.enters(2) for _ in range(3)]
     there.lab.client.delete(*there.lab.client.keys(there.lab.prefix + "*"))
     for store in registries:
-        store.workers.beat()  # they are there, and nothing is known of them
+        store.workers.heartbeat()  # they are there, and nothing is known of them
     for store in registries:
         assert enter(store) is None
     assert there.in_use == 2
@@ -164,7 +164,7 @@ def test_an_operator_changes_nothing_in_another_schema(there: Namespace) -> None
     first = there.enters(1)
     assert there.of(1).workers.refusal() is None
     assert there.of(2).workers.refusal() == Refusal(1)
-    first.workers.leave()
+    first.workers.deregister()
     assert there.of(2).workers.refusal() == Refusal(1), "whoever is no worker does not raise it"
     there.enters(2)
     assert there.of(1).workers.refusal() == Refusal(2)
@@ -179,7 +179,7 @@ def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> Non
     frozen: list[Store] = []
     recovered: list[Store] = []
     refused = 0
-    there.enters(1).workers.leave()
+    there.enters(1).workers.deregister()
     for _ in range(120):
         there.lab.client.zadd(there.lab.prefix + "heartbeats", {"*last": 4e12}, xx=True)
         before = there.in_use
@@ -191,7 +191,7 @@ def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> Non
             else:
                 refused += 1
         elif step == "leave" and living:
-            living.pop(rng.randrange(len(living))).workers.leave()
+            living.pop(rng.randrange(len(living))).workers.deregister()
         elif step == "freeze" and living:
             frozen.append(living.pop(rng.randrange(len(living))))
             there.lab.kill(frozen[-1])
@@ -204,7 +204,7 @@ def test_whoever_lives_writes_what_is_in_use(there: Namespace, seed: int) -> Non
                 refused += 1
         elif step == "recover" and frozen:
             recovered.append(frozen.pop())
-            assert there.of(1).workers.reap(recovered[-1].me)
+            assert there.of(1).workers.forget(recovered[-1].me)
         assert there.in_use >= before
         assert all(one.scripts.schema == there.in_use for one in living)
     assert refused > 5
@@ -239,9 +239,9 @@ def test_the_check_costs_one_script_and_nothing_for_a_message(lab: Lab, a: Store
     assert newcomer.workers.register({"instance": "pod"}) is None
     copy = copy_of()
     assert lab.start(newcomer, copy).answer is Start.RUN
-    newcomer.messages.finish(copy, 1, again=False, contended=False)
-    newcomer.workers.beat()
-    assert [script for script, _ in sent] == ["register", "start", "finish", "beat"]
+    newcomer.messages.complete(copy, 1, again=False, contended=False)
+    newcomer.workers.heartbeat()
+    assert [script for script, _ in sent] == ["register", "start", "complete", "heartbeat"]
     assert [script for script, keys in sent if f"{lab.prefix}schema" in keys] == ["register"]
 
 
@@ -479,7 +479,7 @@ def test_more_in_a_record_is_passed_over_and_kept(lab: Lab, a: Store, b: Store) 
     assert a.messages.peek([copy.message_id])[0] == lab.head(copy)
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert added_to(lab, copy) == MORE, "it was marked as contended"
-    lab.hand_back(b, a, copy)
+    lab.return_to_broker(b, a, copy)
     assert added_to(lab, copy) == MORE
     assert lab.payload(copy)
     lab.overdue(copy)
@@ -487,11 +487,11 @@ def test_more_in_a_record_is_passed_over_and_kept(lab: Lab, a: Store, b: Store) 
     assert added_to(lab, copy) == MORE
     assert not isinstance(orphan, Claim)
     recovered = lab.recovered(copy, orphan)
-    b.recovery.requeued([Enqueued(orphan, recovered.broker_copy_id, "default", 0.0)], dead="")
+    b.recovery.confirm_copies([Enqueued(orphan, recovered.broker_copy_id, "default", 0.0)], dead="")
     assert added_to(lab, copy) == MORE
     started = lab.start(b, recovered)
     assert (started.answer, started.run) == (Start.RUN, 2)
-    b.messages.finish(recovered, started.run, again=False, contended=False)
+    b.messages.complete(recovered, started.run, again=False, contended=False)
     assert lab.state(copy) == "completed"
 
 
@@ -505,8 +505,8 @@ def test_more_in_what_a_worker_says_is_passed_over(lab: Lab, a: Store, b: Store)
     assert lab.incarnation("c").workers.refusal() is None
     lab.kill(a)
     assert b.workers.incarnation("a").instance == "pod-a"
-    b.recovery.requeued([Enqueued(lab.claim(b, copy, a), "r2", "default", 0.0)], dead="a")
-    assert b.workers.reap("a")
+    b.recovery.confirm_copies([Enqueued(lab.claim(b, copy, a), "r2", "default", 0.0)], dead="a")
+    assert b.workers.forget("a")
 
 
 def test_other_events_and_counts_are_told_as_they_are(lab: Lab, a: Store) -> None:

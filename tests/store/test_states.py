@@ -72,7 +72,7 @@ def worlds() -> Iterator[Redis]:
 
 def calls(script: str) -> Iterator[Call]:
     """A few calls of a script."""
-    few = {**FEW, "state": ("completed", "dead_lettered")} if script == "settle" else FEW
+    few = {**FEW, "state": ("completed", "dead_lettered")} if script == "close_unstarted" else FEW
     for values in product(*(few[name] for name in TAKES[script])):
         yield Call(script, values)
 

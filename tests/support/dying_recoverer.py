@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from dramatiq_inflight import InFlightTracker
-from dramatiq_inflight.worker import Runtime
+from dramatiq_inflight.worker import WorkerProcess
 
 from . import app
 
@@ -27,7 +27,7 @@ def deadly(when: str, method: Any) -> Any:
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
-        if method.__name__ == "hand_back" and not args[-1]:
+        if method.__name__ == "return_to_broker" and not args[-1]:
             return method(*args, **kwargs)  # it only says that it begins
         if when == "before" or (when == "between" and len(calls) > 1):
             die()
@@ -42,7 +42,7 @@ def deadly(when: str, method: Any) -> Any:
 def main() -> None:
     when, step = sys.argv[1].split(":")
     tracker = next(m for m in app.broker.middleware if isinstance(m, InFlightTracker))
-    runtime = Runtime(tracker.policies, app.broker, 8)
+    runtime = WorkerProcess(tracker.policies, app.broker, 8)
     runtime.register()
     owner: Any
     if step in ("copy_of", "enqueue"):
@@ -50,10 +50,10 @@ def main() -> None:
     elif step in ("give_back", "_requeue"):
         owner = runtime.recovery.queues
     else:
-        owner = runtime.store.workers if step == "reap" else runtime.store.recovery
+        owner = runtime.store.workers if step == "forget" else runtime.store.recovery
     setattr(owner, step, deadly(when, getattr(owner, step)))
     while True:  # until the step is reached
-        runtime.store.workers.beat()
+        runtime.store.workers.heartbeat()
         runtime.recovery.sweep()
         time.sleep(0.02)
 

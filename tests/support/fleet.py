@@ -11,7 +11,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.brokers.redis import RedisQueues, RedisQueuesApart
-from dramatiq_inflight.recovery.sweep import Recovery
+from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.replies import Start
 from dramatiq_inflight.store.scripts import Scripts
@@ -67,12 +67,12 @@ class Fleet:
         self.lab.kill(me)
         return ids
 
-    def recovery(self, name: str, *, apart: bool = False, blind: bool = True, lock_ttl: float = 60) -> Recovery:
+    def recovery(self, name: str, *, apart: bool = False, blind: bool = True, lock_ttl: float = 60) -> Recoverer:
         """A recoverer, of a living incarnation; `blind`: apart, and its broker cannot be asked."""
         client = bounded_client(self.lab.client)
         store = Store(Scripts(client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
         store.workers.register({"instance": f"pod-{name}", "host": "h", "pid": "2"})
-        return Recovery(
+        return Recoverer(
             store=store,
             enqueue=self.broker.enqueue,
             declared=lambda: (self.broker.get_declared_queues(), self.broker.get_declared_actors()),

@@ -23,7 +23,7 @@ from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.replies import Start
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
-from dramatiq_inflight.worker import Runtime
+from dramatiq_inflight.worker import WorkerProcess
 
 from .inside import runtime_if_any, runtime_of
 from .lab import Lab
@@ -97,7 +97,7 @@ class App:
         wait_until(done, timeout=timeout, what="the broker is empty")
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> WorkerProcess:
         return runtime_of(self.tracker)
 
     @property

@@ -8,18 +8,18 @@ from dramatiq_inflight import InFlightTracker
 from dramatiq_inflight.message.in_flight import Entry, Table
 from dramatiq_inflight.threads.mutex import Mutex
 from dramatiq_inflight.tracker import Tracker
-from dramatiq_inflight.worker import Runtime
+from dramatiq_inflight.worker import WorkerProcess
 
 __all__ = ["entries_of", "lock_of", "runtime_if_any", "runtime_of"]
 
 
-def runtime_if_any(tracker: Tracker) -> Runtime | None:
+def runtime_if_any(tracker: Tracker) -> WorkerProcess | None:
     """Return the parts of the worker that a tracker serves; None before its boot and after its end."""
     assert isinstance(tracker, InFlightTracker)
     return tracker._runtime
 
 
-def runtime_of(tracker: Tracker) -> Runtime:
+def runtime_of(tracker: Tracker) -> WorkerProcess:
     """Return the parts of the worker that a tracker serves now."""
     runtime = runtime_if_any(tracker)
     assert runtime is not None, "the tracker serves no worker"

@@ -255,8 +255,8 @@ def _recovered_copy(world: World) -> tuple[Message[Any], Message[Any]]:
     orphan = world.lab.claim(recoverer, Copy.of(message), dead)
     mark = {"generation": orphan.generation, "origin": Copy.of(message).origin, "crashes": 1}
     copy = message.copy(options={**({"redis_message_id": rid} if rid else {}), OPTION: mark})
-    recoverer.recovery.requeued([Enqueued(orphan, rid, "default", 0)], dead=dead.me)
-    recoverer.workers.leave()
+    recoverer.recovery.confirm_copies([Enqueued(orphan, rid, "default", 0)], dead=dead.me)
+    recoverer.workers.deregister()
     recoverer.scripts.close()
     return message, copy
 
@@ -403,7 +403,7 @@ def _lost(world: World) -> Message[Any]:
         world.lab.kill(world.runtime.store)
         other = world.lab.incarnation("taker")
         orphan = world.lab.claim(other, Copy.of(message), world.runtime.store)
-        other.recovery.requeued([Enqueued(orphan, "r2", "default", 0)], dead=me)
+        other.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead=me)
         copy = world.lab.recovered(Copy.of(message), orphan)
         started = world.lab.start(other, copy, payload=message.encode())
         assert started.answer is Start.RUN

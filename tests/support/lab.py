@@ -15,8 +15,8 @@ from dramatiq import Message
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import DRAINING, Head, Orphan
-from dramatiq_inflight.store.replies import Claim, HandedBack, Mended, Start, Started
-from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.replies import Claim, Reasserted, Returned, Start, Started
+from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.moment import Moment
 
@@ -68,7 +68,7 @@ class Lab:
                 *(self.client, self.namespace, name),
                 heartbeat_ttl=60,
                 fence_ttl=60,
-                on_contact=lambda known, begun, absent: heard.append(known),
+                contact=Contact(renewed=lambda known, begun, absent: heard.append(known)),
             )
         )
         return store, heard
@@ -102,7 +102,7 @@ class Lab:
             broker_keys=broker_keys,
         )
 
-    def mend(
+    def reassert(
         self,
         store: Store,
         copy: Copy,
@@ -113,8 +113,8 @@ class Lab:
         started_ms: int = 1,
         crashes: int = 0,
         alone: bool = False,
-    ) -> tuple[Mended, int, int, int, int]:
-        return store.messages.mend(
+    ) -> tuple[Reasserted, int, int, int, int]:
+        return store.messages.reassert(
             copy,
             lambda: payload_of(copy) if payload is None else payload,
             run=run,
@@ -131,10 +131,10 @@ class Lab:
         assert started.answer is Start.RUN
         return started
 
-    def hand_back(self, by: Store, dead: Store, copy: Copy) -> None:
+    def return_to_broker(self, by: Store, dead: Store, copy: Copy) -> None:
         """It dies, and the broker, which holds the copy, has it back."""
         self.kill(dead)
-        assert by.recovery.hand_back(dead.me, [(copy.message_id, True)]) == [HandedBack.HANDED_BACK]
+        assert by.recovery.return_to_broker(dead.me, [(copy.message_id, True)]) == [Returned.RETURNED]
 
     def claim(self, store: Store, copy: Copy, dead: Store, *, leftovers: bool = False) -> Orphan:
         """Claim it, and see that it was claimed."""

@@ -410,8 +410,8 @@ class World:
         """The other worker completes what it runs."""
         while self.others:
             other, copy, run = self.others.pop()
-            other.messages.finish(copy, run, again=False, contended=True)
-            other.workers.leave()
+            other.messages.complete(copy, run, again=False, contended=True)
+            other.workers.deregister()
             other.scripts.close()
 
     def kill_others(self) -> None:

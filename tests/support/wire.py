@@ -10,10 +10,10 @@ from typing import Any
 
 import redis
 
-from dramatiq_inflight.liveness.lease import Contact
+from dramatiq_inflight.liveness.lease import KnownBy
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
-from dramatiq_inflight.worker import Runtime
+from dramatiq_inflight.worker import WorkerProcess
 
 from .servers import wait_until
 
@@ -33,9 +33,9 @@ def note_scripts(store: Store) -> list[tuple[str, Sequence[Any]]]:
     return noted
 
 
-def cut_off(runtime: Runtime) -> threading.Event:
+def cut_off(runtime: WorkerProcess) -> threading.Event:
     """Let a worker's store reach nothing as long as the event is set that this returns."""
-    wait_until(lambda: runtime.lease.known_by is Contact.ENTERED, what="it is seen in Redis")
+    wait_until(lambda: runtime.lease.known_by is KnownBy.ENTERED, what="it is seen in Redis")
     store, away = runtime.store, threading.Event()
     away.set()
 

@@ -111,11 +111,11 @@ def test_a_child_is_no_worker(app: App) -> None:
         store = runtime.store
         copy = copy_of()
         told = [
-            refuses(store.workers.beat),
+            refuses(store.workers.heartbeat),
             refuses(lambda: store.messages.start(copy, b"x", limit=3, here="no")),
-            refuses(lambda: store.messages.finish(copy, 1, again=False, contended=False)),
+            refuses(lambda: store.messages.complete(copy, 1, again=False, contended=False)),
             refuses(lambda: store.messages.release(copy.message_id, 1, contended=False)),
-            refuses(store.workers.leave),
+            refuses(store.workers.deregister),
         ]
         return all(told) and threading.active_count() == 1
 

@@ -28,7 +28,7 @@ from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import DRAINING, Enqueued, Orphan
-from dramatiq_inflight.store.replies import Claim, HandedBack, Start
+from dramatiq_inflight.store.replies import Claim, Returned, Start
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 
@@ -114,7 +114,7 @@ def _settled(worker: Worker, other: Worker) -> None:
     # Complete, and remembered, for another worker had fetched it as well.  That copy is in the queue.
     done = worker.run(1)
     assert other.store.messages.start(done, b"x", limit=3, here="no").answer is Start.DUPLICATE
-    worker.store.messages.finish(done, 1, again=False, contended=True)
+    worker.store.messages.complete(done, 1, again=False, contended=True)
     worker.give_back()
 
     # Failed; its retry is in the queue.
@@ -136,9 +136,9 @@ def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
     first = Worker(url, namespace, "first")
     back = first.run(4)
     first.dies()
-    assert recoverer.store.recovery.hand_back("first", [(back.message_id, True)]) == [HandedBack.HANDED_BACK]
+    assert recoverer.store.recovery.return_to_broker("first", [(back.message_id, True)]) == [Returned.RETURNED]
     first.give_back()
-    assert recoverer.store.workers.reap("first")
+    assert recoverer.store.workers.forget("first")
 
     # Claimed by a recoverer, who has enqueued no copy, or one that it has not told of; its first copy is with the dead.
     second = Worker(url, namespace, "second")
@@ -153,7 +153,7 @@ def _recovered(recoverer: Worker, url: str, namespace: str) -> None:
     mark = {"generation": to_tell.generation, "origin": to_tell.origin, "crashes": 1}
     sent = recoverer.broker.enqueue(Message.decode(to_tell.payload).copy(options={"inflight": mark}))
     enqueued = Enqueued(to_tell, sent.options["redis_message_id"], "default", 0.0)
-    recoverer.store.recovery.requeued([enqueued], dead="second")
+    recoverer.store.recovery.confirm_copies([enqueued], dead="second")
     assert recoverer.store.recovery.set_aside(to_set_aside, dead="second")
     acks = f"{second.broker.namespace}:__acks__.{second.broker.broker_id}.default"
     second.client.srem(acks, set_aside.broker_copy_id)
@@ -176,7 +176,7 @@ def _running(worker: Worker, other: Worker) -> None:
     copy = other.start(duplicate)
     mark = {"generation": 1, "origin": copy.origin, "deferrals": 1, "duplicate": True}
     other.broker.enqueue(duplicate.copy(options={"inflight": mark}), delay=50)
-    other.store.messages.put_off(copy, 1.0)
+    other.store.messages.defer(copy, 1.0)
 
 
 def package() -> dict[str, bytes]:

@@ -17,7 +17,7 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight import InFlightTracker, SchemaError, current
-from dramatiq_inflight.worker import Runtime
+from dramatiq_inflight.worker import WorkerProcess
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.servers import RedisServer, another_database, wait_until
@@ -62,7 +62,7 @@ def left(app: App, admin: Any) -> Left:
     return Left(admin.info("clients")["connected_clients"], len(os.listdir("/proc/self/fd")), threads)
 
 
-def runs_once(app: App, actor: Any) -> weakref.ref[Runtime]:
+def runs_once(app: App, actor: Any) -> weakref.ref[WorkerProcess]:
     """One worker, from its boot to its end."""
     app.worker = dramatiq.Worker(app.broker, worker_threads=2, worker_timeout=20)
     app.worker.start()

@@ -12,7 +12,7 @@
 --    again: the run enqueued its own message again
 --    contended: another copy was met in this process
 --    copy, generation: the broker's id of the copy, and its generation
---    unacked: its ack may be still to come; see acked.lua
+--    unacked: its ack may be still to come; see shorten_retention.lua
 --    remember: how long to remember it at the least
 --    started: 0: not known
 --
@@ -28,7 +28,7 @@ local lost = broker_messages and redis.call('SISMEMBER', broker_acks, copy) == 0
 local known = beat(heartbeats, me, now, ttl)
 
 -- It is complete. Always: an earlier run may have kept one that this one has not looked at. Not where there is no
--- record: a finish that comes late would take it from the next enqueue.
+-- record: a completion that comes late would take it from the next enqueue.
 local function forget_checkpoint()
     redis.call('DEL', checkpoint)
 end

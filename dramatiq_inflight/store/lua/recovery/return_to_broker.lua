@@ -12,7 +12,7 @@
 --    held: the broker still holds its copy
 --
 -- returns {1, or 0 if the incarnation is back, or has left, and nothing was done; then for each record:
---       handed_back, settled, to_claim (it takes a copy), busy (another recoverer has it, or it waits for certainty),
+--       returned, settled, to_claim (it takes a copy), busy (another recoverer has it, or it waits for certainty),
 --       gone, or later (not looked at: the payloads before it are enough for one script)}
 --
 -- I2: the payload stays, with a deadline. I5: the generation stays. I8: right without the lock.
@@ -55,14 +55,14 @@ for _, row in ipairs(rows) do
             -- Put off under another copy, which runs; or acknowledged: the broker has what comes next, if anything.
             record.state = 'let_go'
             save_settled(record_key, record, fence_ttl)
-            result = put_off and 'handed_back' or 'settled'
+            result = put_off and 'returned' or 'settled'
         elseif is_too_much(record_key) then
             result = 'later'
         else
             local payload = payload_of(record_key, record)
             record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now
             save_waiting(record_key, waiting, id, record, payload, now + first_deadline)
-            result = 'handed_back'
+            result = 'returned'
             note_message(history, counts, 'recovered', id, record, dead, 'by', me, 'how', 'handed back')
         end
     end

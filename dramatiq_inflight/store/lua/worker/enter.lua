@@ -11,7 +11,7 @@
 --    anew: the subscription is a new one
 --
 -- returns {1, or 0 if this server does not see the subscription, or does not say which server it is: then the heartbeat
---       alone counts; known, as beat.lua has it; which server it is}
+--       alone counts; known, as heartbeat.lua has it; which server it is}
 --
 -- I9: Redis's clock alone decides. Every entry has another `seen`, so no suspicion that is older than it holds.
 
