@@ -338,7 +338,7 @@ class WorkerProcess:
         try:
             # Those of a worker with one thread, which are alone without asking for it.
             # One that starts just now finds the visitor inside.
-            alone = [entry for entry in self.table.entries() if entry.alone and entry.phase is Phase.RUNNING]
+            alone = [entry for entry in self.table.entries() if entry.alone and entry.state.phase is Phase.RUNNING]
             yield all(self.ledger.clear_alone(entry) for entry in alone)
         finally:
             self.gate.leave()

@@ -126,7 +126,7 @@ class _Block:
             timeout = entry.progress.checkpoints.ttl if entry is not None else TIMEOUT
         if not timeout > 0:
             raise ConfigurationError(f"timeout is {timeout!r}; it must be a number of seconds above 0.")
-        if entry is not None and entry.lost:
+        if entry is not None and entry.state.lost:
             raise MessageLost(entry.copy.message_id)
         return Claim(key, entry.numbers.started_ms if entry is not None else 0, self._done, timeout)
 

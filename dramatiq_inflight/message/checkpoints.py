@@ -118,14 +118,19 @@ class Checkpoints:
                 entry.progress.moved_at = time.monotonic()
                 if key is not None:
                     last = key(item)
-                if entry.stopping or entry.lost or time.monotonic() - saved_at >= every:
+                if entry.stopping or entry.state.lost or time.monotonic() - saved_at >= every:
                     save()
                 if entry.stopping:
                     self.hand_back(entry)
             entry.progress.gone_through.add(name)
         finally:
             # At the end, and where the loop is left: also by an exception, as soon as nobody holds its frame.
-            if done > saved and entry.phase is Phase.RUNNING and not entry.lost and not _is_within_our_code():
+            if (
+                done > saved
+                and entry.state.phase is Phase.RUNNING
+                and not entry.state.lost
+                and not _is_within_our_code()
+            ):
                 save()
 
     @property
@@ -139,7 +144,7 @@ class Checkpoints:
             self._look_up(entry)
         except redis.RedisError:
             pass  # said once, by Connectivity
-        return entry.lost
+        return entry.state.lost
 
     @staticmethod
     def hand_back(entry: Entry) -> NoReturn:
@@ -157,22 +162,22 @@ class Checkpoints:
         return entry.progress.kept
 
     def _save(self, entry: Entry, fields: dict[str, str]) -> bool:
-        if entry.lost:
+        if entry.state.lost:
             raise MessageLost(entry.copy.message_id)
-        if entry.phase is not Phase.RUNNING:
+        if entry.state.phase is not Phase.RUNNING:
             raise CheckpointError(f"message {entry.copy.message_id} does not run any more: nothing is kept of it.")
         try:
             saved = self._write(entry, fields)
             if saved is Saved.FENCED:
                 # Let go by a false alarm, it is ours as long as nobody has started it.
                 self._look_up(entry)
-                saved = Saved.FENCED if entry.lost else self._write(entry, fields)
+                saved = Saved.FENCED if entry.state.lost else self._write(entry, fields)
         except redis.RedisError:
             return False  # said once, by Connectivity
         if saved is Saved.FENCED:
-            if not entry.lost and not entry.numbers.run:
+            if not entry.state.lost and not entry.numbers.run:
                 return False  # its start was not recorded, and the record is about another enqueue: for now
-            if not entry.lost:
+            if not entry.state.lost:
                 self._on_loss(entry)
             raise MessageLost(entry.copy.message_id)
         if entry.progress.kept is not None:  # else there may be more in Redis

@@ -67,7 +67,7 @@ def end_enqueue(entry: Entry, message: Any) -> None:
     follow_up, id = entry.follow_up, str(message.message_id)
     if id in follow_up.pending:
         follow_up.pending = {other: what for other, what in follow_up.pending.items() if other != id}
-    if id == entry.copy.message_id and entry.has_ended:
+    if id == entry.copy.message_id and entry.state.has_ended:
         follow_up.retry = Retry.ENQUEUED
     elif id == entry.copy.message_id:
         follow_up.enqueued_itself = True

@@ -52,7 +52,7 @@ class Enqueues:
                 message = message.copy()  # two threads may enqueue one message object
                 self._mark(broker, message)
                 entry = entry_here(broker)
-                if entry is not None and entry.has_ended:
+                if entry is not None and entry.state.has_ended:
                     begin_enqueue(entry, message, delay)  # RabbitmqBroker may fail before its hook
             return enqueue(message, delay=delay)
 
@@ -73,7 +73,7 @@ class Enqueues:
         if not self._marks_early:
             self._mark(broker, message)
         entry = entry_here(broker)
-        if entry is not None and entry.has_ended:
+        if entry is not None and entry.state.has_ended:
             begin_enqueue(entry, message, delay)
 
     def end(self, broker: Broker, message: Any) -> None:
@@ -101,11 +101,11 @@ class Enqueues:
             return
         entry = entry_here(broker)
         self._give_origin(broker, message, entry)
-        if entry is None or not (entry.lost or entry.handed_back):
+        if entry is None or not (entry.state.lost or entry.state.handed_back):
             return
-        if entry.handed_back:
+        if entry.state.handed_back:
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} yet: it is enqueued again")
-        if entry.has_ended:
+        if entry.state.has_ended:
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
         if str(message.message_id) == entry.copy.message_id:
             message.options[OPTION] = {"void": True}

@@ -56,7 +56,7 @@ class Ending:
     def processed(self, message: Any, result: Any, exception: BaseException | None) -> None:
         """Note how the message ended.  If another run may own it, look it up, so that nothing follows twice."""
         entry = self.table.get(message)
-        if entry is not None and (entry.phase is Phase.RUNNING or entry.has_ended):
+        if entry is not None and (entry.state.phase is Phase.RUNNING or entry.state.has_ended):
             uninterrupted(lambda: self._processed(message, entry, result, exception))
 
     def _processed(self, message: Any, entry: Entry, result: Any, exception: BaseException | None) -> None:
@@ -73,7 +73,7 @@ class Ending:
     def skipped(self, message: Any) -> None:
         """Note that another middleware skipped the message after its start was recorded."""
         entry = self.table.get(message)
-        if entry is not None and entry.phase is Phase.RUNNING:
+        if entry is not None and entry.state.phase is Phase.RUNNING:
             uninterrupted(lambda: self._end(entry, succeeded=not message.failed))
             store_at_home(self.broker, message, "after_skip_message")
 
@@ -89,29 +89,29 @@ class Ending:
     def _before_ack(self, message: Any) -> None:
         entry = self.table.get(message)
         if entry is not None:
-            if entry.phase in (Phase.RUNNING, Phase.ENDING):
+            if entry.state.phase in (Phase.RUNNING, Phase.ENDING):
                 # An interrupt has hit Dramatiq's own code behind the actor, or one of the hooks: it has failed, and
                 # nothing comes next.
                 self._end(entry, succeeded=False)
                 if not self._is_lost(entry):
                     entry.follow_up.want_retry()
                 entry.follow()
-            if entry.handed_back:
+            if entry.state.handed_back:
                 try:
                     self.ledger.hand_back(entry)
                 except redis.RedisError:
                     pass  # its copy waits until its release is told
             enqueue_what_is_left(self.broker, entry, lambda: self._is_taken(entry))
-            if entry.recorded is Recorded.COPY and entry.follow_up.retry is not Retry.ENQUEUED:
+            if entry.state.recorded is Recorded.COPY and entry.follow_up.retry is not Retry.ENQUEUED:
                 entry.refuse_copy()
-            if entry.phase in (Phase.ENDED, Phase.ACKING):
+            if entry.state.phase in (Phase.ENDED, Phase.ACKING):
                 entry.acknowledge()
         if entry is None:
             self._settle_unseen(message, "completed")
         elif self._is_stranded(entry):
             # Before the ack: killed in between, it would be taken for one of which the broker holds what comes next.
             self._strand(message, entry)
-        elif entry.to_finish and not self.queues.completes_with_ack:
+        elif not self.queues.completes_with_ack and entry.to_finish:
             entry.contended = entry.contended or self.deliveries.is_lost(message)
             self._finish(entry)
 
@@ -124,7 +124,7 @@ class Ending:
         entry = current_entry.get()
         if entry is None or entry.copy.broker_copy_id != copy_id:
             self.store.scripts.run(ack)  # a failure, a skipped copy, or a move by a consumer thread
-        elif entry.phase is Phase.ELSEWHERE:
+        elif entry.state.phase is Phase.ELSEWHERE:
             return  # not ours to acknowledge; if it came back to this worker meanwhile, that copy is to run
         elif entry.to_finish:
             self.ledger.complete(entry, self.queues.keys(queue), ack)
@@ -137,14 +137,14 @@ class Ending:
 
     def _after_ack(self, message: Any) -> None:
         entry = self.table.get(message)
-        if entry is not None and entry.told and entry.succeeded and not self.queues.completes_with_ack:
+        if entry is not None and not self.queues.completes_with_ack and entry.state.told and entry.succeeded:
             self.deliveries.acked(message, entry.numbers.run, entry.policy.remember_completed)
         try:
-            ended = entry is not None and entry.phase in (Phase.ENDED, Phase.ACKING)
-            if entry is not None and ended and not entry.succeeded and not entry.told:
+            ended = entry is not None and entry.state.phase in (Phase.ENDED, Phase.ACKING)
+            if entry is not None and ended and not entry.state.told and not entry.succeeded:
                 entry.contended = entry.contended or self.deliveries.is_lost(message)
                 self._let_go(entry)
-            elif entry is not None and entry.to_finish and self.queues.completes_with_ack:
+            elif entry is not None and self.queues.completes_with_ack and entry.to_finish:
                 self._finish(entry)  # its consumer does not call `do_ack`; whether it has acknowledged, the broker says
         finally:
             self._forget(message, entry)
@@ -163,9 +163,9 @@ class Ending:
         entry = self.table.get(message)
         if entry is None:
             self._settle_unseen(message, "dead_lettered")
-        elif entry.phase is Phase.POISONED:
+        elif entry.state.phase is Phase.POISONED:
             self._settle(entry.copy, "dead_lettered")
-        elif entry.has_ended:
+        elif entry.state.has_ended:
             entry.follow()
             if self._is_dead_lettered(message, entry):
                 entry.outcome = Outcome.DEAD_LETTERED
@@ -208,7 +208,7 @@ class Ending:
                 self.ledger.look_up(entry)
             except redis.RedisError:
                 pass  # the heartbeat learns it when Redis is back
-        return entry.lost
+        return entry.state.lost
 
     def _is_taken(self, entry: Entry) -> bool:
         """Like `_is_lost`; also raise the generation of the copy to enqueue.
@@ -216,21 +216,21 @@ class Ending:
         The look-up may have raised that of the record.
         """
         lost = self._is_lost(entry)
-        if entry.handed_back and entry.follow_up.pending:
+        if entry.state.handed_back and entry.follow_up.pending:
             copy, _ = entry.follow_up.pending[entry.copy.message_id]
             copy.options[OPTION]["generation"] = _generation(entry)
         return lost
 
     def _is_stranded(self, entry: Entry) -> bool:
         """Whether a failure is about to be acknowledged, and nothing comes next."""
-        if entry.phase is not Phase.ACKING or entry.succeeded or entry.lost or entry.told:
-            return False
-        return entry.follow_up.retry is Retry.WANTED  # if nobody wanted one, an acknowledged failure is over
+        if entry.follow_up.retry is not Retry.WANTED:
+            return False  # nobody wanted one: an acknowledged failure is over
+        return entry.state.phase is Phase.ACKING and not (entry.succeeded or entry.state.lost or entry.state.told)
 
     def _strand(self, message: Any, entry: Entry) -> None:
         entry.outcome = Outcome.STRANDED
         try:
-            if not entry.handed_back:  # nothing was to follow from that
+            if not entry.state.handed_back:  # nothing was to follow from that
                 entry.delivery.payload = message.encode()
         except Exception:
             self.logger.exception(
@@ -265,11 +265,11 @@ class Ending:
 
     def _forget(self, message: Any, entry: Entry | None) -> None:
         """The broker is done with this copy, and so is this thread."""
-        ended = entry is not None and entry.phase in (Phase.ENDED, Phase.ACKING)
-        if entry is not None and ended and not entry.lost and self.ledger.owes(entry):
+        ended = entry is not None and entry.state.phase in (Phase.ENDED, Phase.ACKING)
+        if entry is not None and ended and not entry.state.lost and self.ledger.owes(entry):
             entry.leave_untold()
         # Its record must not say that it is alone when others come in.
-        self.gate.leave(told=entry is None or entry.phase is not Phase.UNTOLD)
+        self.gate.leave(told=entry is None or entry.state.phase is not Phase.UNTOLD)
         current_entry.set(None)
         self.table.forget(message)  # last: an interrupt repeats all this with the same entry
 

@@ -106,11 +106,11 @@ class Hooks:
         entry = self._table.get(message)
         if refused:  # there is nothing to be retried
             hook, outcome, exception = "after_skip_message", {}, None
-            if entry is None or entry.phase is not Phase.POISONED:
+            if entry is None or entry.state.phase is not Phase.POISONED:
                 return self._emit(hook, [self._tracker], message)
         if entry is None:
             return self._emit(hook, [self._tracker, *reversed(self._others())], message, **outcome)
-        if isinstance(exception, Interrupt) and entry.has_run and entry.phase is Phase.ENDED:
+        if isinstance(exception, Interrupt) and entry.has_run and entry.state.phase is Phase.ENDED:
             return None  # it came when the hooks had been called: the message has succeeded
         uninterrupted(lambda: self._disarm(entry, message))
         uninterrupted(lambda: self._emit(hook, [self._tracker], message, **outcome))
@@ -123,7 +123,7 @@ class Hooks:
                     raise  # Dramatiq makes a failure of it, and calls the hooks again
                 self._broker.logger.critical("%s of %r was interrupted.", hook, middleware, exc_info=True)
                 whole = False
-        if whole and entry.phase is Phase.ENDING:
+        if whole and entry.state.phase is Phase.ENDING:
             entry.follow()
         return None
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import enum
 import threading
 import time
@@ -19,7 +20,7 @@ from ..delivery import Copy, Delivery, is_own_enqueue
 from ..threads.mutex import Mutex
 from . import state as transitions
 from .interrupt import Strand
-from .state import START, Owner, Phase, Recorded, State, Transition
+from .state import START, Phase, State, Transition
 
 __all__ = [
     "Entry",
@@ -163,53 +164,20 @@ class Entry:
     #: Held while Redis is told anything about it.
     mutex: Mutex = field(default_factory=Mutex, repr=False)
     _changing: Mutex = field(default_factory=Mutex, repr=False)
+    #: What identifies the copy: that of the delivery.
+    copy: Copy = field(init=False)
 
-    @property
-    def copy(self) -> Copy:
-        """What identifies the copy."""
-        return self.delivery.copy
+    def __post_init__(self) -> None:
+        self.copy = self.delivery.copy
 
-    # The state.
-
-    @property
-    def phase(self) -> Phase:
-        """Where it is."""
-        return self.state.phase
-
-    @property
-    def recorded(self) -> Recorded:
-        """What Redis has recorded of it."""
-        return self.state.recorded
-
-    @property
-    def lost(self) -> bool:
-        """True if another run owns the message."""
-        return self.state.owner is Owner.ANOTHER
-
-    @property
-    def handed_back(self) -> bool:
-        """True if it has stopped, and is enqueued again."""
-        return self.state.owner is Owner.NEXT_COPY
-
-    @property
-    def may_run_again(self) -> bool:
-        """True if it was not consumed: there is a copy of the same origin."""
-        return self.state.owner in (Owner.NEXT_COPY, Owner.BROKER)
-
-    @property
-    def told(self) -> bool:
-        """True if Redis has recorded how it ended, or that a copy takes its place."""
-        return self.state.recorded in (Recorded.COPY, Recorded.END)
+    def mark(self, **marks: Any) -> None:
+        """Note more about the copy: fields of `Copy`."""
+        self.copy = self.delivery.copy = dataclasses.replace(self.copy, **marks)
 
     @property
     def has_run(self) -> bool:
         """True if its actor was begun here."""
         return self.progress.moved_at > 0 and self.state.phase is not Phase.STARTING
-
-    @property
-    def has_ended(self) -> bool:
-        """True if its actor has ended, and the broker is still to be told."""
-        return self.state.phase in (Phase.ENDING, Phase.ENDED, Phase.ACKING)
 
     @property
     def succeeded(self) -> bool:
@@ -219,7 +187,7 @@ class Entry:
     @property
     def to_finish(self) -> bool:
         """True if it has succeeded, and Redis is still to be told."""
-        return self.state.phase in (Phase.ENDED, Phase.ACKING) and self.succeeded and not self.told
+        return self.state.phase in (Phase.ENDED, Phase.ACKING) and self.succeeded and not self.state.told
 
     @property
     def is_over(self) -> bool:
@@ -236,9 +204,7 @@ class Entry:
 
     def record_start(self, numbers: Numbers) -> None:
         """Note that Redis has recorded the start of the run."""
-        with self._changing:
-            self.numbers = numbers
-            self._change(transitions.RECORD_START)
+        self._change(transitions.RECORD_START, numbers)
 
     def begin(self) -> None:
         """Note that the actor is about to run."""
@@ -320,8 +286,10 @@ class Entry:
         """Note that Redis has recorded how the run ended, or has nothing to record."""
         self._change(transitions.RECORD_END)
 
-    def _change(self, transition: Transition) -> None:
+    def _change(self, transition: Transition, numbers: Numbers | None = None) -> None:
         with self._changing:
+            if numbers is not None:
+                self.numbers = numbers
             before = self.state
             after = transition.moves.get(before)
             if after is not None:
@@ -354,7 +322,7 @@ def entry_here(broker: Any = None) -> Entry | None:
     entry = current_entry.get()
     if entry is None or (broker is not None and entry.delivery.broker is not broker):
         return None
-    if entry.phase is not Phase.RUNNING and entry.delivery.thread != threading.get_ident():
+    if entry.state.phase is not Phase.RUNNING and entry.delivery.thread != threading.get_ident():
         return None
     return entry
 
@@ -384,11 +352,11 @@ class Table:
         with self._mutex:
             self._by_object[id(message)] = (message, entry)
             other = self._by_id.get(entry.copy.message_id)
-            if other is None or other is entry or other.lost:
+            if other is None or other is entry or other.state.lost:
                 self._by_id[entry.copy.message_id] = entry
                 return "no"
             other.contended = True
-            if other.may_run_again:
+            if other.state.may_run_again:
                 return "handed_back"  # this may be the copy that it has enqueued, or that the broker has taken back
             return "ended" if other.is_over else "running"
 
@@ -420,7 +388,7 @@ class Table:
             found = self._by_object.pop(id(message), None)
             if found is None:
                 return
-            if found[1].phase is Phase.UNTOLD:
+            if found[1].state.phase is Phase.UNTOLD:
                 self._untold.append(found[1])
             else:
                 self._free(found[1])

@@ -77,7 +77,7 @@ class Ledger:
         """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
         try:
             with entry.mutex:
-                if entry.recorded is Recorded.NOTHING:
+                if entry.state.recorded is Recorded.NOTHING:
                     self._record(entry)
                 self.store.messages.clear_alone(entry.copy.message_id, entry.numbers.run, entry.copy.origin)
                 entry.alone = False
@@ -89,7 +89,7 @@ class Ledger:
         """Find the record of a message that may have one, or write it if that message is to run here."""
         if not entry.refusal:
             self._mend(entry)
-        elif entry.phase in (Phase.ENDED, Phase.ACKING, Phase.UNTOLD):  # withdrawn
+        elif entry.state.phase in (Phase.ENDED, Phase.ACKING, Phase.UNTOLD):  # withdrawn
             self._finds_run(entry)
 
     def complete(
@@ -104,9 +104,9 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
-            if entry.lost and not entry.numbers.run:
+            if entry.state.lost and not entry.numbers.run:
                 entry.record_end()  # it has no number to tell its record from another run's
-            if entry.told:
+            if entry.state.told:
                 if then is not None:
                     self.store.scripts.run(then)
                 return
@@ -144,7 +144,7 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
-            if entry.lost:
+            if entry.state.lost:
                 return
             outcome = self._let_go(entry)
             found = outcome is Finished.FENCED and self._finds_run(entry)
@@ -166,19 +166,19 @@ class Ledger:
         return self.store.messages.release(
             copy.message_id,
             run,
-            contended=entry.contended or entry.may_run_again,
-            consumed=not entry.may_run_again,
+            contended=entry.contended or entry.state.may_run_again,
+            consumed=not entry.state.may_run_again,
             dead_lettered=entry.outcome is Outcome.DEAD_LETTERED,
             copy=copy,
         )
 
     def _finds_run(self, entry: Entry) -> bool:
         """Look up the number of a run whose start was not answered: only the number says what is its own."""
-        if entry.numbers.run or entry.lost:
+        if entry.numbers.run or entry.state.lost:
             return False
         if entry.has_run:
             self._mend(entry)
-            return entry.numbers.run > 0 and not entry.lost
+            return entry.numbers.run > 0 and not entry.state.lost
         # Its actor was never begun: to write its record anew would end the copy that waits, unrun.
         head = self.store.messages.peek([entry.copy.message_id])[0]
         if head and (head.state, head.owner, head.origin) == ("running", self.store.me, entry.copy.origin):
@@ -186,10 +186,10 @@ class Ledger:
         return entry.numbers.run > 0
 
     def _is_written(self, entry: Entry, outcome: Finished) -> bool:
-        missing = outcome is Finished.GONE or (outcome is Finished.FENCED and entry.handed_back)
+        missing = outcome is Finished.GONE or (outcome is Finished.FENCED and entry.state.handed_back)
         if missing:
             self._mend(entry)
-        return missing and entry.numbers.run > 0 and not entry.lost
+        return missing and entry.numbers.run > 0 and not entry.state.lost
 
     def hand_back(self, entry: Entry) -> None:
         """Tell Redis that a message has stopped, and is about to be enqueued again: whichever copy starts, may.
@@ -198,7 +198,7 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
-            if entry.lost or entry.told:
+            if entry.state.lost or entry.state.told:
                 return
             copy = entry.copy
             outcome = self.store.messages.await_copy(
@@ -217,7 +217,7 @@ class Ledger:
         """
         with entry.mutex:
             # What is lost stays lost: its run ends without a word, and whose record it was by then would be no one's.
-            if not (entry.told or entry.lost):
+            if not (entry.state.told or entry.state.lost):
                 self._mend(entry)
 
     def _mend(self, entry: Entry) -> None:
@@ -233,7 +233,7 @@ class Ledger:
                 drains=numbers.drains,
                 alone=entry.alone,
                 tailored=entry.policy.tailored,
-                acked=entry.phase in (Phase.ACKING, Phase.UNTOLD),
+                acked=entry.state.phase in (Phase.ACKING, Phase.UNTOLD),
                 broker_keys=self.queues.keys(entry.copy.queue),
             )
         except NotSent:
@@ -247,7 +247,7 @@ class Ledger:
         if mended is Reasserted.AGAIN:
             return  # it stays in doubt
         if mended is Reasserted.LOST:
-            if not entry.lost:
+            if not entry.state.lost:
                 self.lose(entry)
         elif mended is not Reasserted.LATER:
             if mended is not Reasserted.KEPT:
@@ -268,8 +268,10 @@ class Ledger:
         Not what it never heard of, and of which it has nothing to remember: what runs while Redis is away would fill
         the memory of the process.
         """
-        heard_of = entry.recorded is not Recorded.NOTHING or entry.contended or entry.outcome is Outcome.STRANDED
-        return (heard_of or entry.policy.remember_completed > 0) and not entry.told
+        if entry.state.told:
+            return False
+        heard_of = entry.state.recorded is not Recorded.NOTHING or entry.contended or entry.outcome is Outcome.STRANDED
+        return heard_of or entry.policy.remember_completed > 0
 
     def lose(self, entry: Entry) -> None:
         """Another worker has the message, or is to have it."""
@@ -285,8 +287,8 @@ class Ledger:
     def _tell_the_untold(self) -> None:
         for entry in self.table.entries():
             since = time.monotonic() - max(self.interval, ACK_PAUSE)
-            late = entry.phase is Phase.ACKING and entry.acking_since < since and entry.to_finish
-            if entry.phase is not Phase.UNTOLD and not late:
+            late = entry.state.phase is Phase.ACKING and entry.acking_since < since and entry.to_finish
+            if entry.state.phase is not Phase.UNTOLD and not late:
                 continue
             entry.contended = True  # the broker may have given the message to others while Redis could not be told
             if late:
@@ -295,7 +297,7 @@ class Ledger:
                 )  # Dramatiq still tries to acknowledge it
                 continue
             goes_on = entry.follow_up.enqueued_again or not entry.succeeded
-            if entry.numbers.run and goes_on and not entry.may_run_again and self.lease.in_doubt(entry.epoch):
+            if entry.numbers.run and goes_on and not entry.state.may_run_again and self.lease.in_doubt(entry.epoch):
                 self.look_up(entry)  # if it was let go, and nobody has started it: no copy is to run beside its retry
             if entry.succeeded:
                 self.complete(entry)
@@ -310,30 +312,30 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         for entry in self.table.entries():
-            if entry.phase is not Phase.ACKING or time.monotonic() - entry.acking_since < age:
+            if entry.state.phase is not Phase.ACKING or time.monotonic() - entry.acking_since < age:
                 continue  # whatever follows from it may still be under way
             if not entry.succeeded and not entry.follow_up.enqueued_again:
                 continue  # our record is all there is of it
             if entry.to_finish:
                 self.complete(entry, unacked=not self.queues.completes_with_ack)
-            elif not entry.told:
+            elif not entry.state.told:
                 self.let_go(entry)
             self.queues.acknowledge(entry.copy.queue, entry.copy.broker_copy_id, self.store.scripts.run)
             self.table.drop(entry)
             self.on_drop(entry)
 
     def _compare(self) -> None:
-        before = [entry for entry in self.table.entries() if not entry.lost]
-        running = [entry for entry in before if entry.phase is Phase.RUNNING]
+        before = [entry for entry in self.table.entries() if not entry.state.lost]
+        running = [entry for entry in before if entry.state.phase is Phase.RUNNING]
         for entry in running:
-            if entry.recorded is Recorded.NOTHING or self.lease.in_doubt(entry.epoch):
+            if entry.state.recorded is Recorded.NOTHING or self.lease.in_doubt(entry.epoch):
                 self.look_up(entry)
         self._see_deliveries(running)
         if self.store.messages.count_running() == len(before) and not self._strangers:
             return
         there = self.store.messages.running_here()
         for entry in running:
-            if entry.copy.message_id not in there and entry.phase is Phase.RUNNING:
+            if entry.copy.message_id not in there and entry.state.phase is Phase.RUNNING:
                 self.look_up(entry)
         # What Redis believes to run here and is not in the table may just be starting or ending: only what was a
         # stranger one beat ago as well is let go.
@@ -358,5 +360,5 @@ class Ledger:
         for (entry, _), held in zip(
             delivered, self.store.messages.delivered([where for _, where in delivered]), strict=True
         ):
-            if not held and entry.phase is Phase.RUNNING:
+            if not held and entry.state.phase is Phase.RUNNING:
                 self.look_up(entry)

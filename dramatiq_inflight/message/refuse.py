@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 import time
 from collections.abc import Callable
@@ -77,7 +76,7 @@ class Refusals:
         """
         if not (entry.copy.origin or entry.copy.redelivered):
             # Its sender has no tracker.  It is no second delivery; without an id it would be taken for one next time.
-            entry.delivery.copy = dataclasses.replace(entry.copy, origin=secrets.token_hex(8))
+            entry.mark(origin=secrets.token_hex(8))
         deferrals = mark_of(message).get("deferrals", 0)
         if entry.copy.duplicate:
             wait += 0.5  # when the owner's heartbeat has expired, not just before
@@ -173,7 +172,7 @@ class Refusals:
         Raises:
           MessageSkipped, PoisonMessage: As before.
         """
-        if entry.phase is Phase.POISONED:
+        if entry.state.phase is Phase.POISONED:
             raise PoisonMessage(entry.refusal)
         self._refuse(message, entry, entry.refusal)
 

@@ -76,7 +76,7 @@ class HandingBack(Service):
         next_at = float("inf")
         with self._mutex:
             for entry in self._table.entries():
-                if entry.policy.hand_back is None or entry.phase is not Phase.RUNNING:
+                if entry.policy.hand_back is None or entry.state.phase is not Phase.RUNNING:
                     continue
                 if not entry.stopping:
                     entry.stop_by = time.monotonic() + entry.policy.hand_back

@@ -39,7 +39,7 @@ class Stalls(Service):
         self._told = {id(entry): self._told[id(entry)] for entry in entries if id(entry) in self._told}
         for entry in entries:
             timeout = entry.policy.stall_timeout or 0.0
-            if entry.phase is not Phase.RUNNING or entry.lost:
+            if entry.state.phase is not Phase.RUNNING or entry.state.lost:
                 continue
             still = time.monotonic() - entry.progress.moved_at
             if still < timeout:
@@ -51,7 +51,11 @@ class Stalls(Service):
     def _stalled(self, entry: Entry, still: float) -> None:
         message_id, actor = entry.copy.message_id, entry.copy.actor
         with entry.mutex:
-            if entry.phase is not Phase.RUNNING or entry.told or time.monotonic() - entry.progress.moved_at < still:
+            if (
+                entry.state.phase is not Phase.RUNNING
+                or entry.state.told
+                or time.monotonic() - entry.progress.moved_at < still
+            ):
                 return  # it has moved meanwhile, or ended
             if not self._store.messages.stall(message_id, entry.numbers.run, still=still, origin=entry.copy.origin):
                 return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -84,14 +83,14 @@ class Starting:
         try:
             if entry is None:
                 self.gate.expel(threading.get_ident())  # of a message that never came to its end
-            elif entry.phase is not Phase.STARTING:
+            elif entry.state.phase is not Phase.STARTING:
                 self.refusals.again(message, entry)
             self._begin(message)
         except (Interrupt, SkipMessage):
             raise
         except BaseException:
             entry = self.table.get(message)
-            if entry is not None and entry.phase is Phase.STARTING:
+            if entry is not None and entry.state.phase is Phase.STARTING:
                 entry.end(succeeded=False)  # its start may have been recorded, and its end is then as well
             raise
 
@@ -103,7 +102,7 @@ class Starting:
         if not self.policies.tracks(self.broker, message):
             return False
         entry, _ = self._reserve(message)
-        if entry.phase is Phase.STARTING and not entry.has_run:
+        if entry.state.phase is Phase.STARTING and not entry.has_run:
             try:
                 why = "an interrupt came before it had begun"
                 self.refusals.defer(message, entry, TO_ANOTHER, why, counted=False, recorded=True)
@@ -259,7 +258,7 @@ class Starting:
                 self._taken_over(entry, started)
             self._run(entry)
         elif started.answer in (Start.DUPLICATE, Start.WAITING):
-            entry.delivery.copy = dataclasses.replace(entry.copy, duplicate=started.answer is Start.DUPLICATE)
+            entry.mark(duplicate=started.answer is Start.DUPLICATE)
             wait = started.wait_ms / 1000
             if started.owner:
                 self.suspect(started.owner)  # if that is gone, recovery is quicker than this copy

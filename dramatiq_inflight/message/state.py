@@ -101,6 +101,27 @@ class State:
     phase: Phase
     owner: Owner
     recorded: Recorded
+    #: True if another run owns the message.
+    lost: bool = field(init=False)
+    #: True if the run has stopped, and the message is enqueued again.
+    handed_back: bool = field(init=False)
+    #: True if the copy was not consumed: there is a copy of the same origin.
+    may_run_again: bool = field(init=False)
+    #: True if Redis has recorded how the run ended, or that a copy takes its place.
+    told: bool = field(init=False)
+    #: True if the actor has ended, and the broker is still to be told.
+    has_ended: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        facts = {
+            "lost": self.owner is Owner.ANOTHER,
+            "handed_back": self.owner is Owner.NEXT_COPY,
+            "may_run_again": self.owner in (Owner.NEXT_COPY, Owner.BROKER),
+            "told": self.recorded in (Recorded.COPY, Recorded.END),
+            "has_ended": self.phase in (Phase.ENDING, Phase.ENDED, Phase.ACKING),
+        }
+        for name, fact in facts.items():  # computed once: each message asks for them several times
+            object.__setattr__(self, name, fact)
 
     def __str__(self) -> str:
         return f"{self.phase.value}, owner: {self.owner.value}, recorded: {self.recorded.value}"

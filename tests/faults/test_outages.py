@@ -398,7 +398,7 @@ def test_what_ran_when_redis_went_away_is_told_when_it_is_back(apart: Apart) -> 
     wait_until(lambda: apart.ran, what="it runs")
     apart.take_away("frozen")
     go.set()
-    wait_until(lambda: [e.phase.value for e in apart.runtime.table.entries()] == ["untold"], what="it is over")
+    wait_until(lambda: [e.state.phase.value for e in apart.runtime.table.entries()] == ["untold"], what="it is over")
     apart.server.resume()
     wait_until(lambda: not apart.runtime.table.entries(), what="Redis was told")
     client: Any = apart.server.client()

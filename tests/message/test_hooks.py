@@ -533,7 +533,7 @@ def test_hooks_of_a_delayed_copy_leave_the_running_message_alone(app: App) -> No
     assert head is not None
     assert (head.state, head.run) == ("running", 1)
     entry = app.runtime.table.entries()[0]
-    assert (entry.phase, entry.follow_up.enqueued_again) == (Phase.RUNNING, False)
+    assert (entry.state.phase, entry.follow_up.enqueued_again) == (Phase.RUNNING, False)
     go.set()
 
 
@@ -665,7 +665,7 @@ def test_a_finish_that_fails_is_tried_again_with_its_outcome(app: App, caplog: p
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         if len(failures) < 2:
-            failures.append(runtime.table.entries()[0].phase)
+            failures.append(runtime.table.entries()[0].state.phase)
             raise redis.TimeoutError("as asked for")
         return finish(*args, **kwargs)
 

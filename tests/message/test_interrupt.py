@@ -53,7 +53,9 @@ class Zombie:
         sent: Message[Any] = actor.send_with_options(**(message or {}))
         wait_until(lambda: self.log == ["start"], what="it runs")
         runtime = self.app.runtime
-        wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="and is known to run")
+        wait_until(
+            lambda: [e.state.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="and is known to run"
+        )
         return sent
 
     def loses(self, message: Message[Any]) -> Store:
@@ -66,7 +68,7 @@ class Zombie:
         copy = self.lab.recovered(entry.copy, orphan)
         assert self.lab.start(other, copy).answer is Start.RUN
         runtime.connectivity.wake.ring()  # a beat
-        wait_until(lambda: entry.lost, what="it hears of it")
+        wait_until(lambda: entry.state.lost, what="it hears of it")
         return other
 
 
@@ -148,7 +150,7 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
     made.app.tracker.after_process_message = held  # type: ignore[method-assign]
     made.go_on.set()
     assert reached.wait(20)
-    assert entry.phase is Phase.ENDING
+    assert entry.state.phase is Phase.ENDING
     with entry.mutex:
         runtime.ledger.lose(entry)
     go_on.set()
@@ -188,7 +190,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
     assert made.app.worker is not None
     threads = list(made.app.worker.workers)
     message = actor.send()
-    wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
+    wait_until(lambda: [e.state.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
     (entry,) = runtime.table.entries()
     mend = runtime.store.messages.reassert
 
@@ -196,7 +198,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
         """Its answer is under way while the actor ends."""
         reply = mend(*args, **kwargs)
         made.go_on.set()
-        wait_until(lambda: entry.has_ended, what="it has ended")
+        wait_until(lambda: entry.state.has_ended, what="it has ended")
         return reply
 
     runtime.store.messages.reassert = slow  # type: ignore[method-assign]
@@ -225,7 +227,7 @@ def test_what_a_zombie_enqueues_of_itself_is_void(
     made.app.start()
     message = actor.send()
     runtime = made.app.runtime
-    wait_until(lambda: [e.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
+    wait_until(lambda: [e.state.phase for e in runtime.table.entries()] == [Phase.RUNNING], what="it runs")
     made.loses(message)
     made.go_on.set()
     wait_until(lambda: "it was enqueued by a worker that had lost the message" in caplog.text, what="it is void")

@@ -333,7 +333,7 @@ def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeyp
         entry.progress.moved_at = time.monotonic()
     looker.join()
     assert handle is not None
-    assert not entry.lost
+    assert not entry.state.lost
     go.set()
     app.join()
     assert stalls(app) == []

@@ -33,10 +33,10 @@ def entry_in(phase: Phase) -> Entry:
     entry = Entry(Delivery(copy_of("m")))
     steps = [entry.begin, lambda: entry.end(succeeded=True), entry.follow, entry.acknowledge, entry.leave_untold]
     for step in steps:
-        if entry.phase is phase:
+        if entry.state.phase is phase:
             break
         step()
-    assert entry.phase is phase
+    assert entry.state.phase is phase
     return entry
 
 
@@ -113,7 +113,7 @@ def test_an_interrupt_comes_before_an_transition_or_after_it() -> None:
     for _ in interruptions(lambda: entries[-1].end(succeeded=True), Shutdown):
         assert not is_taken(entries[-1]._changing)
         entries.append(entry_in(Phase.RUNNING))
-    assert {entry.phase for entry in entries[:-1]} == {Phase.RUNNING, Phase.ENDING}
+    assert {entry.state.phase for entry in entries[:-1]} == {Phase.RUNNING, Phase.ENDING}
 
 
 def test_transitions_of_two_threads_both_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,4 +132,4 @@ def test_transitions_of_two_threads_both_count(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(transitions, "LOSE", dataclasses.replace(transitions.LOSE, moves=Moves(transitions.LOSE.moves)))
     entry.lose()
     ends.join()
-    assert (entry.phase, entry.lost) == (Phase.ENDING, True)
+    assert (entry.state.phase, entry.state.lost) == (Phase.ENDING, True)

@@ -82,7 +82,7 @@ class Killer(Middleware):
             return
         runtime = runtime_if_any(tracker_of(broker))
         entry = runtime.table.get(message) if runtime is not None else None
-        self.history.write("unacknowledged", key, message.message_id, entry is not None and entry.told)
+        self.history.write("unacknowledged", key, message.message_id, entry is not None and entry.state.told)
         with self._mutex:
             self._there += 1
         deadline = time.monotonic() + 0.5

@@ -43,7 +43,7 @@ def interruptible_hooks() -> Iterator[None]:
     def ended(self: Any, hook: str, message: Any, **outcome: Any) -> None:
         self._emit(hook, [self._tracker], message, **outcome)
         entry = self._table.get(message)
-        if entry is not None and entry.phase is Phase.ENDING:
+        if entry is not None and entry.state.phase is Phase.ENDING:
             entry.follow()
         self._emit(hook, reversed(self._others()), message, **outcome)
 
@@ -66,7 +66,7 @@ def interruptible_start() -> Iterator[None]:
             raise
         except BaseException:
             entry = self.table.get(message)
-            if entry is not None and entry.phase is Phase.STARTING:
+            if entry is not None and entry.state.phase is Phase.STARTING:
                 self.table.refuse(entry, Entry.skip)
             raise
 
