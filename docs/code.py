@@ -9,16 +9,11 @@ import configparser
 import json
 import re
 import subprocess
-import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["fault"]
 

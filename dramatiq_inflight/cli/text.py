@@ -8,7 +8,7 @@ What comes from Redis may be anybody's: an actor's name can hold the escape sequ
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import click
 
@@ -37,12 +37,12 @@ def masked(text: str) -> str:
 
 def iso(at: datetime) -> str:
     """A time for programs: ISO 8601, UTC, to the millisecond."""
-    return at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def when(at: datetime | None) -> str:
     """A time for people, UTC; it is sorted as text."""
-    return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if at is not None else ""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if at is not None else ""
 
 
 def age(seconds: float) -> str:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import click
 
@@ -33,6 +33,6 @@ def workers(source: Source, instance: str | None, state: str | None, as_json: bo
     if as_json:
         out.json({"workers": [documents.view(view) for view in views]})
     elif views:
-        out.table(WORKERS, worker_rows(views, datetime.now(timezone.utc)))
+        out.table(WORKERS, worker_rows(views, datetime.now(UTC)))
     else:
         out.note("There are none.")

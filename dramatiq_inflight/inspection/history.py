@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 __all__ = ["Count", "Event", "EventKind", "Group"]
@@ -236,7 +236,7 @@ class Event:
         values = {key: value for key, value in values.items() if key in known}
         milliseconds = int(id.partition("-")[0])
         kind = EventKind(name) if name in KINDS else None
-        at = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
+        at = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
         return cls(**{**values, "id": id, "at": at, "kind": kind, "name": name})
 
     @property

@@ -17,7 +17,7 @@ read.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from dramatiq import Broker
 
@@ -96,7 +96,7 @@ class Inspector(Reader):
         for head in read_heads(self._client, self._keys, shown).values():
             tallies.setdefault((head.queue, head.actor), [0, 0, 0.0])[1] += 1
         return Overview(
-            at=datetime.fromtimestamp(now / 1000, tz=timezone.utc),
+            at=datetime.fromtimestamp(now / 1000, tz=UTC),
             workers=workers,
             tallies=[
                 Tally(queue, actor, int(count), int(waits), max(oldest, 0.0))

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -50,7 +50,7 @@ LEFT: Final = "it left while messages were still running"
 def moment(ms: int) -> datetime | None:
     """A time of Redis's clock, in milliseconds; ``None`` for 0, and for a number that is no time."""
     try:
-        return datetime.fromtimestamp(ms / 1000, tz=timezone.utc) if ms else None
+        return datetime.fromtimestamp(ms / 1000, tz=UTC) if ms else None
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -11,7 +11,7 @@ from typing import Final
 __all__ = ["SETTLED", "TRANSITIONS", "WAITING", "State"]
 
 
-class State(str, enum.Enum):
+class State(enum.StrEnum):
     """What a record says of its message."""
 
     RUNNING = "running"

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 import uuid
-from datetime import timezone
+from datetime import UTC
 from typing import Any
 
 import dramatiq
@@ -751,7 +751,7 @@ def test_the_callback_hears_of_every_message_whose_worker_died(
     assert (incident.message_id, incident.incarnation) == (message.message_id, dead.me)
     assert (incident.actor_name, incident.crashes, incident.max_recoveries) == ("work", 1, 3)
     assert incident.started is not None
-    assert incident.started.tzinfo is timezone.utc
+    assert incident.started.tzinfo is UTC
     assert not hasattr(incident, "payload")
     assert app.ran == ([] if way == "set_aside" else [1])
 

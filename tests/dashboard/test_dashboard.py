@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -437,7 +437,7 @@ def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:
 
 
 def test_a_life_of_which_the_history_has_lost_a_part_is_drawn() -> None:
-    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+    now = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
     def event(minutes: float, name: str, worker: str) -> Event:
         at = now - timedelta(minutes=minutes)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 import threading
 import time
 from typing import Any
@@ -144,8 +143,6 @@ def test_a_message_that_is_put_off_is_nobody_elses_failure(
 @pytest.mark.parametrize("how", ["wrapped", "grouped"])
 def test_an_error_raised_from_a_conflict_waits_like_the_conflict(app: App, shelf: Database, how: str) -> None:
     """Raised from it, or as a group of ``asyncio.TaskGroup``."""
-    if how == "grouped" and sys.version_info < (3, 11):
-        pytest.skip("Python 3.11 has groups of errors")
 
     async def charge() -> None:
         app.ran.append(time.monotonic())
@@ -156,7 +153,7 @@ def test_an_error_raised_from_a_conflict_waits_like_the_conflict(app: App, shelf
         except Busy as error:
             if how == "wrapped":
                 raise RuntimeError("wrapped") from error
-            raise ExceptionGroup("two tasks", [error, Busy("another")]) from None  # noqa: F821  of Python 3.11
+            raise ExceptionGroup("two tasks", [error, Busy("another")]) from None
 
     actor = app.actor(charge, max_retries=0)
     app.start()
@@ -167,12 +164,9 @@ def test_an_error_raised_from_a_conflict_waits_like_the_conflict(app: App, shelf
 
 
 def test_a_group_of_errors_that_has_a_failure_is_one(app: App, shelf: Database) -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("Python 3.11 has groups of errors")
-
     def charge() -> None:
         app.ran.append(1)
-        raise ExceptionGroup("two tasks", [Busy("as asked for"), ValueError("as asked for")])  # noqa: F821
+        raise ExceptionGroup("two tasks", [Busy("as asked for"), ValueError("as asked for")])
 
     actor = app.actor(charge, max_retries=0)
     app.start()

@@ -4,7 +4,7 @@
 
 CPython looks for one as a Python function begins or a generator goes on, after a call of a C function, and after a
 backward jump.  It does not look between any other two instructions: not after `with lock:` has taken a lock, and not
-after a Python function has returned (3.10 does).
+after a Python function has returned.
 
 The profiler is called at the same places as the interpreter looks, with the same handlers around, so raising there is
 the same as an exception that is delivered there.  Backward jumps and generators are found by the tracer.
@@ -45,9 +45,6 @@ SCOPE = (
     str(Path(sysconfig.get_path("purelib"), "dramatiq_abort")),
 )
 
-#: Before 3.11 a Python function is called by C code, and the interpreter looks as it returns.
-LOOKS_AT_RETURNS = sys.version_info < (3, 11)
-
 GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -60,7 +57,7 @@ class Place:
         self.frames: list[tuple[str, int, str]] = []
         outer: FrameType | None = frame
         while outer is not None:
-            name = getattr(outer.f_code, "co_qualname", outer.f_code.co_name)
+            name = outer.f_code.co_qualname
             self.frames.append((outer.f_code.co_filename, outer.f_lineno, name))
             outer = outer.f_back
 
@@ -165,7 +162,7 @@ class Boundaries:
         if event == "c_return":
             if in_scope(frame.f_code):
                 self.reach(frame, f"after {getattr(arg, '__name__', arg)}()")
-        elif event == "return" and (LOOKS_AT_RETURNS or frame.f_code.co_name == "__init__"):
+        elif event == "return" and frame.f_code.co_name == "__init__":
             if frame.f_code.co_flags & GENERATORS:
                 return  # what is raised as it yields would end it without its handlers
             caller = frame.f_back
