@@ -145,7 +145,7 @@ def test_a_lost_message_has_no_result_or_retry(app: App, late: type[Middleware])
 
     def work() -> None:
         app.ran.append(1)
-        assert go.wait(20)
+        assert go.wait(60)
         if late is Retries:
             raise ValueError("as asked for")
 
@@ -267,13 +267,13 @@ def test_a_message_that_outlives_its_worker_ends_as_it_does(app: App) -> None:
     def work() -> None:
         app.ran.append(1)
         began.set()
-        assert go.wait(20)
+        assert go.wait(60)
 
     app.actor(work, store_results=False).send()
     app.start()
     worker, runtime = app.worker, app.runtime
     assert worker is not None
-    assert began.wait(20)
+    assert began.wait(60)
     worker.stop(timeout=100)
     app.worker = None
     (entry,) = runtime.table.entries()
@@ -339,10 +339,10 @@ DJANGO = """
     message = work.send()
     worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=20)
     worker.start()
-    assert began.wait(30)
+    assert began.wait(60)
     client = redis.Redis.from_url(url)
     client.rpush(namespace + "-broker:default", message.options["redis_message_id"])
-    assert refused.wait(30)
+    assert refused.wait(60)
     print("while it runs:", Task.tasks.get().status)
     go.set()
     deadline = time.monotonic() + 30

@@ -110,7 +110,7 @@ def test_an_ack_that_was_sent_and_never_arrived(
     sent = threading.Event()  # a sender whose publish is not confirmed would wait for the frozen server
 
     def act() -> None:
-        assert sent.wait(30)
+        assert sent.wait(60)
         freeze(own_rabbitmq)
 
     gate = Gate("before_ack", act)
@@ -145,7 +145,7 @@ def test_a_nack_of_a_poison_message_that_never_arrived(
     lab.kill(dead)
     app.start()  # its recovery convicts it, and enqueues a copy to be dead-lettered
     wait_until(gate.acted.is_set, timeout=20, what="it is rejected")
-    wait_until(lambda: lab.state(copy) == "dead_lettered", timeout=5, what="the verdict is given up")
+    wait_until(lambda: lab.state(copy) == "dead_lettered", what="the verdict is given up")
     crash(own_rabbitmq)
     wait_until(lambda: consumer(app.workers[0], app.queue).connection.is_open, timeout=60, what="it is back")
     time.sleep(6)
@@ -252,13 +252,13 @@ def test_a_final_failure_on_a_lost_connection_is_dead_lettered(
     def work() -> None:
         app.ran.append(1)
         begun.set()
-        assert go.wait(20)
+        assert go.wait(60)
         raise RuntimeError("as asked for")
 
     actor = app.actor(work, actor_name="work", max_retries=0)
     worker = app.start(threads=2)
     actor.send()
-    assert begun.wait(20)
+    assert begun.wait(60)
     old = consumer(worker, app.queue)
     old.connection.add_callback_threadsafe(old.connection.close)
     wait_until(lambda: "this copy is put off" in caplog.text, timeout=20, what="its copy is put off")
@@ -280,13 +280,13 @@ def test_a_failure_on_a_lost_connection_runs_as_its_retry_alone(
         app.ran.append(handle.fence)
         if len(app.ran) == 1:
             begun.set()
-            assert go.wait(20)
+            assert go.wait(60)
             raise RuntimeError("as asked for")
 
     actor = app.actor(work, actor_name="work")
     worker = app.start(threads=1)
     actor.send()
-    assert begun.wait(20)
+    assert begun.wait(60)
     old = consumer(worker, app.queue)
     old.connection.add_callback_threadsafe(old.connection.close)
     wait_until(lambda: worker.work_queue.qsize() == 1, timeout=20, what="it is delivered again")
@@ -321,7 +321,7 @@ def test_a_message_that_failed_runs_when_a_shovel_moves_it_back(
     channel = app.channel()
     _, _, body = channel.basic_get(f"{app.queue}.XQ", auto_ack=True)
     channel.basic_publish("", app.queue, body)
-    wait_until(lambda: len(app.ran) == 2, timeout=10, what="the replay runs")
+    wait_until(lambda: len(app.ran) == 2, what="the replay runs")
 
 
 def test_a_message_that_was_with_a_redis_broker_before(rabbitmq_url: str, make: Callable[..., RabbitApp]) -> None:
@@ -336,7 +336,7 @@ def test_a_message_that_was_with_a_redis_broker_before(rabbitmq_url: str, make: 
     message = app.actor(work, actor_name="work").message(3).copy(options={"redis_message_id": "from-before"})
     app.broker.enqueue(message)
     app.start()
-    wait_until(lambda: len(app.ran) == 3, timeout=10, what="all rounds run")
+    wait_until(lambda: len(app.ran) == 3, what="all rounds run")
 
 
 def test_one_message_object_is_enqueued_by_several_threads(rabbitmq_url: str, make: Callable[..., RabbitApp]) -> None:

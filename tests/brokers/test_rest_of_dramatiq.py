@@ -293,7 +293,7 @@ def test_an_aborted_message_is_an_ordinary_failure(app: App, abortable: Any) -> 
     actor = app.actor(work, max_retries=0)
     running = actor.send()
     app.start(threads=1)
-    assert started.wait(20)
+    assert started.wait(60)
     abortable.abort(running.message_id)
     wait_until(lambda: app.records() == set(), what="its record is gone")
     waiting = actor.message()

@@ -614,7 +614,7 @@ def test_the_history_is_followed(lab: Lab, a: Store, server_url: str, tmp_path: 
             lab.incarnation("b")
             wait_until(lambda: out.read_bytes().count(b"\n") == 2, what="what happens")
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=60) == 0
         finally:
             process.kill()
     told = [json.loads(line) for line in out.read_text().splitlines()]

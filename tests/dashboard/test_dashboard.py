@@ -400,7 +400,7 @@ def test_it_serves_itself(server_url: str, namespace: str) -> None:
             urllib.request.urlopen(request)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:

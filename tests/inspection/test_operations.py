@@ -309,7 +309,7 @@ def test_two_operators_who_replay_one_message_do_not_double_it(
             came.set()  # it should not
         else:
             other.start()
-            assert came.wait(20)
+            assert came.wait(60)
         return sent
 
     shop.broker.enqueue = slow  # type: ignore[method-assign]

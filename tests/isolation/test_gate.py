@@ -38,7 +38,7 @@ class Guest:
         return self.thread.submit(self.gate.enter_alone, timeout, give_way)
 
     def leave(self) -> None:
-        self.thread.submit(self.gate.leave).result(5)
+        self.thread.submit(self.gate.leave).result(60)
 
 
 @pytest.fixture
@@ -61,58 +61,58 @@ def queued(gate: Gate, number: int) -> None:
 def test_everybody_is_let_in_while_nobody_is_to_be_alone(guests: list[Guest]) -> None:
     """The ordinary case costs nothing but a lock."""
     for guest in guests:
-        guest.enter().result(5)
-        guest.enter().result(5)  # one whose last message never came to its end
+        guest.enter().result(60)
+        guest.enter().result(60)  # one whose last message never came to its end
 
 
 def test_who_is_to_be_alone_waits_for_those_inside(gate: Gate, guests: list[Guest]) -> None:
     """And whoever comes later waits behind it."""
     a, b, c, d = guests
-    a.enter().result(5)
-    b.enter().result(5)
+    a.enter().result(60)
+    b.enter().result(60)
     alone = b.enter_alone()
     queued(gate, 1)
     late = c.enter()
     queued(gate, 2)
     a.leave()
-    assert alone.result(5) is True
+    assert alone.result(60) is True
     assert not late.done()
     later = d.enter()
     queued(gate, 2)
     b.leave()
-    late.result(5)
-    later.result(5)
+    late.result(60)
+    later.result(60)
 
 
 def test_two_that_are_to_be_alone_do_not_wait_for_each_other(gate: Gate, guests: list[Guest]) -> None:
     """Both were inside when they learnt it: one after the other."""
     a, b, c, _ = guests
-    a.enter().result(5)
-    b.enter().result(5)
+    a.enter().result(60)
+    b.enter().result(60)
     first = a.enter_alone()
     queued(gate, 1)
     second = b.enter_alone()
-    assert first.result(5) is True
+    assert first.result(60) is True
     third = c.enter()
     queued(gate, 2)
     a.leave()
-    assert second.result(5) is True
+    assert second.result(60) is True
     assert not third.done()
     b.leave()
-    third.result(5)
+    third.result(60)
 
 
 def test_nobody_is_overtaken(gate: Gate, guests: list[Guest]) -> None:
     """A stream of messages that are to be alone does not starve the others, nor the other way round."""
     a, b, c, d = guests
-    a.enter().result(5)
-    assert a.enter_alone().result(5) is True
+    a.enter().result(60)
+    assert a.enter_alone().result(60) is True
     neighbour = b.enter()
     queued(gate, 1)
     c.enter()
     queued(gate, 2)
     a.leave()
-    neighbour.result(5)
+    neighbour.result(60)
     # Those who queued before b is alone again go first.
     alone_again = d.enter_alone()
     queued(gate, 1)
@@ -120,30 +120,30 @@ def test_nobody_is_overtaken(gate: Gate, guests: list[Guest]) -> None:
     queued(gate, 2)
     b.leave()
     c.leave()
-    assert alone_again.result(5) is True
+    assert alone_again.result(60) is True
     d.leave()
-    a_again.result(5)
+    a_again.result(60)
 
 
 def test_who_waits_too_long_goes_in_with_the_others(gate: Gate, guests: list[Guest]) -> None:
     """A neighbour that does not end starves nobody."""
     a, b, c, _ = guests
-    a.enter().result(5)
-    b.enter().result(5)
+    a.enter().result(60)
+    b.enter().result(60)
     alone = b.enter_alone(timeout=0.05)
-    assert alone.result(5) is False
-    c.enter().result(5)
+    assert alone.result(60) is False
+    c.enter().result(60)
 
 
 def test_a_timeout_of_nothing_waits_for_nobody(gate: Gate, guests: list[Guest]) -> None:
     """Alone where nobody is inside, else in company at once; and whoever comes then is let in at once."""
     a, b, _, _ = guests
-    a.enter().result(5)
-    assert a.enter_alone(0).result(5) is True
-    assert b.enter().result(5) is True
+    a.enter().result(60)
+    assert a.enter_alone(0).result(60) is True
+    assert b.enter().result(60) is True
     a.leave()
-    a.enter().result(5)
-    assert a.enter_alone(0).result(5) is False
+    a.enter().result(60)
+    assert a.enter_alone(0).result(60) is False
     assert len(gate.inside) == 2
 
 
@@ -157,12 +157,12 @@ def test_a_message_alone_for_too_long_gets_company_once_recorded(gate: Gate, gue
         said.append(time.monotonic())
         return answers.pop(0)
 
-    a.enter().result(5)
+    a.enter().result(60)
     began = time.monotonic()
-    assert a.enter_alone(0.1, give_way).result(5) is True
+    assert a.enter_alone(0.1, give_way).result(60) is True
     waiting = [b.enter(), c.enter()]
     for future in waiting:
-        future.result(5)
+        future.result(60)
     assert not answers
     assert said[0] - began >= 0.1
     assert said[1] - said[0] >= 0.9  # one asks, a second later again
@@ -171,49 +171,49 @@ def test_a_message_alone_for_too_long_gets_company_once_recorded(gate: Gate, gue
 def test_who_waits_too_long_does_not_break_into_anothers_peace(gate: Gate, guests: list[Guest]) -> None:
     """Its own time is up, the other's is not: it waits on like any neighbour."""
     a, b, _, _ = guests
-    a.enter().result(5)
-    b.enter().result(5)
+    a.enter().result(60)
+    b.enter().result(60)
     first = a.enter_alone(timeout=20)
     queued(gate, 1)
     second = b.enter_alone(timeout=0.05)
-    assert first.result(5) is True
+    assert first.result(60) is True
     wait_until(lambda: not gate.queue[0].alone, what="its time is up")
     assert not second.done()
     a.leave()
-    assert second.result(5) is False
+    assert second.result(60) is False
 
 
 def test_a_worker_that_shuts_down_begins_nothing_alone(gate: Gate, guests: list[Guest]) -> None:
     """The message goes to another worker instead."""
     a, b, _, _ = guests
-    a.enter().result(5)
-    b.enter().result(5)
+    a.enter().result(60)
+    b.enter().result(60)
     alone = b.enter_alone()
     queued(gate, 1)
     gate.close()
-    assert alone.result(5) is None
-    assert b.enter().result(5) is True
+    assert alone.result(60) is None
+    assert b.enter().result(60) is True
 
 
 def test_a_worker_that_shuts_down_lets_nobody_wait(gate: Gate, guests: list[Guest]) -> None:
     """Neither who waits already nor who would have to."""
     a, b, c, _ = guests
-    a.enter().result(5)
-    assert a.enter_alone().result(5) is True
+    a.enter().result(60)
+    assert a.enter_alone().result(60) is True
     waiting = b.enter()
     queued(gate, 1)
     gate.close()
-    assert waiting.result(5) is False
-    assert c.enter().result(5) is False
+    assert waiting.result(60) is False
+    assert c.enter().result(60) is False
     assert not gate.queue
     a.leave()
-    assert c.enter().result(5) is True
+    assert c.enter().result(60) is True
 
 
 def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) -> None:
     """An exception in a waiting thread frees its place in the queue."""
     a, b, c, _ = guests
-    a.enter().result(5)
+    a.enter().result(60)
 
     class Stop(Exception):
         pass
@@ -221,24 +221,24 @@ def test_an_interrupt_leaves_no_place_behind(gate: Gate, guests: list[Guest]) ->
     def interrupted() -> bool:
         raise Stop
 
-    assert a.enter_alone(0, interrupted).result(5) is True
+    assert a.enter_alone(0, interrupted).result(60) is True
     with pytest.raises(Stop):
-        b.enter_alone().result(5)  # while it waits, it asks the first for company
+        b.enter_alone().result(60)  # while it waits, it asks the first for company
     assert not gate.queue
     a.leave()
-    c.enter().result(5)
+    c.enter().result(60)
 
 
 def test_a_threads_next_step_frees_a_place_that_leaked(gate: Gate, guests: list[Guest]) -> None:
     """An interrupt may hit anywhere; the thread's next step tidies up."""
     a, b, _, _ = guests
-    a.enter().result(5)
-    ident = a.thread.submit(threading.get_ident).result(5)
+    a.enter().result(60)
+    ident = a.thread.submit(threading.get_ident).result(60)
     gate.queue.append(Pass(ident, alone=True, timeout=1000, until=time.monotonic() + 1000))
     waiting = b.enter()
     queued(gate, 2)
     a.leave()
-    waiting.result(5)
+    waiting.result(60)
 
 
 def test_an_interrupted_thread_does_not_keep_the_lock(gate: Gate) -> None:
@@ -258,8 +258,8 @@ def test_an_interrupted_thread_does_not_keep_the_lock(gate: Gate) -> None:
             thread.start()
             assert thread.ident is not None
             raise_thread_exception(thread.ident, Stop)
-        thread.join(5)
-        assert gate.lock.acquire(timeout=5), "nobody will ever free it"
+        thread.join(60)
+        assert gate.lock.acquire(timeout=60), "nobody will ever free it"
         gate.lock.release()
 
 
@@ -267,27 +267,27 @@ def test_an_end_during_an_outage_lets_nobody_in_until_recorded(gate: Gate, guest
     """Its record still says that it is alone."""
     a, b, _, _ = guests
     answers = [False, True]
-    a.enter().result(5)
+    a.enter().result(60)
 
     def give_way() -> bool:
         return answers.pop(0)
 
-    assert a.enter_alone(1000, give_way).result(5) is True
-    a.thread.submit(lambda: gate.leave(told=False)).result(5)
-    b.enter().result(5)
+    assert a.enter_alone(1000, give_way).result(60) is True
+    a.thread.submit(lambda: gate.leave(told=False)).result(60)
+    b.enter().result(60)
     assert answers == []
-    a.enter().result(5)
+    a.enter().result(60)
 
 
 def test_a_thread_whose_message_was_given_up_is_expelled(gate: Gate, guests: list[Guest]) -> None:
     """Dramatiq emits no hook after an ack that it gives up."""
     a, b, _, _ = guests
-    a.enter().result(5)
-    assert a.enter_alone(1000).result(5) is True
+    a.enter().result(60)
+    assert a.enter_alone(1000).result(60) is True
     waiting = b.enter()
     queued(gate, 1)
-    gate.expel(a.thread.submit(threading.get_ident).result(5))
-    waiting.result(5)
+    gate.expel(a.thread.submit(threading.get_ident).result(60))
+    waiting.result(60)
 
 
 def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> None:
@@ -418,28 +418,28 @@ def test_a_gate_lets_its_siblings_in_when_its_time_is_up(tmp_path: Path) -> None
     asked: list[bool] = []
     gate, guest = Gate(Siblings("n", "i", str(tmp_path))), ThreadPoolExecutor(max_workers=1)
     assert other.does("go_in") == "True"
-    guest.submit(gate.enter).result(5)
+    guest.submit(gate.enter).result(60)
     alone = guest.submit(gate.enter_alone, 20, lambda: True)
     wait_until(lambda: other.does("go_in") == "False", what="it waits to be alone")
     assert not alone.done()
     other.does("go_out")
-    assert alone.result(5) is True
+    assert alone.result(60) is True
     assert other.does("go_in") == "False"
-    guest.submit(gate.leave).result(5)
+    guest.submit(gate.leave).result(60)
     assert other.does("go_in") == "True"
     other.does("go_out")
-    guest.submit(gate.enter).result(5)
+    guest.submit(gate.enter).result(60)
 
     def give_way() -> bool:
         asked.append(True)
         return True
 
-    assert guest.submit(gate.enter_alone, 0.2, give_way).result(5) is True
+    assert guest.submit(gate.enter_alone, 0.2, give_way).result(60) is True
     wait_until(lambda: other.does("go_in") == "True", what="the other is let in")
     assert asked == [True]
     other.does("go_out")
     assert other.does("be_alone") == "False"  # the message is still running here
-    guest.submit(gate.leave).result(5)
+    guest.submit(gate.leave).result(60)
     assert other.does("be_alone") == "True"
     gate.end()
     other.process.kill()
@@ -451,16 +451,16 @@ def test_a_message_that_gives_up_waiting_lets_no_other_in(tmp_path: Path) -> Non
     other = Sibling(tmp_path)
     gate = Gate(Siblings("n", "i", str(tmp_path)))
     first, second = Guest(gate), Guest(gate)
-    first.enter().result(5)
-    second.enter().result(5)
+    first.enter().result(60)
+    second.enter().result(60)
     alone = first.enter_alone(timeout=20)
     queued(gate, 1)
     hasty = second.enter_alone(timeout=0.05)
-    assert alone.result(5) is True
+    assert alone.result(60) is True
     wait_until(lambda: not gate.queue[0].alone, what="its time is up")
     assert other.does("go_in") == "False"
     first.leave()
-    assert hasty.result(5) is False
+    assert hasty.result(60) is False
     second.leave()
     assert other.does("be_alone") == "True"
     gate.end()

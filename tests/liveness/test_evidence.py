@@ -341,7 +341,7 @@ def test_a_death_is_seen_and_recovery_woken(ring: Callable[[int], Ring]) -> None
     watch.start()
     wait_until(lambda: len(watch.watched) == 2, what="it watches")
     ring_.children[1].kill()
-    wait_until(lambda: ring_.dead() == ["i001"], timeout=10, what="the death is proven")
+    wait_until(lambda: ring_.dead() == ["i001"], timeout=20, what="the death is proven")
     wait_until(lambda: ring_.woken == 1, what="recovery is woken")
 
 
@@ -353,7 +353,7 @@ def test_neighbours_that_die_together_are_all_seen(ring: Callable[[int], Ring]) 
     wait_until(lambda: len(watch.watched) == NEIGHBOURS, what="it watches")
     for child in ring_.children[1:]:
         child.kill()
-    wait_until(lambda: len(ring_.dead()) == 3 * NEIGHBOURS - 1, timeout=10, what="all deaths are proven")
+    wait_until(lambda: len(ring_.dead()) == 3 * NEIGHBOURS - 1, timeout=20, what="all deaths are proven")
 
 
 def test_who_boots_looks_at_everybody(ring: Callable[[int], Ring]) -> None:
@@ -479,14 +479,14 @@ def test_the_messages_of_a_killed_process_run_again_at_once(
     os.kill(victim, signal.SIGKILL)
     made.wait(
         lambda: len([e for e in history.events("start") if e.key in mine]) == 2 * len(mine),
-        timeout=20,
+        timeout=60,
         what="its messages run again",
     )
     for worker in (first, second):
         worker.kill()
     before = history.count("start")
     last = made.worker(threads=4)
-    made.wait(lambda: history.count("start") == before + 4, timeout=20, what="the next worker finds them")
+    made.wait(lambda: history.count("start") == before + 4, timeout=60, what="the next worker finds them")
     made.wait(lambda: "its process is gone, seen from the same host" in last.output(), what="it is said why")
     Path(gate).touch()
     made.wait(lambda: made.enqueued() == 0, what="all complete")
@@ -516,7 +516,7 @@ def test_a_death_detected_at_a_shutdown_is_recovered_elsewhere(
     first.kill()
     made.wait(
         lambda: any(e.key == key and e.pid == elsewhere.booted_pid() for e in history.events("start")),
-        timeout=20,
+        timeout=60,
         what="the third one has it",
     )
     Path(gate).touch()

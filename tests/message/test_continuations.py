@@ -213,7 +213,7 @@ def test_the_record_has_the_message_as_it_came(app: App) -> None:
     actor = app.actor(work)
     app.start(threads=1)
     message = actor.send([1, 2, 3])
-    assert begun.wait(20)
+    assert begun.wait(60)
     key = app.lab.prefix + f"record:{message.message_id}"
     app.client.delete(key, app.lab.prefix + f"running:{app.store.me}")
     wait_until(lambda: app.client.exists(key), what="it is written again")

@@ -225,7 +225,7 @@ def test_pipelines_and_groups_go_on_once(app: App) -> None:
     group = dramatiq.group([pipe, actor.message(5, 5)], broker=app.broker)
     group.add_completion_callback(callback.message())
     group.run()
-    assert done.wait(20)
+    assert done.wait(60)
     app.join()
     assert sorted(map(str, app.ran)) == sorted(
         map(str, [("add", 1, 2), ("add", 10, 3), ("add", 100, 13), ("add", 5, 5), "callback"])
@@ -354,7 +354,7 @@ def test_an_ack_that_a_full_redis_refuses_is_tried_again(own_server: RedisServer
     app.broker.add_middleware(Watcher())
     message = app.actor(work).send()
     app.start(threads=1)
-    assert refused.wait(20)
+    assert refused.wait(60)
     wait_until(lambda: app.runtime.connectivity.away, what="Redis refuses")
     client.config_set("maxmemory", 0)
     app.join()
@@ -393,7 +393,7 @@ def test_a_first_delivery_does_not_acknowledge_the_second(app: App, tracked: boo
     actor = app.actor(lambda: app.ran.append(1), actor_name="work", track_inflight=tracked)
     app.start(threads=1)
     blocks.send()
-    assert blocked.wait(20)
+    assert blocked.wait(60)
     app.deliver(actor.message().copy(options={"redis_message_id": rid}))
     worker, runtime = app.worker, app.runtime
     assert worker is not None
@@ -839,7 +839,7 @@ def test_a_worker_that_declares_a_queue_later_says_so(app: App) -> None:
     app.start()
     app.broker.declare_queue("late")
     key = app.lab.prefix + f"incarnation:{app.store.me}"
-    wait_until(lambda: b'"late"' in app.client.hget(key, "queues"), timeout=5)
+    wait_until(lambda: b'"late"' in app.client.hget(key, "queues"), what="it is registered")
 
 
 def test_an_ack_given_up_does_not_run_the_message_again(
@@ -950,7 +950,7 @@ def test_a_late_beat_does_not_revive_a_worker_that_has_left(app: App) -> None:
     app.stop()
     assert app.lab.names() == set()
     left.set()
-    assert late.wait(20)
+    assert late.wait(60)
     assert app.lab.names() == set()
 
 

@@ -149,7 +149,7 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
 
     made.app.tracker.after_process_message = held  # type: ignore[method-assign]
     made.go_on.set()
-    assert reached.wait(20)
+    assert reached.wait(60)
     assert entry.state.phase is Phase.ENDING
     with entry.mutex:
         runtime.ledger.lose(entry)

@@ -130,7 +130,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
 
     class Slow(Middleware):
         def before_ack(self, broker: Any, message: Any) -> None:
-            assert refused.wait(20)
+            assert refused.wait(60)
 
     beside(app.tracker, "after_skip_message", lambda broker, message: refused.set())
     actor = app.actor(work)
@@ -210,7 +210,7 @@ def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None
     runtime = app.runtime
     assert app.worker is not None
     stay.send()
-    assert begun.wait(20)
+    assert begun.wait(60)
     stopping = threading.Thread(target=app.worker.stop)
     stopping.start()
     wait_until(lambda: runtime.handing_back.begun, what="it shuts down")

@@ -103,7 +103,7 @@ def _recoverer_that_dies(step: str, cluster: Cluster) -> int:
         [sys.executable, "-m", "tests.support.dying_recoverer", step],
         env={**os.environ, "PYTHONPATH": str(ROOT), **cluster.env},
         cwd=ROOT,
-        timeout=30,
+        timeout=60,
         check=False,
     ).returncode
 
@@ -577,7 +577,7 @@ def test_a_recovery_thread_survives_a_redis_that_is_away(own_server: Any, namesp
     dead.workers.register({"broker_namespace": broker.namespace, "broker_id": "dead", "queues": "[]"})
     recovery.store.workers.heartbeat()
     lab.kill(dead)
-    wait_until(lambda: "incarnation:dead" not in lab.names(), timeout=15)
+    wait_until(lambda: "incarnation:dead" not in lab.names(), what="it recovers")
     thread.stop()
 
 
@@ -646,7 +646,7 @@ def test_interval_zero_recovers_workers_dead_before_the_boot(fleet: Fleet) -> No
     fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": seconds * 1000 + micros // 1000 + 700})
     thread = RecoveryThread(fleet.recovery("r"), interval=0, at_boot=1.5)
     thread.start()
-    wait_until(fleet.enqueued, timeout=5)
+    wait_until(fleet.enqueued, what="it recovers")
     thread.stop()
 
 

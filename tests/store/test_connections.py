@@ -220,7 +220,7 @@ def test_a_worker_tracks_again_after_a_failover(
     try:
         app.start(threads=2)
         actor.send(0)
-        assert began.wait(20)
+        assert began.wait(60)
         runtime = app.runtime
         pair.fail_over()
         for n in (1, 2, 3, -1):
@@ -418,7 +418,7 @@ def test_the_heartbeat_waits_for_no_mend(proxy: NetworkProxy, own_server: RedisS
     try:
         app.start(threads=2)
         message = actor.send("x" * 12_000_000)
-        assert began.wait(30)
+        assert began.wait(60)
         runtime = app.runtime
         proxy.bandwidth = 3_000_000
         record = f"{lab.prefix}record:{message.message_id}"
@@ -459,7 +459,7 @@ def test_a_busy_server_gets_its_acks_afterwards(server_binary: str, tmp_path: Pa
     try:
         app.start(threads=2)
         actor.send()
-        assert began.wait(20)
+        assert began.wait(60)
         busy = threading.Thread(target=lambda: server.client().eval(script, 0))
         busy.start()
         runtime = app.runtime

@@ -117,7 +117,7 @@ class Cluster:
         self.workers.append(worker)
         return worker.wait_ready() if wait else worker
 
-    def wait(self, condition: Any, *, timeout: float = 30, what: str = "") -> None:
+    def wait(self, condition: Any, *, timeout: float = 120, what: str = "") -> None:
         """Wait for a condition; if it does not come, show what the workers said."""
         try:
             wait_until(condition, timeout=timeout, what=what)

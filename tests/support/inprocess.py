@@ -84,7 +84,7 @@ class App:
             self.worker.stop()
             self.worker = None
 
-    def join(self, timeout: float = 20) -> None:
+    def join(self, timeout: float = 120) -> None:
         """Wait until the broker has nothing left, nothing runs, and nothing waits to be recovered."""
         runtime = runtime_if_any(self.tracker)
 

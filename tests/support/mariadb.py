@@ -68,5 +68,5 @@ class MariaDBServer:
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -151,19 +151,22 @@ def kill_rounds(
         ]
         return sum(balance)
 
-    def send(number: int) -> None:
+    def send(number: int, longer: int = 1) -> None:
         for _ in range(number):
             sent.append(len(sent))
-            seconds = round(random_.uniform(0.02, 0.5), 3)
+            seconds = round(longer * random_.uniform(0.02, 0.5), 3)
             cluster.app.work.send_with_options(args=(sent[-1], seconds), **options)
 
     def is_busy(victim: WorkerProcess) -> bool:
         idle = not running(victim)  # what is put off for long keeps nobody busy
         if cluster.enqueued() < 32 or idle:
-            send(16)
+            # A machine that sends more slowly than messages end would never have 8 at once: they get longer each time.
+            batches.append(1)
+            send(16, longer=len(batches))
         return running(victim) >= 8
 
     for _ in range(rounds):
+        batches: list[int] = []
         send(32)
         victim = random_.choice(workers)
         begun, moment = time.monotonic(), random_.uniform(0, 0.3)

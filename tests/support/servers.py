@@ -92,7 +92,7 @@ def count_stored(client: Any, namespace: str, queues: Iterable[str]) -> int:
     return int(client.eval(script, len(keys), *keys)) if keys else 0
 
 
-def wait_until(condition: Callable[[], object], *, timeout: float = 30.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], *, timeout: float = 120, what: str = "") -> None:
     """Wait until a condition holds.
 
     Raises:
@@ -211,12 +211,12 @@ class RedisServer:
         """Shut down in order, and keep what is persistent."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
 
     def pause(self) -> None:
         assert self.process is not None

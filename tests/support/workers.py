@@ -85,7 +85,7 @@ class WorkerProcess:
             os.killpg(self.group, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""
@@ -102,7 +102,7 @@ class WorkerProcess:
         if self.process.poll() is None or self._has_members():
             self.kill()
 
-    def stop(self, timeout: float = 30) -> int:
+    def stop(self, timeout: float = 120) -> int:
         """SIGTERM the main process, and wait until all is gone."""
         self.process.terminate()
         return self.process.wait(timeout=timeout)

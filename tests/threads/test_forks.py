@@ -204,7 +204,7 @@ def test_children_keep_checkpoints_beside_a_busy_worker(app: App) -> None:
     app.join()
     app.ran.clear()
     forking.send()
-    assert forked.wait(20)
+    assert forked.wait(60)
     for n in range(150):
         short.send(n)
     app.join(60)

@@ -115,7 +115,7 @@ def test_a_message_that_outlives_its_worker_leaves_nothing(app: App, own_server:
     admin: Any = own_server.client()
     app.start(threads=1)
     actor.send()
-    assert began.wait(20)
+    assert began.wait(60)
     assert app.worker is not None
     before = admin.info("clients")["connected_clients"]
     app.worker.stop(timeout=100)
@@ -163,7 +163,7 @@ def test_a_stopped_worker_interrupts_nothing(app: App) -> None:
     actor = app.actor(work, hand_back=3600)
     app.start(threads=1)
     actor.send()
-    assert began.wait(20)
+    assert began.wait(60)
     runtime = app.runtime
     runtime.drain()
     name = "dramatiq_inflight-hand-back"
