@@ -3,8 +3,9 @@
 """The boundaries at which CPython delivers an asynchronous exception, and how to act at one of them.
 
 CPython looks for one as a Python function begins or a generator goes on, after a call of a C function, and after a
-backward jump.  It does not look between any other two instructions: not after `with lock:` has taken a lock, and not
-after a Python function has returned.
+backward jump.  It does not look between any other two instructions: not after a Python function has returned.  Up to
+3.13 it does not look after `with lock:` has taken a lock, either; from 3.14 on it does, which leaves that lock taken.
+Where the `with` is Dramatiq's or another library's, nobody but these can mend it, and the place does not count.
 
 The profiler is called at the same places as the interpreter looks, with the same handlers around, so raising there is
 the same as an exception that is delivered there.  Backward jumps and generators are found by the tracer.
@@ -160,8 +161,9 @@ class Boundaries:
 
     def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "c_return":
-            if in_scope(frame.f_code):
-                self.reach(frame, f"after {getattr(arg, '__name__', arg)}()")
+            name = getattr(arg, "__name__", "")
+            if in_scope(frame.f_code) and (name != "__enter__" or frame.f_code.co_filename.startswith(OURS)):
+                self.reach(frame, f"after {name or arg}()")
         elif event == "return" and frame.f_code.co_name == "__init__":
             if frame.f_code.co_flags & GENERATORS:
                 return  # what is raised as it yields would end it without its handlers

@@ -44,6 +44,8 @@ def take_away(system: str) -> None:
     for module, name in LACKS[system]:
         if hasattr(module, name):
             delattr(module, name)
+    subprocess: Any = sys.modules["subprocess"]
+    subprocess._CAN_USE_PIDFD_OPEN = False  # from Python 3.15 on it looks for that once, when it is imported
     for gone in MODULES[system]:
         sys.modules[gone] = None  # type: ignore[assignment]
     plain = builtins.open
