@@ -52,6 +52,7 @@ class Teller:
 
     def __init__(self) -> None:
         self.start = time.time()
+        self._told_at = self.start
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def say(self, text: str = "", colour: str = "") -> None:
@@ -68,9 +69,9 @@ class Teller:
         return error.status
 
     def tell(self, who: str, text: str, *, at: float | None = None, colour: str = "") -> None:
-        """A line of the story; without a time, of now."""
-        seconds = (time.time() if at is None else at) - self.start
-        self.say(f"{seconds:5.1f} s  {who:6}  {text}", colour)
+        """A line of the story; without a time, of now.  What became known late is told at the time of the last line."""
+        self._told_at = max(self._told_at, time.time() if at is None else at)
+        self.say(f"{self._told_at - self.start:5.1f} s  {who:6}  {text}", colour)
 
 
 class DemoError(Exception):
