@@ -29,10 +29,9 @@ VERSIONS = {
 
 def run_tests(session: nox.Session, *args: str) -> None:
     """The whole suite, in parallel: most tests wait for a worker, not for a core."""
-    if session.posargs:
-        session.run("pytest", *session.posargs)
-    else:
-        session.run("pytest", "-n", "8", "--dist", "worksteal", *args)
+    arguments = session.posargs or ["-n", "8", "--dist", "worksteal", *args]
+    # Without compiled modules each worker that a test starts compiles the package, which is half of its boot.
+    session.run("pytest", *arguments, env={"PYTHONDONTWRITEBYTECODE": None})
 
 
 @nox.session

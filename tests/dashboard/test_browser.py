@@ -15,7 +15,7 @@ import redis
 
 from dramatiq_inflight import Inspector, Operations
 from dramatiq_inflight.dashboard import create_app
-from tests.conftest import missing
+from tests.conftest import CHROMIUM, missing
 from tests.support.cluster import Cluster
 from tests.support.lab import Lab, copy_of
 from tests.support.scenes import Scene
@@ -98,7 +98,7 @@ def browser() -> Iterator[Any]:
     """For this module alone: while it runs, nothing else in this thread can have an event loop."""
     path = find_chromium()
     if path is None:
-        missing("Chromium", "install Debian's chromium, or name one in TEST_CHROMIUM")
+        missing(*CHROMIUM)
     with (
         playwright.sync_playwright() as started,
         started.chromium.launch(executable_path=path, args=["--no-sandbox"]) as browser,
