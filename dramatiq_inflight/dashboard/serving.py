@@ -8,7 +8,6 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import waitress
 from dramatiq.logging import get_logger
 
 from ..inspection.inspector import Inspector
@@ -26,7 +25,12 @@ def serve(
     """Serve the page until the process is stopped.
 
     There is no login: whoever reaches the port sees all, and with `operations` may act.
+
+    Raises:
+      ImportError: waitress is not installed.
     """
+    import waitress  # noqa: PLC0415  an application that has the page mounted needs no server
+
     app: Any = create_app(inspector, operations)
     if is_loopback(host):
         app = LoopbackOnly(app)

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from importlib.metadata import requires, version
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 #: What each extra brings, and no other does (Flask brings click as well).
@@ -43,7 +43,8 @@ def check_core() -> None:
     of_others = {name for names in BRINGS.values() for name in names}
     assert not of_others & set(sys.modules)
     needed = {line.split(";")[0] for line in requires("dramatiq_inflight") or () if "extra ==" not in line}
-    assert {name.rstrip("<>=,.0123456789 ") for name in needed} == {"dramatiq", "redis", "environs"}, needed
+    assert {name.rstrip("<>=,.0123456789 ") for name in needed} == {"dramatiq[redis]", "redis", "environs"}, needed
+    assert metadata("dramatiq_inflight")["License-Expression"] == "MIT"
 
 
 def check_cli(here: bool, extras: set[str]) -> None:

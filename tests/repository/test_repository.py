@@ -45,7 +45,7 @@ def test_every_source_file_says_whose_it_is_and_its_licence() -> None:
 def test_the_licence_is_the_one_that_is_named() -> None:
     text = (ROOT / "LICENSE").read_text("utf-8")
     assert text.startswith("MIT License\n\nCopyright (c) 2026 The dramatiq_inflight authors\n")
-    assert config()["metadata"]["license"] == "MIT"
+    assert config()["metadata"]["license_expression"] == "MIT"
 
 
 def test_the_changelog_has_this_version_and_its_schema() -> None:
