@@ -175,6 +175,7 @@ class RabbitServer:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(timeout=60)
+        self.remove()  # else its name service outlives it, and is nobody's once it has started again
 
     def remove(self) -> None:
         """End it, whatever it does, and its name service."""
@@ -184,6 +185,7 @@ class RabbitServer:
             except ProcessLookupError:
                 pass
             self.process.wait(timeout=60)
+            self.process = None
 
     def _has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
