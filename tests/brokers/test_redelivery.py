@@ -378,6 +378,7 @@ def test_two_workers_of_one_broker_in_a_process_are_refused(rabbitmq_url: str, m
         app.start()
     for _ in range(30):
         work.send()
+    wait_until(lambda: len(app.ran) == 30, what="all run")  # before join(): RabbitMQ may not count the last yet
     app.join()
     app.stop()
     assert (len(app.ran), app.waiting()) == (30, 0)
@@ -386,10 +387,11 @@ def test_two_workers_of_one_broker_in_a_process_are_refused(rabbitmq_url: str, m
 def test_a_worker_that_is_stopped_and_started_again(rabbitmq_url: str, make: Callable[..., RabbitApp]) -> None:
     app = make(rabbitmq_url)
     work = app.actor(lambda: app.ran.append(1), actor_name="work")
-    for _ in range(3):
+    for total in (10, 20, 30):
         app.start()
         for _ in range(10):
             work.send()
+        wait_until(lambda total=total: len(app.ran) == total, what="all run")
         app.join()
         app.stop()
     assert (len(app.ran), app.waiting()) == (30, 0)
