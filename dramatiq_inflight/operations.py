@@ -24,6 +24,7 @@ from .brokers.rabbitmq import RabbitmqQueues
 from .brokers.redis import RedisQueues
 from .delivery import OPTION
 from .errors import SchemaError
+from .inspection.history import EventKind
 from .inspection.inspector import Inspector, MessageView
 from .recovery.copies import NOBODY
 from .recovery.for_broker import recovery_of
@@ -56,6 +57,11 @@ class Done(enum.Enum):
     BUSY = "busy"
     #: It is complete, or its retry or its dead letter is with the broker.
     SETTLED = "settled"
+    #: It was requeued from a dead-letter queue before, and that copy waits in its queue.
+    QUEUED = "queued"
+    #: It was requeued from a dead-letter queue before, and that copy has run since; with another broker than a
+    #: RedisBroker it may also wait.
+    REQUEUED = "requeued"
     #: Nothing is known of it: it may be queued, or complete.
     UNKNOWN = "unknown"
     #: Its payload cannot be decoded.
@@ -126,6 +132,10 @@ class Operations:
         Raises:
           ConnectionClosed: The broker cannot be reached.
         """
+        done = self._requeue(message_id, force=force)
+        return self._since_requeued(message_id) or done if done in (Done.SETTLED, Done.UNKNOWN) else done
+
+    def _requeue(self, message_id: str, *, force: bool) -> Done:
         found = self._find(message_id)
         if isinstance(self._queues, RabbitmqQueues) and (found is None or found.state == "dead_lettered"):
             replay = functools.partial(self._replay_from_rabbitmq, self._queues, message_id)
@@ -184,6 +194,14 @@ class Operations:
         self._check_schema()
         return self.inspector.message(message_id)
 
+    def _since_requeued(self, message_id: str) -> Done | None:
+        """What became of a copy that an operator has enqueued before; None if none did, or something happened since."""
+        last = self.inspector.last_event(message_id)
+        if last is None or last.kind is not EventKind.REQUEUED:
+            return None
+        waits = isinstance(self._queues, RedisQueues) and last.copy and self._queues.held([(last.queue, last.copy)])[0]
+        return Done.QUEUED if waits else Done.REQUEUED
+
     def _check_schema(self) -> None:
         refusal = self._store.workers.refusal()
         if refusal is not None:
@@ -227,7 +245,7 @@ class Operations:
         message = _decoded(payload)
         if message is None:
             return Done.UNREADABLE
-        return self._enqueue_anew(message, lambda: self._store.operations.forget_aside(message_id))
+        return self._enqueue_anew(message)
 
     def _replay(self, message_id: str, queue: str) -> Done:
         head = self._store.messages.peek([message_id])[0]
@@ -241,14 +259,12 @@ class Operations:
 
     def _replay_from_rabbitmq(self, queues: RabbitmqQueues, message_id: str) -> Done:
         for queue in sorted(self.broker.get_declared_queues()):
-            done = queues.replay(
-                queue, message_id, lambda message: self._enqueue_anew(message, lambda: None) is Done.DONE
-            )
+            done = queues.replay(queue, message_id, lambda message: self._enqueue_anew(message) is Done.DONE)
             if done is not None:
                 return Done.DONE if done else Done.STRANGE
         return Done.ELSEWHERE
 
-    def _enqueue_anew(self, message: Message[Any], then: Callable[[], object]) -> Done:
+    def _enqueue_anew(self, message: Message[Any], drop: Callable[[], object] = lambda: None) -> Done:
         queue = q_name(message.queue_name)
         if not self._declares(queue, message.actor_name):
             return Done.STRANGE
@@ -256,8 +272,11 @@ class Operations:
         delay = None
         if queue != message.queue_name:  # it was dead-lettered from its delay queue
             delay = max(0, int(options.pop("eta", 0) - current_millis()))
-        self.broker.enqueue(dataclasses.replace(message, queue_name=queue, options=options), delay=delay)
-        then()
+        sent = self.broker.enqueue(dataclasses.replace(message, queue_name=queue, options=options), delay=delay)
+        drop()
+        self._store.operations.note_requeued(
+            str(message.message_id), queue, message.actor_name, str(sent.options.get("redis_message_id", ""))
+        )
         return Done.DONE
 
 

@@ -27,6 +27,8 @@ SENTENCES = {
     Done.ALIVE: "left alone: it runs on a living worker; --force takes it, and its run changes nothing then",
     Done.BUSY: "left alone: somebody recovers it just now; try again",
     Done.SETTLED: "nothing to do: it is complete, or its retry or its dead letter is with the broker",
+    Done.QUEUED: "nothing to do: it was requeued before, and that copy waits in its queue",
+    Done.REQUEUED: "nothing to do: it was requeued before, and that copy has run, or is with its broker",
     Done.UNKNOWN: "nothing is known of it: it may be queued, or complete",
     Done.UNREADABLE: "its payload cannot be decoded: it is set aside whole; see list --state aside",
     Done.BEGUN: "begun: it is taken, and its copy is enqueued by the workers' recovery once the broker can be reached",

@@ -38,6 +38,8 @@ ANSWERS = {
     Done.ALIVE: "It runs on a worker that lives, or may live: nothing was done. It takes force.",
     Done.BUSY: "Somebody recovers it just now: nothing was done. Try again.",
     Done.SETTLED: "It is complete, or its retry or its dead letter is with the broker: nothing was done.",
+    Done.QUEUED: "It was requeued before, and that copy waits in its queue: nothing was done.",
+    Done.REQUEUED: "It was requeued before, and that copy has run, or is with its broker: nothing was done.",
     Done.UNKNOWN: "Nothing is known of it: it may be queued, or complete. Nothing was done.",
     Done.UNREADABLE: "Its payload cannot be decoded: nothing was enqueued.",
     Done.BEGUN: "It is taken; the workers' recovery enqueues it once the broker can be reached.",

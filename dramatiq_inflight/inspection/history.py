@@ -210,6 +210,8 @@ class Event:
     crashes: int | None = None
     #: The incarnation that recovered the message.
     by: str = ""
+    #: The broker's id of the copy that an operator has enqueued from a dead letter, or from what was set aside.
+    copy: str = ""
     #: How it was recovered: ``handed back``, ``copied`` or ``taken over``.
     how: str = ""
     #: What proved a death.

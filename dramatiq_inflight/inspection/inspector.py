@@ -16,6 +16,7 @@ read.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -186,6 +187,10 @@ class Inspector(Reader):
             return message_view(id, head, now, None, None, state="aside")
         owner = self._workers([head.owner], now)[0] if head.owner else None
         view = message_view(id, head, now, owner if owner and owner.instance else None, deadline)
+        if view.state == "dead_lettered":
+            last = self.last_event(id)
+            if last is not None and last.kind is EventKind.REQUEUED:
+                view = dataclasses.replace(view, state="requeued")  # its record changes when that copy starts
         return self._with_progress([view])[0]
 
     def payload(self, id: str) -> bytes | None:
@@ -260,6 +265,10 @@ class Inspector(Reader):
                 break
             last = f"({entries[-1][0].decode()}"
         return found[:limit]
+
+    def last_event(self, message_id: str) -> Event | None:
+        """The last thing that happened to a message; None if the history has nothing of it."""
+        return next(iter(self.history(message_id=message_id, limit=1)), None)
 
     def counts(self) -> list[Count]:
         """How often each event ever happened, by queue and actor."""

@@ -90,9 +90,13 @@ class Operations(Part):
             with contextlib.suppress(LockError):  # it has taken longer than that
                 lock.release()
 
-    def forget_aside(self, message_id: str) -> None:
-        """What was set aside is enqueued anew, and need not be kept."""
-        self.scripts.execute("forget_aside", id=message_id)
+    def note_requeued(self, message_id: str, queue: str, actor: str, copy_id: str) -> None:
+        """Record that a message was enqueued anew, from a dead-letter queue or from what was set aside.
+
+        Parameters:
+          copy_id: The broker's id of the new copy; empty if the broker has none.
+        """
+        self.scripts.execute("note_requeued", id=message_id, queue=queue, actor=actor, copy=copy_id)
 
     def _owner(self, message_id: str) -> str:
         (head,) = self._messages.peek([message_id])

@@ -195,7 +195,49 @@ def test_a_message_that_waits_is_dead_lettered_and_replayed(shop: Shop, a: Store
     assert again is not None
     assert (again.message_id, again.generation) == (copy.message_id, 1)
     assert shop.start(b, again) is Start.RUN
-    assert events(shop) == ["recovered", "condemned", "dead_lettered"]
+    assert events(shop) == ["recovered", "condemned", "dead_lettered", "requeued"]
+
+
+def dead_lettered(shop: Shop, a: Store, b: Store) -> Copy:
+    """A poison message in the dead-letter queue."""
+    copy = shop.runs(a)
+    shop.lab.return_to_broker(b, a, copy)
+    assert shop.operations.dead_letter(copy.message_id) is Done.DONE
+    consumer = shop.broker.consume("default", timeout=50)
+    message: Any = next(consumer)
+    assert shop.start(b, Copy.of(message)) is Start.POISONED
+    consumer.nack(message)
+    b.messages.close_unstarted(Copy.of(message), "dead_lettered")
+    return copy
+
+
+def test_a_requeued_dead_letter_is_recorded_and_shown_at_once(shop: Shop, a: Store, b: Store) -> None:
+    copy = dead_lettered(shop, a, b)
+    inspector = shop.operations.inspector
+    assert shop.operations.requeue(copy.message_id) is Done.DONE
+    seen, last = inspector.message(copy.message_id), inspector.last_event(copy.message_id)
+    assert seen is not None
+    assert seen.state == "requeued"
+    assert last is not None
+    assert (last.name, last.queue, last.actor) == ("requeued", "default", "work")
+    counts = {(count.kind, count.queue, count.actor): count.number for count in inspector.counts()}
+    assert counts["requeued", "default", "work"] == 1
+
+
+def test_a_second_requeue_says_what_happened_to_the_first(shop: Shop, a: Store, b: Store) -> None:
+    copy = dead_lettered(shop, a, b)
+    assert shop.operations.requeue(copy.message_id) is Done.DONE
+    assert shop.operations.requeue(copy.message_id) is Done.QUEUED
+    consumer = shop.broker.consume("default", timeout=50)
+    message: Any = next(consumer)
+    again = Copy.of(message)
+    assert shop.operations.requeue(copy.message_id) is Done.QUEUED, "fetched, and not started"
+    assert shop.start(b, again) is Start.RUN
+    assert shop.operations.requeue(copy.message_id) is Done.ALIVE
+    assert b.messages.complete(again, 2, again=False, contended=False) is Finished.FINISHED
+    consumer.ack(message)
+    assert shop.operations.requeue(copy.message_id) is Done.REQUEUED
+    assert shop.fetch() is None, "nothing was enqueued a second time"
 
 
 def test_a_poison_verdict_can_be_taken_back(shop: Shop, a: Store, b: Store) -> None:
@@ -315,7 +357,7 @@ def test_two_operators_who_replay_one_message_do_not_double_it(
     shop.broker.enqueue = slow  # type: ignore[method-assign]
     assert shop.operations.requeue(copy.message_id) is Done.DONE
     other.join()
-    assert done == [Done.SETTLED]
+    assert done == [Done.QUEUED]
     assert shop.broker.client.llen(f"{shop.broker.namespace}:default") == 1
     assert not shop.lab.client.exists(shop.lab.prefix + "replay")
 
