@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from .incident import Incident, Kind
     from .inspection.history import Count, Event, EventKind
-    from .inspection.inspector import Aside, Inspector, MessageView, Overview, Tally, WorkerView
+    from .inspection.inspector import Aside, Choice, DeadLetterView, Inspector, MessageView, Overview, Tally, WorkerView
     from .message.current import Current, current
     from .middleware import InFlightTracker
     from .operations import Done, Operations
@@ -44,9 +44,11 @@ __all__ = [
     "Aside",
     "Busy",
     "CheckpointError",
+    "Choice",
     "ConfigurationError",
     "Count",
     "Current",
+    "DeadLetterView",
     "Done",
     "Event",
     "EventKind",
@@ -77,7 +79,16 @@ __all__ = [
 _HOMES = {
     "incident": {"Incident", "Kind"},
     "inspection.history": {"Count", "Event", "EventKind"},
-    "inspection.inspector": {"Aside", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"},
+    "inspection.inspector": {
+        "Aside",
+        "Choice",
+        "DeadLetterView",
+        "Inspector",
+        "MessageView",
+        "Overview",
+        "Tally",
+        "WorkerView",
+    },
     "message.current": {"Current", "current"},
     "middleware": {"InFlightTracker"},
     "operations": {"Done", "Operations"},

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +19,15 @@ from dramatiq import Broker, Message
 from dramatiq.common import current_millis, q_name
 from dramatiq.errors import DecodeError
 
+from .brokers.dead_letters import DeadLetter, DeadLetters
 from .brokers.location import queues_of, tracker_client
-from .brokers.rabbitmq import RabbitmqQueues
 from .brokers.redis import RedisQueues
 from .delivery import OPTION
 from .errors import SchemaError
+from .inspection.dead_letters import Choice, Letters
 from .inspection.history import EventKind
 from .inspection.inspector import Inspector, MessageView
+from .inspection.views import IN_FLIGHT
 from .recovery.copies import NOBODY
 from .recovery.for_broker import recovery_of
 from .recovery.summary import Swept
@@ -106,8 +108,9 @@ class Operations:
         tracker.policies.prepare(broker)
         client, shared = tracker_client(settings, broker)
         self.broker = broker
-        self.inspector = Inspector(client, settings.namespace)
         self._queues = queues_of(broker, client, shared=shared)
+        self._letters = Letters(broker, self._queues)
+        self.inspector = Inspector(client, settings.namespace, self._letters)
         self._store = Store(
             Scripts(
                 bounded_client(client),
@@ -122,9 +125,9 @@ class Operations:
     def requeue(self, message_id: str, *, force: bool = False) -> Done:
         """Enqueue another copy of a message; every earlier one is void.  It starts with a clean count of crashes.
 
-        Also of one that was set aside, if it can be decoded by now, and of one that was dead-lettered, where the broker
-        is a RedisBroker or a RabbitMQ: that is taken from the dead-letter queue.  On RabbitMQ it need not be known to
-        the tracker, and 4.0 to 4.2 are left out: there a look at a quorum queue's messages wears them out.
+        Also of one that was set aside, if it can be decoded by now, and of one that was dead-lettered for whatever
+        reason, where the broker is a RedisBroker or a RabbitMQ: that is taken from the dead-letter queue.  RabbitMQ 4.0
+        to 4.2 are left out: there a look at a quorum queue's messages wears them out.
 
         Parameters:
           force: Also of one that runs on a living worker: its run goes on, and changes nothing any more.
@@ -137,19 +140,13 @@ class Operations:
 
     def _requeue(self, message_id: str, *, force: bool) -> Done:
         found = self._find(message_id)
-        if isinstance(self._queues, RabbitmqQueues) and (found is None or found.state == "dead_lettered"):
-            replay = functools.partial(self._replay_from_rabbitmq, self._queues, message_id)
-            done = self._store.operations.one_at_a_time(replay, HOLD) or Done.BUSY
-            return Done.UNKNOWN if found is None and done is Done.ELSEWHERE else done
-        if found is None:
-            return Done.UNKNOWN
-        if found.state == "aside":
+        if found is not None and found.state == "aside":
             return self._store.operations.one_at_a_time(lambda: self._requeue_from_aside(message_id), HOLD) or Done.BUSY
-        if found.state == "dead_lettered":
-            return (
-                self._store.operations.one_at_a_time(lambda: self._replay(message_id, found.queue), HOLD) or Done.BUSY
-            )
-        return self._take(message_id, found.queue, found.actor, condemn=False, force=force)
+        if found is not None and found.state in IN_FLIGHT:
+            done = self._take(message_id, found.queue, found.actor, condemn=False, force=force)
+            if done is not Done.SETTLED:
+                return done
+        return self._of_dead_letter(message_id, found, self._replay)
 
     def dead_letter(self, message_id: str, *, force: bool = False) -> Done:
         """Send a message to the dead-letter queue; as `requeue`, but for those that are there or were set aside."""
@@ -161,13 +158,45 @@ class Operations:
         return self._take(message_id, found.queue, found.actor, condemn=True, force=force)
 
     def discard(self, message_id: str, *, force: bool = False) -> Done:
-        """Give a message up: no copy of it runs any more.  What was set aside is deleted.
+        """Give a message up: no copy of it runs any more.  What was set aside, or is a dead letter, is deleted.
 
         Parameters:
           force: Also one that runs on a living worker: its run goes on, and changes nothing any more.
         """
+        found = self._find(message_id)
+        done = self._until_settled(lambda: self._store.operations.discard(message_id, force=force))
+        if done not in (Done.SETTLED, Done.UNKNOWN):
+            return done
+        return self._of_dead_letter(message_id, found, self._drop)
+
+    def purge(self, choice: Choice) -> int | None:
+        """Discard all dead letters that are chosen.
+
+        Returns: how many there were; None if the broker cannot be asked, or others have taken too long.
+
+        Raises:
+          ConnectionClosed: The broker cannot be reached; what was discarded is discarded.
+        """
         self._check_schema()
-        return self._until_settled(lambda: self._store.operations.discard(message_id, force=force))
+        return self._store.operations.one_at_a_time(lambda: self._purge(choice), HOLD)
+
+    def _purge(self, choice: Choice) -> int | None:
+        dropped: Counter[tuple[str, str]] = Counter()
+        reasons = self.inspector.reasons()
+        try:
+            for queue in self._letters.names(choice.queue):
+                with self._letters.of(queue) as letters:
+                    if letters is None:
+                        return None
+                    for letter in letters:
+                        view = self._letters.view(letter, reasons.get(letter.id))
+                        if choice.has(view):
+                            letters.drop(letter)
+                            dropped[queue, view.actor] += 1
+        finally:
+            for (queue, actor), number in dropped.items():
+                self._store.operations.note_discarded("", queue, actor, number)
+        return dropped.total()
 
     def recover(self, stop: Callable[[], bool] = lambda: False) -> Swept:
         """Put back all that is due now, as a worker's recovery does.
@@ -247,22 +276,39 @@ class Operations:
             return Done.UNREADABLE
         return self._enqueue_anew(message)
 
-    def _replay(self, message_id: str, queue: str) -> Done:
-        head = self._store.messages.peek([message_id])[0]
-        if not isinstance(self._queues, RedisQueues) or head is None:
-            return Done.ELSEWHERE
-        queues, copy_id = self._queues, head.copy
-        message = _decoded(queues.dead_letter(queue, copy_id))
-        if message is None:
-            return Done.SETTLED  # it has been replayed or purged since
-        return self._enqueue_anew(message, lambda: queues.drop_dead_letter(queue, copy_id))
+    def _of_dead_letter(
+        self, message_id: str, found: MessageView | None, act: Callable[[DeadLetters, DeadLetter], Done]
+    ) -> Done:
+        """Act on a message that is in a dead-letter queue.
 
-    def _replay_from_rabbitmq(self, queues: RabbitmqQueues, message_id: str) -> Done:
-        for queue in sorted(self.broker.get_declared_queues()):
-            done = queues.replay(queue, message_id, lambda message: self._enqueue_anew(message) is Done.DONE)
-            if done is not None:
-                return Done.DONE if done else Done.STRANGE
-        return Done.ELSEWHERE
+        Parameters:
+          found: As the tracker knows it.
+        """
+
+        def look() -> Done:
+            asked = True
+            for queue in self._letters.names():
+                with self._letters.of(queue) as letters:
+                    asked = asked and letters is not None
+                    for letter in letters or ():
+                        if letter.is_of(message_id):
+                            return act(letters, letter)  # type: ignore[arg-type]
+            if found is None:
+                return Done.UNKNOWN
+            return Done.SETTLED if asked or found.state != "dead_lettered" else Done.ELSEWHERE
+
+        return self._store.operations.one_at_a_time(look, HOLD) or Done.BUSY
+
+    def _replay(self, letters: DeadLetters, letter: DeadLetter) -> Done:
+        if letter.message is None:
+            return Done.UNREADABLE
+        return self._enqueue_anew(letter.message, lambda: letters.drop(letter))
+
+    def _drop(self, letters: DeadLetters, letter: DeadLetter) -> Done:
+        letters.drop(letter)
+        actor = letter.message.actor_name if letter.message is not None else ""
+        self._store.operations.note_discarded(letter.id, letter.queue, actor)
+        return Done.DONE
 
     def _enqueue_anew(self, message: Message[Any], drop: Callable[[], object] = lambda: None) -> Done:
         queue = q_name(message.queue_name)
@@ -272,7 +318,9 @@ class Operations:
         delay = None
         if queue != message.queue_name:  # it was dead-lettered from its delay queue
             delay = max(0, int(options.pop("eta", 0) - current_millis()))
-        sent = self.broker.enqueue(dataclasses.replace(message, queue_name=queue, options=options), delay=delay)
+        # At the present time, or a message that was too old would be so again.
+        anew = dataclasses.replace(message, queue_name=queue, options=options, message_timestamp=current_millis())
+        sent = self.broker.enqueue(anew, delay=delay)
         drop()
         self._store.operations.note_requeued(
             str(message.message_id), queue, message.actor_name, str(sent.options.get("redis_message_id", ""))

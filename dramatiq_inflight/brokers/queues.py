@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..store.records import Head
 from ..store.transport import Call
+from .dead_letters import DeadLetters
 
 if TYPE_CHECKING:
     from .redis import RedisQueues
@@ -112,6 +114,17 @@ class BrokerQueues:
           redis.RedisError: Redis cannot be reached.
         """
         return True
+
+    # The dead letters.
+
+    @contextmanager
+    def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
+        """Look at the dead letters of a queue; None if the broker cannot be asked about them.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+        yield None
 
     # Recovery.
 

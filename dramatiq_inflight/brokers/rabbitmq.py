@@ -5,40 +5,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
-from dramatiq import Broker, Message
+from dramatiq import Broker
 from dramatiq.common import dq_name, xq_name
-from dramatiq.errors import ConnectionClosed, DecodeError
+from dramatiq.errors import ConnectionClosed
 
 from ..store.records import Head
+from .dead_letters import DeadLetter, DeadLetters
 from .queues import Answers, BrokerQueues, Registered
 
-__all__ = ["DeadLetter", "RabbitmqQueues"]
+__all__ = ["RabbitmqQueues"]
 
 #: From the first version to the one before the second a look at a message of a quorum queue counts as a delivery.
 LOOKS_COUNT = (4, 0), (4, 3)
 
 #: RabbitMQ's reason for a dead letter that nobody has rejected: a quorum queue's delivery limit.
 BY_LIMIT = "delivery_limit"
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message in a dead-letter queue.
-
-    Parameters:
-      message: None if it cannot be decoded.
-      reason: RabbitMQ's: ``rejected`` by a worker, or ``delivery_limit``.
-      tag: The delivery's, on the channel that has looked at it.
-    """
-
-    message: Message[Any] | None
-    reason: str
-    tag: int
 
 
 class RabbitmqQueues(BrokerQueues):
@@ -89,67 +75,18 @@ class RabbitmqQueues(BrokerQueues):
         with self._channel() as channel:
             return version_of(channel)
 
-    def dead_letters(self, queue: str, most: int) -> list[DeadLetter] | None:
-        """Return the first dead letters of a queue, at most so many; None if RabbitMQ would count the look at them.
-
-        Raises:
-          ConnectionClosed: RabbitMQ cannot be reached.
-        """
+    @contextmanager
+    def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
+        """As `BrokerQueues.dead_letters`; None if RabbitMQ would count the look at them."""
         with self._channel() as channel:
             if LOOKS_COUNT[0] <= version_of(channel) < LOOKS_COUNT[1]:
-                return None
-            found = []
-            for letter in self._look(channel, queue):
-                found.append(letter)
-                if len(found) == most:
-                    break
-            _return_all(channel, found)
-            return found
-
-    def replay(self, queue: str, message_id: str, enqueue: Callable[[Message[Any]], bool]) -> bool | None:
-        """Enqueue a dead letter of a queue, and take it out of the dead-letter queue.
-
-        Parameters:
-          enqueue: Returns False if it has not enqueued the message, which stays a dead letter then.
-
-        Returns: what `enqueue` has returned; None if there is no such dead letter, or RabbitMQ would count the look.
-
-        Raises:
-          ConnectionClosed: RabbitMQ cannot be reached.
-        """
-        with self._channel() as channel:
-            if LOOKS_COUNT[0] <= version_of(channel) < LOOKS_COUNT[1]:
-                return None
-            seen = []
-            for letter in self._look(channel, queue):
-                if letter.message is not None and str(letter.message.message_id) == message_id:
-                    done = enqueue(letter.message)
-                    if done:
-                        channel.basic_ack(letter.tag)
-                    else:
-                        seen.append(letter)
-                    _return_all(channel, seen)
-                    return done
-                seen.append(letter)
-            _return_all(channel, seen)
-            return None
-
-    def _look(self, channel: Any, queue: str) -> Iterator[DeadLetter]:
-        from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415  it is there by now
-
-        while True:
-            try:
-                method, properties, body = channel.basic_get(xq_name(queue))
-            except ChannelClosedByBroker:
-                return  # there is no such queue
-            if method is None:
+                yield None
                 return
+            letters = RabbitmqDeadLetters(channel, queue)
             try:
-                message = Message.decode(body)
-            except DecodeError:
-                message = None
-            deaths = (properties.headers or {}).get("x-death") or [{}]
-            yield DeadLetter(message, str(deaths[0].get("reason", "")), method.delivery_tag)
+                yield letters
+            finally:
+                letters.return_all()
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:
@@ -188,8 +125,40 @@ def version_of(channel: Any) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _return_all(channel: Any, letters: list[DeadLetter]) -> None:
-    """By ``basic.nack``, one after the other: what returns with its connection is counted on quorum queues."""
-    if channel.is_open:
-        for letter in letters:
-            channel.basic_nack(letter.tag, requeue=True)
+class RabbitmqDeadLetters(DeadLetters):
+    """The dead letters of one queue of RabbitMQ, the oldest first: fetched, and returned in the end."""
+
+    def __init__(self, channel: Any, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._fetched: list[int] = []
+        self._dropped: set[int] = set()
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        """As `DeadLetters`; once only."""
+        from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415  it is there by now
+
+        while True:
+            try:
+                method, properties, body = self._channel.basic_get(xq_name(self._queue))
+            except ChannelClosedByBroker:
+                return  # there is no such queue
+            if method is None:
+                return
+            self._fetched.append(method.delivery_tag)
+            death = ((properties.headers or {}).get("x-death") or [{}])[0]
+            at = death.get("time")
+            at_ms = int(at.replace(tzinfo=timezone.utc).timestamp() * 1000) if isinstance(at, datetime) else 0
+            yield DeadLetter(self._queue, body, "", at_ms, str(death.get("reason", "")), method.delivery_tag)
+
+    def drop(self, letter: DeadLetter) -> None:
+        """As `DeadLetters.drop`."""
+        self._channel.basic_ack(letter.tag)
+        self._dropped.add(letter.tag)
+
+    def return_all(self) -> None:
+        """By ``basic.nack``, one after the other: what returns with its connection is counted on quorum queues."""
+        if self._channel.is_open:
+            for tag in self._fetched:
+                if tag not in self._dropped:
+                    self._channel.basic_nack(tag, requeue=True)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import redis
@@ -24,6 +25,7 @@ from ..store.errors import comes_and_goes
 from ..store.records import Head
 from ..store.scripts import BATCH
 from ..store.transport import Call
+from .dead_letters import DeadLetter, DeadLetters
 from .following import Following
 from .queues import Answers, BrokerQueues, Complete, Registered
 
@@ -31,6 +33,9 @@ __all__ = ["RedisQueues", "RedisQueuesApart"]
 
 #: For how long a command that was given up may still arrive, seconds: kernels send again for a quarter of an hour.
 MAY_ARRIVE = 3600.0
+
+#: How many dead letters are read at a time.
+LETTERS = 200
 
 
 class RedisQueues(BrokerQueues):
@@ -144,14 +149,10 @@ class RedisQueues(BrokerQueues):
         data = self._client.hget(self._messages(queue), copy_id)
         return data if isinstance(data, bytes) else b""
 
-    def dead_letter(self, queue: str, copy_id: str) -> bytes | None:
-        """The encoded message, if that copy is in the dead-letter queue.
-
-        Raises:
-          redis.RedisError: Redis cannot be reached.
-        """
-        data = self._client.hget(self._messages(xq_name(queue)), copy_id)
-        return cast("bytes | None", data)
+    @contextmanager
+    def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
+        """As `BrokerQueues.dead_letters`; the newest come first."""
+        yield RedisDeadLetters(self._client, self.namespace, queue)
 
     def has_dead_letter(self, queue: str, copy_id: str) -> bool:
         """Whether that copy is in the dead-letter queue.
@@ -160,17 +161,6 @@ class RedisQueues(BrokerQueues):
           redis.RedisError: Redis cannot be reached.
         """
         return bool(self._client.hexists(self._messages(xq_name(queue)), copy_id))
-
-    def drop_dead_letter(self, queue: str, copy_id: str) -> None:
-        """Take a copy out of the dead-letter queue.
-
-        Raises:
-          redis.RedisError: Redis cannot be reached.
-        """
-        pipeline = self._client.pipeline()
-        pipeline.zrem(f"{self.namespace}:{xq_name(queue)}", copy_id)
-        pipeline.hdel(self._messages(xq_name(queue)), copy_id)
-        pipeline.execute()
 
     def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
         """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
@@ -330,3 +320,43 @@ class RedisQueuesApart(RedisQueues):
     def ask(self, heads: Mapping[str, Head], declared: Collection[str], registered: Registered) -> Answers:
         """As `BrokerQueues.ask`; another copy is made of what the broker does not have, which it may have lost."""
         return {id: "held" for id, has in self._held_of(heads).items() if has}, 0
+
+
+class RedisDeadLetters(DeadLetters):
+    """The dead letters of one queue of a RedisBroker, the newest first."""
+
+    newest_first = True
+
+    def __init__(self, client: redis.Redis, namespace: str, queue: str) -> None:
+        self._client = client
+        self._queue = queue
+        self._key = f"{namespace}:{xq_name(queue)}"
+        self._at = 0
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        """As `DeadLetters`."""
+        self._at, before = 0, set[bytes]()
+        while True:
+            found = cast(
+                "list[tuple[bytes, float]]",
+                self._client.zrevrange(self._key, self._at, self._at + LETTERS - 1, withscores=True),
+            )
+            if not found:
+                return
+            self._at += len(found)
+            # New letters move what was read before to where is read now.
+            fresh = [(id, score) for id, score in found if id not in before]
+            before = {id for id, _ in found}
+            if not fresh:
+                continue
+            bodies = cast("list[bytes | None]", self._client.hmget(f"{self._key}.msgs", [id for id, _ in fresh]))
+            for (id, score), data in zip(fresh, bodies, strict=True):
+                if data is not None:
+                    yield DeadLetter(self._queue, data, id.decode(), int(score))
+
+    def drop(self, letter: DeadLetter) -> None:
+        """As `DeadLetters.drop`."""
+        pipeline = self._client.pipeline()
+        pipeline.zrem(self._key, letter.copy_id)
+        pipeline.hdel(f"{self._key}.msgs", letter.copy_id)
+        self._at -= pipeline.execute()[0]

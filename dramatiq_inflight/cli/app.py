@@ -10,6 +10,7 @@ import click
 
 from ..version import __version__
 from .act import dead_letter, discard, requeue
+from .dead import dead, purge
 from .doctor import doctor
 from .effects import effects
 from .failures import Group
@@ -70,8 +71,8 @@ def cli(
 
 
 for command in (
-    status, list_messages, show, watch, history, workers,
-    recover, requeue, dead_letter, discard,
+    status, list_messages, dead, show, watch, history, workers,
+    recover, requeue, dead_letter, discard, purge,
     doctor, dashboard, exporter, effects,
 ):  # fmt: skip
     cli.add_command(command)

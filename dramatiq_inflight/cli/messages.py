@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..inspection.inspector import Inspector, MessageView
+from ..inspection.inspector import DeadLetterView, Inspector, MessageView
 from ..inspection.views import IN_FLIGHT
 from . import documents
 from .failures import not_done
@@ -94,9 +94,11 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     view = inspector.message(id)
     events = inspector.history(message_id=id, limit=EVENTS_SHOWN)[::-1]
     data = inspector.payload(id) if payload else None
+    dead = inspector.dead_letter(id) if view is not None and view.state == "dead_lettered" else None
     if as_json:
         document: dict[str, Any] = {
             "message": documents.view(view) if view else None,
+            "dead_letter": documents.view(dead) if dead else None,
             "history": [documents.event(event) for event in events],
         }
         if payload:
@@ -105,11 +107,15 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     elif view is None:
         out.note("Nothing is known of it now: it may be queued, or complete.")
     else:
-        out.fields(_fields(view))
+        out.fields(_fields(view, dead))
     if not as_json:
         if events:
             out.line("")
             out.table(EVENTS, event_rows(events, short=out.terminal))
+        if dead is not None and dead.traceback:
+            out.line("")
+            for line in dead.traceback.splitlines():
+                out.line(line)
         if payload:
             out.line("")
             out.line(Cell("payload", "bold"))
@@ -119,7 +125,7 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
         raise not_done()
 
 
-def _fields(view: MessageView) -> list[tuple[str, Cell]]:
+def _fields(view: MessageView, dead: DeadLetterView | None) -> list[tuple[str, Cell]]:
     alive = "alive" if view.worker_alive else "not alive"
     limit = "no limit" if view.max_recoveries is None else str(view.max_recoveries)
     fields = [
@@ -127,6 +133,15 @@ def _fields(view: MessageView) -> list[tuple[str, Cell]]:
         ("state", state_of(view)),
         ("queue", Cell(view.queue or "?")),
         ("actor", Cell(view.actor or "?")),
+    ]
+    if dead is not None:
+        fields += [
+            ("dead-lettered", Cell(f"{when(dead.at)} UTC" if dead.at else "-")),
+            ("reason", Cell(dead.reason, "red")),
+        ]
+    if not view.run:
+        return fields  # there is no record of it
+    fields += [
         ("instance", Cell(view.instance or "-")),
         ("worker", Cell(f"{view.worker} ({alive})" if view.worker else "-")),
         ("started", Cell(f"{when(view.started)} UTC, {age(view.age)} ago" if view.started else "-")),

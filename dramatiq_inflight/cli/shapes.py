@@ -8,17 +8,19 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..inspection.history import Event, EventKind
-from ..inspection.inspector import MessageView, Tally, WorkerView
+from ..inspection.inspector import DeadLetterView, MessageView, Tally, WorkerView
 from .table import Cell, Column
 from .text import age, when
 
 __all__ = [
+    "DEAD_LETTERS",
     "EVENTS",
     "MESSAGES",
     "ROUTINE",
     "STYLES",
     "TALLIES",
     "WORKERS",
+    "dead_letter_rows",
     "event_rows",
     "message_rows",
     "tally_rows",
@@ -113,6 +115,28 @@ def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
             Cell(view.instance, "" if view.worker_alive else "red"),
             Cell(str(view.run)),
             Cell(str(view.crashes), "red" if view.crashes else ""),
+        ]
+        for view in views
+    ]
+
+
+DEAD_LETTERS = (
+    Column("MESSAGE"),
+    Column("DEAD FOR", right=True),
+    Column("ACTOR", least=10, middle=True),
+    Column("QUEUE", least=8, middle=True, spare=2),
+    Column("REASON", least=24),
+)
+
+
+def dead_letter_rows(views: Iterable[DeadLetterView], now: datetime) -> list[list[Cell]]:
+    return [
+        [
+            Cell(view.id),
+            Cell(age((now - view.at).total_seconds()) if view.at else ""),
+            Cell(view.actor),
+            Cell(view.queue),
+            Cell(view.reason, "red"),
         ]
         for view in views
     ]

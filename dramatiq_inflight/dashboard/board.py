@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..inspection.inspector import Inspector, MessageView, Overview, WorkerView
+from ..inspection.inspector import DeadLetterView, Inspector, MessageView, Overview, WorkerView
 from .shared import Shared
 from .tail import Tail
 
@@ -47,6 +47,7 @@ class Board:
         self.tail = Tail(inspector)
         self._overview = Shared(inspector.overview)
         self._messages: Shared[list[MessageView]] = Shared(inspector.messages)
+        self._letters = Shared(inspector.dead_letters, seconds=5)
         self._longest: dict[str, int] = {}
 
     def overview(self) -> Overview:
@@ -61,6 +62,10 @@ class Board:
     def messages(self) -> list[MessageView]:
         """All that are in flight, oldest first; not to be changed."""
         return self._messages.get()
+
+    def dead_letters(self) -> list[DeadLetterView] | None:
+        """All dead letters, newest first; None if they cannot be seen from here."""
+        return self._letters.get()
 
     def left(self, worker: WorkerView) -> float:
         """How much of a worker's heartbeat is left, in percent of the longest that was seen."""

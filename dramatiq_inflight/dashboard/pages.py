@@ -45,7 +45,7 @@ def actions_for(view: MessageView) -> list[str]:
     if view.state == "aside":
         return ["requeue", "discard"]
     if view.state == "dead_lettered":
-        return ["requeue"]
+        return ["requeue", "discard"]
     return list(ACTIONS) if view.state in choice.STATES else []
 
 
@@ -84,7 +84,7 @@ def install(app: Flask, board: Board) -> None:
             timeline=timeline.draw(events, seen.workers, seen.at, choice.hours()),
             hours=list(timeline.HOURS),
             latest=events[:LATEST],
-            poison=len(tail.troubled()),
+            poison=len(tail.troubled() if (letters := board.dead_letters()) is None else letters),
             tail=tail,
         )
 
@@ -121,10 +121,12 @@ def install(app: Flask, board: Board) -> None:
         if view is None and not events and not raw and not said:
             raise NotFound
         text, cut = pretty(raw) if raw else ("", False)
+        dead = board.inspector.dead_letter(id) if view is not None and view.state == "dead_lettered" else None
         return show(
             "message.html",
             id=id,
             view=view,
+            dead=dead,
             events=events,
             wanted=wanted,
             payload=text,
@@ -137,11 +139,12 @@ def install(app: Flask, board: Board) -> None:
 
     @app.get("/trouble")
     def trouble() -> ResponseReturnValue:
-        found = tail.troubled()
+        letters = board.dead_letters()
         aside = board.inspector.aside()
         return show(
             "trouble.html",
-            **choice.paged(found),
+            **choice.paged(tail.troubled() if letters is None else letters),
+            from_history=letters is None,
             aside=aside[: choice.PER_PAGE],
             aside_total=len(aside),
             aside_shown=choice.PER_PAGE,

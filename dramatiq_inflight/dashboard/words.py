@@ -28,7 +28,7 @@ ACTIONS = {
     ),
     "discard": (
         "Discard",
-        "It is given up: no copy of it runs any more. What was set aside is deleted for good.",
+        "It is given up: no copy of it runs any more. What was set aside, or is a dead letter, is deleted for good.",
     ),
 }
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -126,14 +127,18 @@ def _delivery_limit(case: Case) -> Iterator[Finding]:
 def _worn_out(case: Case) -> Iterator[Finding]:
     queues = RabbitmqQueues(case.broker)
     for queue in sorted(case.broker.get_declared_queues()):
-        letters = _answer(functools.partial(queues.dead_letters, queue, MOST))
-        if letters is None:
-            raise CannotTell("this RabbitMQ counts a look at the messages of a quorum queue as a delivery")
-        ids = [str(letter.message.message_id) for letter in letters if letter.message and letter.reason == BY_LIMIT]
+        ids = _answer(functools.partial(_dead_by_limit, queues, queue))
         if ids:
             yield WORN_OUT.warning(
                 f"Messages of queue {queue!r} that RabbitMQ has dead-lettered by itself: {len(ids)}, such as {ids[0]}.",
             )
+
+
+def _dead_by_limit(queues: RabbitmqQueues, queue: str) -> list[str]:
+    with queues.dead_letters(queue) as letters:
+        if letters is None:
+            raise CannotTell("this RabbitMQ counts a look at the messages of a quorum queue as a delivery")
+        return [letter.id for letter in itertools.islice(letters, MOST) if letter.message and letter.reason == BY_LIMIT]
 
 
 def _answer(ask: Callable[[], Answer]) -> Answer:

@@ -183,7 +183,7 @@ class EventKind(enum.Enum):
 
 
 #: The number that a field of an event is.
-NUMBERS = ("run", "crashes", "running", "after")
+NUMBERS = ("run", "crashes", "running", "after", "number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +214,10 @@ class Event:
     copy: str = ""
     #: How it was recovered: ``handed back``, ``copied`` or ``taken over``.
     how: str = ""
-    #: What proved a death.
+    #: What proved a death, or the error for which a message was dead-lettered.
     why: str = ""
+    #: The end of the traceback with which a message was dead-lettered.
+    traceback: str = ""
     #: How the run ended that was fenced: ``completed`` or ``failed``.
     outcome: str = ""
     #: How many messages were still running when a worker left.
@@ -223,6 +225,8 @@ class Event:
     #: From a death (or, where nobody saw it, the last heartbeat) to its full recovery, or since a stalled message moved
     #: last, milliseconds.
     after_ms: int | None = None
+    #: How many dead letters an operator has discarded at once.
+    number: int | None = None
 
     @classmethod
     def of(cls, id: str, raw: Mapping[str, str]) -> Event:
@@ -244,7 +248,7 @@ class Event:
     @property
     def of_worker(self) -> bool:
         """Whether it is about a worker process; else it is about a message."""
-        return not self.message_id or (self.kind is not None and self.kind.of_worker)
+        return not self.message_id if self.kind is None else self.kind.of_worker
 
     @property
     def text(self) -> str:
@@ -252,6 +256,8 @@ class Event:
         said = self.kind.said if self.kind is not None else self.name
         if self.why:
             said += f": {self.why}"
+        if self.number is not None and self.number > 1:
+            said += f": {self.number} dead letters"
         if self.kind is EventKind.LEFT and self.running:
             said += f" with {self.running} messages still running"
         if self.kind is EventKind.CLEARED and self.after_ms is not None:

@@ -17,24 +17,36 @@ read.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
+import redis
 from dramatiq import Broker
 
-from ..brokers.location import tracker_client
+from ..brokers.location import queues_of, tracker_client
 from ..config.settings import Settings
 from ..errors import ConfigurationError
 from ..store.connection import bounded_client_from_url
 from ..store.records import AT_A_TIME, Head, head_of, read_heads
 from ..store.schema import FIELDS, Held
 from ..tracker import tracker_of
+from .dead_letters import Choice, DeadLetterView, Letters
 from .history import Count, Event, EventKind
-from .parsing import message_view, text, texts
+from .parsing import dead_letter_view, message_view, text, texts
 from .reader import Instances, Reader
 from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, Overview, Tally, WorkerView
 
-__all__ = ["Aside", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"]
+__all__ = ["Aside", "Choice", "DeadLetterView", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"]
+
+#: All dead letters.
+EVERYTHING = Choice()
+
+#: More events than are kept.
+MOST_EVENTS = 1_000_000
+
+#: What an operator's act makes of a dead letter, whose record stays until a copy starts.
+SINCE: dict[EventKind | None, str] = {EventKind.REQUEUED: "requeued", EventKind.DISCARDED: "completed"}
 
 
 class Inspector(Reader):
@@ -49,7 +61,14 @@ class Inspector(Reader):
     Parameters:
       client: A Redis client; the inspector makes connections of its own, with bounds.
       namespace: As the trackers have it.
+      letters: The broker's dead letters; None if they cannot be seen from here.
     """
+
+    def __init__(
+        self, client: redis.Redis, namespace: str = Settings.namespace, letters: Letters | None = None
+    ) -> None:
+        super().__init__(client, namespace)
+        self._letters = letters
 
     @classmethod
     def of(cls, broker: Broker) -> Inspector:
@@ -59,7 +78,8 @@ class Inspector(Reader):
           ConfigurationError: There is no tracker in it, or it has no Redis.
         """
         settings = tracker_of(broker).settings
-        return cls(tracker_client(settings, broker)[0], settings.namespace)
+        client, shared = tracker_client(settings, broker)
+        return cls(client, settings.namespace, Letters(broker, queues_of(broker, client, shared=shared)))
 
     @classmethod
     def from_url(cls, url: str, namespace: str = Settings.namespace) -> Inspector:
@@ -172,25 +192,27 @@ class Inspector(Reader):
     def message(self, id: str) -> MessageView | None:
         """One message, whatever its state; ``None``: nothing is known of it.
 
-        Nothing is known of a message that is queued, or is complete and was run but once.
+        Nothing is known of a message that is queued, or is complete and was run but once.  A dead letter is known where
+        the broker can be asked about its dead letters; see `dead_letters`.
         """
         pipeline = self._client.pipeline(transaction=False)
         pipeline.zscore(self._keys.waiting, id)
         pipeline.hget(self._keys.aside, id)
         now, (deadline, aside) = self._timed(pipeline)
         head = read_heads(self._client, self._keys, [id]).get(id)
+        if head is None and aside is None:
+            dead = self.dead_letter(id)
+            return None if dead is None else dead_letter_view(dead, now)
         if head is None:
-            if aside is None:
-                return None
             unreadable = Head("aside", "", 0, 0, 0, "unlimited", 0, 0, 0, 0, "", "", "", "", 0, 0, 0, 0, 0, 0)
             head = head_of(aside) or unreadable
             return message_view(id, head, now, None, None, state="aside")
         owner = self._workers([head.owner], now)[0] if head.owner else None
         view = message_view(id, head, now, owner if owner and owner.instance else None, deadline)
-        if view.state == "dead_lettered":
+        if view.state == "dead_lettered" and self.dead_letter(id) is None:
             last = self.last_event(id)
-            if last is not None and last.kind is EventKind.REQUEUED:
-                view = dataclasses.replace(view, state="requeued")  # its record changes when that copy starts
+            state = SINCE.get(last.kind, view.state) if last is not None else view.state
+            view = dataclasses.replace(view, state=state)
         return self._with_progress([view])[0]
 
     def payload(self, id: str) -> bytes | None:
@@ -200,6 +222,10 @@ class Inspector(Reader):
         pipeline.hget(self._keys.aside, id)
         record, aside = self._read(pipeline)
         raw = record or aside
+        if raw is None or not raw.partition(b"\n")[2]:
+            letter = self._letters.find(id) if self._letters is not None else None
+            if letter is not None:
+                return letter.data
         if raw is None:
             return None
         return bytes(raw.partition(b"\n")[2] or b"") or (None if head_of(raw) else bytes(raw))
@@ -218,6 +244,50 @@ class Inspector(Reader):
                     Aside(text(id), head.queue if head else "", head.actor if head else "", len(raw)),
                 )
         return found
+
+    def dead_letters(self, choice: Choice = EVERYTHING, *, limit: int | None = None) -> list[DeadLetterView] | None:
+        """The dead letters of the application's queues, of whatever kind, newest first.
+
+        Parameters:
+          choice: Which.
+          limit: So many at the most.
+
+        Returns: None if they cannot be seen from here: it takes the application's broker (`of`), and that is to be a
+          RedisBroker or a RabbitMQ.  RabbitMQ 4.0 to 4.2 would count the look at a quorum queue's messages.
+
+        Raises:
+          ConnectionClosed: RabbitMQ cannot be reached.
+        """
+        if self._letters is None:
+            return None
+        found: list[DeadLetterView] = []
+        reasons = self.reasons()
+        for queue in self._letters.names(choice.queue):
+            with self._letters.of(queue) as letters:
+                if letters is None:
+                    return None
+                views = (self._letters.view(letter, reasons.get(letter.id)) for letter in letters)
+                chosen = filter(choice.has, views)
+                found += itertools.islice(chosen, limit) if letters.newest_first else chosen
+        found.sort(key=lambda view: (view.at is not None and view.at.timestamp(), view.id), reverse=True)
+        return found[:limit]
+
+    def dead_letter(self, message_id: str) -> DeadLetterView | None:
+        """The dead letter of a message; None if there is none, or it cannot be seen from here.
+
+        Raises:
+          ConnectionClosed: RabbitMQ cannot be reached.
+        """
+        letter = self._letters.find(message_id) if self._letters is not None else None
+        if letter is None or self._letters is None:
+            return None
+        events = self.history(kinds=[EventKind.DEAD_LETTERED], message_id=message_id, limit=1)
+        return self._letters.view(letter, next(iter(events), None))
+
+    def reasons(self) -> dict[str, Event]:
+        """The last event by which each message came to a dead-letter queue, by its id."""
+        events = self.history(kinds=[EventKind.DEAD_LETTERED], limit=MOST_EVENTS)
+        return {event.message_id: event for event in reversed(events)}
 
     def overdue(self) -> int:
         """How many messages wait for a copy that should have started by now."""

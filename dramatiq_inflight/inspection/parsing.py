@@ -11,9 +11,10 @@ from typing import Any
 
 from ..store.records import LEFT, Head, moment
 from ..store.schema import number
+from .dead_letters import DeadLetterView
 from .views import MessageView, WorkerView
 
-__all__ = ["message_view", "progressed", "text", "texts", "worker_view"]
+__all__ = ["dead_letter_view", "message_view", "progressed", "text", "texts", "worker_view"]
 
 #: A heartbeat below this is no time: the incarnation was proven dead (see common.lua).
 PROVEN_MS = 100
@@ -87,6 +88,12 @@ def message_view(
         tries=head.tries,
         due=moment(int(deadline)) if deadline is not None else None,
     )
+
+
+def dead_letter_view(letter: DeadLetterView, now: int) -> MessageView:
+    """A dead letter of which there is no record."""
+    head = Head("dead_lettered", "", 0, 0, 0, "unlimited", 0, 0, 0, 0, "", "", letter.queue, letter.actor, *[0] * 6)
+    return message_view(letter.id, head, now, None, None)
 
 
 def progressed(view: MessageView, at: bytes | None, progress: bytes | None, note: bytes | None) -> MessageView:

@@ -26,6 +26,7 @@ from ..store.store import Store
 from ..store.transport import Call
 from .checkpoints import expect_nothing
 from .continuations import enqueue_what_is_left, has_more_to_do, remove_continuations
+from .failure import Failure, failure_of
 from .in_flight import Entry, Outcome, Retry, Table, current_entry
 from .interrupt import uninterrupted
 from .reconcile import Ledger
@@ -164,11 +165,11 @@ class Ending:
         if entry is None:
             self._settle_unseen(message, "dead_lettered")
         elif entry.state.phase is Phase.POISONED:
-            self._settle(entry.copy, "dead_lettered")
+            self._settle(entry.copy, "dead_lettered", failure_of(message))
         elif entry.state.has_ended:
             entry.follow()
             if self._is_dead_lettered(message, entry):
-                entry.outcome = Outcome.DEAD_LETTERED
+                entry.outcome, entry.failure = Outcome.DEAD_LETTERED, failure_of(message)
             else:
                 entry.outcome = Outcome.FAILED
                 entry.take_back()
@@ -278,11 +279,12 @@ class Ending:
         if message.queue_name != q_name(message.queue_name):
             return  # moved from a delay queue to its queue
         if self.policies.tracks(self.broker, message) or message.actor_name not in self.broker.actors:
-            self._settle(Copy.of(message), state)
+            self._settle(Copy.of(message), state, failure_of(message))
 
-    def _settle(self, copy: Copy, state: str) -> None:
+    def _settle(self, copy: Copy, state: str, failure: Failure) -> None:
+        keys = self.queues.keys(copy.queue)
         try:
-            self.store.messages.close_unstarted(copy, state, self.queues.keys(copy.queue))
+            self.store.messages.close_unstarted(copy, state, keys, why=failure.why, traceback=failure.traceback)
         except redis.RedisError:
             pass  # the record keeps its deadline, and recovery asks the broker then
 

@@ -19,6 +19,7 @@ from ..config.policy import Policy
 from ..delivery import Copy, Delivery, is_own_enqueue
 from ..threads.mutex import Mutex
 from . import state as transitions
+from .failure import UNKNOWN, Failure
 from .interrupt import Strand
 from .state import START, Phase, State, Transition
 
@@ -161,6 +162,8 @@ class Entry:
     throws: tuple[Any] | None = None
     #: Why it does not run here; empty: it does.
     refusal: str = ""
+    #: The error with which it was dead-lettered.
+    failure: Failure = UNKNOWN
     #: Held while Redis is told anything about it.
     mutex: Mutex = field(default_factory=Mutex, repr=False)
     _changing: Mutex = field(default_factory=Mutex, repr=False)

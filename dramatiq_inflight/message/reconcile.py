@@ -170,6 +170,8 @@ class Ledger:
             consumed=not entry.state.may_run_again,
             dead_lettered=entry.outcome is Outcome.DEAD_LETTERED,
             copy=copy,
+            why=entry.failure.why,
+            traceback=entry.failure.traceback,
         )
 
     def _finds_run(self, entry: Entry) -> bool:

@@ -234,6 +234,8 @@ class Messages(Part):
         consumed: bool = True,
         dead_lettered: bool = False,
         copy: Copy | None = None,
+        why: str = "",
+        traceback: str = "",
     ) -> Finished:
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.
 
@@ -241,6 +243,7 @@ class Messages(Part):
           consumed: False: it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
           copy: The copy that ran; None: whichever it was.
+          why, traceback: Of the error, for the history, if it was dead-lettered.
         """
         origin = copy.origin if copy is not None else ""
         state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
@@ -253,6 +256,8 @@ class Messages(Part):
             contended=contended,
             state=state,
             origin=origin,
+            why=why,
+            traceback=traceback,
         )
         return FINISHED[reply[0]]
 
@@ -297,12 +302,15 @@ class Messages(Part):
             wait=self.scripts.deadline_ms + round(delay * 1000),
         )
 
-    def close_unstarted(self, copy: Copy, state: str, broker_keys: Sequence[str] = ()) -> None:
+    def close_unstarted(
+        self, copy: Copy, state: str, broker_keys: Sequence[str] = (), *, why: str = "", traceback: str = ""
+    ) -> None:
         """The broker is rid of a copy that never ran.
 
         Parameters:
           state: ``completed`` or ``dead_lettered``.
           broker_keys: As for `start`.
+          why, traceback: As for `release`.
         """
         self.scripts.execute(
             "close_unstarted",
@@ -315,6 +323,10 @@ class Messages(Part):
             state=state,
             copy=copy.broker_copy_id,
             tries=copy.tries,
+            queue=copy.queue,
+            actor=copy.actor,
+            why=why,
+            traceback=traceback,
         )
 
     def shorten_retention(self, finished: Sequence[tuple[str, int, float]]) -> int:

@@ -96,7 +96,19 @@ class Operations(Part):
         Parameters:
           copy_id: The broker's id of the new copy; empty if the broker has none.
         """
-        self.scripts.execute("note_requeued", id=message_id, queue=queue, actor=actor, copy=copy_id)
+        self.scripts.execute(
+            "note_act", event="requeued", id=message_id, queue=queue, actor=actor, copy=copy_id, number=1
+        )
+
+    def note_discarded(self, message_id: str, queue: str, actor: str, number: int = 1) -> None:
+        """Record that dead letters were discarded.
+
+        Parameters:
+          message_id: Of the one; empty if there are several.
+        """
+        self.scripts.execute(
+            "note_act", event="discarded", id=message_id, queue=queue, actor=actor, copy="", number=number
+        )
 
     def _owner(self, message_id: str) -> str:
         (head,) = self._messages.peek([message_id])

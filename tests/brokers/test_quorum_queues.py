@@ -305,7 +305,7 @@ def test_what_rabbitmq_has_dead_lettered_can_be_requeued(worn_out: tuple[RabbitA
     operations = Operations(app.broker)
     assert operations.requeue("nobody") is Done.UNKNOWN
     assert [operations.requeue(id) for id in ids] == [Done.DONE, Done.DONE]
-    assert operations.requeue(ids[0]) is Done.UNKNOWN
+    assert operations.requeue(ids[0]) is Done.REQUEUED
     app.start()
     wait_until(lambda: sorted(app.ran) == ["delayed", "prefetched"], what="both run")
     app.join()

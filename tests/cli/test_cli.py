@@ -195,7 +195,7 @@ def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Store)
     assert document(run("show", "binary", "--json", "--payload"))["payload_base64"] == "/wAbWzJK"
     assert "\\x1b[2J" in run("show", "binary", "--payload").stdout
     assert run("show", "no such").exit_code == 1
-    assert document(run("show", "no such", "--json")) == {"message": None, "history": []}
+    assert document(run("show", "no such", "--json")) == {"message": None, "dead_letter": None, "history": []}
 
 
 def test_workers_are_shown(run: Run, lab: Lab, a: Store, b: Store) -> None:
@@ -356,7 +356,7 @@ def test_help_and_completion() -> None:
     names = set(cli.commands)
     assert names == {
         *("status", "list", "show", "watch", "history", "workers", "recover", "requeue", "dead-letter", "discard"),
-        *("doctor", "dashboard", "exporter", "effects"),
+        *("doctor", "dashboard", "exporter", "effects", "dead", "purge"),
     }
     for name in names:
         result = CliRunner().invoke(cli, [name, "--help"])
@@ -367,7 +367,7 @@ def test_help_and_completion() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "_DRAMATIQ_INFLIGHT_COMPLETE": "bash_complete"}
     env |= {"COMP_WORDS": "dramatiq-inflight dead", "COMP_CWORD": "1"}
     completed = subprocess.run(PROGRAM, env=env, capture_output=True, check=True, timeout=60)
-    assert completed.stdout.split() == [b"plain,dead-letter"]
+    assert completed.stdout.split() == [b"plain,dead", b"plain,dead-letter"]
 
 
 # What acts.

@@ -562,3 +562,27 @@ def test_nothing_comes_from_elsewhere() -> None:
     for path in Path(dramatiq_inflight.dashboard.__file__).parent.rglob("*.*"):
         if path.suffix in (".html", ".css", ".js"):
             assert not re.findall(r"(?:https?:)?//[a-z0-9]+\.[a-z]", path.read_text()), path.name
+
+
+def test_ordinary_dead_letters_are_shown_with_their_reasons(broker: Any, acting: FlaskClient) -> None:
+    failed = {"retries": 2, "traceback": f"x\nValueError: {HOSTILE}"}
+    hostile = dramatiq.Message[Any]("default", HOSTILE, (), {}, failed, "m1")
+    failed = {"retries": 1, "traceback": "y\nKeyError: 'card'"}
+    plain = dramatiq.Message[Any]("default", "work", (), {}, failed, "m2")
+    key = f"{broker.namespace}:default.XQ"
+    for at, message in enumerate((hostile, plain), 1_790_000_000_000):
+        broker.client.zadd(key, {f"r{at}": at})
+        broker.client.hset(f"{key}.msgs", f"r{at}", message.encode())
+    trouble = text(acting, "/trouble")
+    assert trouble.index('data-key="p-m2"') < trouble.index('data-key="p-m1"'), "newest first"
+    assert "failed 2 times: at last but one KeyError: &#39;card&#39;" in trouble
+    shown = text(acting, "/message?id=m2")
+    assert "Dead since" in shown
+    assert "KeyError" in shown.partition("Traceback")[2]
+    for page in (trouble, text(acting, "/message?id=m1")):
+        assert "<img" not in page
+    assert "<b>2</b> dead-lettered" in text(acting, "/")
+    asked = text(acting, "/message/discard?id=m2")
+    answer = acting.post("/message/discard", data={"id": "m2", "token": token_of(asked)})
+    assert answer.status_code == 303
+    assert broker.client.zcard(key) == 1

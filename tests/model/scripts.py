@@ -111,7 +111,8 @@ UNUSED = frozenset({
 #: Of these alone, besides.
 UNUSED_BY = {
     "defer": {"me"},
-    "close_unstarted": {"copy"},
+    "close_unstarted": {"copy", "why", "traceback"},
+    "release": {"why", "traceback"},
     "reassert": {"unacked"},
     "return_to_broker": {"me"},
     "confirm_copies": {"delay"},

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""A look at a broker's dead-letter queue, during which letters can be taken out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dramatiq import Message
+from dramatiq.errors import DecodeError
+
+__all__ = ["DeadLetter", "DeadLetters"]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message in a dead-letter queue.
+
+    Parameters:
+      queue: The queue from which it was dead-lettered.
+      data: The encoded message.
+      copy_id: The broker's id of it; empty if the broker has none.
+      at_ms: When it was dead-lettered, milliseconds; 0 if the broker does not say.
+      reason: The broker's own reason: RabbitMQ's ``rejected`` or ``delivery_limit``; else empty.
+      tag: The delivery's, on the RabbitMQ channel that has looked at it.
+    """
+
+    queue: str
+    data: bytes
+    copy_id: str = ""
+    at_ms: int = 0
+    reason: str = ""
+    tag: int = 0
+
+    @cached_property
+    def message(self) -> Message[Any] | None:
+        """The message; None if it cannot be decoded."""
+        try:
+            return Message.decode(self.data)
+        except DecodeError:
+            return None
+
+    @property
+    def id(self) -> str:
+        """The message's id; if it cannot be decoded, the broker's id of the letter."""
+        return str(self.message.message_id) if self.message is not None else self.copy_id
+
+    def is_of(self, message_id: str) -> bool:
+        """Return True if it is that message; most letters need not be decoded for the answer."""
+        return (message_id.encode() in self.data or message_id == self.copy_id) and self.id == message_id
+
+
+class DeadLetters(ABC):
+    """The letters of one queue, in the broker's order."""
+
+    #: True if the newest letter comes first.
+    newest_first = False
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[DeadLetter]:
+        """Read them, some at a time.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+
+    @abstractmethod
+    def drop(self, letter: DeadLetter) -> None:
+        """Take a letter out, if it is still there.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
