@@ -23,10 +23,9 @@ INSTALLED_APPS = [
     "orders",
 ]
 
-# The tracker comes last; each middleware that you add goes before it.  It takes its settings from the environment
-# (PROCESSING_...), or from its arguments: "MIDDLEWARE" may hold objects as well, such as InFlightTracker(hand_back=10).
-# For results do the same, Results(backend=RedisBackend(url=...)), and leave DRAMATIQ_RESULT_BACKEND out: that puts
-# Results behind the tracker, where a worker that was taken for dead could still store one.
+# The tracker may stand anywhere among the middleware.  It takes its settings from the environment (PROCESSING_...), or
+# from its arguments: "MIDDLEWARE" may hold objects as well, such as InFlightTracker(hand_back=10).
+# For results there is DRAMATIQ_RESULT_BACKEND, as django-dramatiq has it.
 DRAMATIQ_BROKER = {
     "BROKER": "dramatiq.brokers.redis.RedisBroker",
     "OPTIONS": {"url": os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")},
