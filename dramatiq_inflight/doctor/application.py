@@ -10,6 +10,8 @@ from typing import Any
 
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backend import DEFAULT_TIMEOUT
 
 from ..config.policy import check_options
 from ..errors import ConfigurationError
@@ -86,7 +88,17 @@ BROKER_TIMEOUT = Code(
     ("warning",),
     "A connection that is dead without anybody knowing (a lost host, a firewall) holds a worker's consumer "
     "for ever: it fetches nothing more, and looks healthy.",
-    "RedisBroker(..., socket_timeout=10).",
+    "Add ?socket_timeout=10 to the broker's URL, as in redis://host:6379/0?socket_timeout=10; Dramatiq ignores a "
+    "socket_timeout= beside url=. Or give it to the client that the broker is given, or beside host= and port=.",
+)
+
+RESULTS_TIMEOUT = Code(
+    "results-timeout",
+    ("note",),
+    "get_result(block=True) raises redis.TimeoutError when it has waited so long, though its timeout is longer. From "
+    "redis-py 8 on a client has 5 seconds by default, and get_result waits for 10.",
+    "Add ?socket_timeout=30, or what is longer than you wait, to the backend's URL; Dramatiq ignores a socket_timeout= "
+    "beside url=.",
 )
 
 BROKER_HEARTBEAT = Code(
@@ -135,14 +147,26 @@ def _options(case: Case) -> Iterator[Finding]:
 
 
 def _timeout(case: Case) -> Iterator[Finding]:
-    client: Any = case.redis_broker.client
+    if _socket_timeout(case.redis_broker.client) is None:
+        yield BROKER_TIMEOUT.warning("RedisBroker's client has no socket_timeout.")
+
+
+def _results(case: Case) -> Iterator[Finding]:
+    for middleware in case.broker.middleware:
+        backend = middleware.backend if isinstance(middleware, Results) else None
+        client = getattr(backend, "client", None)
+        timeout = _socket_timeout(client) if isinstance(client, redis.Redis) else None
+        if timeout is not None and timeout * 1000 <= DEFAULT_TIMEOUT:
+            yield RESULTS_TIMEOUT.note(f"The result backend's client has a socket_timeout of {timeout:g} seconds.")
+
+
+def _socket_timeout(client: Any) -> float | None:
     if isinstance(client, redis.RedisCluster):
-        timeout = client.nodes_manager.connection_kwargs.get("socket_timeout")
+        timeout: float | None = client.nodes_manager.connection_kwargs.get("socket_timeout")
     else:
         pool = client.connection_pool  # what is made here does not connect: its defaults are wanted
         timeout = pool.connection_class(**pool.connection_kwargs).socket_timeout
-    if timeout is None:
-        yield BROKER_TIMEOUT.warning("RedisBroker's client has no socket_timeout.")
+    return timeout
 
 
 def _heartbeat(case: Case) -> Iterator[Finding]:
@@ -166,5 +190,6 @@ CHECKS = (
     Check(NOTHING_TRACKED, "Whether actors are tracked", "Actors are tracked.", _tracked, _has_tracker),
     Check(OPTIONS, "The options of the actors", "The options of the actors are right.", _options, _has_tracker),
     Check(BROKER_TIMEOUT, "RedisBroker's time-outs", "No command of the broker waits for ever.", _timeout, _is_redis),
+    Check(RESULTS_TIMEOUT, "The result backend's time-out", "Results are waited for as long as asked.", _results),
     Check(BROKER_HEARTBEAT, "RedisBroker's heartbeat", "RedisBroker leaves the living alone.", _heartbeat, _is_redis),
 )

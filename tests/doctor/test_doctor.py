@@ -24,6 +24,8 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Retries
+from dramatiq.results import Results, ResultTimeout
+from dramatiq.results.backends import RedisBackend
 
 import dramatiq_inflight
 from dramatiq_inflight import EventKind, InFlightTracker, Inspector
@@ -611,6 +613,26 @@ def test_a_redis_broker_that_waits_for_ever_or_is_in_a_hurry(server_url: str, na
     )
     wrong = look(broker).wrong()
     assert wrong["broker-timeout"] == wrong["broker-heartbeat"] == "warning"
+
+
+def test_the_remedies_for_time_outs_work(server_url: str, namespace: str) -> None:
+    """Those that the doctor names: Dramatiq ignores a ``socket_timeout`` beside ``url``."""
+
+    def broker_of(more: str) -> Any:
+        results = Results(backend=RedisBackend(url=server_url + more, namespace=f"{namespace}-results"))
+        return RedisBroker(url=server_url + more, middleware=[InFlightTracker(namespace=namespace), results])
+
+    assert "?socket_timeout=10" in CODES["broker-timeout"].remedy
+    remedied = broker_of("?socket_timeout=30")
+    found = {finding.code: finding.severity for finding in look(remedied).findings}
+    assert found["broker-timeout"] == found["results-timeout"] == "ok"
+    broker: Any = broker_of("?socket_timeout=1")
+    assert look(broker).of("results-timeout").severity == "note"
+    message = dramatiq.Message[Any]("default", "work", (), {}, {})
+    with pytest.raises(redis.TimeoutError):
+        message.get_result(backend=broker.middleware[1].backend, block=True, timeout=3000)
+    with pytest.raises(ResultTimeout):
+        message.get_result(backend=remedied.middleware[1].backend, block=True, timeout=2000)
 
 
 # RabbitMQ.

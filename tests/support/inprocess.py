@@ -43,7 +43,7 @@ class App:
     def __init__(self, url: str, namespace: str, lab: Lab, *, broker_client: Any = None, **settings: Any) -> None:
         self.lab = lab
         self.namespace = namespace
-        self.client: Any = redis.Redis.from_url(url)
+        self.client: Any = redis.Redis.from_url(url, socket_timeout=30)  # results are waited for
         self.backend = RedisBackend(client=self.client, namespace=f"{namespace}-results")
         self.tracker = InFlightTracker(
             **{
