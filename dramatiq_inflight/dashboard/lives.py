@@ -32,6 +32,8 @@ class Life:
     why: str = ""
     #: When all it left behind was recovered.
     cleared: datetime | None = None
+    #: When it came back after it had been declared dead.
+    revived: datetime | None = None
 
     @property
     def died(self) -> bool:
@@ -82,12 +84,13 @@ def _tell(found: dict[str, Life], event: Event, since: datetime) -> None:
     if life is None:
         start = event.at if event.kind is EventKind.JOINED else min(since, event.at)
         life = found[event.worker] = Life(event.worker, event.instance, event.pid, start)
-    if event.kind is EventKind.LEFT:
+    if event.kind in (EventKind.JOINED, EventKind.REVIVED):
+        if life.died or event.kind is EventKind.REVIVED:
+            life.end, life.state, life.why, life.cleared, life.revived = None, "gone", "", None, event.at
+    elif event.kind is EventKind.LEFT:
         life.end, life.state = event.at, "left"
     elif event.kind is EventKind.DIED:
         life.end, life.state, life.why = event.at, "died", event.why
-    elif event.kind is EventKind.REVIVED:
-        life.end, life.state, life.why = None, "gone", ""
     elif event.kind is EventKind.CLEARED:
         life.cleared = event.at
         life.end = life.end or event.at

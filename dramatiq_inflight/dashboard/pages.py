@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from flask import Flask, Response, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
+from ..inspection.history import revivals
 from ..inspection.inspector import MessageView
 from . import choice, timeline
 from .board import Board, Instance
@@ -32,6 +34,9 @@ AT_ALL = 2000
 
 #: The last events on the overview.
 LATEST = 8
+
+#: For how long the overview shows false alarms.
+A_DAY = timedelta(days=1)
 
 
 def show(template: str, **values: Any) -> Response:
@@ -85,6 +90,7 @@ def install(app: Flask, board: Board) -> None:
             hours=list(timeline.HOURS),
             latest=events[:LATEST],
             poison=len(tail.troubled() if (letters := board.dead_letters()) is None else letters),
+            revivals=[one for one in revivals(events) if one.at > seen.at - A_DAY],
             tail=tail,
         )
 

@@ -57,7 +57,14 @@ class Mark:
     recovered: int = 0
     poison: int = 0
     cleared: int = 0
+    revived: int = 0
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def shapes(self) -> list[tuple[str, int]]:
+        """What is drawn side by side, with the number of each; an ordinary clearing where there is nothing else."""
+        numbers = {"poison": self.poison, "recovered": self.recovered, "joined": self.revived}
+        return [(kind, number) for kind, number in numbers.items() if number] or [("cleared", 1)]
 
     @property
     def title(self) -> str:
@@ -80,12 +87,14 @@ class Lane:
     deaths: int = 0
     recovered: int = 0
     poison: int = 0
+    revived: int = 0
     trouble: bool = False
 
     @property
     def summary(self) -> str:
         """In words, for those who cannot see it."""
         said = [f"{self.deaths} died"] if self.deaths else []
+        said += [f"{self.revived} revived"] if self.revived else []
         said += [f"{self.recovered} messages recovered"] if self.recovered else []
         said += [f"{self.poison} dead-lettered"] if self.poison else []
         return f"{self.name or 'unknown'}: {', '.join(said) or 'nothing happened'}"
@@ -149,6 +158,8 @@ def _add(lane: Lane, life: Life, rows: int, x: Scale, stretch: tuple[datetime, d
     lane.rows = max(lane.rows, row + 1)
     title = f"{life.instance or 'unknown'}, process {life.pid or '?'}, from {clock(life.start)}"
     ending = f": {life.state}" + (f" {clock(life.end)}" if life.end else "") + (f", {life.why}" if life.why else "")
+    if life.revived:
+        ending += f"; revived {clock(life.revived)}, after it had been declared dead"
     ends = life.end is not None and life.end >= since
     lane.bars.append(Bar(start, max(0.3, round(end - start, 2)), row, "life", life.state, title + ending, ends))
     if life.died:
@@ -163,8 +174,9 @@ def _mark(lanes: dict[str, Lane], event: Event, x: Scale) -> None:
     recovered = event.kind is EventKind.RECOVERED
     poison = event.kind in TROUBLE
     cleared = event.kind is EventKind.CLEARED
-    if not (recovered or poison or cleared):
-        return
+    revived = event.kind is EventKind.REVIVED
+    if not (recovered or poison or cleared or revived) or not event.instance:
+        return  # what nobody knows the instance of has no lane
     lane = lanes.setdefault(event.instance, Lane(event.instance))
     at = x(event.at)
     mark = lane.marks[-1] if lane.marks else None
@@ -174,6 +186,8 @@ def _mark(lanes: dict[str, Lane], event: Event, x: Scale) -> None:
     mark.recovered += recovered
     mark.poison += event.kind is EventKind.POISON or event.kind is EventKind.CONDEMNED
     mark.cleared += cleared
+    mark.revived += revived
+    lane.revived += revived
     lane.recovered += recovered
     lane.poison += event.kind is EventKind.POISON or event.kind is EventKind.CONDEMNED
     mark.lines.append(f"{clock(event.at)} {event.actor} {event.text}".replace("  ", " "))

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import timedelta
 
 from ..config.settings import LONGEST_INTERVAL_PER_TTL
+from ..inspection.history import EventKind, revivals
 from ..inspection.inspector import WorkerView
 from ..store.schema import SCHEMA
 from ..version import __version__
@@ -21,6 +23,9 @@ PATIENCE = 120.0
 
 #: How many are named.
 NAMED = 5
+
+#: How far to look back for false alarms, and at how many events.
+A_DAY, MOST = timedelta(days=1), 10_000
 
 TTL_SHORT = Code(
     "ttl-short",
@@ -87,6 +92,14 @@ NAMESPACE_EMPTY = Code(
     "See whether namespace (PROCESSING_NS) and Redis (PROCESSING_REDIS_URL) are those that the workers have.",
 )
 
+REVIVED = Code(
+    "revived",
+    ("warning",),
+    "What it ran was recovered while it went on: these messages may have run twice at once.",
+    "Its log says how long it was not heard of, and why. If it was frozen (a suspended machine, code that holds the "
+    'GIL): heartbeat="process", or a longer HEARTBEAT_TTL. What must not be written twice: docs/effects.rst.',
+)
+
 NOT_RECOVERED = Code(
     "not-recovered",
     ("error", "warning"),
@@ -124,6 +137,18 @@ def _dead(case: Case) -> Iterator[Finding]:
         names = _list(f"{worker.instance or '?'} (incarnation {worker.id})" for worker in left)
         yield (NOT_RECOVERED.error if running else NOT_RECOVERED.warning)(
             f"Dead or silent workers are not recovered (messages running: {running}): {names}."
+        )
+
+
+def _revived(case: Case) -> Iterator[Finding]:
+    events = case.inspector.history(kinds=[EventKind.REVIVED, EventKind.RECOVERED], since=A_DAY, limit=MOST)
+    found = revivals(events)
+    if found:
+        names = _list(f"{one.instance or '?'} (process {one.pid}, {one.recovered} messages)" for one in found)
+        recovered = sum(one.recovered for one in found)
+        yield REVIVED.warning(
+            f"Workers that were declared dead in the last day, and live: {len(found)}; {recovered} of their messages "
+            f"were recovered: {names}."
         )
 
 
@@ -193,6 +218,7 @@ CHECKS = (
     Check(NEWER_SCHEMA, "The schema of the namespace", "This version can read the namespace.", _schema),
     Check(NO_WORKERS, "Whether workers are alive", "Workers are alive.", _alive),
     Check(NOT_RECOVERED, "Whether dead workers are recovered", "No dead worker waits to be recovered.", _dead),
+    Check(REVIVED, "Whether workers were declared dead that live", "None was in the last day.", _revived),
     Check(TTL_DIFFERS, "The times of the workers", "The workers agree about their times.", _times),
     Check(HEARTBEAT_ONLY, "How deaths are known", "Redis sees the connection of each worker.", _connections),
     Check(VERSIONS_DIFFER, "The versions of the workers", "The workers have one version of the package.", _versions),

@@ -11,12 +11,13 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["Count", "Event", "EventKind", "Group"]
+__all__ = ["Count", "Event", "EventKind", "Group", "Revival", "revivals"]
 
 
 class Group(enum.Enum):
@@ -293,3 +294,38 @@ class Count:
             kind, queue, actor = json.loads(name)[:3]
             return cls(kind, queue, actor, number)
         return cls(name, "", "", number)
+
+
+@dataclass(frozen=True)
+class Revival:
+    """A worker process that was declared dead, and lives."""
+
+    worker: str
+    instance: str
+    host: str
+    pid: str
+    at: datetime
+    #: How many of its messages were recovered meanwhile: they may have run twice at once.
+    recovered: int
+
+
+def revivals(events: Sequence[Event]) -> list[Revival]:
+    """The last revival of each worker process, newest first.
+
+    Parameters:
+      events: Newest first.
+    """
+    last: dict[str, Event] = {}
+    recovered: Counter[str] = Counter()
+    ended = set[str]()
+    for event in events:
+        if event.kind is EventKind.REVIVED:
+            if event.worker in last:
+                ended.add(event.worker)  # an earlier one
+            last.setdefault(event.worker, event)
+        elif event.kind is EventKind.RECOVERED and event.worker in last and event.worker not in ended:
+            recovered[event.worker] += 1
+    return [
+        Revival(event.worker, event.instance, event.host, event.pid, event.at, recovered[event.worker])
+        for event in last.values()
+    ]

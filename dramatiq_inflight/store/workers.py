@@ -51,6 +51,9 @@ class Workers(Part):
     #: Whether it shuts down.
     draining = False
 
+    #: When it was registered first.
+    _since: Moment | None = None
+
     def register(self, fields: dict[str, str]) -> Refusal | None:
         """Say who this incarnation is; `incarnation` gives it back.
 
@@ -68,6 +71,7 @@ class Workers(Part):
         if isinstance(known, Refusal):
             return known
         self._place = self.keys.place(fields.get("place", ""))
+        self._since = self._since or begun
         self.scripts.in_contact(known, begun)
         if self.draining:
             self.heartbeat()  # Redis did not know this incarnation, and was to hear that it shuts down
@@ -91,6 +95,7 @@ class Workers(Part):
             place=self.keys.place(fields.get("place", "")),
             me=me,
             writes=self.scripts.schema,
+            up=ms(self._since.age) if self._since is not None else 0,
             rows=[{"field": field, "value": value} for field, value in fields.items()],
         )
         if isinstance(reply, list):

@@ -36,6 +36,8 @@ from dramatiq_inflight.dashboard.shared import Shared
 from dramatiq_inflight.dashboard.tail import Tail
 from dramatiq_inflight.dashboard.timeline import draw
 from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.doctor import examine
+from dramatiq_inflight.inspection.history import revivals
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Claim
 from dramatiq_inflight.store.scripts import Scripts
@@ -459,6 +461,59 @@ def test_a_life_of_which_the_history_has_lost_a_part_is_drawn() -> None:
         ("life", "gone", 50.0, 0.3),
     }
     assert (lane.deaths, lane.trouble) == (2, False)
+
+
+def test_a_worker_that_wakes_is_alive_as_revived(
+    lab: Lab, a: Store, b: Store, web: FlaskClient, inspector: Inspector
+) -> None:
+    """Also once nothing was left of it: with its boot time, and with the messages that may have run twice."""
+    booted = inspector.workers()[0].booted
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    dead = b.workers.incarnation(a.me)
+    assert b.workers.record_death(dead)
+    lab.return_to_broker(b, a, copy)
+    assert b.workers.forget(a.me)
+    assert a.workers.register({"instance": "pod-a", "host": "h", "pid": "1"}) is None
+    (seen,) = (worker for worker in inspector.workers() if worker.id == a.me)
+    assert seen.state == "alive"
+    assert seen.booted is not None
+    assert booted is not None
+    assert abs((seen.booted - booted).total_seconds()) < 1
+    assert next(event.name for event in inspector.history() if event.worker == a.me) == "revived"
+    (revival,) = revivals(inspector.history())
+    assert (revival.instance, revival.recovered) == ("pod-a", 1)
+    (finding,) = (finding for finding in examine(None, inspector) if finding.code == "revived")
+    assert "live: 1; 1 of their messages were recovered: pod-a (process 1, 1 messages)" in finding.title
+    (lane,) = (
+        lane
+        for lane in draw(Tail(inspector).events(), inspector.workers(), datetime.now(timezone.utc), 1).lanes
+        if lane.name == "pod-a"
+    )
+    (bar,) = (bar for bar in lane.bars if bar.kind == "life")
+    assert bar.state == "alive"
+    assert "revived" in bar.title
+    assert "1 of its messages were recovered meanwhile, and may have run twice" in text(web, "/")
+
+
+def test_marks_of_several_kinds_are_all_drawn() -> None:
+    """In a long range they come close to each other; and what nobody knows the instance of makes no lane."""
+    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+    raw = {"message": "m", "worker": "w", "instance": "pod", "queue": "default", "actor": "work"}
+    at = int(now.timestamp() * 1000) - 600_000
+    names = ("poison", "recovered", "recovered", "dead_lettered")
+    events = [Event.of(f"{at + i}-0", {**raw, "event": name}) for i, name in enumerate(names)][::-1]
+    unknown = Event.of(f"{at}-9", {**raw, "event": "dead_lettered", "worker": "", "instance": ""})
+    (lane,) = draw([*events, unknown], [], now, 24).lanes
+    (mark,) = lane.marks
+    assert lane.name == "pod"
+    assert mark.shapes == [("poison", 1), ("recovered", 2)]
+
+
+def test_ticks_are_at_whole_hours_and_minutes() -> None:
+    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+    timeline = draw([], [], now, 1)
     assert [tick for _, tick in timeline.ticks] == ["11:10", "11:20", "11:30", "11:40", "11:50", "12:00"]
     assert draw([], [], now, 24).lanes == []
 

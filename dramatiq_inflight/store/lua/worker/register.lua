@@ -5,12 +5,13 @@
 -- it cannot share (see store/schema.py): then nothing is changed.
 --
 --@ keys  heartbeats incarnation history counts schema [place]
---@ args  me ttl:ms writes:int
+--@ args  me ttl:ms writes:int up:int
 --@ rows  | field value
 --
 --    place (where processes can be told): the incarnations in the same place
 --    me: '': nobody, who only asks
 --    writes: the schema that it writes
+--    up: how long ago it registered first, ms; 0: this is the first time
 --
 -- returns 1, or 0 if it was not known before; or {'refused', the schema in use, who stands in the way ('': nobody, but
 --       the schema does), ms after which it is worth asking again soon, for that one may be dead (0: it lives)}
@@ -49,8 +50,16 @@ if known < 0 then
 end
 redis.call('ZADD', heartbeats, -ttl, TTL .. me)
 redis.call('ZREM', heartbeats, UNTIL .. me)
-local joined = redis.call('HSETNX', incarnation, 'booted', now) == 1
-local noticed = redis.call('HGET', incarnation, 'noticed')
+local joined = redis.call('HSETNX', incarnation, 'booted', string.format('%d', now - up)) == 1
+local revived = redis.call('HGET', incarnation, 'noticed')
+if joined and up > 0 then
+    -- It was forgotten: after its death, unless Redis has lost its data.
+    local last = redis.pcall('XREVRANGE', history, '+', '-', 'COUNT', 1000)
+    for _, entry in ipairs(last.err and {} or last) do
+        local said = entry[2]
+        revived = revived or (said[2] == 'cleared' and said[4] == me)
+    end
+end
 redis.call('HDEL', incarnation, 'why', 'gone', 'noticed') -- should anybody have taken it for dead
 if place then
     redis.call('SADD', place, me)
@@ -63,7 +72,7 @@ if redis.call('HGET', schema, 'schema') ~= tostring(writes) then
     redis.call('HSET', schema, 'schema', writes, 'since', now, 'version', version)
 end
 redis.call('PEXPIRE', schema, HISTORY_TTL)
-if joined or noticed then
-    note_worker(history, counts, noticed and 'revived' or 'joined', me, incarnation)
+if joined or revived then
+    note_worker(history, counts, revived and 'revived' or 'joined', me, incarnation)
 end
 return known
