@@ -15,6 +15,7 @@ from ..inspection.inspector import Inspector
 from ..operations import Done, Operations
 from .failures import Wrong, not_done
 from .output import Output, json_option
+from .shapes import process
 from .source import Source
 from .table import Cell
 from .text import age, clean
@@ -132,7 +133,7 @@ def _ask(out: Output, inspector: Inspector, ids: Sequence[str], verb: str, *, fo
         if view.started:
             what += f", started {age(view.age)} ago"
         if view.state == "running" and view.worker_alive:
-            what += f", on {view.instance}, which lives{': its run will be void' if force else ''}"
+            what += f", on {process(view.instance, view.pid)}, which lives{': its run will be void' if force else ''}"
         out.note(what)
     if len(ids) > ASKED_ABOUT:
         out.note(f"  ... and {len(ids) - ASKED_ABOUT} more")

@@ -57,9 +57,9 @@ def history(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Show what happened to workers and messages; the newest is the last line.
+    """Show what happened to workers and messages, newest first.
 
-    With --follow, --json prints one document per line.
+    With --follow the newest is the last line, and --json prints one document per line.
 
     Exit code 0, whether there is anything or not.
     """
@@ -73,7 +73,7 @@ def history(
         message_id=message,
         instance=instance,
         since=timedelta(seconds=since) if since is not None else None,
-    )[::-1]
+    )
     if not follow:
         if as_json:
             out.json({"events": [documents.event(event) for event in found]})
@@ -85,7 +85,7 @@ def history(
     printer = _Printer(out)
     after = newest[0].id if newest else None
     try:
-        printer.print(event for event in found if after is None or _place(event.id) <= _place(after))
+        printer.print(event for event in reversed(found) if after is None or _place(event.id) <= _place(after))
         for event in _coming(out, inspector, after):
             if (
                 (not chosen or event.kind in chosen)

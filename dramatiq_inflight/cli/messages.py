@@ -16,7 +16,7 @@ from ..inspection.views import IN_FLIGHT
 from . import documents
 from .failures import not_done
 from .output import Output, json_option
-from .shapes import EVENTS, MESSAGES, event_rows, message_rows, state_of
+from .shapes import EVENTS, MESSAGES, event_rows, message_rows, process, state_of
 from .source import Source
 from .table import Cell
 from .text import age, duration, when
@@ -92,7 +92,7 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     out = Output(as_json=as_json)
     inspector = source.inspector
     view = inspector.message(id)
-    events = inspector.history(message_id=id, limit=EVENTS_SHOWN)[::-1]
+    events = inspector.history(message_id=id, limit=EVENTS_SHOWN)
     data = inspector.payload(id) if payload else None
     dead = inspector.dead_letter(id) if view is not None and view.state == "dead_lettered" else None
     if as_json:
@@ -142,7 +142,7 @@ def _fields(view: MessageView, dead: DeadLetterView | None) -> list[tuple[str, C
     if not view.run:
         return fields  # there is no record of it
     fields += [
-        ("instance", Cell(view.instance or "-")),
+        ("instance", Cell(process(view.instance, view.pid) or "-")),
         ("worker", Cell(f"{view.worker} ({alive})" if view.worker else "-")),
         ("started", Cell(f"{when(view.started)} UTC, {age(view.age)} ago" if view.started else "-")),
         ("first started", Cell(f"{when(view.first_started)} UTC" if view.first_started else "-")),

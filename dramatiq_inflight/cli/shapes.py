@@ -23,6 +23,7 @@ __all__ = [
     "dead_letter_rows",
     "event_rows",
     "message_rows",
+    "process",
     "tally_rows",
     "worker_rows",
 ]
@@ -60,6 +61,11 @@ def event_style(kind: EventKind | None) -> str:
     return "" if kind is None else "dim" if kind in ROUTINE else MARK_STYLES.get(kind.mark, "")
 
 
+def process(instance: str, pid: str) -> str:
+    """A process by its instance and pid: those of one host have one instance."""
+    return f"{instance}/{pid}" if instance and pid else instance
+
+
 TALLIES = (
     Column("QUEUE", least=8, middle=True),
     Column("ACTOR", least=8, middle=True),
@@ -90,7 +96,7 @@ MESSAGES = (
     Column("DONE", right=True, spare=1),
     Column("ACTOR", least=10, middle=True),
     Column("QUEUE", least=8, middle=True, spare=2),
-    Column("INSTANCE", least=10, middle=True),
+    Column("INSTANCE/PID", least=13, middle=True),
     Column("RUN", right=True, spare=3),
     Column("CRASHES", right=True, spare=1),
 )
@@ -112,7 +118,7 @@ def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
             Cell("" if view.progress is None else f"{view.progress:.0%}"),
             Cell(view.actor),
             Cell(view.queue),
-            Cell(view.instance, "" if view.worker_alive else "red"),
+            Cell(process(view.instance, view.pid), "" if view.worker_alive else "red"),
             Cell(str(view.run)),
             Cell(str(view.crashes), "red" if view.crashes else ""),
         ]
@@ -143,13 +149,12 @@ def dead_letter_rows(views: Iterable[DeadLetterView], now: datetime) -> list[lis
 
 
 WORKERS = (
-    Column("INSTANCE", least=16, middle=True),
+    Column("INSTANCE/PID", least=16, middle=True),
     Column("STATE"),
     Column("RUNNING", right=True),
     Column("HEARTBEAT", right=True, spare=1),
     Column("UP", right=True, spare=2),
     Column("HOST", least=8, middle=True, spare=4),
-    Column("PID", right=True, spare=3),
     Column("QUEUES", least=16, spare=5),
     Column("WORKER", spare=6),
     Column("WHY", least=12),
@@ -159,13 +164,12 @@ WORKERS = (
 def worker_rows(views: Iterable[WorkerView], now: datetime) -> list[list[Cell]]:
     return [
         [
-            Cell(view.instance or "?"),
+            Cell(process(view.instance, view.pid) or "?"),
             Cell(view.state, STYLES.get(view.state, "")),
             Cell(str(view.running)),
             Cell(_heartbeat(view)),
             Cell(age((now - view.booted).total_seconds()) if view.booted else ""),
             Cell(view.host),
-            Cell(view.pid),
             Cell(",".join(queue for queue in view.queues if not queue.endswith(".DQ"))),
             Cell(view.id),
             Cell(view.why),
@@ -187,7 +191,7 @@ EVENTS = (
     Column("WORKER OR MESSAGE"),
     Column("ACTOR", least=8, middle=True, spare=1),
     Column("QUEUE", least=8, middle=True, spare=3),
-    Column("INSTANCE", least=12, middle=True, spare=2),
+    Column("INSTANCE/PID", least=13, middle=True, spare=2),
     Column("EVENT", least=23),
 )
 
@@ -196,7 +200,7 @@ BRIEF_EVENTS = (
     Column("UTC"),
     Column("WORKER OR MESSAGE", least=17, middle=True),
     Column("ACTOR", least=8, middle=True, spare=1),
-    Column("INSTANCE", least=12, middle=True, spare=2),
+    Column("INSTANCE/PID", least=13, middle=True, spare=2),
     Column("EVENT", least=36),
 )
 
@@ -212,7 +216,7 @@ def event_rows(events: Sequence[Event], *, brief: bool = False, short: bool = Fa
     day = brief or (short and len({when(event.at)[:10] for event in events}) == 1)
     for event in events:
         at = when(event.at)
-        who = event.instance or event.worker
+        who = process(event.instance, event.pid) or event.worker
         cells = [
             Cell(at[11:] if day else at[5:] if short else at, "dim"),
             Cell(who if event.of_worker else event.message_id),

@@ -36,7 +36,7 @@ def status(source: Source, as_json: bool) -> None:
     out = Output(as_json=as_json)
     inspector = source.inspector
     overview = inspector.overview()
-    events = notable(inspector, SHOWN)[::-1]
+    events = notable(inspector, SHOWN)
     if as_json:
         out.json(documents.overview(overview, inspector.namespace, events))
         return

@@ -26,7 +26,8 @@ class Tail:
     def __init__(self, inspector: Inspector) -> None:
         self._inspector = inspector
         self._events: list[Event] = []
-        self._instances: dict[str, str] = {}
+        #: Instance and process of each incarnation.
+        self._instances: dict[str, tuple[str, str]] = {}
         self._shared = Shared(self.read)
 
     def events(self) -> list[Event]:
@@ -50,7 +51,7 @@ class Tail:
 
     def instance_of(self, worker: str) -> str:
         """The instance of an incarnation; empty: unknown."""
-        return self._instances.get(worker, "")
+        return self._instances.get(worker, ("", ""))[0]
 
     def read(self) -> list[Event]:
         """Read the events that are new, and return all."""
@@ -70,10 +71,12 @@ class Tail:
     def _complete(self, events: Iterable[Event]) -> list[Event]:
         """With the instances of workers that Redis has forgotten by now."""
         events = list(events)
-        self._instances.update((event.worker, event.instance) for event in events if event.worker and event.instance)
+        self._instances.update(
+            (event.worker, (event.instance, event.pid)) for event in events if event.worker and event.instance
+        )
         return [
-            dataclasses.replace(event, instance=self._instances[event.worker])
-            if not event.instance and event.worker in self._instances
+            dataclasses.replace(event, instance=known[0], pid=known[1])
+            if not event.instance and (known := self._instances.get(event.worker))
             else event
             for event in events
         ]

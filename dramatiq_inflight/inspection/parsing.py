@@ -74,6 +74,7 @@ def message_view(
         actor=head.actor,
         worker=head.owner,
         instance=owner.instance if owner else "",
+        pid=owner.pid if owner else "",
         worker_alive=owner.is_alive if owner else False,
         started=moment(head.started),
         first_started=moment(head.first or head.started),

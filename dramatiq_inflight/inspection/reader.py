@@ -103,24 +103,25 @@ class Reader:
 
 
 class Instances:
-    """Which instance an incarnation was: events of messages name the incarnation alone."""
+    """Which instance and process an incarnation was: events of messages name the incarnation alone."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, str]] = {}
 
     def learn(self, events: Iterable[Event]) -> None:
         unknown: dict[str, None] = {}
         for event in events:
             if event.instance:
-                self._known[event.worker] = event.instance
+                self._known[event.worker] = event.instance, event.pid
             elif event.worker:
                 unknown[event.worker] = None
         ids = [id for id in unknown if id not in self._known]
         for view in self._reader._workers(ids, 0) if ids else ():
-            self._known[view.id] = view.instance
+            self._known[view.id] = view.instance, view.pid
 
     def complete(self, event: Event) -> Event:
-        if event.instance or not self._known.get(event.worker):
+        instance, pid = self._known.get(event.worker, ("", ""))
+        if event.instance or not instance:
             return event
-        return dataclasses.replace(event, instance=self._known[event.worker])
+        return dataclasses.replace(event, instance=instance, pid=pid)

@@ -76,6 +76,8 @@ class MessageView:
     #: The incarnation that runs it, or recovers it; empty: nobody does now.
     worker: str
     instance: str
+    #: The process of that; empty where it is not known.
+    pid: str
     #: Whether that is believed to live.
     worker_alive: bool
     #: The present run, or the last one.

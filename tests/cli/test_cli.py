@@ -152,8 +152,8 @@ def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Store, b: 
     assert document(run("list", "--limit", "1", "--json"))["total"] == 3
     message = document(run("list", "--json"))["messages"][0]
     assert set(message) == {
-        *("id", "state", "queue", "actor", "worker", "instance", "worker_alive", "started", "first_started", "age"),
-        *("run", "generation", "crashes", "drains", "tries", "max_recoveries", "alone", "dead_letter"),
+        *("id", "state", "queue", "actor", "worker", "instance", "pid", "worker_alive", "started", "age"),
+        *("first_started", "run", "generation", "crashes", "drains", "tries", "max_recoveries", "alone", "dead_letter"),
         *("due", "progress", "note", "checkpointed"),
     }
     for wrong in ("tomorrow", "1h30", "-1", "99999d", ""):
@@ -201,8 +201,10 @@ def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Store)
 def test_workers_are_shown(run: Run, lab: Lab, a: Store, b: Store) -> None:
     lab.runs(a, copy_of())
     lab.kill(b)
-    table = {row[0]: row[1:3] for row in rows(run("workers"), "INSTANCE")}
-    assert table == {"pod-a": ["alive", "1"], "pod-b": ["silent", "0"]}
+    table = {row[0]: row[1:3] for row in rows(run("workers"), "INSTANCE/PID")}
+    assert table == {"pod-a/1": ["alive", "1"], "pod-b/1": ["silent", "0"]}
+    assert "pod-a/1" in run("list").stdout
+    assert "pod-a/1" in run("history").stdout
     (view,) = document(run("workers", "--state", "silent", "--json"))["workers"]
     assert (view["id"], view["instance"], view["pid"], view["queues"]) == ("b", "pod-b", "1", [])
     assert "pod-b" in run("status").stdout, "it is not forgotten among those that live"
@@ -216,12 +218,12 @@ def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Store, b: Store) 
     def told(*args: str) -> list[str]:
         return [event["kind"] for event in document(run("history", "--json", *args))["events"]]
 
-    assert told() == ["joined", "joined", "recovered"]
+    assert told() == ["recovered", "joined", "joined"], "newest first"
     assert told("--limit", "1") == ["recovered"]
     assert told("--kind", "joined", "--kind", "died") == ["joined", "joined"]
-    assert told("--instance", "pod-a") == ["joined", "recovered"]
+    assert told("--instance", "pod-a") == ["recovered", "joined"]
     assert told("--message", copy.message_id) == ["recovered"]
-    assert told("--since", "1h") == ["joined", "joined", "recovered"]
+    assert told("--since", "1h") == ["recovered", "joined", "joined"]
     assert "recovered (handed back), 1 crash" in run("history").stdout
     assert run("history", "--kind", "nonsense").exit_code == 2
 
@@ -429,7 +431,7 @@ def test_it_asks_at_a_terminal(lab: Lab, a: Store, cluster: Callable[..., Cluste
     for answer, code, state in (("n", 1, "running"), ("y", 0, "completed")):
         with Terminal(command, env, width=200) as terminal:
             wait_until(lambda shown=terminal: "[y/N]" in shown.text(), what="it asks")  # type: ignore[misc]
-            assert "on pod-a, which lives: its run will be void" in terminal.text()
+            assert "on pod-a/1, which lives: its run will be void" in terminal.text()
             assert lab.state(copy) == "running"
             terminal.press(answer + "\n")
             assert terminal.wait() == code
@@ -657,7 +659,7 @@ def test_a_death_and_its_recovery_by_hand(cluster: Callable[..., Cluster], tmp_p
     assert (code, "To recover: 1 message" in text) == (1, True)
     made.wait(lambda: "1  handed back to their queues" in call("recover")[1], what="the other does not hold the lock")
     kinds = [event["kind"] for event in told("history", "--instance", "victim")["events"]]
-    assert kinds == ["joined", "died", "recovered", "cleared"]
+    assert kinds == ["cleared", "recovered", "died", "joined"]
     assert "1 (max_recoveries: no limit)" in call("show", message.message_id)[1]
     assert call("recover", "--dry-run")[0] == 0
     gate.touch()
