@@ -38,6 +38,7 @@ from .message.start import Starting
 from .message.state import Phase
 from .recovery.for_broker import recovery_of
 from .recovery.thread import RecoveryThread
+from .store.connection import where
 from .store.scripts import Contact, Scripts
 from .store.store import Store
 from .store.workers import BEAT, DIED, GRACE, JOINED
@@ -77,9 +78,9 @@ class WorkerProcess:
         together = settings.alone_in == "container" or die_together()
         siblings = Siblings.of(settings.namespace, settings.instance_id) if together else None
         self.gate = Gate(siblings, one_thread=threads == 1)
-        self.connectivity = Connectivity()
-        self.lease = Lease(settings.heartbeat_ttl, settings.connection_timeout, self.connectivity.wake)
         client, shared = tracker_client(settings, broker)
+        self.connectivity = Connectivity(where(client))
+        self.lease = Lease(settings.heartbeat_ttl, settings.connection_timeout, self.connectivity.wake)
         self.process = Process.here() if settings.watch_processes else None
         if settings.instance_exclusive and self.process is None:
             self.logger.warning(

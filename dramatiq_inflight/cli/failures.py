@@ -19,6 +19,9 @@ NOT_DONE = 1
 WRONG = 2
 UNREACHABLE = 3
 
+#: The commands that go on until they are ended; the doctor's exit code is its own.
+LIVE = ("watch", "dashboard", "exporter", "doctor")
+
 #: What Redis's client raises when Redis is away or refuses.
 AWAY = (redis.RedisError, RedisClusterException)
 
@@ -59,7 +62,10 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if getattr(ctx.obj, "is_unused", False) and ctx.invoked_subcommand not in LIVE:
+                raise not_done()
+            return result
         except AWAY as error:
             raise Unreachable(away(error)) from error
         except (ConnectionClosed, ConnectionFailed) as error:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import click
 from dramatiq import Broker, get_broker
 
 from ..config.settings import load_settings
@@ -18,6 +19,7 @@ from ..errors import ConfigurationError
 from ..inspection.inspector import Inspector
 from ..operations import Operations
 from .failures import Wrong
+from .text import clean
 
 __all__ = ["Source", "import_broker"]
 
@@ -30,6 +32,8 @@ class Source:
     redis_url: str | None = field(default=None, repr=False)
     namespace: str | None = None
     paths: Sequence[str] = (".",)
+    #: Nobody ever was in the namespace that was looked into.
+    is_unused: bool = field(default=False, init=False)
 
     @functools.cached_property
     def broker(self) -> Broker | None:
@@ -46,7 +50,19 @@ class Source:
 
     @functools.cached_property
     def inspector(self) -> Inspector:
-        """Reads what is there."""
+        """Reads what is there; it says so where nobody ever was."""
+        inspector = self._inspector()
+        if inspector.is_unused():
+            self.is_unused = True
+            near = inspector.nearest_namespace()
+            click.echo(
+                f"Nobody has ever been in the namespace {clean(inspector.namespace)!r}, or nobody for a month."
+                + (f" Did you mean {clean(near)!r}?" if near else ""),
+                err=True,
+            )
+        return inspector
+
+    def _inspector(self) -> Inspector:
         if self.broker is not None:
             return Inspector.of(self.broker)
         given = {"redis_url": self.redis_url, "namespace": self.namespace}

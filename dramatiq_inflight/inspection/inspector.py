@@ -16,7 +16,9 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import itertools
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -288,6 +290,21 @@ class Inspector(Reader):
         """The last event by which each message came to a dead-letter queue, by its id."""
         events = self.history(kinds=[EventKind.DEAD_LETTERED], limit=MOST_EVENTS)
         return {event.message_id: event for event in reversed(events)}
+
+    def is_unused(self) -> bool:
+        """Return True if nobody has ever been in the namespace, or nobody for a month."""
+        return not self._client.exists(self._keys.schema, self._keys.history, self._keys.heartbeats)
+
+    def nearest_namespace(self) -> str:
+        """Return the namespace in this Redis whose name is most like this one; empty if none is.
+
+        It looks through all keys, some thousand at a time.
+        """
+        found = set[str]()
+        with contextlib.suppress(redis.ResponseError):  # the user may not
+            for key in self._client.scan_iter(match="{*}:schema", count=2000):
+                found.add(text(key).removeprefix("{").removesuffix("}:schema"))
+        return next(iter(difflib.get_close_matches(self.namespace, found, 1, 0.6)), "")
 
     def overdue(self) -> int:
         """How many messages wait for a copy that should have started by now."""

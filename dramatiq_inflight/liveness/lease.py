@@ -10,6 +10,7 @@ import time
 import redis
 from dramatiq.logging import get_logger
 
+from ..store.errors import what_to_check
 from ..threads.bell import Bell
 from ..threads.moment import Moment
 from ..threads.mutex import Mutex
@@ -35,9 +36,11 @@ class KnownBy(enum.Enum):
 class Connectivity:
     """Whether Redis can be reached: said once when it is lost, and once when it is back."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
         self.logger = get_logger(__name__, type(self))
         self._mutex = Mutex()
+        self._where = where
+        self._has_been_there = False
         #: When a command has failed after which no heartbeat has arrived.
         self.away_since: Moment | None = None
         self._failed_at = float("-inf")
@@ -59,6 +62,7 @@ class Connectivity:
 
         One from before the outage ends none.  Nor does a command that only reads: Redis answers those while it is full.
         """
+        self._has_been_there = True
         if self.away_since is None:
             return
         with self._mutex:
@@ -76,12 +80,18 @@ class Connectivity:
             first = self.away_since is None
             if first:
                 self.away_since = Moment.now()
-        if first:
+        if first and not self._has_been_there:
+            self.logger.error(
+                "Redis cannot be used at %s (%s: %s). Check %s. Nothing is tracked until that is mended.",
+                *(self._where, type(error).__name__, error, what_to_check(error)),
+            )
+        elif first:
             self.logger.error(
                 "Redis cannot be used (%s: %s). Work goes on; what starts now is not tracked until it is back.",
                 type(error).__name__,
                 error,
             )
+        if first:
             self.wake.ring()
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 import secrets
 import threading
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.logging import get_logger
 from dramatiq.worker import ConsumerThread
 
 from ..brokers.deliveries import Deliveries
 from ..config.policies import Policies
+from ..config.policy import OPTIONS as OF_POLICIES
 from ..delivery import OPTION, Mark, is_own_enqueue, mark_of
 from ..errors import MessageSkipped
 from .continuations import begin_enqueue, end_enqueue
@@ -26,6 +29,17 @@ __all__ = ["Enqueues"]
 #: moved to its queue has another id.
 DELIVERY = f"{OPTION}_delivery"
 
+#: The options of messages that mean something to the tracker.
+KNOWN = ("track_inflight", *OF_POLICIES)
+
+#: How alike another name is that was likely meant to be one of these, from 0 to 1.
+NEAR = 0.8
+
+#: How many names are looked at: an application may make names up for each message.
+MOST_NAMES = 200
+
+logger = get_logger(__name__)
+
 
 class Enqueues:
     """Marks what is enqueued, in workers and elsewhere."""
@@ -35,6 +49,8 @@ class Enqueues:
         #: The worker's, if this process is one.
         self.deliveries: Deliveries | None = None
         self._marks_early = False
+        #: Names of options that were looked at.
+        self._looked_at: set[str] = set()
 
     def attach(self, broker: Broker) -> None:
         """Where a broker gives no ids, give each enqueue one before it begins.
@@ -94,6 +110,8 @@ class Enqueues:
         """
         if is_own_enqueue.get():
             return
+        if not message.options.keys() <= self._looked_at:
+            self._look_at_options(broker, message)
         if isinstance(threading.current_thread(), ConsumerThread):
             delivery = message.options.pop(DELIVERY, None)
             if delivery is not None and self.deliveries is not None and self.deliveries.is_elsewhere(*delivery):
@@ -109,6 +127,19 @@ class Enqueues:
             raise MessageSkipped(f"nothing follows from message {entry.copy.message_id} here: another worker has it")
         if str(message.message_id) == entry.copy.message_id:
             message.options[OPTION] = {"void": True}
+
+    def _look_at_options(self, broker: Broker, message: Any) -> None:
+        """Warn once of each option that is nearly one of ours: Dramatiq takes any name."""
+        if len(self._looked_at) > MOST_NAMES:
+            return
+        for name in message.options.keys() - self._looked_at:
+            self._looked_at.add(name)
+            near = difflib.get_close_matches(str(name), KNOWN, 1, NEAR)
+            if near and name not in KNOWN and name not in broker.actor_options:
+                logger.warning(
+                    "Message %s of actor %r has the option %r, which means nothing. Did you mean %r?",
+                    *(message.message_id, message.actor_name, name, near[0]),
+                )
 
     def _give_origin(self, broker: Broker, message: Any, entry: Entry | None) -> None:
         """What is enqueued anew has a mark of its own, with an id where the broker gives none."""

@@ -22,7 +22,7 @@ from redis.sentinel import SentinelConnectionPool
 
 from .pool import COMMAND_TIMEOUT, Pool, SentinelPool, bounds
 
-__all__ = ["Address", "bounded_client", "bounded_client_from_url", "close_client"]
+__all__ = ["Address", "bounded_client", "bounded_client_from_url", "close_client", "where"]
 
 #: How long a sentinel may take to answer, seconds: the next one is asked then.
 SENTINEL_TIMEOUT = 1.0
@@ -115,6 +115,17 @@ def bounded_client(client: redis.Redis, timeout: float = COMMAND_TIMEOUT, *, wai
     """
     address = Address.of(client)
     return client if address is None else address.connect(timeout, waits=waits)
+
+
+def where(client: redis.Redis) -> str:
+    """Return where a client connects to, for people: host and port, and never a password."""
+    if isinstance(client, redis.RedisCluster):
+        return ", ".join(f"{node.host}:{node.port}" for node in client.nodes_manager.startup_nodes.values())
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        return f"the primary that the sentinels call {pool.service_name!r}"
+    said = pool.connection_kwargs
+    return str(said["path"]) if "path" in said else f"{said.get('host', 'localhost')}:{said.get('port', 6379)}"
 
 
 def close_client(client: redis.Redis) -> None:

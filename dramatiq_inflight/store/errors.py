@@ -16,7 +16,7 @@ from redis.exceptions import (
     ReadOnlyError,
 )
 
-__all__ = ["comes_and_goes", "says_wrong_server"]
+__all__ = ["comes_and_goes", "says_wrong_server", "what_to_check"]
 
 #: This server does not serve, or serves somebody else: a new connection may reach another, or bring new credentials.
 WRONG_SERVER = (ReadOnlyError, BusyLoadingError, ClusterDownError, AuthenticationError, NoPermissionError)
@@ -42,3 +42,29 @@ def says_wrong_server(error: redis.RedisError) -> bool:
 def comes_and_goes(error: redis.RedisError) -> bool:
     """Whether an answer of Redis is about its present state, not about what it was asked."""
     return isinstance(error, PASSING) or bool(PASSING_REPLIES.search(str(error)))
+
+
+#: What to check where nothing better is known.
+ADDRESS = "that a Redis runs there, and that host and port are right"
+
+#: What to check by what an error, or its cause, says.
+CHECKS = (
+    (
+        ("certificate", "ssl", "tls"),
+        "TLS: rediss:// if that port speaks it and redis:// if not, the certificate, and the host's name in it",
+    ),
+    (("name or service", "name resolution", "nodename", "getaddrinfo", "no address"), "the host's name"),
+    (("closed by server", "connection reset"), "whether that port speaks TLS: then it takes rediss://"),
+    (("timed out", "timeout"), "host and port, and a firewall on the way"),
+)
+
+
+def what_to_check(error: redis.RedisError) -> str:
+    """Return what is likely wrong where Redis could not be used from the start."""
+    if isinstance(error, AuthenticationError):
+        return "the user and the password"
+    if isinstance(error, NoPermissionError):
+        return "the rights of the user, docs/brokers.rst"
+    said, cause = str(error).lower(), error.__cause__ or error.__context__
+    said += f" {type(cause).__name__} {cause}".lower() if cause is not None else ""
+    return next((check for words, check in CHECKS if any(word in said for word in words)), ADDRESS)

@@ -116,7 +116,11 @@ def test_the_overview(run: Run, lab: Lab, a: Store, b: Store, namespace: str) ->
     assert [event["kind"] for event in seen["events"]] == ["recovered"]
 
 
-def test_an_empty_namespace(run: Run) -> None:
+def test_an_empty_namespace(run: Run, lab: Lab) -> None:
+    """Workers were there, and nothing is left."""
+    worker = lab.incarnation("a")
+    worker.workers.deregister()
+    lab.client.delete(lab.prefix + "history")
     assert run("status").exit_code == 0
     for command in ("list", "workers", "history"):
         result = run(command)
@@ -125,6 +129,18 @@ def test_an_empty_namespace(run: Run) -> None:
     assert document(run("list", "--json")) == {"total": 0, "messages": []}
     assert document(run("workers", "--json")) == {"workers": []}
     assert document(run("history", "--json")) == {"events": []}
+
+
+def test_a_namespace_in_which_nobody_ever_was(lab: Lab, server_url: str, namespace: str) -> None:
+    """A misspelt one, likely: exit code 1, and the nearest name."""
+    lab.incarnation("a")
+    wrong = namespace + "x"
+    for command in (["status"], ["list", "--json"], ["workers"], ["history"]):
+        result = CliRunner().invoke(cli, ["--redis-url", server_url, "--namespace", wrong, *command])
+        assert result.exit_code == 1, command
+        assert f"Nobody has ever been in the namespace '{wrong}'" in result.stderr
+        assert "Did you mean '" in result.stderr
+    assert f"Did you mean '{namespace}'?" in result.stderr
 
 
 def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Store, b: Store) -> None:
