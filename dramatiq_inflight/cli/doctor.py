@@ -43,7 +43,7 @@ def doctor(source: Source, as_json: bool) -> None:
             out.line(
                 Cell(f"{finding.severity:7}  ", STYLES[finding.severity]),
                 Cell(finding.title, "bold" if finding.severity != "ok" else ""),
-                Cell(f"  [{finding.code}]", "dim"),
+                Cell(f"  [{finding.code}]" if finding.severity != "ok" else "", "dim"),  # the code names what is wrong
             )
             for text in (finding.consequence, finding.remedy):
                 if text and finding.severity != "ok":

@@ -66,6 +66,8 @@ def history(
     out = Output(as_json=as_json)
     inspector = source.inspector
     chosen = [EventKind(kind) for kind in kinds]
+    if message is not None:
+        message = source.message_id(message)
     newest = inspector.history(limit=1) if follow else []
     found = inspector.history(
         limit=limit or ALL,

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from ..inspection.inspector import DeadLetterView, Inspector, MessageView
+from ..inspection.inspector import Aside, DeadLetterView, Inspector, MessageView
 from ..inspection.views import IN_FLIGHT
 from . import documents
 from .failures import not_done
 from .output import Output, json_option
-from .shapes import EVENTS, MESSAGES, event_rows, message_rows, process, state_of
+from .shapes import ASIDES, EVENTS, MESSAGES, aside_rows, event_rows, message_rows, process, state_of
 from .source import Source
 from .table import Cell
 from .text import age, duration, when
@@ -63,7 +63,10 @@ def list_messages(source: Source, /, sort: str, limit: int, as_json: bool, **fil
     """
     out = Output(as_json=as_json)
     inspector = source.inspector
-    found = _aside(inspector, **filters) if filters["state"] == ASIDE else inspector.messages(**filters)
+    if filters["state"] == ASIDE:
+        _list_aside(out, inspector, limit, **filters)
+        return
+    found = inspector.messages(**filters)
     found.sort(key=lambda view: (ORDERS[sort](view), -view.age, view.id))
     shown = found[: limit or None]
     if as_json:
@@ -91,7 +94,9 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     """
     out = Output(as_json=as_json)
     inspector = source.inspector
+    id = source.message_id(id)
     view = inspector.message(id)
+    aside = next((one for one in inspector.aside() if one.id == id), None)
     events = inspector.history(message_id=id, limit=EVENTS_SHOWN)
     data = inspector.payload(id) if payload else None
     dead = inspector.dead_letter(id) if view is not None and view.state == "dead_lettered" else None
@@ -107,7 +112,7 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     elif view is None:
         out.note("Nothing is known of it now: it may be queued, or complete.")
     else:
-        out.fields(_fields(view, dead))
+        out.fields(_fields(view, dead, aside))
     if not as_json:
         if events:
             out.line("")
@@ -125,7 +130,7 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
         raise not_done()
 
 
-def _fields(view: MessageView, dead: DeadLetterView | None) -> list[tuple[str, Cell]]:
+def _fields(view: MessageView, dead: DeadLetterView | None, aside: Aside | None) -> list[tuple[str, Cell]]:
     alive = "alive" if view.worker_alive else "not alive"
     limit = "no limit" if view.max_recoveries is None else str(view.max_recoveries)
     fields = [
@@ -138,6 +143,14 @@ def _fields(view: MessageView, dead: DeadLetterView | None) -> list[tuple[str, C
         fields += [
             ("dead-lettered", Cell(f"{when(dead.at)} UTC" if dead.at else "-")),
             ("reason", Cell(dead.reason, "red")),
+        ]
+    if aside is not None:
+        where = "Redis keeps it whole: requeue it once it can be decoded, or discard it"
+        if view.state != "aside":
+            where = "an earlier record of it; the broker had the message as well, and that copy is the one above"
+        fields += [
+            ("set aside", Cell(f"{when(aside.at)} UTC; {where}" if aside.at else where)),
+            ("reason", Cell(aside.reason or "not known any more", "red")),
         ]
     if not view.run:
         return fields  # there is no record of it
@@ -161,13 +174,26 @@ def _fields(view: MessageView, dead: DeadLetterView | None) -> list[tuple[str, C
     return fields
 
 
-def _aside(inspector: Inspector, *, queue: str | None, actor: str | None, **others: Any) -> list[MessageView]:
-    """Those that were set aside; where a copy that the broker still had runs since, as it runs."""
+def _list_aside(
+    out: Output, inspector: Inspector, limit: int, *, queue: str | None, actor: str | None, **others: Any
+) -> None:
     if any(others[name] is not None for name in ("instance", "worker", "older_than")):
         raise click.UsageError("--state aside goes with --queue and --actor only: what is set aside has no worker.")
-    chosen = [one.id for one in inspector.aside() if queue in (None, one.queue) and actor in (None, one.actor)]
-    views = [inspector.message(id) for id in chosen]
-    return [view for view in views if view is not None]
+    found = [one for one in inspector.aside() if queue in (None, one.queue) and actor in (None, one.actor)]
+    shown = found[: limit or None]
+    views = [inspector.message(one.id) for one in shown]
+    states = [ASIDE if view is None else view.state for view in views]
+    if out.as_json:
+        said = [{**documents.view(one), "state": state} for one, state in zip(shown, states, strict=True)]
+        out.json({"total": len(found), "messages": said})
+    elif shown:
+        out.table(ASIDES, aside_rows(shown, states))
+        if set(states) != {ASIDE}:
+            out.note("Where another state is given, the broker had the message as well, and that copy runs or has run.")
+    else:
+        out.note("There are none.")
+    if len(shown) < len(found) and not out.as_json:
+        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
 
 
 def _payload_document(data: bytes | None) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..inspection.history import Event, EventKind
-from ..inspection.inspector import DeadLetterView, MessageView, Tally, WorkerView
+from ..inspection.inspector import Aside, DeadLetterView, MessageView, Tally, WorkerView
 from .table import Cell, Column
 from .text import age, when
 
 __all__ = [
+    "ASIDES",
     "DEAD_LETTERS",
     "EVENTS",
     "MESSAGES",
@@ -20,6 +21,7 @@ __all__ = [
     "STYLES",
     "TALLIES",
     "WORKERS",
+    "aside_rows",
     "dead_letter_rows",
     "event_rows",
     "message_rows",
@@ -123,6 +125,32 @@ def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
             Cell(str(view.crashes), "red" if view.crashes else ""),
         ]
         for view in views
+    ]
+
+
+ASIDES = (
+    Column("MESSAGE"),
+    Column("STATE"),
+    Column("SINCE (UTC)"),
+    Column("ACTOR", least=10, middle=True),
+    Column("QUEUE", least=8, middle=True, spare=2),
+    Column("BYTES", right=True, spare=1),
+    Column("REASON", least=20),
+)
+
+
+def aside_rows(views: Iterable[Aside], states: Iterable[str]) -> list[list[Cell]]:
+    return [
+        [
+            Cell(view.id),
+            Cell(state, STYLES.get(state, "")),
+            Cell(when(view.at)),
+            Cell(view.actor),
+            Cell(view.queue),
+            Cell(str(view.size)),
+            Cell(view.reason, "red"),
+        ]
+        for view, state in zip(views, states, strict=True)
     ]
 
 

@@ -79,6 +79,17 @@ class Source:
             )
         return Inspector.from_url(settings.redis_url, settings.namespace)
 
+    def message_id(self, given: str) -> str:
+        """The id of a message, of which the beginning is enough where that is of one message alone."""
+        inspector = self.inspector
+        if inspector.message(given) is not None:
+            return given
+        found = inspector.ids(given)
+        if len(found) > 1:
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise Wrong(f"{given} is the beginning of {len(found)} ids; give more of it: {', '.join(found[:5])}{more}.")
+        return found[0] if found else given
+
     def operations(self, what: str) -> Operations:
         """Acts on what is there.
 

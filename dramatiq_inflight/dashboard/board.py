@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dramatiq.errors import ConnectionClosed
+
 from ..inspection.inspector import DeadLetterView, Inspector, MessageView, Overview, WorkerView
 from .shared import Shared
 from .tail import Tail
@@ -64,8 +66,11 @@ class Board:
         return self._messages.get()
 
     def dead_letters(self) -> list[DeadLetterView] | None:
-        """All dead letters, newest first; None if they cannot be seen from here."""
-        return self._letters.get()
+        """All dead letters, newest first; None if they cannot be seen from here, or RabbitMQ is away."""
+        try:
+            return self._letters.get()
+        except ConnectionClosed:
+            return None
 
     def left(self, worker: WorkerView) -> float:
         """How much of a worker's heartbeat is left, in percent of the longest that was seen."""

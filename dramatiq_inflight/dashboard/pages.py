@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from flask import Flask, Response, make_response, render_template, request, url_for
+from flask import Flask, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
@@ -117,6 +117,8 @@ def install(app: Flask, board: Board) -> None:
         if not id:
             raise NotFound
         view = board.inspector.message(id)
+        if view is None and not tail.of_message(id) and len(known := board.inspector.ids(id)) == 1 and known != [id]:
+            return redirect(url_for("message", id=known[0]))
         events = tail.of_message(id)
         raw = None
         wanted = request.args.get("payload") == "1" and FRAGMENT not in request.headers

@@ -88,11 +88,6 @@ def size(count: int) -> str:
     return f"{number(count)} MB"
 
 
-def short(text: str) -> str:
-    """The beginning of an id that is long."""
-    return text if len(text) <= 13 else text[:8] + "\u2026"
-
-
 def state(text: str) -> str:
     """As it is said, not as it is written."""
     return text.replace("_", "-")
@@ -114,7 +109,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "date": date,
     "number": number,
     "size": size,
-    "short": short,
     "state": state,
     "mark": mark,
 }

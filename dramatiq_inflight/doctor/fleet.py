@@ -36,10 +36,11 @@ TTL_SHORT = Code(
 
 TTL_DIFFERS = Code(
     "ttl-differs",
-    ("warning",),
+    ("warning", "note"),
     "A death that nobody sees is known after the TTL of the worker that died: for some messages sooner than "
     "for others.",
-    "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes.",
+    "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes. If only the doctor's "
+    "own environment differs, nothing is wrong with the workers; run the doctor, and recover, where they run.",
 )
 
 HEARTBEAT_ONLY = Code(
@@ -155,16 +156,18 @@ def _revived(case: Case) -> Iterator[Finding]:
 def _times(case: Case) -> Iterator[Finding]:
     settings = case.settings
     times = {(worker.heartbeat_ttl, worker.heartbeat_interval) for worker in _living(case) if worker.heartbeat_ttl}
+    own = set[tuple[float, float]]()
     if settings is not None and settings.enabled:
-        times.add((settings.heartbeat_ttl, settings.beat_interval))
+        own.add((settings.heartbeat_ttl, settings.beat_interval))
         if settings.heartbeat_interval > settings.heartbeat_ttl * LONGEST_INTERVAL_PER_TTL:
             yield TTL_SHORT.warning(
                 f"HEARTBEAT_TTL is {settings.heartbeat_ttl:g} s, HEARTBEAT_INTERVAL {settings.heartbeat_interval:g} s.",
             )
+    said = _list(f"{ttl:g} s ({interval:g} s)" for ttl, interval in sorted(times | own))
     if len(times) > 1:
-        said = _list(f"{ttl:g} s ({interval:g} s)" for ttl, interval in sorted(times))
-        who = "Workers and this application" if settings is not None else "Workers"
-        yield TTL_DIFFERS.warning(f"{who} do not agree about HEARTBEAT_TTL (and how often to beat): {said}.")
+        yield TTL_DIFFERS.warning(f"Workers do not agree about HEARTBEAT_TTL (and how often to beat): {said}.")
+    elif times and own - times:
+        yield TTL_DIFFERS.note(f"The workers agree about HEARTBEAT_TTL; the doctor's own environment differs: {said}.")
 
 
 def _connections(case: Case) -> Iterator[Finding]:

@@ -85,7 +85,7 @@ class EventKind(enum.Enum):
         "set_aside",
         {TROUBLE},
         "aside",
-        "set aside: it cannot be read",
+        "set aside, kept whole",
         "The message cannot be read or decoded. Redis keeps it whole.",
     )
     DEFERRED = (

@@ -25,7 +25,9 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 from dramatiq import Broker
+from dramatiq.errors import ConnectionClosed
 
+from ..brokers.dead_letters import DeadLetter
 from ..brokers.location import queues_of, tracker_client
 from ..config.settings import Settings
 from ..errors import ConfigurationError
@@ -225,7 +227,7 @@ class Inspector(Reader):
         record, aside = self._read(pipeline)
         raw = record or aside
         if raw is None or not raw.partition(b"\n")[2]:
-            letter = self._letters.find(id) if self._letters is not None else None
+            letter = self._find_letter(id)
             if letter is not None:
                 return letter.data
         if raw is None:
@@ -233,19 +235,42 @@ class Inspector(Reader):
         return bytes(raw.partition(b"\n")[2] or b"") or (None if head_of(raw) else bytes(raw))
 
     def aside(self) -> list[Aside]:
-        """The messages that were set aside."""
+        """The messages that were set aside, with the reasons."""
         found = []
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hkeys(self._keys.aside)
         (ids,) = self._read(pipeline)
+        events = self.history(kinds=[EventKind.SET_ASIDE], limit=MOST_EVENTS) if ids else []
+        last = {event.message_id: event for event in reversed(events)}
         for id in sorted(ids):
             raw = self._client.hget(self._keys.aside, id)
             if raw is not None:
-                head = head_of(raw)
+                head, event = head_of(raw), last.get(text(id))
                 found.append(
-                    Aside(text(id), head.queue if head else "", head.actor if head else "", len(raw)),
+                    Aside(
+                        id=text(id),
+                        queue=head.queue if head else "",
+                        actor=head.actor if head else "",
+                        size=len(raw),
+                        reason=event.why if event else "",
+                        at=event.at if event else None,
+                    )
                 )
         return found
+
+    def ids(self, beginning: str) -> list[str]:
+        """The ids of all known messages that begin so: those in flight, set aside, dead-lettered, or in the history.
+
+        An id that is known comes alone, though it is the beginning of others.
+        """
+        _, _, running = self._look()
+        found = {id for ids in running.values() for id, _ in ids} | self._waiting().keys()
+        found |= {one.id for one in self.aside()}
+        found |= {event.message_id for event in self.history(limit=MOST_EVENTS)}
+        with contextlib.suppress(ConnectionClosed):
+            found |= {letter.id for letter in self.dead_letters() or ()}
+        found.discard("")  # of events that are about no message
+        return [beginning] if beginning in found else sorted(id for id in found if id.startswith(beginning))
 
     def dead_letters(self, choice: Choice = EVERYTHING, *, limit: int | None = None) -> list[DeadLetterView] | None:
         """The dead letters of the application's queues, of whatever kind, newest first.
@@ -275,16 +300,17 @@ class Inspector(Reader):
         return found[:limit]
 
     def dead_letter(self, message_id: str) -> DeadLetterView | None:
-        """The dead letter of a message; None if there is none, or it cannot be seen from here.
-
-        Raises:
-          ConnectionClosed: RabbitMQ cannot be reached.
-        """
-        letter = self._letters.find(message_id) if self._letters is not None else None
+        """The dead letter of a message; None if there is none, or it cannot be seen from here, or not now."""
+        letter = self._find_letter(message_id)
         if letter is None or self._letters is None:
             return None
         events = self.history(kinds=[EventKind.DEAD_LETTERED], message_id=message_id, limit=1)
         return self._letters.view(letter, next(iter(events), None))
+
+    def _find_letter(self, message_id: str) -> DeadLetter | None:
+        with contextlib.suppress(ConnectionClosed):  # RabbitMQ is away: what Redis knows is worth showing
+            return self._letters.find(message_id) if self._letters is not None else None
+        return None
 
     def reasons(self) -> dict[str, Event]:
         """The last event by which each message came to a dead-letter queue, by its id."""

@@ -130,6 +130,9 @@ class Aside:
     queue: str
     actor: str
     size: int
+    #: Why it cannot be read, and when it was set aside; as far as the history goes.
+    reason: str = ""
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)

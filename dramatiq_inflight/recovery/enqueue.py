@@ -159,7 +159,8 @@ class PuttingBack(Making):
         return len(refused) + len(away) + len(untried)
 
     def _set_aside(self, orphan: Orphan, error: DecodeError, dead: DeadIncarnation, swept: Swept) -> None:
-        if self.store.recovery.set_aside(orphan, dead=dead.id):
+        why = f"its payload cannot be decoded: {type(error.error).__name__}"
+        if self.store.recovery.set_aside(orphan, dead=dead.id, why=why):
             swept.set_aside += 1
             self.logger.error(
                 "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, and is "

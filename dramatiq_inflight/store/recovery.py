@@ -126,14 +126,19 @@ class Recovery(Part):
         )
         return [result.decode() for result in reply]
 
-    def set_aside(self, orphan: Orphan, *, dead: str) -> bool:
-        """Keep a claimed payload that cannot be decoded where people look for it."""
+    def set_aside(self, orphan: Orphan, *, dead: str, why: str = "") -> bool:
+        """Keep a claimed payload that cannot be decoded where people look for it.
+
+        Parameters:
+          why: The error, for the history.
+        """
         answer = self.scripts.execute(
             "set_aside",
             record_key=self.keys.record(orphan.message_id),
             running=self.keys.running(dead),
             id=orphan.message_id,
             generation=orphan.generation,
+            why=why,
         )
         return bool(answer == b"aside")
 

@@ -191,6 +191,41 @@ def test_what_was_set_aside_is_listed(run: Run, lab: Lab, a: Store, b: Store) ->
     assert [row[:2] for row in rows(run("list", "--state", "aside"), "MESSAGE")] == [[copy.message_id, "running"]]
 
 
+def test_the_beginning_of_an_id_is_enough(act_on: Run, shop: Shop, a: Store, b: Store) -> None:
+    copies = [shop.runs(a) for _ in range(3)]
+    shop.lab.kill(a)
+    id = copies[0].message_id
+    beginning = next(id[:i] for i in range(1, len(id)) if not any(c.message_id.startswith(id[:i]) for c in copies[1:]))
+    assert document(act_on("show", beginning, "--json"))["message"]["id"] == id
+    both = act_on("show", "")
+    assert both.exit_code == 2
+    assert "is the beginning of 3 ids; give more of it" in both.stderr
+    done = document(act_on("discard", "--yes", "--json", beginning))
+    assert [result["id"] for result in done["results"]] == [id]
+    assert [
+        event["message_id"] for event in document(act_on("history", "--message", beginning, "--json"))["events"]
+    ] == [id]
+    assert act_on("show", "xyz").exit_code == 1
+
+
+def test_what_was_set_aside_has_its_reason_and_time(run: Run, lab: Lab, a: Store, b: Store) -> None:
+    lab.runs(a, copy_of("m1"))
+    lab.client.set(f"{lab.prefix}record:m1", b"what is this?")
+    lab.kill(a)
+    b.recovery.claim(["m1"], dead=a.me, hold=60)
+    listed = run("list", "--state", "aside")
+    assert "its record cannot be read" in listed.stdout
+    (one,) = document(run("list", "--state", "aside", "--json"))["messages"]
+    assert (one["id"], one["reason"]) == ("m1", "its record cannot be read")
+    assert one["at"].endswith("Z")
+    shown = run("show", "m1").stdout
+    assert "Redis keeps it whole: requeue it once it can be decoded, or discard it" in shown
+    lab.runs(b, copy_of("m1"))
+    shown = run("show", "m1").stdout
+    assert "state          running" in shown
+    assert "the broker had the message as well, and that copy is the one above" in shown
+
+
 def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Store) -> None:
     copy = copy_of()
     payload = json.dumps({"args": ["a secret of a customer"]}).encode()

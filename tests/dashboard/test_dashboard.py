@@ -497,6 +497,15 @@ def test_a_worker_that_wakes_is_alive_as_revived(
     assert "1 of its messages were recovered meanwhile, and may have run twice" in text(web, "/")
 
 
+def test_the_beginning_of_an_id_leads_to_its_message(lab: Lab, a: Store, web: FlaskClient) -> None:
+    copy = copy_of("abcdef-1")
+    lab.runs(a, copy)
+    answer = web.get("/message?id=abcd")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/message?id=abcdef-1")
+    assert web.get("/message?id=abce").status_code == 404
+    assert ">abcdef-1</a>" in text(web, "/messages"), "whole, to be copied"
+
+
 def test_marks_of_several_kinds_are_all_drawn() -> None:
     """In a long range they come close to each other; and what nobody knows the instance of makes no lane."""
     now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)

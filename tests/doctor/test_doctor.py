@@ -487,6 +487,28 @@ def test_workers_that_do_not_agree(lab: Lab, inspector: Inspector) -> None:
     assert "1, 2" in seen.of("versions-differ").title
 
 
+def test_a_worker_that_was_declared_dead_and_lives(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:
+    lab.runs(a, copy_of())
+    lab.kill(a)
+    copy = copy_of()
+    lab.runs(b, copy)
+    assert "revived" not in look(None, inspector).wrong()
+    assert b.workers.record_death(b.workers.incarnation(a.me))
+    assert a.workers.register({"instance": "pod-a", "host": "h", "pid": "1"}) is None
+    seen = look(None, inspector)
+    assert seen.wrong()["revived"] == "warning"
+    assert "pod-a (process 1, 0 messages)" in seen.of("revived").title
+
+
+def test_the_doctors_own_environment_is_no_warning(server_url: str, namespace: str, lab: Lab) -> None:
+    """It may run outside the pod, where nobody has set the workers' times."""
+    join(lab, "a")
+    broker = RedisBroker(url=server_url, middleware=[InFlightTracker(namespace=namespace, heartbeat_ttl=77)])
+    finding = look(broker).of("ttl-differs")
+    assert finding.severity == "note"
+    assert "the doctor's own environment differs: 60 s" in finding.title
+
+
 def test_workers_whose_connections_are_not_seen(lab: Lab, inspector: Inspector) -> None:
     join(lab, "a")
     lab.client.hset(f"{lab.prefix}incarnation:a", "life", "here")

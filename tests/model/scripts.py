@@ -118,6 +118,7 @@ UNUSED_BY = {
     "confirm_copies": {"delay"},
     "mark_dead": {"why"},
     "suspect": {"why"},
+    "set_aside": {"why"},
 }
 
 #: What a script is told by its keys, or sees of its surroundings.

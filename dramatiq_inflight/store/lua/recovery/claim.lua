@@ -69,7 +69,7 @@ local function claim(row, record, died)
     end
     if record.deaths >= deadly_after then
         put_aside(key, waiting, running, aside, id)
-        note_message(history, counts, 'set_aside', id, record, '')
+        note_message(history, counts, 'set_aside', id, record, '', 'why', 'each process died that decoded it')
         return {'deadly'}
     end
     local payload = payload_of(key, record)
@@ -101,7 +101,8 @@ for i, row in ipairs(rows) do
     local result
     if answer == 'aside' then
         put_aside(key, waiting, running, aside, id)
-        note(history, counts, 'set_aside', 'set_aside', 'message', id, 'worker', dead)
+        note(history, counts, 'set_aside', 'set_aside', 'message', id, 'worker', dead,
+            'why', 'its record cannot be read')
     elseif answer == 'claimed' and record.state == 'recovering'
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
