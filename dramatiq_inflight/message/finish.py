@@ -200,7 +200,7 @@ class Ending:
         entry.follow_up.want_retry()  # should that not be possible, recovery does it
         entry.hand_back()
         _let_nothing_follow(message)  # it has not failed, and has not succeeded either
-        self.logger.info("Message %s stops here, and is enqueued again.", message.message_id)
+        self.logger.info("Message %s stops here, and is enqueued again. That is no failure.", message.message_id)
 
     def _is_lost(self, entry: Entry, something_follows: bool = False) -> bool:
         """Whether another worker has the message, as far as Redis can be asked."""

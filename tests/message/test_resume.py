@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,3 +314,62 @@ def test_a_mend_keeps_the_fence(lab: Lab, a: Store, b: Store) -> None:
     assert kept() == fence
     lab.kill(a)
     assert lab.runs(b, lab.recovered(copy, lab.claim(b, copy, a))).started_ms == fence + 1
+
+
+@pytest.mark.parametrize("way", ["interrupted", "asked", "iterates", "asynchronous", "notified", "fails"])
+def test_a_clean_hand_back_logs_nothing_frightening(app: App, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    """What Dramatiq says of it is explained by a line of ours."""
+    began = threading.Event()
+
+    def interrupted() -> None:
+        began.set()
+        while True:
+            time.sleep(0.01)
+
+    def asked() -> None:
+        began.set()
+        job = current()
+        assert job is not None
+        while not job.stopping:
+            time.sleep(0.01)
+        job.hand_back()
+
+    def iterates() -> None:
+        job = current()
+        assert job is not None
+        for _ in job.iterate(range(100_000)):
+            began.set()
+            time.sleep(0.01)
+
+    async def asynchronous() -> None:
+        began.set()
+        while True:
+            await asyncio.sleep(0.01)
+
+    ways = {"asked": asked, "iterates": iterates, "asynchronous": asynchronous}
+    options: dict[str, Any] = {"hand_back": 20 if way in ("asked", "iterates") else 0.3}
+    if way == "notified":
+        options["notify_shutdown"] = True
+    elif way == "fails":
+        app.actor(lambda *_: app.ran.append("failed"), actor_name="hears")
+        options["on_failure"] = "hears"
+    work = app.actor(ways.get(way, interrupted), **options)
+    message = work.send()
+    app.start()
+    assert began.wait(30)
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    app.stop()
+    lines = [record for record in caplog.records if message.message_id in record.getMessage() or record.exc_info]
+    ours = [record for record in lines if "stops here, and is enqueued again" in record.getMessage()]
+    assert len(ours) == 1, [record.getMessage() for record in lines]
+    frightening = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    if way == "notified":  # Shutdown is raised by Dramatiq, which logs its own interrupt as a failure
+        (line,) = frightening
+        assert "Failed to process message" in line.getMessage()
+        assert line.created <= ours[0].created
+        assert "no failure" in ours[0].getMessage()
+    else:
+        assert [record.getMessage() for record in frightening] == []
+    assert app.ran == []
+    assert app.dead_letters() == []
