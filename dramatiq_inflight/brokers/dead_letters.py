@@ -69,6 +69,14 @@ class DeadLetters(ABC):
         """
 
     @abstractmethod
+    def count(self) -> int:
+        """Return how many there are.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+
+    @abstractmethod
     def drop(self, letter: DeadLetter) -> None:
         """Take a letter out, if it is still there.
 

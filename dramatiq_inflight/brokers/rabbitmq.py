@@ -151,6 +151,15 @@ class RabbitmqDeadLetters(DeadLetters):
             at_ms = int(at.replace(tzinfo=timezone.utc).timestamp() * 1000) if isinstance(at, datetime) else 0
             yield DeadLetter(self._queue, body, "", at_ms, str(death.get("reason", "")), method.delivery_tag)
 
+    def count(self) -> int:
+        """As `DeadLetters.count`; to be asked before the letters are read."""
+        from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415  it is there by now
+
+        try:
+            return int(self._channel.queue_declare(queue=xq_name(self._queue), passive=True).method.message_count)
+        except ChannelClosedByBroker:
+            return 0  # there is no such queue
+
     def drop(self, letter: DeadLetter) -> None:
         """As `DeadLetters.drop`."""
         self._channel.basic_ack(letter.tag)

@@ -354,6 +354,10 @@ class RedisDeadLetters(DeadLetters):
                 if data is not None:
                     yield DeadLetter(self._queue, data, id.decode(), int(score))
 
+    def count(self) -> int:
+        """As `DeadLetters.count`."""
+        return self._client.zcard(self._key)
+
     def drop(self, letter: DeadLetter) -> None:
         """As `DeadLetters.drop`."""
         pipeline = self._client.pipeline()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dramatiq.errors import ConnectionClosed
 
-from ..inspection.inspector import DeadLetterView, Inspector, MessageView, Overview, WorkerView
+from ..inspection.inspector import Inspector, MessageView, Overview, WorkerView
 from .shared import Shared
 from .tail import Tail
 
@@ -49,7 +49,7 @@ class Board:
         self.tail = Tail(inspector)
         self._overview = Shared(inspector.overview)
         self._messages: Shared[list[MessageView]] = Shared(inspector.messages)
-        self._letters = Shared(inspector.dead_letters, seconds=5)
+        self._letters = Shared(inspector.count_dead_letters, seconds=5)
         self._longest: dict[str, int] = {}
 
     def overview(self) -> Overview:
@@ -65,8 +65,8 @@ class Board:
         """All that are in flight, oldest first; not to be changed."""
         return self._messages.get()
 
-    def dead_letters(self) -> list[DeadLetterView] | None:
-        """All dead letters, newest first; None if they cannot be seen from here, or RabbitMQ is away."""
+    def count_dead_letters(self) -> int | None:
+        """How many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""
         try:
             return self._letters.get()
         except ConnectionClosed:

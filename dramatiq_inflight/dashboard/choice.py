@@ -17,7 +17,7 @@ from ..inspection.history import Event, EventKind, Group
 from ..inspection.inspector import MessageView
 from .timeline import HOURS
 
-__all__ = ["GROUPS", "PER_PAGE", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "paged"]
+__all__ = ["GROUPS", "PER_PAGE", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "page_of", "paged"]
 
 #: How many are on one page.
 PER_PAGE = 100
@@ -52,13 +52,25 @@ def hours() -> int:
     return {str(hours): hours for hours in HOURS}.get(text, min(HOURS))
 
 
-def paged(found: Sequence[Any]) -> dict[str, Any]:
-    """The page of them that was asked for, as the templates know it; pages count from 1."""
-    pages = max(1, -(-len(found) // PER_PAGE))
+def page_of(total: int) -> int:
+    """The page that was asked for, of so many; pages count from 1."""
     text = request.args.get("page", "1")
-    page = min(pages, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+    asked = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+    return min(max(1, -(-total // PER_PAGE)), max(1, asked))
+
+
+def paged(found: Sequence[Any], total: int | None = None) -> dict[str, Any]:
+    """The page of them that was asked for, as the templates know it.
+
+    Parameters:
+      found: All of them, or those up to the end of that page.
+      total: How many there are; None: as many as were found.
+    """
+    total = len(found) if total is None else total
+    page = page_of(total)
     at = (page - 1) * PER_PAGE
-    return {"found": found[at : at + PER_PAGE], "first": at + 1, "total": len(found), "page": page, "pages": pages}
+    pages = max(1, -(-total // PER_PAGE))
+    return {"found": found[at : at + PER_PAGE], "first": at + 1, "total": total, "page": page, "pages": pages}
 
 
 def _seconds(text: str) -> float | None:

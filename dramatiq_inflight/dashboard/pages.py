@@ -89,7 +89,7 @@ def install(app: Flask, board: Board) -> None:
             timeline=timeline.draw(events, seen.workers, seen.at, choice.hours()),
             hours=list(timeline.HOURS),
             latest=events[:LATEST],
-            poison=len(tail.troubled() if (letters := board.dead_letters()) is None else letters),
+            poison=len(tail.troubled()) if (letters := board.count_dead_letters()) is None else letters,
             revivals=[one for one in revivals(events) if one.at > seen.at - A_DAY],
             tail=tail,
         )
@@ -147,11 +147,12 @@ def install(app: Flask, board: Board) -> None:
 
     @app.get("/trouble")
     def trouble() -> ResponseReturnValue:
-        letters = board.dead_letters()
+        total = board.count_dead_letters()
+        letters = None if total is None else board.inspector.dead_letters(limit=choice.page_of(total) * choice.PER_PAGE)
         aside = board.inspector.aside()
         return show(
             "trouble.html",
-            **choice.paged(tail.troubled() if letters is None else letters),
+            **(choice.paged(tail.troubled()) if letters is None else choice.paged(letters, total)),
             from_history=letters is None,
             aside=aside[: choice.PER_PAGE],
             aside_total=len(aside),

@@ -299,6 +299,22 @@ class Inspector(Reader):
         found.sort(key=lambda view: (view.at is not None and view.at.timestamp(), view.id), reverse=True)
         return found[:limit]
 
+    def count_dead_letters(self) -> int | None:
+        """How many dead letters there are; None as for `dead_letters`.
+
+        Raises:
+          ConnectionClosed: RabbitMQ cannot be reached.
+        """
+        if self._letters is None:
+            return None
+        total = 0
+        for queue in self._letters.names():
+            with self._letters.of(queue) as letters:
+                if letters is None:
+                    return None
+                total += letters.count()
+        return total
+
     def dead_letter(self, message_id: str) -> DeadLetterView | None:
         """The dead letter of a message; None if there is none, or it cannot be seen from here, or not now."""
         letter = self._find_letter(message_id)

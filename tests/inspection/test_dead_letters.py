@@ -123,6 +123,7 @@ def test_dead_letters_are_chosen_and_purged(app: App, monkeypatch: pytest.Monkey
     app.join()
     operations = Operations(app.broker)
     assert len(by_id(operations.inspector)) == 20
+    assert operations.inspector.count_dead_letters() == 20
     newest = operations.inspector.dead_letters(limit=4)
     assert newest is not None
     times = [view.at.timestamp() for view in newest if view.at is not None]
@@ -202,6 +203,7 @@ def test_the_dead_letters_of_rabbitmq_are_known(rabbitmq_url: str, client: redis
         wait_until(lambda: len(by_id(operations.inspector)) == 3, what="all are dead letters")
         for worker in app.workers:
             worker.stop()
+        assert operations.inspector.count_dead_letters() == 3
         found = by_id(operations.inspector, Choice(text="cause 1"))
         assert [(view.id, view.reason) for view in found.values()] == [(ids[1], "ValueError: cause 1")]
         assert all(view.at is not None for view in found.values())
