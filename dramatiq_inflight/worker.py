@@ -101,6 +101,7 @@ class WorkerProcess:
                     answer_lost=self.lease.answer_lost,
                     failed=self.connectivity.failed,
                     is_away=lambda: self.connectivity.away and not self.queues.shared,
+                    is_due=lambda now: self.connectivity.away or self.lease.is_due(now),
                 ),
             )
         )

@@ -115,6 +115,7 @@ class Lease:
         self._wake = wake
         self._silent_after = ttl / 2
         self._absent_after = min(ttl / 2, connection_timeout)
+        self._due_after = min(JUST_NOW, ttl / 2, connection_timeout or JUST_NOW) / 2
         #: How this incarnation's death is known.
         self.known_by = KnownBy.LOST if connection_timeout else KnownBy.WITHOUT
         #: When the last script was sent that renewed the heartbeat.
@@ -169,6 +170,14 @@ class Lease:
             self.revived = self.revived or not known
             self.forgotten = self.forgotten or (absent and self._registered)
             self.epoch += 1
+
+    def is_due(self, now: Moment) -> bool:
+        """Return True if the next script is to renew the heartbeat.
+
+        Every script of a message could, and a busy worker runs thousands in a second.  It renews often enough for none
+        of its rules to notice a difference.
+        """
+        return self._answer_lost or self.last_contact.until(now) > self._due_after
 
     def entered(self, begun: Moment) -> None:
         """Redis sees this incarnation's subscription; `begun` is when that was asked."""

@@ -11,6 +11,9 @@ A header says::
 `Declaration.prelude` makes these the names of local variables in Lua; `Declaration.pack` takes them as keywords in
 Python.  Keys in brackets are given all, or none of them.  Rows are what a script is given several of: in Lua the table
 `rows`, each row with a field for each of its names.
+
+A script may have a short way: a line ``--@ common`` says where common.lua comes, which takes longer than the ordinary
+case itself.  The text above that line knows its keys and arguments, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-__all__ = ["COMMON", "DECLARATIONS", "SCRIPTS", "Argument", "Declaration", "flag"]
+__all__ = ["COMMON", "DECLARATIONS", "SCRIPTS", "SOURCES", "Argument", "Declaration", "assembled", "flag"]
 
 
 def flag(value: bool) -> str:
@@ -43,7 +46,7 @@ IN_LUA: Final = {
     "ms": "tonumber({0})",
     "limit": "tonumber({0}) or {0}",
     "flag": "{0} == '1'",
-    "maybe": "maybe({0})",
+    "maybe": "({{['0'] = false, ['1'] = true}})[{0}]",
 }
 
 #: What Python does to a value, where redis-py would not do the right thing by itself.
@@ -107,10 +110,22 @@ class Declaration:
     @cached_property
     def prelude(self) -> str:
         """Lua that gives keys and arguments their names."""
+        return self._naming(self._values) + self._rows()
+
+    def prelude_of(self, code: str) -> str:
+        """The same for what this code names."""
+        words = {*re.findall(r"\w+", re.sub(r"--.*", "", code))}
+        return self._naming({name: value for name, value in self._values.items() if name in words})
+
+    @cached_property
+    def _values(self) -> dict[str, str]:
         values = {name: f"KEYS[{i}]" for i, name in enumerate((*self.keys, *self.optional_keys), 1)}
-        values |= {arg.name: _in_lua(arg, f"ARGV[{i}]") for i, arg in enumerate(self.args, 1)}
+        return values | {arg.name: _in_lua(arg, f"ARGV[{i}]") for i, arg in enumerate(self.args, 1)}
+
+    @staticmethod
+    def _naming(values: Mapping[str, str]) -> str:
         named = f"local {', '.join(values)} = {', '.join(values.values())}" if values else ""
-        return textwrap.fill(named, 120, subsequent_indent="    ") + "\n" + self._rows()
+        return textwrap.fill(named, 120, subsequent_indent="    ") + "\n"
 
     def _rows(self) -> str:
         if not self.row_args:
@@ -177,8 +192,20 @@ _common, _texts = _load()
 #: What all scripts have in common.
 COMMON: Final = _common
 
+#: The text of each script as its file has it.
+SOURCES: Final[Mapping[str, str]] = _texts
+
 #: By the name of the script.
 DECLARATIONS: Final[Mapping[str, Declaration]] = {name: Declaration(name, text) for name, text in _texts.items()}
 
+
+def assembled(script: str, source: str, common: str = COMMON) -> str:
+    """The text of a script as Redis gets it."""
+    declaration = DECLARATIONS[script]
+    short, mark, rest = source.rpartition("--@ common\n")
+    short = f"do\n{declaration.prelude_of(short)}{short}end\n" if mark else ""
+    return short + common + declaration.prelude + rest
+
+
 #: The text of each script as Redis gets it.
-SCRIPTS: Final[Mapping[str, str]] = {name: COMMON + DECLARATIONS[name].prelude + text for name, text in _texts.items()}
+SCRIPTS: Final[Mapping[str, str]] = {name: assembled(name, text) for name, text in SOURCES.items()}

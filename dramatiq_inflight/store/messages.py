@@ -70,6 +70,7 @@ class Messages(Part):
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         begun = Moment.now()
+        due = self.scripts.contact.is_due(begun)
         reply = self.scripts.call(
             "start",
             [self.keys.record(copy.message_id), *self._starts, *broker_keys],
@@ -77,11 +78,13 @@ class Messages(Part):
                 *(self.me, self.scripts.ttl_ms, copy.message_id, copy.generation, copy.origin),
                 *(flag(copy.redelivered), here, copy.queue, copy.actor, limit, copy.broker_copy_id, payload),
                 *(flag(copy.duplicate), flag(forgotten), "" if alone is None else flag(alone), flag(tailored)),
-                *(flag(copy.condemned), copy.fence, copy.tries),
+                *(flag(copy.condemned), copy.fence, copy.tries, flag(due)),
             ],
         )
         if len(reply) == 1:
             return NO_PAYLOAD
+        if len(reply) == 3:
+            return Started(Start.RUN, None, 0, 1, copy.generation, 0, reply[2], 0, 0, "")
         self.scripts.in_contact(reply[1], begun)
         return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
 
@@ -208,12 +211,12 @@ class Messages(Part):
             error is raised.
         """
         keys = [self.keys.record(copy.message_id), *self._ends, self.keys.checkpoint(copy.message_id), *broker_keys]
+        begun = Moment.now()
         args = [
             *(self.me, self.scripts.ttl_ms, copy.message_id, run, copy.origin, flag(again), flag(contended)),
             *(self.scripts.fence_ms, copy.broker_copy_id, copy.generation, flag(unacked)),
-            *(round(remember * 1000), started_ms),
+            *(round(remember * 1000), started_ms, flag(self.scripts.contact.is_due(begun))),
         ]
-        begun = Moment.now()
         if then is None:
             reply = self.scripts.call("complete", keys, args)
         else:

@@ -55,8 +55,8 @@ class Started(NamedTuple):
     """What the start of a copy brought.  Times are milliseconds of Redis's clock."""
 
     answer: Start
-    #: False if this incarnation had been taken for dead, or Redis has lost it.
-    known: bool
+    #: False if this incarnation had been taken for dead, or Redis has lost it; None if its heartbeat was not renewed.
+    known: bool | None
     #: How long to put a duplicate off, at the least.
     wait_ms: int
     run: int

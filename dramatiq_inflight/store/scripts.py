@@ -29,6 +29,9 @@ BATCH = 50
 #: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
 FIRST_DEADLINE_TTLS = 10
 
+#: In the place of whether the incarnation was known: the script did not renew its heartbeat.
+NOT_RENEWED = 2
+
 #: What Redis can be told of a message later as well, by the heartbeat.
 LATER = frozenset(
     {
@@ -59,12 +62,14 @@ class Contact:
       answer_lost: Called when a script may have run, and what it said is not known.
       failed: Called after every command that did not reach Redis, or was refused.
       is_away: Asked whether what can be told later is not to be tried now.
+      is_due: Asked, with the present, whether a script that need not renew the heartbeat is to do so.
     """
 
     renewed: Callable[[bool, Moment, bool], None] = lambda known, begun, absent: None
     answer_lost: Callable[[], None] = lambda: None
     failed: Callable[[redis.RedisError], None] = lambda error: None
     is_away: Callable[[], bool] = lambda: False
+    is_due: Callable[[Moment], bool] = lambda now: True
 
 
 class Scripts:
@@ -135,8 +140,9 @@ class Scripts:
         return reply
 
     def in_contact(self, known: int, begun: Moment) -> bool:
-        """A script has renewed the heartbeat; `known`: as ``beat`` in common.lua says it."""
-        self.contact.renewed(known == 1, begun, known < 0)
+        """A script has answered; `known`: as ``beat`` in common.lua says it, or `NOT_RENEWED`."""
+        if known != NOT_RENEWED:
+            self.contact.renewed(known == 1, begun, known < 0)
         return known == 1
 
     def execute(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:

@@ -56,6 +56,21 @@ def test_a_worker_looks_first_if_nothing_shows_its_connection(clock: Clock) -> N
     assert (lease.epoch, lease.revived) == (1, False)
 
 
+@pytest.mark.parametrize(("ttl", "timeout", "after"), [(90, 2, 0.25), (90, 0, 0.25), (90, 0.4, 0.2), (0.8, 2, 0.2)])
+def test_a_heartbeat_is_due_well_before_anybody_minds(clock: Clock, ttl: float, timeout: float, after: float) -> None:
+    """Also when an answer was lost: the next one begins a new epoch."""
+    lease = Lease(ttl, timeout, Bell())
+    lease.contact(True, begun=clock.now)
+    clock.at += after - 0.01
+    assert not lease.is_due(clock.now)
+    lease.answer_lost()
+    assert lease.is_due(clock.now)
+    lease.contact(True, begun=clock.now)
+    assert not lease.is_due(clock.now)
+    clock.at += after + 0.01
+    assert lease.is_due(clock.now)
+
+
 def test_a_look_is_no_heartbeat(clock: Clock) -> None:
     """It says nothing of whether the heartbeat had expired before it."""
     lease = Lease(90, 2, Bell())

@@ -35,6 +35,8 @@ def merge(explored: list[Explored]) -> Executed:
             steps[key] = min(depth, steps.get(key, depth))
             if call.script == "suspect":  # nor is anybody declared dead before a connection was opened
                 steps.setdefault((key[0], call.but(over=False)), depth)
+            elif "due" in call.named and (state.record is None) == (call.script == "start"):  # and both ways are gone
+                steps.setdefault((key[0], call.but(due=not call.named["due"])), depth)
             elif call.script == "heartbeat":  # nor does another process beat on its behalf
                 steps.setdefault((key[0], call.but(kind="attested")), depth)
             record = state.record

@@ -54,7 +54,7 @@ BY_NAME: dict[str, Any] = {
     "kind": st.sampled_from(["alive", "alive", "draining", "attested"]),
     "subscribed": st.sampled_from([True, True, False]),
     "seen": st.sampled_from([(True, False), (True, False), (True, True), (False, False)]),
-    **dict.fromkeys(("unacked", "delay", "over", "leftovers", "dead_letter", "force"), st.booleans()),
+    **dict.fromkeys(("unacked", "delay", "over", "leftovers", "dead_letter", "force", "due"), st.booleans()),
     **dict.fromkeys(("redelivered", "duplicate", "forgotten", "tailored", "condemned", "again", "contended"), rarely),
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dramatiq_inflight.store.declarations import COMMON
+from dramatiq_inflight.store.declarations import COMMON, SOURCES, assembled
 
 from .real import texts
 
@@ -48,7 +48,30 @@ MUTATIONS = (
     Mutation("start", "it is not listed as running", "redis.call('ZADD', running, record.started, id)\n", ""),
     Mutation("start", "another copy of a dead letter is a replay", "same and tries ~= record.tries", "false"),
     Mutation("start", "the copy that runs is not known", "tailored = tailored, tries = tries", "tailored = tailored"),
+    Mutation("start", "short: it does not renew when that is due", "if not due and here", "if here"),
+    Mutation("start", "short: what runs here runs twice", "if not due and here == 'no' then", "if not due then"),
+    Mutation("start", "short: the dead start messages", " or tonumber(deadline) <= now then", " then"),
+    Mutation("start", "short: who is unknown starts messages", "not deadline or tonumber(deadline) <= now", "deadline and tonumber(deadline) <= now"),
+    Mutation("start", "short: a given-away delivery runs", "redis.call('SISMEMBER', broker_acks, copy) == 1 and redis", "redis"),
+    Mutation("start", "short: a record is overwritten", ", 'NX')", ")"),
+    Mutation("start", "short: it is not listed as running", "redis.call('ZADD', running, started, id)", ""),
+    Mutation("start", "short: the payload is forgotten", "'\\n' .. stored", "'\\n'"),
+    Mutation("start", "short: the copy that runs is not known", "tailored, tries, 0, 0", "tailored, 0, 0, 0"),
+    Mutation("start", "short: the generation falls with a copy", "1, generation, 0, limit", "1, 1, 0, limit"),
+    Mutation("start", "short: it is not alone", "alone and 1 or 0, tailored, tries", "0, tailored, tries"),
+    Mutation("start", "short: its recovery takes no copy", "tailored, tries, 0, 0", "0, tries, 0, 0"),
     # complete.lua
+    Mutation("complete", "short: it does not renew when that is due", "if not due and not contended", "if not contended"),
+    Mutation("complete", "short: another copy is forgotten", "not due and not contended and", "not due and"),
+    Mutation("complete", "short: what is unacknowledged is forgotten", "and not unacked and remember == 0", "and remember == 0"),
+    Mutation("complete", "short: a lost delivery is not remembered", " or redis.call('SISMEMBER', broker_acks, copy) == 1)", " or true)"),
+    Mutation("complete", "short: anybody's run is its own", "if owner == me and tonumber", "if owner and tonumber"),
+    Mutation("complete", "short: any run is its own", "tonumber(number) == run and", "tonumber(number) and"),
+    Mutation("complete", "short: a run of another enqueue is its own", " and (origin == '' or origin == its_origin)", ""),
+    Mutation("complete", "short: recovered records are forgotten", '",(%d+),1,%d+,', '",(%d+),%d+,%d+,'),
+    Mutation("complete", "short: contended records are forgotten", "[^,]+,0,%d,", "[^,]+,%d,%d,"),
+    Mutation("complete", "short: the record stays", "'DEL', record_key, checkpoint)\n    ", "'DEL', checkpoint)\n    "),
+    Mutation("complete", "short: it stays listed as running", "checkpoint)\n        redis.call('ZREM', running, id)", "checkpoint)"),
     Mutation("common", "any run is its own", "record.run == run\n", "true\n"),
     Mutation("common", "anybody's run is its own", "record.owner == me and record.run == run", "record.run == run"),
     Mutation("common", "a run of another enqueue is its own", "(origin == '' or origin == record.origin)", "true"),
@@ -223,7 +246,7 @@ def mutated(mutation: Mutation) -> dict[str, str]:
     if mutation.script == "common":
         assert COMMON.count(mutation.old) == 1, f"{mutation}: it is there {COMMON.count(mutation.old)} times"
         changed = COMMON.replace(mutation.old, mutation.new)
-        return {name: changed + text.removeprefix(COMMON) for name, text in scripts.items()}
-    own = scripts[mutation.script].removeprefix(COMMON)
+        return {name: assembled(name, text, changed) for name, text in SOURCES.items()}
+    own = SOURCES[mutation.script]
     assert own.count(mutation.old) == 1, f"{mutation}: it is there {own.count(mutation.old)} times"
-    return {**scripts, mutation.script: COMMON + own.replace(mutation.old, mutation.new)}
+    return {**scripts, mutation.script: assembled(mutation.script, own.replace(mutation.old, mutation.new))}

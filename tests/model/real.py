@@ -20,7 +20,7 @@ from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.declarations import SCRIPTS
 from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
 from dramatiq_inflight.store.replies import Claim, Reasserted, Start, Started
-from dramatiq_inflight.store.scripts import Scripts
+from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.servers import life_of
 
@@ -72,8 +72,12 @@ class Real:
         self.namespace = f"t{uuid.uuid4().hex[:12]}"
         self.prefix = f"{{{self.namespace}}}:"
         self.names = [chr(ord("a") + number) for number in range(incarnations)]
+        #: Whether a script that need not renew the heartbeat is to do so.
+        self.due = True
+        contact = Contact(is_due=lambda now: self.due)
         self.members = [
-            Store(Scripts(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=60)) for name in self.names
+            Store(Scripts(self.client, self.namespace, name, heartbeat_ttl=60, fence_ttl=60, contact=contact))
+            for name in self.names
         ]
         for store in self.members:
             store.scripts.loaded.update({name: self.client.register_script(text) for name, text in scripts.items()})
@@ -172,7 +176,7 @@ class Real:
             deaths=record.deaths,
             dead_letter=record.dead_letter,
         )
-        return json.dumps(list(vars(head).values())).encode() + b"\n" + _payload(record.payload)
+        return json.dumps(list(vars(head).values()), separators=(",", ":")).encode() + b"\n" + _payload(record.payload)
 
     def get(self) -> tuple[Redis, str]:
         """The state of Redis as the model would have it, and when the record expires: never, later, soon; or gone."""
@@ -309,10 +313,12 @@ class Real:
         forgotten: bool,
         alone: bool | None,
         tailored: bool,
+        due: bool,
         **marks: Any,
     ) -> Any:
         broker_keys = self._delivered(copy, delivery, _payload(payload))
         self._tick()
+        self.due = due
 
         def start(data: bytes) -> Started:
             return self.members[me].messages.start(
@@ -358,9 +364,11 @@ class Real:
         generation: int,
         origin: int,
         started: int,
+        due: bool,
         delivery: tuple[bool, bool] | None,
         **flags: Any,
     ) -> Any:
+        self.due = due
         broker_keys = self._delivered(copy, delivery, b"x")
         copied = self._copy(generation=generation, origin=origin, copy=copy)
         return (

@@ -27,6 +27,7 @@ __all__ = [
     "Record",
     "Redis",
     "fresh_redis",
+    "is_short",
 ]
 
 NOBODY = -1
@@ -289,6 +290,43 @@ def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> 
     return is_run(record, me, run + 1, origin) and record.started == started != 0
 
 
+# The short ways: all that differs is that the heartbeat is not renewed.
+
+
+def starts_short(redis: Redis, *, me: int, here: str, due: bool, delivery: tuple[bool, bool] | None, **_: Any) -> bool:
+    """Whether nobody knows the message, its delivery is `me`'s, and that is believed to live."""
+    held = delivery is None or delivery[0]
+    return not due and redis.record is None and here == "no" and held and redis.hearts[me].kind == "fresh"
+
+
+def completes_short(
+    redis: Redis,
+    *,
+    me: int,
+    run: int,
+    origin: int,
+    contended: bool,
+    unacked: bool,
+    due: bool,
+    delivery: tuple[bool, bool] | None,
+    **_: Any,
+) -> bool:
+    """Whether the record is that of the run, and nothing is to be remembered of it."""
+    record = redis.record
+    held = delivery is None or delivery[0]
+    if due or contended or unacked or not held or record is None or not is_run(record, me, run, origin):
+        return False
+    return record.generation == 1 and not record.contended
+
+
+SHORT: dict[str, Callable[..., bool]] = {"start": starts_short, "complete": completes_short}
+
+
+def is_short(redis: Redis, call: Call) -> bool:
+    """Whether a script goes its short way."""
+    return call.script in SHORT and SHORT[call.script](redis, **call.named)
+
+
 # A message's life.
 
 
@@ -308,9 +346,11 @@ def start(
     tailored: bool,
     condemned: bool,
     tries: int,
+    due: bool,
     delivery: tuple[bool, bool] | None,
 ) -> tuple[Any, Redis]:
-    """The answer is its name, whether `me` was known, run, generation, crashes, drains, and whose death it was.
+    """The answer is its name, whether `me` was known (None: the heartbeat was not renewed), run, generation, crashes,
+    drains, and whose death it was.
 
     Parameters:
       copy: The broker's id of the copy; 0 where it gives none.
@@ -324,7 +364,10 @@ def start(
     stored = stored or held
     handed = not held and redis.handed[me]
     gone = not held and not stored
-    known, remembered, redis = beat_of(redis, me)
+    known: bool | None = None
+    remembered = True
+    if not starts_short(redis, me=me, here=here, due=due, delivery=delivery):
+        known, remembered, redis = beat_of(redis, me)
     owner = NOBODY
 
     def answer(what: str, new: Record | None = None) -> tuple[Any, ...]:
@@ -456,11 +499,16 @@ def complete(
     generation: int,
     unacked: bool,
     started: int,
+    due: bool,
     delivery: tuple[bool, bool] | None,
 ) -> tuple[Any, Redis]:
     record = redis.record
-    lost = delivery is not None and not delivery[0] and delivery[1]
-    _, _, redis = beat_of(redis, me)
+    held, stored = delivery or (True, True)
+    lost = not held and stored
+    if not completes_short(
+        redis, me=me, run=run, origin=origin, contended=contended, unacked=unacked, due=due, delivery=delivery
+    ):
+        _, _, redis = beat_of(redis, me)
     if record is None:
         redis = unlist(redis, me)
         if (lost or contended) and not again:

@@ -12,10 +12,11 @@ say, whose orphans are recovered by a copy, and which delivers again what its co
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .scripts import MODEL, NO_COPY, NOBODY, Call, Heart, Redis, fresh_redis, put, with_heart
+from .scripts import MODEL, NO_COPY, NOBODY, Call, Heart, Redis, beat_of, fresh_redis, is_short, put, with_heart
 
 __all__ = ["Bounds", "Step", "World", "first_world", "release", "steps"]
 
@@ -298,7 +299,7 @@ class _Steps:
         if not self.with_redis and copy not in worker.unacked:
             # Its connection is gone; whether the worker knows that yet or not.
             yield Step(f"{_w(me)} skips the copy of a lost connection", None, self.moved(me, at, delivery, "skipped"))
-        for alone in (True, False, None) if self.bounds.company else (True,):
+        for alone, due in itertools.product((True, False, None) if self.bounds.company else (True,), self.due(me)):
             call = Call.of(
                 "start",
                 me=me,
@@ -315,6 +316,7 @@ class _Steps:
                 tailored=self.bounds.tailored,
                 condemned=copy.poison and copy.again,
                 tries=copy.tries,
+                due=due,
                 delivery=self.delivered(me, copy),
             )
             answer, world = self.execute(me, call)
@@ -358,7 +360,7 @@ class _Steps:
             phase = "lost" if self.bounds.silent_success else "cut_short" if delivery.run else "skipped"
             yield Step(f"{_w(me)} succeeds; nothing follows", None, self.moved(me, at, delivery, phase))
         elif self.bounds.hasty:
-            yield self.complete(me, at, delivery, "hasty")
+            yield from self.complete(me, at, delivery, "hasty")
         else:
             yield Step(f"{_w(me)} succeeds", None, self.moved(me, at, delivery, "succeeded"))
         if self.can("failures"):
@@ -442,10 +444,10 @@ class _Steps:
                 yield Step(f"{_w(me)} cannot enqueue a retry", None, after, progress=False)
 
     def in_cut_short(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        yield self.complete(me, at, delivery, "finished", again=True)
+        yield from self.complete(me, at, delivery, "finished", again=True)
 
     def in_lost(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        yield self.complete(me, at, delivery, "finished")
+        yield from self.complete(me, at, delivery, "finished")
 
     def in_hasty(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
         after = _follow(self.moved(me, at, delivery, "finished"))
@@ -481,17 +483,21 @@ class _Steps:
         return Step(f"{_w(me)} looks its message up: {what}", call, _with_delivery(world, me, at, after))
 
     def in_followed(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        yield self.complete(me, at, delivery, "finished")
+        yield from self.complete(me, at, delivery, "finished")
         if self.can("answers") and not self.with_redis:
             after = _with_delivery(self.acknowledge(me, at), me, at, delivery._replace(phase="untold", contended=True))
             what = f"{_w(me)} acknowledges, and Redis cannot be told"
             yield Step(what, None, self.spent("answers", after), progress=False)
 
     def in_untold(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        step = self.complete(me, at, delivery, "finished")
-        yield step._replace(after=self.gone(step.after, me, at))
+        for step in self.complete(me, at, delivery, "finished"):
+            yield step._replace(after=self.gone(step.after, me, at))
 
-    def complete(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Step:
+    def complete(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool = False) -> Iterator[Step]:
+        for due in self.due(me):
+            yield self.completed(me, at, delivery, phase, again=again, due=due)
+
+    def completed(self, me: int, at: int, delivery: Delivery, phase: str, *, again: bool, due: bool) -> Step:
         copy, worker = delivery.copy, self.world.workers[me]
         contended = delivery.contended or (not self.with_redis and copy not in worker.unacked)
         call = Call.of(
@@ -505,6 +511,7 @@ class _Steps:
             generation=copy.generation,
             unacked=not self.with_redis,
             started=delivery.started,
+            due=due,
             delivery=self.delivered(me, copy),
         )
         answer, world = self.execute(me, call)
@@ -925,6 +932,7 @@ class _Steps:
         """Run a script.  If it is the worker's `own`, that hears whether it had been taken for dead."""
         answer, redis = self.scripts[call.script](self.world.redis, **call.named)
         world = self.world._replace(redis=redis)
+        own = own and not is_short(self.world.redis, call)
         if own and self.world.redis.noted[me]:
             world = _with_worker(world, me, world.workers[me]._replace(shown=True))
         if own and not self.world.redis.hearts[me].trusted:
@@ -932,6 +940,11 @@ class _Steps:
             doubting = tuple(d._replace(doubt=d.phase in HERE) for d in worker.deliveries)
             world = _with_worker(world, me, worker._replace(revived=True, deliveries=doubting))
         return answer, world
+
+    def due(self, me: int) -> tuple[bool, ...]:
+        """Whether the next script may be to renew the heartbeat: both, where that makes any difference."""
+        redis = self.world.redis
+        return (True, False) if beat_of(redis, me)[2] != redis else (True,)
 
     def name(self, copy_id: int) -> int:
         """The broker's id of a copy, as far as it gives ids."""

@@ -13,6 +13,7 @@ import pytest
 
 import dramatiq_inflight
 from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.declarations import SCRIPTS
 from dramatiq_inflight.store.transport import Call, Wire
 from tests.support.inprocess import App
 
@@ -34,7 +35,6 @@ def scripts_of(section: str) -> list[str]:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The scripts that have run, in order."""
     found: list[str] = []
-    texts = {path.stem: path.read_text("utf-8") for path in PACKAGE.rglob("*.lua")}
     exchange = Wire.exchange
 
     def recorded(wire: Wire, calls: Sequence[Call]) -> list[Any]:
@@ -42,7 +42,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for call in calls:
             script: Any = call.script.script
             script = script.decode() if isinstance(script, bytes) else script
-            names = [name for name, text in texts.items() if script.endswith(text)]
+            names = [name for name, text in SCRIPTS.items() if script == text]
             found.extend(name for name in names if name not in BESIDE and name != (found or [""])[-1])
         return replies
 

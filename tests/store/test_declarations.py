@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.store.declarations import COMMON, DECLARATIONS, SCRIPTS, Declaration
+from dramatiq_inflight.store.declarations import COMMON, DECLARATIONS, SOURCES, Declaration
 from dramatiq_inflight.store.scripts import ms
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
@@ -38,16 +38,9 @@ EVERYTHING = """
 """
 
 
-def body(script: str) -> str:
-    """A script without what all have in common, and without what is made of its header."""
-    own = SCRIPTS[script].removeprefix(COMMON + DECLARATIONS[script].prelude)
-    assert own.startswith("-- SPDX")
-    return own
-
-
 @pytest.mark.parametrize("script", DECLARATIONS)
 def test_a_script_takes_what_it_declares_by_its_name(script: str) -> None:
-    declared, code = DECLARATIONS[script], re.sub(r"--.*", "", body(script))
+    declared, code = DECLARATIONS[script], re.sub(r"--.*", "", SOURCES[script])
     assert not re.findall(r"\b(?:KEYS|ARGV)\b", code)
     unused = [name for name in declared.names if not re.search(rf"(?<!\.)\b{name}\b", code)]
     fields = [declared.row_key, *(arg.name for arg in declared.row_args)] if declared.row_args else []
@@ -69,8 +62,7 @@ def test_lua_gets_by_name_what_python_gives_by_name(client: redis.Redis) -> None
     assert {arg.type for arg in (*declaration.args, *declaration.row_args)} == VALUES.keys()
     names = ["one_key", "other_key", *(arg.name for arg in declaration.args)]
     said = ", ".join(f"{name} = {name}" for name in names)
-    maybe = COMMON[COMMON.index("local function maybe") : COMMON.index("local function clock")]
-    script = f"{maybe}{declaration.prelude}return cjson.encode({{{said}, rows = rows}})"
+    script = f"{declaration.prelude}return cjson.encode({{{said}, rows = rows}})"
     for turn in range(3):
         named, expected = {"one_key": "{x}1", "other_key": "{x}2"}, {"one_key": "{x}1", "other_key": "{x}2"}
         for arg in declaration.args:
@@ -84,7 +76,7 @@ def test_lua_gets_by_name_what_python_gives_by_name(client: redis.Redis) -> None
 
 def test_lines_of_lua_are_as_short_as_those_of_python() -> None:
     """What luacheck sees has the lines that the declarations become, too."""
-    texts = [COMMON, *map(body, DECLARATIONS)]
+    texts = [COMMON, *SOURCES.values()]
     assert [line for text in texts for line in text.splitlines() if len(line) > 120] == []
 
 
@@ -196,6 +188,7 @@ def test_the_list_of_a_start_is_as_declared(
             condemned=COPY.condemned,
             enqueued_by=COPY.fence,
             tries=COPY.tries,
+            due=True,
         )
 
 
@@ -236,4 +229,5 @@ def test_the_list_of_a_finish_is_as_declared(
         unacked=unacked,
         remember=ms(9.0),
         started=123,
+        due=True,
     )

@@ -46,6 +46,61 @@ def test_a_first_start_writes_a_record_that_never_expires(lab: Lab, a: Store) ->
     assert a.messages.running_here() == {copy.message_id}
 
 
+def test_both_ways_of_a_first_start_write_the_same(lab: Lab, a: Store) -> None:
+    """But for the time; whatever the names are, and where the payload comes from."""
+    keys = (lab.prefix + "acks", lab.prefix + "msgs")
+    record = lab.prefix + "record:m"
+    strange = Copy("m", 2, "o1", "c1", False, "default", 'ch"ar\n/é' * 300, tries=3)
+    for copy in (dataclasses.replace(copy_of("m"), broker_copy_id="c1"), strange):
+        lab.client.sadd(keys[0], "c1")
+        lab.client.hset(keys[1], "c1", b"\x80the broker's")
+        for broker_keys, payload in (((), b"\x00ours"), (keys, b"")):
+            written = []
+            for renews in (True, False):
+                store = lab.incarnation("a")
+                heard = [True] if renews else lab.is_busy(store)
+                started = lab.start(store, copy, payload=payload, tailored=True, broker_keys=broker_keys)
+                assert (started.answer, started.known) == (Start.RUN, True if renews else None)
+                assert heard == [True] * renews
+                head = lab.head(copy)
+                assert head is not None
+                assert (started.run, started.generation, started.started_ms) == (1, copy.generation, head.started)
+                assert lab.client.zscore(lab.prefix + "running:a", "m") == head.started
+                written.append(lab.client.get(record).replace(str(head.started).encode(), b"T"))
+                lab.client.delete(record)
+            assert written[0] == written[1]
+
+
+def test_a_short_start_is_later_than_the_run_that_enqueued_it(lab: Lab, a: Store) -> None:
+    lab.is_busy(a)
+    started = lab.start(a, dataclasses.replace(copy_of(), fence=4_000_000_000_000))
+    assert (started.known, started.started_ms) == (None, 4_000_000_000_001)
+
+
+def test_a_busy_worker_renews_where_it_must(lab: Lab, a: Store, b: Store) -> None:
+    """One that is taken for dead, or unknown, starts nothing before it has heard of that."""
+    heard = lab.is_busy(a)
+    lab.kill(a)
+    assert lab.start(a, copy_of("m1")).known is False
+    lab.client.zrem(lab.prefix + "heartbeats", "a")
+    assert lab.start(a, copy_of("m2")).known is False
+    assert heard == [False, False]
+
+
+def test_a_busy_worker_completes_by_the_short_way(lab: Lab, a: Store) -> None:
+    """Unless the message is to be remembered."""
+    heard = lab.is_busy(a)
+    for remember in (0.0, 9.0):
+        run = lab.start(a, copy_of("m")).run
+        a.messages.checkpoint("m", run, {"at": "9"})
+        del heard[:]
+        ended = a.messages.complete(copy_of("m"), run, again=False, contended=False, remember=remember)
+        assert (ended, heard) == (Finished.FINISHED, [True] if remember else [])
+        assert lab.state(copy_of("m")) == ("completed" if remember else None)
+        assert a.messages.kept("m") == {}
+        assert a.messages.running_here() == set()
+
+
 def test_payloads_may_be_any_bytes(lab: Lab, a: Store, b: Store) -> None:
     """Pickles are no text, and may contain newlines."""
     copy, payload = copy_of(), b"\x80\x05\n\xff\x00" * 1000

@@ -73,6 +73,17 @@ class Lab:
         )
         return store, heard
 
+    def is_busy(self, store: Store) -> list[bool]:
+        """Let it renew its heartbeat only where it must, as if it had done so just now.
+
+        Returns: a list that grows with each renewal, by whether it was known.
+        """
+        heard: list[bool] = []
+        store.scripts.contact = Contact(
+            renewed=lambda known, begun, absent: heard.append(known), is_due=lambda now: False
+        )
+        return heard
+
     def kill(self, store: Store, *, draining: bool = False) -> None:
         """Its heartbeat has expired, while others beat; `draining`: it was shutting down when it sent its last."""
         mark = {DRAINING + store.me: float("-inf")} if draining else {}

@@ -1,7 +1,8 @@
 -- SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 -- SPDX-License-Identifier: MIT
 --
--- Put in front of every script: the clock, the verdict on an incarnation, and how a record is kept.
+-- Put in front of every script, or behind its short way: the clock, the verdict on an incarnation, and how a record is
+-- kept.
 --
 -- A record is one string: a JSON array of the fields below, a newline, and the payload (the encoded message; nothing
 -- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
@@ -83,13 +84,6 @@ local QUALIFYING = 6000
 -- What is kept for a message that waits for its copy expires after a week at the earliest: long enough for a namespace
 -- that nobody works on any more to clean itself up without forgetting anybody's work.
 local WAITING_TTL = 7 * 24 * 3600 * 1000
-
--- A yes or no that may not be known: nil.
-local function maybe(text)
-    if text ~= '' then
-        return text == '1'
-    end
-end
 
 local function clock()
     local time = redis.call('TIME')

@@ -5,7 +5,7 @@
 --
 --@ keys  record_key running heartbeats waiting history counts checkpoint [broker_acks broker_messages]
 --@ args  me ttl:ms id run:int origin again:flag contended:flag fence_ttl:ms copy generation:int unacked:flag
---@ args  remember:ms started:ms
+--@ args  remember:ms started:ms due:flag
 --
 --    broker_acks, broker_messages (RedisBroker on this Redis only): the ack set of this worker and queue, and its
 --      messages
@@ -15,10 +15,26 @@
 --    unacked: its ack may be still to come; see shorten_retention.lua
 --    remember: how long to remember it at the least
 --    started: 0: not known
+--    due: the heartbeat is to be renewed
 --
--- returns {answer, known}; answers: finished, late (it was given up, and its copy has not started), fenced, gone
+-- returns {answer, known}; known is 2 where the heartbeat was not renewed, by the short way; answers: finished,
+--       late (it was given up, and its copy has not started), fenced, gone
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started.
+
+-- The short way: the record is our run's, and nothing is to be remembered of it. A pattern reads of it the state, the
+-- owner, the run, a generation of 1, what is not contended, and the origin.
+if not due and not contended and not unacked and remember == 0
+    and (not broker_acks or redis.call('SISMEMBER', broker_acks, copy) == 1) then
+    local owner, number, its_origin = string.match(redis.call('GETRANGE', record_key, 0, 255),
+        '^%["running","([^"]+)",(%d+),1,%d+,[^,]+,0,%d,%d+,%d+,"([^"]*)",')
+    if owner == me and tonumber(number) == run and (origin == '' or origin == its_origin) then
+        redis.call('DEL', record_key, checkpoint)
+        redis.call('ZREM', running, id)
+        return {'finished', 2}
+    end
+end
+--@ common
 
 local now = clock()
 local record = load(record_key)

@@ -5,7 +5,7 @@
 --
 --@ keys  record_key running heartbeats waiting handed history counts [broker_acks broker_messages]
 --@ args  me ttl:ms id generation:int origin redelivered:flag here queue actor limit:limit copy payload
---@ args  duplicate:flag forgotten:flag alone:maybe tailored:bit condemned:flag enqueued_by:ms tries:int
+--@ args  duplicate:flag forgotten:flag alone:maybe tailored:bit condemned:flag enqueued_by:ms tries:int due:flag
 --
 --    broker_acks, broker_messages (RedisBroker on this Redis only): the ack set of this worker and queue, and its
 --      messages
@@ -21,10 +21,12 @@
 --    condemned: it carries a verdict, and the broker has delivered it before
 --    enqueued_by: when the run that has enqueued it started; 0: none has. The record of a retry may be gone
 --    tries: the number of recovery's try that made the copy; 0: none did
+--    due: the heartbeat is to be renewed
 --
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       runs it, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
+--       Or {'run', 2, started ms}: the first run, by the short way, which did not renew the heartbeat
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
 --       last_chance (to be asked again when `alone` is known), claimed (its owner is dead: a copy is to be enqueued),
@@ -32,6 +34,32 @@
 --
 -- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
 -- I7: a poison verdict holds until the broker has dead-lettered a copy; if it delivers that again, it has not.
+
+-- The short way: nobody knows the message, its delivery is ours, we are believed to live, and our heartbeat need not be
+-- renewed. All else goes the long way, which would write the very same record here.
+if not due and here == 'no' then
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    local deadline = redis.call('ZSCORE', heartbeats, me)
+    local stored = payload
+    if not deadline or tonumber(deadline) <= now then
+        stored = nil
+    elseif broker_acks then
+        stored = redis.call('SISMEMBER', broker_acks, copy) == 1 and redis.call('HGET', broker_messages, copy)
+    end
+    if stored then
+        local started = math.max(now, enqueued_by + 1)
+        local head = cjson.encode({
+            'running', me, 1, generation, 0, limit, 0, 0, started, 0, origin, copy, queue, actor,
+            0, alone and 1 or 0, tailored, tries, 0, 0,
+        })
+        if redis.call('SET', record_key, head .. '\n' .. stored, 'NX') then
+            redis.call('ZADD', running, started, id)
+            return {'run', 2, started}
+        end
+    end
+end
+--@ common
 
 local owner = ''
 local now = clock()
