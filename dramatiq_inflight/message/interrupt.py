@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -39,18 +40,26 @@ def disarm(broker: Broker, message: Any) -> None:
     A time limit, a shutdown or an abort could otherwise hit the hooks that enqueue what follows, and lose that.
     """
     for middleware in broker.middleware:
-        for kind in type(middleware).__mro__:  # not what a subclass does beside
-            if kind in (TimeLimit, ShutdownNotifications) or kind.__module__.partition(".")[0] == "dramatiq_abort":
-                hook: Any = kind
-                try:
-                    hook.after_process_message(middleware, broker, message)  # idempotent: Dramatiq calls it again
-                except Exception:
-                    pass  # and logs what is wrong then
-                break
+        hook = _disarming(type(middleware))
+        if hook is not None:
+            try:
+                hook(middleware, broker, message)  # idempotent: Dramatiq calls it again
+            except Exception:
+                pass  # and logs what is wrong then
     if is_gevent_active():
         time.sleep(0)  # an exception that was thrown before arrives when this greenlet is resumed
     for _ in range(2):
         pass  # one that was raised before arrives at the next jump
+
+
+@functools.cache
+def _disarming(kind: type[Any]) -> Callable[..., object] | None:
+    """The hook by which a kind of middleware stops to interrupt; not what a subclass does beside."""
+    for base in kind.__mro__:
+        if base in (TimeLimit, ShutdownNotifications) or base.__module__.partition(".")[0] == "dramatiq_abort":
+            hook: Callable[..., object] | None = getattr(base, "after_process_message", None)
+            return hook
+    return None
 
 
 class Strand:

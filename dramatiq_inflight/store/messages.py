@@ -81,10 +81,10 @@ class Messages(Part):
                 *(flag(copy.condemned), copy.fence, copy.tries, flag(due)),
             ],
         )
+        if isinstance(reply, int):
+            return Started(Start.RUN, None, 0, 1, copy.generation, 0, reply, 0, 0, "")
         if len(reply) == 1:
             return NO_PAYLOAD
-        if len(reply) == 3:
-            return Started(Start.RUN, None, 0, 1, copy.generation, 0, reply[2], 0, 0, "")
         self.scripts.in_contact(reply[1], begun)
         return Started._make([STARTED[reply[0]], reply[1] == 1, *reply[2:9], reply[9].decode()])
 
@@ -225,6 +225,8 @@ class Messages(Part):
             for outcome in (answer, reply):
                 if isinstance(outcome, redis.RedisError):
                     raise outcome
+        if isinstance(reply, int):
+            return Finished.FINISHED
         self.scripts.in_contact(reply[1], begun)
         return FINISHED[reply[0]]
 

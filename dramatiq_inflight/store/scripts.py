@@ -29,9 +29,6 @@ BATCH = 50
 #: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
 FIRST_DEADLINE_TTLS = 10
 
-#: In the place of whether the incarnation was known: the script did not renew its heartbeat.
-NOT_RENEWED = 2
-
 #: What Redis can be told of a message later as well, by the heartbeat.
 LATER = frozenset(
     {
@@ -140,9 +137,8 @@ class Scripts:
         return reply
 
     def in_contact(self, known: int, begun: Moment) -> bool:
-        """A script has answered; `known`: as ``beat`` in common.lua says it, or `NOT_RENEWED`."""
-        if known != NOT_RENEWED:
-            self.contact.renewed(known == 1, begun, known < 0)
+        """A script has renewed the heartbeat; `known`: as ``beat`` in common.lua says it."""
+        self.contact.renewed(known == 1, begun, known < 0)
         return known == 1
 
     def execute(self, script: str, /, rows: Iterable[Mapping[str, Any]] | None = None, **named: Any) -> Any:

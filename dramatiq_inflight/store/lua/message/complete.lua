@@ -17,8 +17,8 @@
 --    started: 0: not known
 --    due: the heartbeat is to be renewed
 --
--- returns {answer, known}; known is 2 where the heartbeat was not renewed, by the short way; answers: finished,
---       late (it was given up, and its copy has not started), fenced, gone
+-- returns {answer, known}; answers: finished, late (it was given up, and its copy has not started), fenced, gone.
+--       Or 1: finished, by the short way, which did not renew the heartbeat
 --
 -- I3: only the owner, by its run, finishes. A late success settles a record whose recovered copy has not started.
 
@@ -31,7 +31,7 @@ if not due and not contended and not unacked and remember == 0
     if owner == me and tonumber(number) == run and (origin == '' or origin == its_origin) then
         redis.call('DEL', record_key, checkpoint)
         redis.call('ZREM', running, id)
-        return {'finished', 2}
+        return 1
     end
 end
 --@ common

@@ -26,7 +26,7 @@
 -- returns {answer, known, wait ms, run, generation, crashes, started ms, first ms, drains, owner}: of a duplicate, who
 --       runs it, of one that was taken over or claimed, whose death it was; else ''.
 --       Or {'payload'}: the broker does not have it, to be asked again with it
---       Or {'run', 2, started ms}: the first run, by the short way, which did not renew the heartbeat
+--       Or started ms alone: its first run, by the short way, which did not renew the heartbeat
 -- answers:
 --       run, stale, completed, superseded, ending, poisoned, elsewhere, duplicate, waiting,
 --       last_chance (to be asked again when `alone` is known), claimed (its owner is dead: a copy is to be enqueued),
@@ -55,7 +55,7 @@ if not due and here == 'no' then
         })
         if redis.call('SET', record_key, head .. '\n' .. stored, 'NX') then
             redis.call('ZADD', running, started, id)
-            return {'run', 2, started}
+            return started
         end
     end
 end
