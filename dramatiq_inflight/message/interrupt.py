@@ -40,7 +40,8 @@ def disarm(broker: Broker, message: Any) -> None:
     A time limit, a shutdown or an abort could otherwise hit the hooks that enqueue what follows, and lose that.
     """
     for middleware in broker.middleware:
-        hook = _disarming(type(middleware))
+        kind: Any = type(middleware)
+        hook = _disarming(kind)
         if hook is not None:
             try:
                 hook(middleware, broker, message)  # idempotent: Dramatiq calls it again
