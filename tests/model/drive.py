@@ -37,6 +37,9 @@ def merge(explored: list[Explored]) -> Executed:
                 steps.setdefault((key[0], call.but(over=False)), depth)
             elif "due" in call.named and (state.record is None) == (call.script == "start"):  # and both ways are gone
                 steps.setdefault((key[0], call.but(due=not call.named["due"])), depth)
+                if call.script == "complete":  # but by whom, or of what, the record is not
+                    for stranger in (call.but(due=False, me=WORKERS - 1), call.but(due=False, origin=9)):
+                        steps.setdefault((key[0], stranger), depth)
             elif call.script == "heartbeat":  # nor does another process beat on its behalf
                 steps.setdefault((key[0], call.but(kind="attested")), depth)
             record = state.record

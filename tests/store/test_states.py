@@ -41,7 +41,7 @@ FEW: dict[str, tuple[Any, ...]] = {
     "what": ("held", "consumed", "maybe"),
     "why": ("refused",),
     "state": ("released", "let_go", "dead_lettered"),
-    **dict.fromkeys(("over", "leftovers"), (True,)),
+    **dict.fromkeys(("over", "leftovers", "due"), (True,)),
     **dict.fromkeys(("unacked", "again", "contended", "delay", "dead_letter", "force", "alone"), (False, True)),
     **dict.fromkeys(("redelivered", "duplicate", "forgotten", "tailored", "condemned"), (False,)),
 }
