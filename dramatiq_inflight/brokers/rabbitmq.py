@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from dramatiq import Broker
@@ -148,7 +148,7 @@ class RabbitmqDeadLetters(DeadLetters):
             self._fetched.append(method.delivery_tag)
             death = ((properties.headers or {}).get("x-death") or [{}])[0]
             at = death.get("time")
-            at_ms = int(at.replace(tzinfo=timezone.utc).timestamp() * 1000) if isinstance(at, datetime) else 0
+            at_ms = int(at.replace(tzinfo=UTC).timestamp() * 1000) if isinstance(at, datetime) else 0
             yield DeadLetter(self._queue, body, "", at_ms, str(death.get("reason", "")), method.delivery_tag)
 
     def count(self) -> int:

@@ -8,7 +8,7 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -57,7 +57,7 @@ def dead(source: Source, *, queue: str | None, actor: str | None, text: str, lim
         out.json({"total": len(found), "dead_letters": [documents.view(view) for view in shown]})
         return
     if shown:
-        out.table(DEAD_LETTERS, dead_letter_rows(shown, datetime.now(timezone.utc)))
+        out.table(DEAD_LETTERS, dead_letter_rows(shown, datetime.now(UTC)))
     else:
         out.note("There are none.")
     if len(shown) < len(found):

@@ -10,7 +10,7 @@ connection before it is used); its *connections* are all that is needed, and tak
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import redis
 from redis.commands.core import Script
@@ -45,8 +45,8 @@ def _packer() -> Callable[[Sequence[Any]], bytes]:
         from hiredis import pack_command  # noqa: PLC0415  optional
     except ImportError:
         return pack_plain
-    packer: Callable[[Sequence[Any]], bytes] = pack_command
-    return packer
+    packer: Any = pack_command
+    return cast(Callable[[Sequence[Any]], bytes], packer)
 
 
 #: Packs a command without redis-py's look at each argument.

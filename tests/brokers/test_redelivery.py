@@ -391,7 +391,7 @@ def test_a_worker_that_is_stopped_and_started_again(rabbitmq_url: str, make: Cal
         app.start()
         for _ in range(10):
             work.send()
-        wait_until(lambda total=total: len(app.ran) == total, what="all run")
+        wait_until(lambda total=total: len(app.ran) == total, what="all run")  # type: ignore[misc]
         app.join()
         app.stop()
     assert (len(app.ran), app.waiting()) == (30, 0)

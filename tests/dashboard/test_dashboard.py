@@ -488,7 +488,7 @@ def test_a_worker_that_wakes_is_alive_as_revived(
     assert "live: 1; 1 of their messages were recovered: pod-a (process 1, 1 messages)" in finding.title
     (lane,) = (
         lane
-        for lane in draw(Tail(inspector).events(), inspector.workers(), datetime.now(timezone.utc), 1).lanes
+        for lane in draw(Tail(inspector).events(), inspector.workers(), datetime.now(UTC), 1).lanes
         if lane.name == "pod-a"
     )
     (bar,) = (bar for bar in lane.bars if bar.kind == "life")
@@ -508,7 +508,7 @@ def test_the_beginning_of_an_id_leads_to_its_message(lab: Lab, a: Store, web: Fl
 
 def test_marks_of_several_kinds_are_all_drawn() -> None:
     """In a long range they come close to each other; and what nobody knows the instance of makes no lane."""
-    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+    now = datetime(2026, 11, 27, 12, tzinfo=UTC)
     raw = {"message": "m", "worker": "w", "instance": "pod", "queue": "default", "actor": "work"}
     at = int(now.timestamp() * 1000) - 600_000
     names = ("poison", "recovered", "recovered", "dead_lettered")
@@ -521,7 +521,7 @@ def test_marks_of_several_kinds_are_all_drawn() -> None:
 
 
 def test_ticks_are_at_whole_hours_and_minutes() -> None:
-    now = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+    now = datetime(2026, 11, 27, 12, tzinfo=UTC)
     timeline = draw([], [], now, 1)
     assert [tick for _, tick in timeline.ticks] == ["11:10", "11:20", "11:30", "11:40", "11:50", "12:00"]
     assert draw([], [], now, 24).lanes == []

@@ -217,6 +217,8 @@ def test_a_message_after_a_restart_runs_beside_no_other_worker(
         wait_until(
             lambda: app.store.workers.server not in ("", before), what="the worker has seen which server this is"
         )
+    else:
+        wait_until(lambda: app.runtime.lease.known_by is KnownBy.LOST, what="its subscription is known to be lost")
     actor.send("long")
     wait_until(lambda: app.ran == ["long"], what="it is fetched after the restart")
     rid = actor.send("elsewhere").options["redis_message_id"]
