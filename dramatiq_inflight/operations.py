@@ -110,7 +110,7 @@ class Operations:
         self.broker = broker
         self._queues = queues_of(broker, client, shared=shared)
         self._letters = Letters(broker, self._queues)
-        self.inspector = Inspector(client, settings.namespace, self._letters)
+        self.inspector = Inspector.of(broker)
         self._store = Store(
             Scripts(
                 bounded_client(client),

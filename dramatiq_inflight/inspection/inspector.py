@@ -65,14 +65,10 @@ class Inspector(Reader):
     Parameters:
       client: A Redis client; the inspector makes connections of its own, with bounds.
       namespace: As the trackers have it.
-      letters: The broker's dead letters; None if they cannot be seen from here.
     """
 
-    def __init__(
-        self, client: redis.Redis, namespace: str = Settings.namespace, letters: Letters | None = None
-    ) -> None:
-        super().__init__(client, namespace)
-        self._letters = letters
+    #: The broker's dead letters; None: they cannot be seen from here.
+    _letters: Letters | None = None
 
     @classmethod
     def of(cls, broker: Broker) -> Inspector:
@@ -83,7 +79,9 @@ class Inspector(Reader):
         """
         settings = tracker_of(broker).settings
         client, shared = tracker_client(settings, broker)
-        return cls(client, settings.namespace, Letters(broker, queues_of(broker, client, shared=shared)))
+        inspector = cls(client, settings.namespace)
+        inspector._letters = Letters(broker, queues_of(broker, client, shared=shared))
+        return inspector
 
     @classmethod
     def from_url(cls, url: str, namespace: str = Settings.namespace) -> Inspector:
