@@ -28,7 +28,6 @@ from dramatiq_inflight.store.pool import COMMAND_TIMEOUT
 from dramatiq_inflight.store.ruled import CONNECT_TIMEOUT
 from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
-from dramatiq_inflight.store.transport import pack_plain
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.network import FailoverPair
@@ -706,16 +705,3 @@ def test_the_brokers_queues_are_asked_with_bounds(own_server: RedisServer, names
     own_server.resume()
     queues.close()
     theirs.close()
-
-
-@pytest.mark.parametrize("arguments", [("a", 1, -1, ""), ("ä€𝄞", 12), (b"\x00\xff\r\n", "text", 0), ("é", b"", 10**12)])
-def test_a_command_is_packed_as_redis_py_packs_it(arguments: tuple[Any, ...]) -> None:
-    command = ("EVALSHA", *arguments)
-    assert [pack_plain(command)] == redis.Connection().pack_commands([command])
-
-
-@pytest.mark.parametrize("wrong", [True, None, 1.5, ["a"]])
-def test_a_script_is_given_nothing_that_is_no_text_or_number(wrong: Any) -> None:
-    """As redis-py has it, but for fractions, which no script expects."""
-    with pytest.raises(redis.DataError):
-        pack_plain(("EVALSHA", wrong))
