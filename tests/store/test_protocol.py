@@ -20,6 +20,7 @@ from dramatiq_inflight.store.replies import Claim, Finished, Reasserted, Requeue
 from dramatiq_inflight.store.scripts import Contact, Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
+from tests.support.servers import RedisServer
 
 
 def requeue_by_copy(lab: Lab, dead: Store, by: Store, copy: Copy) -> Orphan:
@@ -99,6 +100,23 @@ def test_a_busy_worker_completes_by_the_short_way(lab: Lab, a: Store) -> None:
         assert lab.state(copy_of("m")) == ("completed" if remember else None)
         assert a.messages.kept("m") == {}
         assert a.messages.running_here() == set()
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+def test_a_completion_fails_whole_where_redis_is_full(own_server: RedisServer, namespace: str, way: str) -> None:
+    """As the ack behind it does: else an at-most-once message would run again without its record."""
+    client = own_server.client()
+    lab = Lab(client, namespace)
+    a = lab.incarnation("a")
+    if way == "short":
+        lab.is_busy(a)
+    run = lab.start(a, copy_of("m")).run
+    client.config_set("maxmemory", 1)
+    with pytest.raises(redis.ResponseError, match="maxmemory"):
+        a.messages.complete(copy_of("m"), run, again=False, contended=False)
+    client.config_set("maxmemory", 0)
+    assert lab.state(copy_of("m")) == "running"
+    assert a.messages.complete(copy_of("m"), run, again=False, contended=False) is Finished.FINISHED
 
 
 def test_payloads_may_be_any_bytes(lab: Lab, a: Store, b: Store) -> None:

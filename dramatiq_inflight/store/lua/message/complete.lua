@@ -29,6 +29,9 @@ if not due and not contended and not unacked and remember == 0
     local owner, number, its_origin = string.match(redis.call('GETRANGE', record_key, 0, 255),
         '^%["running","([^"]+)",(%d+),1,%d+,[^,]+,0,%d,%d+,%d+,"([^"]*)",')
     if owner == me and tonumber(number) == run and (origin == '' or origin == its_origin) then
+        -- Changes nothing, and fails where Redis is full: so does the ack that follows, and the record has to stay
+        -- then.
+        redis.call('ZADD', running, 'XX', 0, '')
         redis.call('DEL', record_key, checkpoint)
         redis.call('ZREM', running, id)
         return 1
