@@ -11,9 +11,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import waitress
-from waitress import wasyncore
-
 __all__ = ["CHROMIUM", "find_chromium", "served"]
 
 #: Where Debian has it.
@@ -31,6 +28,9 @@ def find_chromium() -> str | None:
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve a WSGI application on a free port of loopback; its address."""
+    import waitress  # noqa: PLC0415  the examples' environment has none
+    from waitress import wasyncore  # noqa: PLC0415
+
     connections: dict[int, Any] = {}
     server: Any = waitress.create_server(app, host="127.0.0.1", port=0, threads=4, map=connections)
     ends = threading.Event()
