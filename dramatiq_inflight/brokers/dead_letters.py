@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dramatiq import Message
+from dramatiq import JSONEncoder, Message, get_encoder
 from dramatiq.errors import DecodeError
 
 __all__ = ["DeadLetter", "DeadLetters"]
+
+#: An id that every encoder of JSON writes as it is.
+PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,17 @@ class DeadLetter:
 
     @cached_property
     def message(self) -> Message[Any] | None:
-        """The message; None if it cannot be decoded."""
+        """The message; None if it cannot be decoded, or is not what Dramatiq makes: anybody can enqueue anything."""
         try:
-            return Message.decode(self.data)
-        except DecodeError:
+            message = Message.decode(self.data)
+            names = message.queue_name, message.actor_name, message.message_id
+            if not all(isinstance(name, str) for name in names) or not isinstance(message.options, dict):
+                return None
+            "".join(names).encode()  # not so with half a surrogate pair
+            int(message.message_timestamp)
+        except (DecodeError, AttributeError, TypeError, ValueError, OverflowError):
             return None
+        return message
 
     @property
     def id(self) -> str:
@@ -50,8 +60,10 @@ class DeadLetter:
         return str(self.message.message_id) if self.message is not None else self.copy_id
 
     def is_of(self, message_id: str) -> bool:
-        """Return True if it is that message; most letters need not be decoded for the answer."""
-        return (message_id.encode() in self.data or message_id == self.copy_id) and self.id == message_id
+        """Return True if it is that message; as JSON, most letters need not be decoded for the answer."""
+        if type(get_encoder()) is JSONEncoder and PLAIN.fullmatch(message_id) and message_id != self.copy_id:
+            return message_id.encode() in self.data and self.id == message_id
+        return self.id == message_id
 
 
 class DeadLetters(ABC):

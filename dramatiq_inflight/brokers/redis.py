@@ -37,6 +37,9 @@ MAY_ARRIVE = 3600.0
 #: How many dead letters are read at a time.
 LETTERS = 200
 
+#: Of these, at most so many bytes by one command, but always one.
+MOST_BYTES = 1024 * 1024
+
 
 class RedisQueues(BrokerQueues):
     """The queues of one RedisBroker, on the tracker's own Redis.
@@ -349,10 +352,26 @@ class RedisDeadLetters(DeadLetters):
             before = {id for id, _ in found}
             if not fresh:
                 continue
-            bodies = cast("list[bytes | None]", self._client.hmget(f"{self._key}.msgs", [id for id, _ in fresh]))
-            for (id, score), data in zip(fresh, bodies, strict=True):
+            for (id, score), data in zip(fresh, self._bodies([id for id, _ in fresh]), strict=True):
                 if data is not None:
-                    yield DeadLetter(self._queue, data, id.decode(), int(score))
+                    yield DeadLetter(self._queue, data, id.decode("utf-8", "backslashreplace"), int(score))
+
+    def _bodies(self, ids: list[bytes]) -> Iterator[bytes | None]:
+        """Read the letters, in commands that take Redis a moment each, however large they are."""
+        pipeline = self._client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hstrlen(f"{self._key}.msgs", id)
+        batch, size = list[bytes](), 0
+        for id, length in zip(ids, pipeline.execute(), strict=True):
+            if batch and size + length > MOST_BYTES:
+                yield from self._read(batch)
+                batch, size = [], 0
+            batch.append(id)
+            size += length
+        yield from self._read(batch)
+
+    def _read(self, ids: list[bytes]) -> list[bytes | None]:
+        return cast("list[bytes | None]", self._client.hmget(f"{self._key}.msgs", ids))
 
     def count(self) -> int:
         """As `DeadLetters.count`."""

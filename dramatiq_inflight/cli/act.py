@@ -103,7 +103,7 @@ def _act(
 ) -> None:
     operations = source.operations(verb)
     out = Output(as_json=as_json)
-    ids = list(dict.fromkeys(map(source.message_id, ids)))
+    ids = list(dict.fromkeys(source.message_id(id, to_change=True) for id in ids))
     if not yes:
         _ask(out, operations.inspector, ids, verb, force=force)
     results: list[dict[str, str]] = []

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from dramatiq import Broker
 
 from ..inspection.inspector import Choice, DeadLetterView
 from . import documents
@@ -79,6 +80,7 @@ def purge(source: Source, *, queue: str | None, actor: str | None, text: str, ye
     out = Output(as_json=as_json)
     operations = source.operations("purge")
     choice = Choice(queue, actor, text)
+    _check(operations.broker, choice)
     if not yes:
         if not sys.stdin.isatty():
             raise Wrong("purge asks first, and there is no terminal to ask at; give --yes.")
@@ -105,10 +107,17 @@ def _found(source: Source, choice: Choice, what: str) -> list[DeadLetterView]:
             f"{what} looks into the broker's dead-letter queues, which a Redis URL does not tell; "
             "give --broker MODULE, as to dramatiq."
         )
+    _check(source.broker, choice)
     found = source.inspector.dead_letters(choice)
     if found is None:
         raise _cannot(what)
     return found
+
+
+def _check(broker: Broker, choice: Choice) -> None:
+    known = broker.get_declared_queues()
+    if choice.queue is not None and choice.queue not in known:
+        raise Wrong(f"There is no queue {choice.queue!r}; the application has {', '.join(sorted(known)) or 'none'}.")
 
 
 def _cannot(what: str) -> Wrong:

@@ -10,7 +10,8 @@ from dramatiq.errors import ConnectionClosed, ConnectionFailed
 from redis.exceptions import RedisClusterException
 
 from ..errors import ConfigurationError
-from .text import clean, masked
+from ..store.errors import masked
+from .text import clean
 
 __all__ = ["AWAY", "NOT_DONE", "Group", "Unreachable", "Wrong", "away", "not_done"]
 

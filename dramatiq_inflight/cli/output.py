@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..store.errors import masked
 from .table import Cell, Column, Line, lines, plain
-from .text import clean, masked
+from .text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console

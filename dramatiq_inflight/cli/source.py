@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,12 @@ from .failures import Wrong
 from .text import clean
 
 __all__ = ["Source", "import_broker"]
+
+#: The shortest beginning of an id that is enough to change something, characters.
+SHORTEST = 8
+
+#: An id as Dramatiq makes them.
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass
@@ -79,16 +86,25 @@ class Source:
             )
         return Inspector.from_url(settings.redis_url, settings.namespace)
 
-    def message_id(self, given: str) -> str:
-        """The id of a message, of which the beginning is enough where that is of one message alone."""
+    def message_id(self, given: str, *, to_change: bool = False) -> str:
+        """The id of a message, of which the beginning is enough where that is of one message alone.
+
+        Parameters:
+          to_change: Something is to be done to it.  Then the beginning has to be long, and of an id that Dramatiq has
+            made: ``order-1`` may be a message that is queued, beside a known ``order-12``.
+        """
+        if not given:
+            raise Wrong("An id is missing: the one that was given is empty.")
         inspector = self.inspector
-        if inspector.message(given) is not None:
+        if inspector.message(given) is not None or (to_change and len(given) < SHORTEST):
             return given
         found = inspector.ids(given)
         if len(found) > 1:
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise Wrong(f"{given} is the beginning of {len(found)} ids; give more of it: {', '.join(found[:5])}{more}.")
-        return found[0] if found else given
+        if not found or (to_change and not UUID.fullmatch(found[0])):
+            return given
+        return found[0]
 
     def operations(self, what: str) -> Operations:
         """Acts on what is there.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import click
 
-__all__ = ["age", "clean", "duration", "iso", "masked", "when"]
+__all__ = ["age", "clean", "duration", "iso", "when"]
 
 #: The longest duration that is taken, seconds: ten years.
 LONGEST = 10 * 365 * 24 * 3600.0
@@ -25,14 +25,6 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def masked(text: str) -> str:
-    """A text without the credentials of the URLs in it."""
-    text = re.sub(r"(\w+://)\S*@", r"\1***@", text)
-    # What the parsers of URLs quote is the password, if that holds characters that should have been escaped.
-    text = re.sub(r"(integer value as |netloc )'.*'", r"\1'***'", text)
-    return re.sub(r"(?i)([?&](?:user(?:name)?|pass(?:word)?)=)[^&\s'\"]*", r"\1***", text)
 
 
 def iso(at: datetime) -> str:

@@ -16,6 +16,7 @@ from dramatiq.middleware import AgeLimit
 from ..brokers.dead_letters import DeadLetter, DeadLetters
 from ..brokers.queues import BrokerQueues
 from ..delivery import mark_of
+from ..store.errors import masked
 from ..store.records import moment
 from .history import Event
 
@@ -116,8 +117,8 @@ class Letters:
             queue=letter.queue,
             actor=message.actor_name if message is not None else "",
             at=moment(letter.at_ms),
-            reason=self._reason(letter, message, event),
-            traceback=(event.traceback if event is not None else "") or str(options.get("traceback") or ""),
+            reason=masked(self._reason(letter, message, event)),
+            traceback=masked((event.traceback if event is not None else "") or str(options.get("traceback") or "")),
             retries=retries if isinstance(retries, int) else 0,
             enqueued=moment(int(message.message_timestamp)) if message is not None else None,
             size=len(letter.data),
@@ -147,4 +148,5 @@ class Letters:
     def _max_age(self, message: Any) -> int:
         of_actor = self._broker.get_actor(message.actor_name).options.get("max_age")
         of_all = next((one.max_age for one in self._broker.middleware if isinstance(one, AgeLimit)), None)
-        return int(message.options.get("max_age") or of_actor or of_all or 0)
+        of_message = message.options.get("max_age")
+        return int((of_message if isinstance(of_message, int) else 0) or of_actor or of_all or 0)

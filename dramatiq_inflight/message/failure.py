@@ -7,6 +7,8 @@ from __future__ import annotations
 import traceback
 from typing import Any, NamedTuple
 
+from ..store.errors import masked
+
 __all__ = ["UNKNOWN", "Failure", "failure_of"]
 
 #: How much is kept, characters: the history has 10,000 events or so.
@@ -30,8 +32,8 @@ def failure_of(message: Any) -> Failure:
     if not isinstance(error, BaseException):
         return UNKNOWN
     try:
-        lines = "".join(traceback.format_exception(error, limit=-30))
-        text = " ".join(str(error).split())
+        lines = masked("".join(traceback.format_exception(error, limit=-30)))
+        text = masked(" ".join(str(error).split()))
     except Exception:
         return Failure(type(error).__name__)  # its text cannot be made
     why = f"{type(error).__name__}: {text}" if text else type(error).__name__

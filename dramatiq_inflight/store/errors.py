@@ -16,7 +16,7 @@ from redis.exceptions import (
     ReadOnlyError,
 )
 
-__all__ = ["comes_and_goes", "says_wrong_server", "what_to_check"]
+__all__ = ["comes_and_goes", "masked", "says_wrong_server", "what_to_check"]
 
 #: This server does not serve, or serves somebody else: a new connection may reach another, or bring new credentials.
 WRONG_SERVER = (ReadOnlyError, BusyLoadingError, ClusterDownError, AuthenticationError, NoPermissionError)
@@ -68,3 +68,11 @@ def what_to_check(error: redis.RedisError) -> str:
     said, cause = str(error).lower(), error.__cause__ or error.__context__
     said += f" {type(cause).__name__} {cause}".lower() if cause is not None else ""
     return next((check for words, check in CHECKS if any(word in said for word in words)), ADDRESS)
+
+
+def masked(text: str) -> str:
+    """A text without the credentials of the URLs in it."""
+    text = re.sub(r"(\w+://)\S*@", r"\1***@", text)
+    # What the parsers of URLs quote is the password, if that holds characters that should have been escaped.
+    text = re.sub(r"(integer value as |netloc )'.*'", r"\1'***'", text)
+    return re.sub(r"(?i)([?&](?:user(?:name)?|pass(?:word)?)=)[^&\s'\"]*", r"\1***", text)

@@ -25,7 +25,8 @@ from dramatiq_inflight.cli import act, app, source
 from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.cli.screen import share
 from dramatiq_inflight.cli.table import Cell, Column, cells, cut, lines, plain
-from dramatiq_inflight.cli.text import age, clean, duration, masked
+from dramatiq_inflight.cli.text import age, clean, duration
+from dramatiq_inflight.store.errors import masked
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.inspection.test_operations import Shop
@@ -197,15 +198,28 @@ def test_the_beginning_of_an_id_is_enough(act_on: Run, shop: Shop, a: Store, b: 
     id = copies[0].message_id
     beginning = next(id[:i] for i in range(1, len(id)) if not any(c.message_id.startswith(id[:i]) for c in copies[1:]))
     assert document(act_on("show", beginning, "--json"))["message"]["id"] == id
-    both = act_on("show", "")
-    assert both.exit_code == 2
-    assert "is the beginning of 3 ids; give more of it" in both.stderr
-    done = document(act_on("discard", "--yes", "--json", beginning))
+    done = document(act_on("discard", "--yes", "--json", id[:8]))
     assert [result["id"] for result in done["results"]] == [id]
     assert [
         event["message_id"] for event in document(act_on("history", "--message", beginning, "--json"))["events"]
     ] == [id]
     assert act_on("show", "xyz").exit_code == 1
+
+
+def test_nothing_is_done_to_a_message_that_was_not_meant(act_on: Run, shop: Shop, a: Store) -> None:
+    """An id that is not known may be that of a queued message, and the beginning of another one's."""
+    for name in ("order-12", "order-13", "a-long-id-of-ours-12"):
+        shop.lab.runs(a, copy_of(name))
+    both = act_on("show", "order-1")
+    assert both.exit_code == 2
+    assert "order-1 is the beginning of 2 ids; give more of it" in both.stderr
+    for given in ("order-1", "a-long-id-of-ours-1"):
+        assert act_on("discard", "--yes", "--force", given).exit_code == 1
+    for command in (("show",), ("discard", "--yes"), ("requeue", "--yes")):
+        empty = act_on(*command, "")
+        assert empty.exit_code == 2
+        assert "An id is missing" in empty.stderr
+    assert [shop.lab.state(copy_of(name)) for name in ("order-12", "a-long-id-of-ours-12")] == ["running", "running"]
 
 
 def test_what_was_set_aside_has_its_reason_and_time(run: Run, lab: Lab, a: Store, b: Store) -> None:

@@ -170,6 +170,10 @@ def test_the_command_line_shows_and_acts_on_dead_letters(app: App, monkeypatch: 
     assert "ValueError: first" in listed.stdout
     assert ids["too old"] not in listed.stdout
     assert json.loads(run("dead", "--json", "--limit", "2").stdout)["total"] == len(ids)
+    for command in (("dead",), ("purge", "--yes")):
+        wrong = run(*command, "--queue", "defualt")
+        assert wrong.exit_code == 2
+        assert "There is no queue 'defualt'; the application has default" in wrong.stderr
     for kind, id in ids.items():
         shown = run("show", id)
         assert shown.exit_code == 0, kind
@@ -214,3 +218,77 @@ def test_the_dead_letters_of_rabbitmq_are_known(rabbitmq_url: str, client: redis
         assert by_id(operations.inspector) == {}
     finally:
         app.close()
+
+
+def test_no_password_is_shown_of_a_dead_letter(app: App) -> None:
+    """What drivers say of a connection that failed has the URL in it, however long it is."""
+    said = "cannot connect to amqp://app:S3cret@rabbit:5672/ " * 5
+    app.actor(fail, actor_name="once", max_retries=0).send(said)
+    app.actor(fail, actor_name="again", max_retries=1, min_backoff=1, max_backoff=1).send(said)
+    app.actor(fail, actor_name="aside", max_retries=1, min_backoff=1, max_backoff=1, track_inflight=False).send(said)
+    app.start()
+    wait_until(lambda: len(app.dead_letters()) == 3, what="all are dead letters")
+    app.join()
+    inspector = Inspector.of(app.broker)
+    shown = repr((by_id(inspector), inspector.history()))
+    assert "amqp://***@rabbit" in shown
+    assert "S3cret" not in shown
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"message_timestamp": None},
+        {"message_timestamp": "today"},
+        {"message_timestamp": float("inf")},
+        {"options": None},
+        {"options": {"max_age": "1h"}},
+        {"actor_name": ["once"]},
+        {"actor_name": "\ud800"},
+        {"message_id": 7},
+    ],
+    ids=str,
+)
+def test_a_strange_dead_letter_hides_no_other(app: App, change: dict[str, Any]) -> None:
+    """Anybody can enqueue anything."""
+    actor = app.actor(fail, actor_name="once", max_retries=0)
+    ids = [actor.send("good").message_id, actor.send("strange").message_id]
+    app.start()
+    wait_until(lambda: len(app.dead_letters()) == 2, what="both are dead letters")
+    app.stop()
+    key = f"{app.broker.namespace}:default.XQ.msgs"
+    for letter, data in app.client.hgetall(key).items():
+        if ids[1].encode() in data:
+            app.client.hset(key, letter, json.dumps({**json.loads(data), **change}).encode())
+    operations = Operations(app.broker)
+    found = operations.inspector.dead_letters()
+    assert found is not None
+    assert len(found) == 2
+    assert ids[0] in {view.id for view in found}
+    assert operations.requeue(ids[0]) is Done.DONE
+    assert operations.purge(Choice()) == 1
+    assert app.dead_letters() == []
+
+
+@pytest.mark.parametrize("id", ["Bestellung-ä", 'a"b', "a/b", "plain"])
+def test_a_dead_letter_with_any_id_can_be_acted_on(app: App, id: str) -> None:
+    """JSON writes some characters in another way."""
+    actor = app.actor(fail, actor_name="once", max_retries=0)
+    app.broker.enqueue(dataclasses.replace(actor.message("bad"), message_id=id))
+    app.start()
+    wait_until(app.dead_letters, what="it is a dead letter")
+    app.stop()
+    assert Operations(app.broker).discard(id) is Done.DONE
+    assert app.dead_letters() == []
+
+
+def test_large_dead_letters_are_read_in_several_commands(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_queues, "MOST_BYTES", 1000)
+    actor = app.actor(fail, actor_name="once", max_retries=0)
+    ids = {actor.send("x" * 600).message_id for _ in range(5)}
+    app.start()
+    wait_until(lambda: len(app.dead_letters()) == 5, what="all are dead letters")
+    app.stop()
+    before = app.client.info("commandstats")["cmdstat_hmget"]["calls"]
+    assert set(by_id(Inspector.of(app.broker))) == ids
+    assert app.client.info("commandstats")["cmdstat_hmget"]["calls"] >= before + 5
