@@ -27,6 +27,7 @@ from dramatiq_inflight.cli.screen import share
 from dramatiq_inflight.cli.table import Cell, Column, cells, cut, lines, plain
 from dramatiq_inflight.cli.text import age, clean, duration
 from dramatiq_inflight.store.errors import masked
+from dramatiq_inflight.store.keys import Keys
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.inspection.test_operations import Shop
@@ -133,8 +134,11 @@ def test_an_empty_namespace(run: Run, lab: Lab) -> None:
 
 
 def test_a_namespace_in_which_nobody_ever_was(lab: Lab, server_url: str, namespace: str) -> None:
-    """A misspelt one, likely: exit code 1, and the nearest name."""
+    """A misspelt one, likely: exit code 1, and the nearest name of those in which workers live."""
     lab.incarnation("a")
+    subscribed = redis.Redis.from_url(server_url).pubsub()
+    subscribed.subscribe(Keys(namespace).channel("a"))
+    assert subscribed.get_message(timeout=20)
     wrong = namespace + "x"
     for command in (["status"], ["list", "--json"], ["workers"], ["history"]):
         result = CliRunner().invoke(cli, ["--redis-url", server_url, "--namespace", wrong, *command])
