@@ -19,7 +19,7 @@ from ..config.settings import load_settings
 from ..errors import ConfigurationError
 from ..inspection.inspector import Inspector
 from ..operations import Operations
-from .failures import Wrong
+from .failures import AWAY, Wrong
 from .text import clean
 
 __all__ = ["Source", "import_broker"]
@@ -59,8 +59,11 @@ class Source:
     def inspector(self) -> Inspector:
         """Reads what is there; it says so where nobody ever was."""
         inspector = self._inspector()
-        if inspector.is_unused():
-            self.is_unused = True
+        try:
+            self.is_unused = inspector.is_unused()
+        except AWAY:
+            return inspector  # each command does about that what it does: what serves waits for Redis
+        if self.is_unused:
             near = inspector.nearest_namespace()
             click.echo(
                 f"Nobody has ever been in the namespace {clean(inspector.namespace)!r}, or nobody for a month."

@@ -148,6 +148,15 @@ def test_a_namespace_in_which_nobody_ever_was(lab: Lab, server_url: str, namespa
     assert f"Did you mean '{namespace}'?" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["dashboard", "exporter"])
+def test_what_serves_starts_while_redis_is_away(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    for module in ("dashboard", "metrics"):
+        stand_in(monkeypatch, module, serve=lambda *args, **options: served.append(args))
+    assert CliRunner().invoke(cli, ["--redis-url", "redis://127.0.0.1:1/0", command]).exit_code == 0
+    assert len(served) == 1
+
+
 def test_messages_are_listed_chosen_and_sorted(run: Run, lab: Lab, a: Store, b: Store) -> None:
     one, two, three = copy_of("m1"), copy_of("m2"), copy_of("m3")
     two.queue, two.actor = "slow", "charge"
