@@ -21,6 +21,7 @@ import redis
 from ..errors import CheckpointError, HandBack, MessageLost
 from ..store.replies import Saved
 from ..store.store import Store
+from .failure import encodable
 from .in_flight import Entry
 from .state import Phase
 
@@ -245,5 +246,4 @@ def _told(progress: float | None, note: str) -> dict[str, str]:
         raise CheckpointError(f"note is {note!r:.300}; it must be a text.")
     if len(note) > LONGEST_NOTE:  # the name of a file, say: no reason for a job to fail
         note = note[: LONGEST_NOTE - 1] + "…"
-    note = note.encode("utf-8", "backslashreplace").decode()
-    return {"progress": "" if progress is None else f"{progress:.4f}", "note": note}
+    return {"progress": "" if progress is None else f"{progress:.4f}", "note": encodable(note)}

@@ -202,13 +202,18 @@ def dead_lettered(shop: Shop, a: Store, b: Store) -> Copy:
     """A poison message in the dead-letter queue."""
     copy = shop.runs(a)
     shop.lab.return_to_broker(b, a, copy)
+    condemn(shop, b, copy)
+    return copy
+
+
+def condemn(shop: Shop, b: Store, copy: Copy) -> None:
+    """An operator sends a message to the dead-letter queue, by way of `b`."""
     assert shop.operations.dead_letter(copy.message_id) is Done.DONE
     consumer = shop.broker.consume("default", timeout=50)
     message: Any = next(consumer)
     assert shop.start(b, Copy.of(message)) is Start.POISONED
     consumer.nack(message)
     b.messages.close_unstarted(Copy.of(message), "dead_lettered")
-    return copy
 
 
 def test_a_requeued_dead_letter_is_recorded_and_shown_at_once(shop: Shop, a: Store, b: Store) -> None:
@@ -328,12 +333,7 @@ def test_two_operators_who_replay_one_message_do_not_double_it(
     if where == "aside":
         assert b.recovery.set_aside(shop.lab.claim(b, copy, a), dead=a.me)
     else:
-        assert shop.operations.dead_letter(copy.message_id) is Done.DONE
-        consumer = shop.broker.consume("default", timeout=50)
-        message: Any = next(consumer)
-        assert shop.start(b, Copy.of(message)) is Start.POISONED
-        consumer.nack(message)
-        b.messages.close_unstarted(Copy.of(message), "dead_lettered")
+        condemn(shop, b, copy)
     enqueue, second, done = shop.broker.enqueue, Operations(shop.broker), list[Done]()
     other = threading.Thread(target=lambda: done.append(second.requeue(copy.message_id)))
     one_at_a_time, came = store_operations.Operations.one_at_a_time, threading.Event()
