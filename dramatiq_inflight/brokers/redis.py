@@ -37,7 +37,7 @@ MAY_ARRIVE = 3600.0
 #: How many dead letters are read at a time.
 LETTERS = 200
 
-#: Of these, at most so many bytes by one command, but always one.
+#: The most bytes of letters that one command reads.  A larger letter is read by itself.
 MOST_BYTES = 1024 * 1024
 
 

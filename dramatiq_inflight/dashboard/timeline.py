@@ -62,7 +62,7 @@ class Mark:
 
     @property
     def shapes(self) -> list[tuple[str, int]]:
-        """What is drawn side by side, with the number of each; an ordinary clearing where there is nothing else."""
+        """Return the kinds to draw side by side, with the number of each; an ordinary clearing only by itself."""
         numbers = {"poison": self.poison, "recovered": self.recovered, "joined": self.revived}
         return [(kind, number) for kind, number in numbers.items() if number] or [("cleared", 1)]
 

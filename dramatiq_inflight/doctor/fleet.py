@@ -96,7 +96,7 @@ NAMESPACE_EMPTY = Code(
 REVIVED = Code(
     "revived",
     ("warning",),
-    "What it ran was recovered while it went on: these messages may have run twice at once.",
+    "Its messages were recovered while it went on, so they may have run twice at once.",
     "Its log says how long it was not heard of, and why. If it was frozen (a suspended machine, code that holds the "
     'GIL): heartbeat="process", or a longer HEARTBEAT_TTL. What must not be written twice: docs/effects.rst.',
 )

@@ -44,13 +44,13 @@ class DeadLetterView:
     at: datetime | None
     #: Why, in one line.
     reason: str
-    #: Of its last failure, as far as it is known; else empty.
+    #: The traceback of its last failure; empty if that is not known.
     traceback: str
     #: How often it was retried.
     retries: int
     #: When it was enqueued first; None if the message cannot be decoded.
     enqueued: datetime | None
-    #: Of the encoded message, bytes.
+    #: The size of the encoded message, bytes.
     size: int
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an error that Redis answers says of Redis, and not of the command."""
+"""Errors of Redis: whether they are about its state, what to check, and their texts without credentials."""
 
 from __future__ import annotations
 
