@@ -236,9 +236,10 @@ class WorkerProcess:
         self.logger.info("Tracking messages in flight as %s.", self.incarnation)
 
     def begin_shutdown(self) -> None:
-        """Tell Redis that this worker shuts down, and ask what runs to stop, once.  It goes on until it is drained."""
+        """Take nothing more from the dead, tell Redis that this worker shuts down, and ask what runs to stop, once."""
         if self.handing_back.begun:
             return  # by a signal, before Dramatiq's own hook
+        self.recovery_thread.stop(within=0)  # it would start here what the next signal cuts off
         self.store.workers.drain()
         threading.Thread(target=self._announce_shutdown, name="dramatiq_inflight-shutdown", daemon=True).start()
         self.handing_back.begin()
@@ -254,7 +255,7 @@ class WorkerProcess:
                 time.sleep(ANNOUNCE_AGAIN)
 
     def drain(self) -> None:
-        """The worker is about to stop: take nothing more from the dead, but go on beating, and say so."""
+        """The worker is about to stop: end what recovers and watches, but go on beating, and say so."""
         self.begin_shutdown()
         self.gate.close()
         self.stalls.stop(within=0)

@@ -171,3 +171,11 @@ def test_a_stopped_worker_interrupts_nothing(app: App) -> None:
     go.set()
     app.stop()
     wait_until(lambda: name not in {thread.name for thread in threading.enumerate()}, what="it has ended")
+
+
+def test_a_shutdown_takes_nothing_more_from_the_dead(app: App) -> None:
+    """From its first signal on, not from Dramatiq's hook, which comes later: the next signal would cut it off."""
+    app.start()
+    runtime = app.runtime
+    runtime.begin_shutdown()
+    wait_until(lambda: not runtime.recovery_thread.is_alive(), what="recovery has ended")

@@ -304,7 +304,9 @@ def test_a_signal_to_all_processes_is_no_crash(
     played = [Scenario(signal.SIGTERM, 1, "all", gap)] * 2
     outcome = sweep(cluster(**SETTINGS), tmp_path / "gate", played, hand_back=hand_back)
     assert outcome.wrong == []
-    assert outcome.runs == 3
+    # At least: the sibling takes over what a process has left if its own signal is late.
+    assert outcome.runs >= 3
+    assert outcome.drains == (outcome.runs - 1 if hand_back is None else 0)
     assert outcome.is_right, outcome
 
 
