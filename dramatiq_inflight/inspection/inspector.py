@@ -230,7 +230,11 @@ class Inspector(Reader):
                 return letter.data
         if raw is None:
             return None
-        return bytes(raw.partition(b"\n")[2] or b"") or (None if head_of(raw) else bytes(raw))
+        head, payload = head_of(raw), bytes(raw.partition(b"\n")[2])
+        if head is not None and head.kept_in and not payload:
+            pipeline.hget(head.kept_in, head.copy)
+            (payload,) = self._read(pipeline)
+        return payload or (None if head else bytes(raw))
 
     def aside(self) -> list[Aside]:
         """The messages that were set aside, with the reasons."""

@@ -93,7 +93,8 @@ def message_view(
 
 def dead_letter_view(letter: DeadLetterView, now: int) -> MessageView:
     """A dead letter of which there is no record."""
-    head = Head("dead_lettered", "", 0, 0, 0, "unlimited", 0, 0, 0, 0, "", "", letter.queue, letter.actor, *[0] * 6)
+    never = (0, 0, 0, 0, 0, 0)
+    head = Head("dead_lettered", "", 0, 0, 0, "unlimited", 0, 0, 0, 0, "", "", letter.queue, letter.actor, *never)
     return message_view(letter.id, head, now, None, None)
 
 

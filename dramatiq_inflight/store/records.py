@@ -79,6 +79,7 @@ class Head:
     tries: int
     deaths: int
     dead_letter: int
+    kept_in: str = ""
 
     @classmethod
     def of(cls, fields: list[Any]) -> Head:

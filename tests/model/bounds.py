@@ -134,6 +134,11 @@ def _convicting_claim(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     return answer, after._replace(hearts=redis.hearts)
 
 
+def _deferral_without_payload(redis: Redis, **named: Any) -> tuple[Any, Redis]:
+    """A deferral that leaves the payload to the broker, which is about to forget it."""
+    return MODEL["defer"](redis, **{**named, "payload": None})
+
+
 VARIANTS = {
     "R6: a beat does not end a suspicion": Variant(
         Bounds(cuts=1, alarms=1, crashes=0, evidence=("gone",)), {**MODEL, "heartbeat": _unshaken("heartbeat")}
@@ -152,6 +157,9 @@ VARIANTS = {
         Bounds("other", delays=1, limit=0), {**MODEL, "start": _any_copy_is_a_replay}
     ),
     "a success of which nothing follows completes the message": Variant(Bounds(alarms=1, silent_success=True), MODEL),
+    "I2: a copy that is put off takes the payload with it": Variant(
+        Bounds(redeliveries=1, limit=0), {**MODEL, "defer": _deferral_without_payload}
+    ),
     "a copy that was given to another worker is acknowledged": Variant(
         Bounds(redeliveries=1, prefetch=2, acks_elsewhere=True), MODEL
     ),

@@ -40,6 +40,8 @@ def merge(explored: list[Explored]) -> Executed:
                 if call.script == "complete":  # but by whom, or of what, the record is not
                     for stranger in (call.but(due=False, me=WORKERS - 1), call.but(due=False, origin=9)):
                         steps.setdefault((key[0], stranger), depth)
+                elif all(call.named["delivery"] or ()):  # and the broker has lost the payload
+                    steps.setdefault((key[0], call.but(due=False, delivery=(True, False))), depth)
             elif call.script == "heartbeat":  # nor does another process beat on its behalf
                 steps.setdefault((key[0], call.but(kind="attested")), depth)
             record = state.record

@@ -142,7 +142,7 @@ def _of_the_message(world: World, step: Step, bounds: Bounds) -> str:
             return "It was convicted by a death that does not convict."
         if _spent(world, bounds, "alarms") == 0 and _spent(world, bounds, "crashes") <= bounds.limit:
             return "It was convicted by fewer deaths than that takes."
-    if after.state not in SETTLED and after.payload is None:
+    if after.payload is None and (after.state == "recovering" or (after.state not in SETTLED and not after.copy)):
         return "The payload is gone from a record that needs it."
     if before is not None and after.state not in SETTLED and after.run < before.run:
         return "The number of the run has fallen."

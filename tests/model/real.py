@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import compress
 from math import inf
@@ -396,8 +396,8 @@ class Real:
             self.members[me].messages.await_copy(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
         )
 
-    def _defer(self, copy: int) -> Any:
-        return self.members[0].messages.defer(self._copy(copy=copy), 1)
+    def _defer(self, copy: int, payload: int | None) -> Any:
+        return self.members[0].messages.defer(self._copy(copy=copy), 1, _payload(payload))
 
     def _extend_deadline(self, generation: int) -> Any:
         return self.members[0].messages.extend_deadline(self._copy(generation=generation), 1)
@@ -475,13 +475,22 @@ class Real:
         results = self.members[0].recovery.return_to_broker(self.names[dead], [] if held is None else [(MESSAGE, held)])
         return None if results is None else results[0].value if results else "begun"
 
-    def _claim(self, me: int, dead: int, leftovers: bool) -> Any:
-        answer = self.members[me].recovery.claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
+    def _claim(self, me: int, dead: int, leftovers: bool, copy: int, payload: int | None) -> Any:
+        answer = self.members[me].recovery.claim(
+            [MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers, read=self._read(copy, payload)
+        )[0]
         return answer.value if isinstance(answer, Claim) else self._claimed(answer)
 
-    def _take(self, me: int, dead_letter: bool, force: bool) -> Any:
-        answer = self.members[me].operations.take(MESSAGE, hold=60, condemn=dead_letter, force=force)
+    def _take(self, me: int, dead_letter: bool, force: bool, copy: int, payload: int | None) -> Any:
+        answer = self.members[me].operations.take(
+            MESSAGE, hold=60, condemn=dead_letter, force=force, read=self._read(copy, payload)
+        )
         return answer if isinstance(answer, str) else self._claimed(answer)
+
+    @staticmethod
+    def _read(copy: int, payload: int | None) -> Callable[[str, str], bytes]:
+        """What the broker has."""
+        return lambda queue, id: _payload(payload) if id == _id(copy) else b""
 
     def _discard(self, force: bool) -> Any:
         return self.members[0].operations.discard(MESSAGE, force=force)

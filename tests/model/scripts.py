@@ -62,7 +62,7 @@ class Record(NamedTuple):
     tries: int = 0
     deaths: int = 0
     dead_letter: int = 0
-    #: Which of the message's attempts the payload is of; ``None``: there is no payload.
+    #: Which of the message's attempts the payload is of; ``None``: there is none, or the broker has it as `copy`.
     payload: int | None = None
 
 
@@ -295,7 +295,7 @@ def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> 
 
 def starts_short(redis: Redis, *, me: int, here: str, due: bool, delivery: tuple[bool, bool] | None, **_: Any) -> bool:
     """Whether nobody knows the message, its delivery is `me`'s, and that is believed to live."""
-    held = delivery is None or delivery[0]
+    held = delivery is None or all(delivery)
     return not due and redis.record is None and here == "no" and held and redis.hearts[me].kind == "fresh"
 
 
@@ -361,9 +361,8 @@ def start(
     if record is not None and record.state == "damaged":
         record = None
     held, stored = delivery or (True, True)
-    stored = stored or held
     handed = not held and redis.handed[me]
-    gone = not held and not stored
+    gone = not stored
     known: bool | None = None
     remembered = True
     if not starts_short(redis, me=me, here=here, due=due, delivery=delivery):
@@ -406,7 +405,7 @@ def start(
             int(alone is True),
             int(tailored or gone),
             tries,
-            payload=payload,
+            payload=None if delivery and stored else payload,
         )
         after = appear(redis._replace(record=new, running=put(redis.running, me, True)), me)
         if record and record.state in WAITING:
@@ -575,11 +574,16 @@ def await_copy(redis: Redis, me: int, run: int, payload: int, delay: bool, origi
     return "handed_over", unlist(save_waiting(redis, record, "later" if delay else "due"), me)
 
 
-def defer(redis: Redis, copy: int) -> tuple[Any, Redis]:
+def payload_to_keep(record: Record, copy: int | None, read: int | None) -> int | None:
+    """Of a record that is to be the only copy."""
+    return read if record.payload is None and copy == record.copy else record.payload
+
+
+def defer(redis: Redis, copy: int, payload: int | None) -> tuple[Any, Redis]:
     record = redis.record
     if record is None or copy == 0 or copy != record.copy:
         return None, redis
-    record = record._replace(copy=NO_COPY, contended=1)
+    record = record._replace(copy=NO_COPY, contended=1, payload=payload_to_keep(record, copy, payload))
     if record.state == "running":
         return None, save(redis, record)
     if record.state in WAITING:
@@ -687,7 +691,8 @@ def reassert(
     ):
         record = record._replace(alone=int(record.alone and alone))
         if copy and held is False and record.copy != NO_COPY:
-            record = record._replace(copy=NO_COPY, tailored=1)
+            kept = payload if record.payload is None else record.payload
+            record = record._replace(copy=NO_COPY, tailored=1, payload=kept)
         what = "kept"
     elif is_to_start(record) and not (record.dead_letter and record.state == "requeued") and record.origin == origin:
         kept = copy in (0, record.copy)
@@ -797,8 +802,11 @@ def return_to_broker(redis: Redis, dead: int, held: bool | None) -> tuple[Any, R
     return "returned", unlist(save_waiting(redis, record, "later"), dead)
 
 
-def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis]:
-    """`dead`: `NOBODY` for a record past its deadline.  A claim is answered with all that the copy is made of."""
+def claim(redis: Redis, me: int, dead: int, leftovers: bool, copy: int, payload: int | None) -> tuple[Any, Redis]:
+    """`dead`: `NOBODY` for a record past its deadline.  A claim is answered with all that the copy is made of.
+
+    `payload`: what the broker has of `copy`.
+    """
     record = redis.record
     answer, died = "gone", False
     if record is None:
@@ -834,6 +842,10 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool) -> tuple[Any, Redis
     record = record._replace(deaths=record.deaths + died if again else 0)
     if record.deaths >= DEADLY_AFTER:
         return "deadly", unlist(redis._replace(record=None, aside=True, waiting=""), dead)
+    kept = payload_to_keep(record, copy, payload)
+    if kept is None:
+        return "unheld", redis
+    record = record._replace(payload=kept)
     if record.state == "running":
         record = record._replace(generation=record.generation + 1, tries=0)
         condemned, record = charge(record, redis.hearts[dead].draining)
@@ -904,7 +916,7 @@ def set_aside(redis: Redis, me: int, generation: int, dead: int) -> tuple[Any, R
 # What an operator does.
 
 
-def take(redis: Redis, me: int, dead_letter: bool, force: bool) -> tuple[Any, Redis]:
+def take(redis: Redis, me: int, dead_letter: bool, force: bool, copy: int, payload: int | None) -> tuple[Any, Redis]:
     """As `claim`, of whatever is not settled."""
     record = redis.record
     if record is None or record.state == "damaged":
@@ -918,6 +930,9 @@ def take(redis: Redis, me: int, dead_letter: bool, force: bool) -> tuple[Any, Re
         return "busy", redis
     if alive and not force:
         return "alive", redis
+    kept = payload_to_keep(record, copy, payload)
+    if kept is None:
+        return "unheld", redis
     redis = doubt(redis, record.owner) if alive else redis
     owner = record.owner
     if not dead_letter:
@@ -933,6 +948,7 @@ def take(redis: Redis, me: int, dead_letter: bool, force: bool) -> tuple[Any, Re
         alone=0,
         tries=1,
         deaths=0,
+        payload=kept,
     )
     return _orphan(record), unlist(save_waiting(redis, record, "later"), owner)
 

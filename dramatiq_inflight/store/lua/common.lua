@@ -5,8 +5,8 @@
 -- kept.
 --
 -- A record is one string: a JSON array of the fields below, a newline, and the payload (the encoded message; nothing
--- once the record is settled). One string costs half the memory of a hash with the same fields, and a script reads
--- the head alone, however large the payload is. The fields:
+-- once the record is settled, or while the broker on this Redis has it as `copy`). One string costs half the memory of
+-- a hash with the same fields, and a script reads the head alone, however large the payload is. The fields:
 --
 --   state        running, recovering (claimed, to be copied), requeued (its copy is with the broker);
 --                   and of what is settled: released (its enqueue is over, and what comes next is with the broker),
@@ -33,6 +33,7 @@
 --                   of the try that made its copy. Deadlines grow with it; with the generation it names a copy
 --   deaths       how many recoverers in a row have died with it in hand
 --   dead_letter  1: recovering or requeued: its copy is to be dead-lettered
+--   kept_in      the broker's hash that has the payload as `copy`, unless it is here
 --
 -- What a later version has added behind them is kept, unless the message is started anew (see docs/upgrading.rst).
 
@@ -94,6 +95,7 @@ end
 local function check(v)
     return v[3] + v[4] + v[5] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19] + v[20]
         + string.len(v[2]) + string.len(v[11]) + string.len(v[12]) + string.len(v[13]) + string.len(v[14])
+        + string.len(v[21] or '')
         + (STATES[v[1]] and (LIMITS[v[6]] and 0 or v[6]))
 end
 
@@ -115,10 +117,11 @@ local function load(key)
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         forced = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
         drains = v[15], alone = v[16], tailored = v[17], tries = v[18], deaths = v[19],
-        dead_letter = v[20], more = #v > 20 and v or nil, payload_at = cut,
+        dead_letter = v[20], kept_in = v[21] or '', more = #v > 21 and v or nil, payload_at = cut,
     }
 end
 
+-- The payload; '' where the broker has it.
 local function payload_of(key, record)
     return redis.call('GETRANGE', key, record.payload_at, -1)
 end
@@ -129,8 +132,9 @@ local function dump(r)
         r.state, r.owner or '', r.run, r.generation, r.crashes or 0, r.limit, r.contended or 0,
         r.forced or 0, r.started, r.first or 0, r.origin, r.copy or '', r.queue or '', r.actor or '',
         r.drains or 0, r.alone or 0, r.tailored or 0, r.tries or 0, r.deaths or 0, r.dead_letter or 0,
+        r.kept_in or '',
     }
-    for i = 21, r.more and #r.more or 0 do
+    for i = 22, r.more and #r.more or 0 do
         v[i] = r.more[i]
     end
     return cjson.encode(v) .. '\n'
@@ -426,10 +430,22 @@ local function wait_of(record, first, longest)
     return math.min(first * 2 ^ math.min(math.max(record.tries, 1) - 1, 30), math.max(first, longest))
 end
 
+-- The payload of a record that a claim makes the only copy: its own, or the one that the claimant has read from the
+-- broker, if that is of the very copy; '' if there is neither.
+local function payload_to_keep(key, record, copy, read)
+    local payload = payload_of(key, record)
+    return payload == '' and copy == record.copy and read or payload
+end
+
+-- A claimant is told where to read the payload.
+local function unheld(record)
+    return {'unheld', record.queue, record.copy}
+end
+
 -- Whether a script has copied so much by now that it is to leave this record for another one; else it is counted.
 local copied = 0
-local function is_too_much(key)
-    local size = redis.call('STRLEN', key)
+local function is_too_much(key, read)
+    local size = redis.call('STRLEN', key) + string.len(read or '')
     if copied > 0 and copied + size > MOST_BYTES then
         return true
     end

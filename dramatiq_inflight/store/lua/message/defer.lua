@@ -5,14 +5,15 @@
 -- acknowledged. Whoever asks the broker about this one must not take the message for consumed.
 --
 --@ keys  record_key waiting history counts
---@ args  id copy wait:ms me
+--@ args  id copy wait:ms me payload
 --
 --    copy: the broker's id of the one that was put off
 --    wait: when the deadline of the new one is
+--    payload: of that copy; '': the record has it
 --
 -- returns 1, or 0 if the record is not about this copy
 --
--- I2: the payload stays, with a later deadline.
+-- I2: the record has the payload from now on, with a later deadline: the broker is about to forget it.
 
 local record = load(record_key)
 if record and record.state ~= 'damaged' then
@@ -21,7 +22,7 @@ end
 if not record or copy == '' or record.copy ~= copy then
     return 0
 end
-local payload = payload_of(record_key, record)
+payload = payload_to_keep(record_key, record, copy, payload)
 record.copy, record.contended = '', 1
 if record.state == 'running' then
     save_running(record_key, record, payload)

@@ -92,6 +92,12 @@ elseif record.origin == origin and (is_run(record, me, run == 0 and record.run o
     local admits, lost = record.alone == 1 and alone == 0, is_all and broker_acks and record.copy ~= ''
     if admits or lost then
         local kept = payload_of(record_key, record)
+        if lost and kept == '' then
+            if not since then
+                return again
+            end
+            kept = payload -- the broker has lost it
+        end
         if admits then
             record.alone = 0
         end

@@ -13,7 +13,7 @@
 --    redelivered: the copy may be a redelivery, whatever its origin
 --    here: what this process knows of the id: 'no', 'running', 'ended' (its outcome is still to be written), or
 --      'handed_back' (it stopped and was enqueued again, and its record is still to be let go)
---    payload: '': as the broker has it
+--    payload: '': as the broker has it, where it is left
 --    duplicate: the copy was put off as a duplicate of its origin before
 --    forgotten: Redis has lost what it knew of this incarnation before, or may have
 --    alone: it has the process to itself, or company; nil: that was not seen to yet
@@ -32,8 +32,9 @@
 --       last_chance (to be asked again when `alone` is known), claimed (its owner is dead: a copy is to be enqueued),
 --       convicted (a copy is to be dead-lettered)
 --
--- I1: one script checks and changes. I4: a copy older than its record is stale. I5: a take-over keeps the generation.
--- I7: a poison verdict holds until the broker has dead-lettered a copy; if it delivers that again, it has not.
+-- I1: one script checks and changes. I2: the payload is left to the broker as long as that keeps this very copy.
+-- I4: a copy older than its record is stale. I5: a take-over keeps the generation. I7: a poison verdict holds until the
+-- broker has dead-lettered a copy; if it delivers that again, it has not.
 
 -- The short way: nobody knows the message, its delivery is ours, we are believed to live, and our heartbeat need not be
 -- renewed. All else goes the long way, which would write the very same record here.
@@ -41,19 +42,15 @@ if not due and here == 'no' then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     local deadline = redis.call('ZSCORE', heartbeats, me)
-    local stored = payload
-    if not deadline or tonumber(deadline) <= now then
-        stored = nil
-    elseif broker_acks then
-        stored = redis.call('SISMEMBER', broker_acks, copy) == 1 and redis.call('HGET', broker_messages, copy)
-    end
-    if stored then
+    local trusted = deadline and tonumber(deadline) > now
+    if trusted and (not broker_acks or (redis.call('SISMEMBER', broker_acks, copy) == 1
+        and redis.call('HEXISTS', broker_messages, copy) == 1)) then
         local started = math.max(now, enqueued_by + 1)
         local head = cjson.encode({
             'running', me, 1, generation, 0, limit, 0, 0, started, 0, origin, copy, queue, actor,
-            0, alone and 1 or 0, tailored, tries, 0, 0,
+            0, alone and 1 or 0, tailored, tries, 0, 0, broker_messages or '',
         })
-        if redis.call('SET', record_key, head .. '\n' .. stored, 'NX') then
+        if redis.call('SET', record_key, head .. '\n' .. (broker_acks and '' or payload), 'NX') then
             redis.call('ZADD', running, started, id)
             return started
         end
@@ -70,14 +67,9 @@ end
 local held, stored = 1, 1
 if broker_acks then
     held = redis.call('SISMEMBER', broker_acks, copy)
-    if held == 0 or payload ~= '' then
-        stored = redis.call('HEXISTS', broker_messages, copy)
-    end
-    if payload == '' then
-        payload = redis.call('HGET', broker_messages, copy)
-        if not payload then
-            return {'payload'} -- nothing is changed: what this incarnation does next is as if it had not asked
-        end
+    stored = redis.call('HEXISTS', broker_messages, copy)
+    if payload == '' and stored == 0 then
+        return {'payload'} -- nothing is changed: what this incarnation does next is as if it had not asked
     end
 end
 local given_away = held == 0 and redis.call('ZSCORE', handed, me)
@@ -121,6 +113,7 @@ local function run(crashes, drains, contended)
         started = next_start(before, now, enqueued_by), first = 0, origin = origin, copy = copy, queue = queue,
         actor = actor,
         drains = drains, alone = alone and 1 or 0, tailored = tailored, tries = tries,
+        kept_in = stored == 1 and broker_messages or '',
     }
     if stored == 0 then
         -- The broker has forgotten it: another delivery of it was acknowledged here, or it has lost its data. Should we
@@ -130,7 +123,7 @@ local function run(crashes, drains, contended)
     if before and not SETTLED[before.state] then
         record.first = before.first == 0 and before.started or before.first
     end
-    save_running(record_key, record, payload)
+    save_running(record_key, record, record.kept_in == '' and payload or '')
     redis.call('ZADD', running, record.started, id)
     own()
     if before and WAITING[before.state] then
@@ -235,6 +228,9 @@ end
 give_up(record)
 take_claim(record, me, now)
 record.dead_letter = convicted and 1 or 0
+if payload == '' and broker_messages then
+    payload = redis.call('HGET', broker_messages, copy) -- our ack ends what the broker has
+end
 save_waiting(record_key, waiting, id, record, payload, now + ttl)
 own()
 note_message(history, counts, convicted and 'poison' or 'recovered', id, record, owner, 'by', me, 'how', 'copied')

@@ -6,18 +6,20 @@
 --
 --@ keys  heartbeats waiting running aside history counts
 --@ args  me ttl:ms dead hold:ms leftovers:flag deadly_after:int
---@ rows  record_key | id
+--@ rows  record_key | id copy payload
 --
 --    running, dead: of the dead incarnation; '' for records past their deadline
 --    hold: how long the claim holds
 --    leftovers: also what I have claimed, and did not bring to an end
 --    deadly_after: after how many deaths of recoverers a payload is set aside
+--    copy, payload: what the broker has of the copy that the record names; '': not read
 --
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue,
 --       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, alive, gone,
 --       busy (another recoverer has it), mine (I have claimed it, and may be at it), waits (it could not be enqueued;
 --       its deadline comes), later (not looked at), aside (the record cannot be read), deadly (its payload was set
---       aside: whoever had it in hand has died)
+--       aside: whoever had it in hand has died). Or {'unheld', queue, copy}: the broker has its payload, to be asked
+--       again with that
 --
 -- What would be convicted by a death of which nothing is known but that its connections are closed stays `alive` until
 -- its heartbeat would have expired.
@@ -26,8 +28,9 @@
 -- everything else, and one at a time, what has seen the fewest deaths first: the next death names it. A shutdown is no
 -- such death; and what was put back, or could not be enqueued, has killed nobody.
 --
--- I1: checked and changed in one script. I2: the payload stays. I5: the generation grows where a run is given up, and
--- nowhere else: a copy that is still queued is not made stale by another one, and whichever comes first runs.
+-- I1: checked and changed in one script. I2: the record has the payload, for its old copy is stale from now on. I5: the
+-- generation grows where a run is given up, and nowhere else: a copy that is still queued is not made stale by another
+-- one, and whichever comes first runs.
 -- I7: the verdict is in the record before any copy can be fetched.
 
 local now = clock()
@@ -72,7 +75,10 @@ local function claim(row, record, died)
         note_message(history, counts, 'set_aside', id, record, '', 'why', 'each process died that decoded it')
         return {'deadly'}
     end
-    local payload = payload_of(key, record)
+    local payload = payload_to_keep(key, record, row.copy, row.payload)
+    if payload == '' then
+        return unheld(record)
+    end
     if record.state == 'running' then
         record.dead_letter = charge(record, drained) and 1 or 0
         give_up(record)
@@ -107,7 +113,7 @@ for i, row in ipairs(rows) do
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
         answer = 'later'
-    elseif answer == 'claimed' and is_too_much(key) then
+    elseif answer == 'claimed' and is_too_much(key, row.payload) then
         answer = 'later'
     elseif answer == 'claimed' then
         result = claim(row, record, died)
