@@ -245,9 +245,7 @@ class Operations:
         taken: list[Orphan] = []
 
         def take() -> str:
-            answer = self._store.operations.take(
-                message_id, hold=HOLD, condemn=condemn, force=force, read=self._queues.payload
-            )
+            answer = self._store.operations.take(message_id, hold=HOLD, condemn=condemn, force=force)
             if isinstance(answer, Orphan):
                 taken.append(answer)
                 return "done"
@@ -342,7 +340,6 @@ ANSWERS = {
     "discarded": Done.DONE,
     "alive": Done.ALIVE,
     "busy": Done.BUSY,
-    "unheld": Done.BUSY,  # the broker is just done with it
     "settled": Done.SETTLED,
     "gone": Done.UNKNOWN,
 }

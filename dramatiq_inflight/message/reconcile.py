@@ -162,8 +162,7 @@ class Ledger:
     def _let_go(self, entry: Entry) -> Finished:
         copy, run = entry.copy, entry.numbers.run
         if entry.outcome is Outcome.STRANDED:
-            payload = entry.delivery.payload or self._payload_to_keep(entry)
-            return self.store.messages.await_copy(copy.message_id, run, payload, origin=copy.origin)
+            return self.store.messages.await_copy(copy.message_id, run, entry.delivery.payload, origin=copy.origin)
         return self.store.messages.release(
             copy.message_id,
             run,
@@ -205,7 +204,7 @@ class Ledger:
                 return
             copy = entry.copy
             outcome = self.store.messages.await_copy(
-                *(copy.message_id, entry.numbers.run, self._payload_to_keep(entry)), later=True, origin=copy.origin
+                copy.message_id, entry.numbers.run, b"", later=True, origin=copy.origin
             )
             if outcome is Finished.HANDED_OVER:
                 entry.record_copy()
@@ -264,10 +263,6 @@ class Ledger:
         if not delivery.payload:
             delivery.payload = self.queues.payload(delivery.copy.queue, delivery.copy.broker_copy_id)
         return delivery.encoded()
-
-    def _payload_to_keep(self, entry: Entry) -> bytes:
-        """The message for a record that may count on the broker for it, and must not any more; else nothing."""
-        return self._payload_of(entry) if self.queues.keys(entry.copy.queue) else b""
 
     def owes(self, entry: Entry) -> bool:
         """Whether Redis is still to be told how a message ended.

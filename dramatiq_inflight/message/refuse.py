@@ -112,17 +112,15 @@ class Refusals:
         self.skip(message, entry, why)
 
     def _tell(self, message: Any, entry: Entry, delay: float) -> None:
-        # Its record may count on the broker for the payload, and this copy is about to be acknowledged.
-        payload = entry.delivery.encoded() if self._queues.keys(entry.copy.queue) else b""
         if self._queues.shared:
             # Whoever asks the broker about this copy must know.  Where the tracker's Redis is another, nobody asks.
             patiently(
                 f"Redis could not be told that message {message.message_id} was put off",
-                lambda: self._store.messages.defer(entry.copy, delay, payload),
+                lambda: self._store.messages.defer(entry.copy, delay),
             )
         else:
             try:
-                self._store.messages.defer(entry.copy, delay, payload)  # for the history alone
+                self._store.messages.defer(entry.copy, delay)  # for the history alone
             except redis.RedisError:
                 pass
 

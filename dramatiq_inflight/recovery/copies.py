@@ -23,7 +23,7 @@ from .summary import Swept
 __all__ = ["NOBODY", "Copies"]
 
 #: What a claim answers of a message that stays where it is.
-STAYS = (Claim.BUSY, Claim.MINE, Claim.WAITS, Claim.ALIVE, Claim.UNHELD)
+STAYS = (Claim.BUSY, Claim.MINE, Claim.WAITS, Claim.ALIVE)
 
 
 @dataclass(kw_only=True)
@@ -78,9 +78,7 @@ class Copies(PuttingBack):
     ) -> list[Orphan | Claim]:
         """Claim; what cannot be read, or kills whoever decodes it, is set aside by that, and said."""
         try:
-            answers = self.store.recovery.claim(
-                ids, dead=dead.id, hold=self.lock_ttl, leftovers=leftovers, read=self.queues.payload
-            )
+            answers = self.store.recovery.claim(ids, dead=dead.id, hold=self.lock_ttl, leftovers=leftovers)
         except redis.RedisError:
             for id in ids:
                 self.leave_over(id, dead.id)  # it may be claimed, and only the answer lost

@@ -272,7 +272,7 @@ class Messages(Part):
         """Let go of a message for which no copy could be enqueued: recovery enqueues one.
 
         Parameters:
-          payload: The encoded message; empty: as the record has it, if that has it.
+          payload: The encoded message; empty: as the record has it.
           later: True if it is about to be enqueued here: recovery does so only if no copy of it starts.
         """
         reply = self.scripts.own(
@@ -297,19 +297,14 @@ class Messages(Part):
             wait=self.scripts.deadline_ms + round(seconds * 1000),
         )
 
-    def defer(self, copy: Copy, delay: float, payload: bytes = b"") -> None:
-        """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged.
-
-        Parameters:
-          payload: Of the copy; empty: the broker has no messages on this Redis, so that the record has it.
-        """
+    def defer(self, copy: Copy, delay: float) -> None:
+        """A copy was enqueued again with a delay, in seconds, and is about to be acknowledged."""
         self.scripts.execute(
             "defer",
             record_key=self.keys.record(copy.message_id),
             id=copy.message_id,
             copy=copy.broker_copy_id,
             wait=self.scripts.deadline_ms + round(delay * 1000),
-            payload=payload,
         )
 
     def close_unstarted(

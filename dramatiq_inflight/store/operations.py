@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar, cast
 
 from redis.exceptions import LockError
@@ -22,9 +21,6 @@ __all__ = ["Operations"]
 
 T = TypeVar("T")
 
-#: What `take` answers if it has taken the message.
-TAKEN = (b"claimed", b"poisoned")
-
 
 class Operations(Part):
     """Takes messages from whoever has them, or gives them up."""
@@ -34,26 +30,16 @@ class Operations(Part):
         self._messages = messages
         self._workers = workers
 
-    def take(
-        self,
-        message_id: str,
-        *,
-        hold: float,
-        condemn: bool,
-        force: bool,
-        read: Callable[[str, str], bytes] = lambda queue, copy: b"",
-    ) -> Orphan | str:
+    def take(self, message_id: str, *, hold: float, condemn: bool, force: bool) -> Orphan | str:
         """Take a message from whoever has it, to enqueue a copy; or why not: see take.lua.
 
         Parameters:
           hold: How long the claim holds, seconds.
           condemn: The copy is to be dead-lettered.
           force: Also from a living worker that runs it.
-          read: As for `Recovery.claim`.
         """
         owner = self._owner(message_id)
-        take = partial(
-            self.scripts.execute,
+        row = self.scripts.execute(
             "take",
             record_key=self.keys.record(message_id),
             running=self.keys.running(owner),
@@ -63,13 +49,9 @@ class Operations(Part):
             dead_letter=condemn,
             force=force,
         )
-        row = take(copy="", payload=b"")
-        if row[0] == b"unheld":
-            copy = row[2].decode()
-            row = take(copy=copy, payload=read(row[1].decode(), copy))
         if force and owner:
             self._workers.wake([owner], BEAT)  # it hears of that with its beat
-        return cast("Orphan", orphan_of(message_id, row)) if row[0] in TAKEN else row[0].decode()
+        return row[0].decode() if len(row) == 1 else cast("Orphan", orphan_of(message_id, row))
 
     def discard(self, message_id: str, *, force: bool = False) -> str:
         """Give a message up; or why not: see discard.lua.

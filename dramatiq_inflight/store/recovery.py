@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.lock import Lock
@@ -17,9 +17,6 @@ __all__ = ["Recovery", "orphan_of"]
 
 #: After how many deaths in a row of those that had it in hand a payload is set aside.
 DEADLY_AFTER = 3
-
-#: After how many bytes of payloads no more are read from the broker for one claim, as common.lua has it.
-MOST_BYTES = 1024 * 1024
 
 #: How long what could not be enqueued waits at first, and at the longest, seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
@@ -57,51 +54,24 @@ class Recovery(Part):
         )
         return [Returned(result.decode()) for result in reply[1:]] if reply[0] else None
 
-    def claim(
-        self,
-        ids: Sequence[str],
-        *,
-        dead: str,
-        hold: float,
-        leftovers: bool = False,
-        read: Callable[[str, str], bytes] = lambda queue, copy: b"",
-    ) -> list[Orphan | Claim]:
+    def claim(self, ids: Sequence[str], *, dead: str, hold: float, leftovers: bool = False) -> list[Orphan | Claim]:
         """Take at most `BATCH` orphans, to enqueue a copy of each: as many as one script may copy, and one at least.
 
         Parameters:
           dead: The dead incarnation that ran them; empty for records past their deadline.
           hold: How long the claim holds, seconds.
           leftovers: Also what this incarnation has claimed before, and did not bring to an end.
-          read: Called with a queue and the broker's id of a copy: the encoded message that the broker has, if any.
         """
-
-        def ask(rows: dict[str, tuple[str, bytes]]) -> list[Any]:
-            reply: list[Any] = self.scripts.execute(
-                "claim",
-                running=self.keys.running(dead),
-                dead=dead,
-                hold=ms(hold),
-                leftovers=leftovers,
-                deadly_after=DEADLY_AFTER,
-                rows=[
-                    {"record_key": self.keys.record(id), "id": id, "copy": copy, "payload": payload}
-                    for id, (copy, payload) in rows.items()
-                ],
-            )
-            return reply
-
-        replies = dict(zip(ids, ask(dict.fromkeys(ids, ("", b""))), strict=True))
-        payloads: dict[str, tuple[str, bytes]] = {}
-        for id, row in replies.items():
-            if row[0] != b"unheld":
-                continue
-            if sum(len(payload) for _, payload in payloads.values()) > MOST_BYTES:
-                replies[id] = [b"later"]
-            elif payload := read(row[1].decode(), row[2].decode()):
-                payloads[id] = row[2].decode(), payload
-        if payloads:
-            replies.update(zip(payloads, ask(payloads), strict=True))
-        return [orphan_of(id, row) for id, row in replies.items()]
+        reply = self.scripts.execute(
+            "claim",
+            running=self.keys.running(dead),
+            dead=dead,
+            hold=ms(hold),
+            leftovers=leftovers,
+            deadly_after=DEADLY_AFTER,
+            rows=[{"record_key": self.keys.record(id), "id": id} for id in ids],
+        )
+        return [orphan_of(id, row) for id, row in zip(ids, reply, strict=True)]
 
     def confirm_copies(self, copies: Sequence[Enqueued], *, dead: str) -> list[Requeued]:
         """The copies of claimed orphans, at most `BATCH`, are with the broker."""
@@ -176,7 +146,7 @@ class Recovery(Part):
 def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
     """What a claim of a message has brought, as the scripts give it."""
     answer = Claim(row[0].decode())
-    if answer not in (Claim.CLAIMED, Claim.POISONED):
+    if len(row) == 1:
         return answer
     run, generation, crashes, limit, started, first, drains, tries = row[1:9]
     origin, queue, actor = (text.decode(errors="replace") for text in row[9:12])

@@ -153,8 +153,6 @@ class Claim(enum.Enum):
     LATER = "later"
     ALIVE = "alive"
     GONE = "gone"
-    #: The broker has the payload, and it could not be read there.
-    UNHELD = "unheld"
     #: Its record cannot be read, and was set aside whole.
     ASIDE = "aside"
     #: Whoever had it in hand has died, one after the other; it was set aside whole.

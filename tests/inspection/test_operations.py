@@ -387,9 +387,7 @@ def test_an_operator_who_is_killed_in_the_middle_loses_nothing(shop: Shop, a: St
     copy = shop.runs(a)
     shop.lab.kill(a)
     operator = shop.lab.incarnation("operator")
-    taken = operator.operations.take(
-        copy.message_id, hold=60, condemn=False, force=False, read=shop.lab.broker_has(copy)
-    )
+    taken = operator.operations.take(copy.message_id, hold=60, condemn=False, force=False)
     assert not isinstance(taken, str)
     assert shop.operations.requeue(copy.message_id) is Done.BUSY
     shop.lab.kill(operator)

@@ -136,7 +136,7 @@ def _convicting_claim(redis: Redis, **named: Any) -> tuple[Any, Redis]:
 
 def _deferral_without_payload(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     """A deferral that leaves the payload to the broker, which is about to forget it."""
-    return MODEL["defer"](redis, **{**named, "payload": None})
+    return MODEL["defer"](redis, **{**named, "at_broker": None})
 
 
 VARIANTS = {

@@ -63,7 +63,7 @@ OF_SCRIPT: dict[tuple[str, str], Any] = {
     ("release", "state"): st.sampled_from(["released", "let_go", "dead_lettered"]),
     ("close_unstarted", "state"): st.sampled_from(["completed", "dead_lettered"]),
     ("reassert", "alone"): st.booleans(),
-    **dict.fromkeys((("claim", "payload"), ("take", "payload"), ("defer", "payload")), st.sampled_from([None, 0, 1])),
+    **dict.fromkeys(((name, "at_broker") for name in ("claim", "take", "defer")), st.sampled_from([None, 0, 1])),
     **dict.fromkeys((("mark_dead", "dead"), ("forget", "dead"), ("return_to_broker", "dead")), who),
     ("return_claims", "why"): st.sampled_from(["refused", "away", "left_over", "untried"]),
     ("extend_deadlines", "what"): st.sampled_from(["held", "consumed", "maybe"]),

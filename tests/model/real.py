@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import compress
 from math import inf
@@ -41,6 +41,8 @@ PATIENCE_MS = 20_000
 A_WEEK = 7 * 24 * 3600 * 1000
 #: Of the payload that is damaged, and of what the record is expected to expire after: see `Real.expiry`.
 DAMAGED = b"what is this?"
+#: The payload of a record that has none, and does not say who has.
+NOWHERE = -1
 
 
 def texts() -> dict[str, str]:
@@ -175,6 +177,7 @@ class Real:
             tries=record.tries,
             deaths=record.deaths,
             dead_letter=record.dead_letter,
+            kept_in=self.broker_keys[1],
         )
         return json.dumps(list(vars(head).values()), separators=(",", ":")).encode() + b"\n" + _payload(record.payload)
 
@@ -249,7 +252,7 @@ class Real:
             tries=head.tries,
             deaths=head.deaths,
             dead_letter=head.dead_letter,
-            payload=int(payload.rpartition(b"\n")[2]) if payload else None,
+            payload=int(payload.rpartition(b"\n")[2]) if payload else None if head.kept_in or over else NOWHERE,
         )
 
     def _start_of(self, time: int, run: int) -> int:
@@ -396,8 +399,9 @@ class Real:
             self.members[me].messages.await_copy(MESSAGE, run, _payload(payload), later=delay, origin=_id(origin)).value
         )
 
-    def _defer(self, copy: int, payload: int | None) -> Any:
-        return self.members[0].messages.defer(self._copy(copy=copy), 1, _payload(payload))
+    def _defer(self, copy: int, at_broker: int | None) -> Any:
+        self._keep(at_broker)
+        return self.members[0].messages.defer(self._copy(copy=copy), 1)
 
     def _extend_deadline(self, generation: int) -> Any:
         return self.members[0].messages.extend_deadline(self._copy(generation=generation), 1)
@@ -475,22 +479,23 @@ class Real:
         results = self.members[0].recovery.return_to_broker(self.names[dead], [] if held is None else [(MESSAGE, held)])
         return None if results is None else results[0].value if results else "begun"
 
-    def _claim(self, me: int, dead: int, leftovers: bool, copy: int, payload: int | None) -> Any:
-        answer = self.members[me].recovery.claim(
-            [MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers, read=self._read(copy, payload)
-        )[0]
+    def _claim(self, me: int, dead: int, leftovers: bool, at_broker: int | None) -> Any:
+        self._keep(at_broker)
+        answer = self.members[me].recovery.claim([MESSAGE], dead=self._who(dead), hold=60, leftovers=leftovers)[0]
         return answer.value if isinstance(answer, Claim) else self._claimed(answer)
 
-    def _take(self, me: int, dead_letter: bool, force: bool, copy: int, payload: int | None) -> Any:
-        answer = self.members[me].operations.take(
-            MESSAGE, hold=60, condemn=dead_letter, force=force, read=self._read(copy, payload)
-        )
+    def _take(self, me: int, dead_letter: bool, force: bool, at_broker: int | None) -> Any:
+        self._keep(at_broker)
+        answer = self.members[me].operations.take(MESSAGE, hold=60, condemn=dead_letter, force=force)
         return answer if isinstance(answer, str) else self._claimed(answer)
 
-    @staticmethod
-    def _read(copy: int, payload: int | None) -> Callable[[str, str], bytes]:
-        """What the broker has."""
-        return lambda queue, id: _payload(payload) if id == _id(copy) else b""
+    def _keep(self, payload: int | None) -> None:
+        """The broker has this payload of the copy that the record names, or is done with it."""
+        self.client.delete(self.broker_keys[1])
+        raw = self.client.get(self.record)
+        if payload is not None and raw not in (None, DAMAGED):
+            copy = Head.of(json.loads(raw.partition(b"\n")[0])).copy
+            self.client.hset(self.broker_keys[1], copy, _payload(payload))
 
     def _discard(self, force: bool) -> Any:
         return self.members[0].operations.discard(MESSAGE, force=force)

@@ -574,16 +574,16 @@ def await_copy(redis: Redis, me: int, run: int, payload: int, delay: bool, origi
     return "handed_over", unlist(save_waiting(redis, record, "later" if delay else "due"), me)
 
 
-def payload_to_keep(record: Record, copy: int | None, read: int | None) -> int | None:
-    """Of a record that is to be the only copy."""
-    return read if record.payload is None and copy == record.copy else record.payload
+def payload_to_keep(record: Record, at_broker: int | None) -> int | None:
+    """Of a record that is to be the only copy; `at_broker`: what the broker has of the copy that it names."""
+    return at_broker if record.payload is None else record.payload
 
 
-def defer(redis: Redis, copy: int, payload: int | None) -> tuple[Any, Redis]:
+def defer(redis: Redis, copy: int, at_broker: int | None) -> tuple[Any, Redis]:
     record = redis.record
     if record is None or copy == 0 or copy != record.copy:
         return None, redis
-    record = record._replace(copy=NO_COPY, contended=1, payload=payload_to_keep(record, copy, payload))
+    record = record._replace(copy=NO_COPY, contended=1, payload=payload_to_keep(record, at_broker))
     if record.state == "running":
         return None, save(redis, record)
     if record.state in WAITING:
@@ -802,11 +802,8 @@ def return_to_broker(redis: Redis, dead: int, held: bool | None) -> tuple[Any, R
     return "returned", unlist(save_waiting(redis, record, "later"), dead)
 
 
-def claim(redis: Redis, me: int, dead: int, leftovers: bool, copy: int, payload: int | None) -> tuple[Any, Redis]:
-    """`dead`: `NOBODY` for a record past its deadline.  A claim is answered with all that the copy is made of.
-
-    `payload`: what the broker has of `copy`.
-    """
+def claim(redis: Redis, me: int, dead: int, leftovers: bool, at_broker: int | None) -> tuple[Any, Redis]:
+    """`dead`: `NOBODY` for a record past its deadline.  A claim is answered with all that the copy is made of."""
     record = redis.record
     answer, died = "gone", False
     if record is None:
@@ -842,9 +839,10 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool, copy: int, payload:
     record = record._replace(deaths=record.deaths + died if again else 0)
     if record.deaths >= DEADLY_AFTER:
         return "deadly", unlist(redis._replace(record=None, aside=True, waiting=""), dead)
-    kept = payload_to_keep(record, copy, payload)
+    kept = payload_to_keep(record, at_broker)
     if kept is None:
-        return "unheld", redis
+        redis = save_settled(redis, record._replace(state="let_go"))
+        return "gone", unlist(redis._replace(waiting=""), dead)
     record = record._replace(payload=kept)
     if record.state == "running":
         record = record._replace(generation=record.generation + 1, tries=0)
@@ -916,7 +914,7 @@ def set_aside(redis: Redis, me: int, generation: int, dead: int) -> tuple[Any, R
 # What an operator does.
 
 
-def take(redis: Redis, me: int, dead_letter: bool, force: bool, copy: int, payload: int | None) -> tuple[Any, Redis]:
+def take(redis: Redis, me: int, dead_letter: bool, force: bool, at_broker: int | None) -> tuple[Any, Redis]:
     """As `claim`, of whatever is not settled."""
     record = redis.record
     if record is None or record.state == "damaged":
@@ -930,9 +928,9 @@ def take(redis: Redis, me: int, dead_letter: bool, force: bool, copy: int, paylo
         return "busy", redis
     if alive and not force:
         return "alive", redis
-    kept = payload_to_keep(record, copy, payload)
+    kept = payload_to_keep(record, at_broker)
     if kept is None:
-        return "unheld", redis
+        return "settled", redis
     redis = doubt(redis, record.owner) if alive else redis
     owner = record.owner
     if not dead_letter:

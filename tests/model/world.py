@@ -127,8 +127,6 @@ class Job(NamedTuple):
     tries: int = 0
     #: Something of it is left for another sweep.
     kept: bool = False
-    #: What it has read from the broker, of `copy`.
-    read: int | None = None
 
 
 class Worker(NamedTuple):
@@ -579,7 +577,7 @@ class _Steps:
         yield Step(f"{_w(me)} puts it off, as {_c(copy)}", None, after)
 
     def in_deferred(self, me: int, at: int, delivery: Delivery) -> Iterator[Step]:
-        call = Call.of("defer", copy=delivery.copy.id, payload=delivery.copy.attempt)
+        call = Call.of("defer", copy=delivery.copy.id, at_broker=self.at_broker())
         _, world = self.execute(me, call, own=False)
         after = world.workers[me].deliveries[at]._replace(phase="skipped")
         yield Step(f"{_w(me)} says that it was put off", call, _with_delivery(world, me, at, after))
@@ -689,7 +687,7 @@ class _Steps:
                 yield from self.sweep(me, dead)
         if worker.leftover != NOBODY:
             forgotten = worker._replace(leftover=NOBODY)
-            call = Call.of("claim", me=me, dead=worker.leftover, leftovers=True, copy=0, payload=None)
+            call = Call.of("claim", me=me, dead=worker.leftover, leftovers=True, at_broker=self.at_broker())
             answer, after = self.execute(me, call, own=False)
             after = _with_worker(after, me, forgotten)
             yield self.claimed(me, Job("claim", worker.leftover, kept=True), call, answer, after)
@@ -714,8 +712,7 @@ class _Steps:
         """A worker's process stands for the operator's, which may be killed as well."""
         for force in (False, True):
             for condemn in (False, True):
-                copy = self.world.redis.record.copy if self.world.redis.record else 0
-                call = Call.of("take", me=me, dead_letter=condemn, force=force, copy=copy, payload=self.payload(copy))
+                call = Call.of("take", me=me, dead_letter=condemn, force=force, at_broker=self.at_broker())
                 answer, world = self.execute(me, call, own=False)
                 if not isinstance(answer, str):
                     step = self.claimed(me, Job("claim", NOBODY, kept=True), call, answer, self.robbed(world, force))
@@ -772,36 +769,23 @@ class _Steps:
         return self.claim(me, job)
 
     def claim(self, me: int, job: Job) -> Step:
-        call = Call.of("claim", me=me, dead=job.dead, leftovers=False, copy=job.copy, payload=job.read)
+        call = Call.of("claim", me=me, dead=job.dead, leftovers=False, at_broker=self.at_broker())
         answer, world = self.execute(me, call, own=False)
         return self.claimed(me, job, call, answer, world)
 
-    def job_read(self, me: int, job: Job) -> Step:
-        """What the broker has; nothing: another sweep looks again."""
-        payload = self.payload(job.copy)
-        if payload is None:
-            after = self.at(self.world, me, self.then(job._replace(kept=True)))
-            return Step(f"{_w(me)} does not find copy {job.copy}", None, after)
-        return Step(
-            f"{_w(me)} reads copy {job.copy}", None, self.at(self.world, me, job._replace(at="claim", read=payload))
-        )
-
-    def payload(self, copy_id: int) -> int | None:
-        """Of a copy that the broker has."""
-        if not self.with_redis:
+    def at_broker(self) -> int | None:
+        """The payload that the record leaves to the broker, if that has it."""
+        record = self.world.redis.record
+        if record is None or record.payload is not None or not self.with_redis:
             return None
-        world = self.world
-        copies = (*world.queue, *(copy for worker in world.workers for copy in worker.unacked))
-        return next((copy.attempt for copy in copies if copy.id == copy_id), None)
+        copies = (*self.world.queue, *(copy for worker in self.world.workers for copy in worker.unacked))
+        return next((copy.attempt for copy in copies if copy.id == record.copy), None)
 
     def claimed(self, me: int, job: Job, call: Call, answer: Any, world: World) -> Step:
-        if answer == "unheld" and job.read is None and self.world.redis.record:
-            after = job._replace(at="read", copy=self.world.redis.record.copy)
-            return Step(f"{_w(me)} claims: {answer}", call, self.at(world, me, after))
-        job = job._replace(copy=0, read=None)
         if isinstance(answer, str):
-            kept = job.kept or answer in ("busy", "mine", "waits", "alive", "unheld")
-            return Step(f"{_w(me)} claims: {answer}", call, self.at(world, me, self.then(job._replace(kept=kept))))
+            kept = job.kept or answer in ("busy", "mine", "waits", "alive")
+            after = self.then(job._replace(kept=kept))
+            return Step(f"{_w(me)} claims: {answer}", call, self.at(world, me, after))
         verdict, _, generation, _, _, _, tries, origin, attempt = answer
         after = job._replace(
             at="enqueue",

@@ -334,15 +334,7 @@ def test_the_payload_stays_with_the_broker_that_has_it(lab: Lab, a: Store, b: St
     assert lab.payload(copy) == b""
     assert Inspector(lab.client, lab.namespace).payload(copy.message_id) == data
     lab.kill(a)
-    assert b.recovery.claim([copy.message_id], dead="a", hold=60) == [Claim.UNHELD]
-    assert b.operations.take(copy.message_id, hold=60, condemn=False, force=False) == "unheld"
-    assert lab.state(copy) == "running"
-
-    def read(queue: str, copy_id: str) -> bytes:
-        assert (queue, copy_id) == ("default", copy.origin)
-        return data
-
-    (orphan,) = b.recovery.claim([copy.message_id], dead="a", hold=60, read=read)
+    (orphan,) = b.recovery.claim([copy.message_id], dead="a", hold=60)
     assert isinstance(orphan, Orphan)
     assert orphan.payload == data == lab.payload(copy)
 
@@ -355,11 +347,11 @@ def test_a_record_that_is_the_only_copy_has_the_payload(lab: Lab, a: Store, b: S
     lab.client.hset(keys[1], copy.origin, data)
     run = lab.start(a, copy, payload=b"", broker_keys=keys).run
     if how == "defer":
-        b.messages.defer(copy, 1, data)
+        b.messages.defer(copy, 1)
     elif how == "await_copy":
-        a.messages.await_copy(copy.message_id, run, data, later=True)
+        a.messages.await_copy(copy.message_id, run, b"", later=True)
     elif how == "take":
-        b.operations.take(copy.message_id, hold=60, condemn=False, force=True, read=lambda queue, copy_id: data)
+        b.operations.take(copy.message_id, hold=60, condemn=False, force=True)
     else:
         lab.client.delete(*keys)
         kept = a.messages.reassert(*(copy, data), run=run, limit=3, started_ms=1, crashes=0, drains=0, broker_keys=keys)
@@ -367,34 +359,22 @@ def test_a_record_that_is_the_only_copy_has_the_payload(lab: Lab, a: Store, b: S
     assert lab.payload(copy) == data
 
 
-@pytest.mark.parametrize("how", ["claim", "take"])
-def test_a_payload_that_was_read_of_another_copy_is_not_kept(lab: Lab, a: Store, b: Store, how: str) -> None:
-    """The broker's copy is another one by the time that it was read."""
-    keys = (lab.prefix + "acks", lab.prefix + "msgs")
-    first, second = (dataclasses.replace(copy_of("m"), origin=origin, broker_copy_id=origin) for origin in ("o1", "o2"))
-    for copy in (first, second):
-        lab.client.sadd(keys[0], copy.broker_copy_id)
-        lab.client.hset(keys[1], copy.broker_copy_id, copy.origin)
-    lab.start(a, first, payload=b"", broker_keys=keys)
+def test_what_its_broker_is_done_with_is_not_recovered(lab: Lab, a: Store, b: Store) -> None:
+    """It was acknowledged: whatever follows from it is with the broker."""
+    copy, keys = copy_of(), (lab.prefix + "acks", lab.prefix + "msgs")
+    lab.client.sadd(keys[0], copy.origin)
+    lab.client.hset(keys[1], copy.origin, b"as the broker has it")
+    lab.start(a, copy, payload=b"", broker_keys=keys)
+    lab.client.delete(*keys)
     lab.kill(a)
-
-    def read(queue: str, copy_id: str) -> bytes:
-        run = lab.head(first)
-        assert run is not None
-        a.messages.complete(first, run.run, again=False, contended=False)
-        lab.start(a, second, payload=b"", broker_keys=keys)
-        lab.kill(a)
-        return b"of the first"
-
-    if how == "claim":
-        assert b.recovery.claim(["m"], dead="a", hold=60, read=read) == [Claim.UNHELD]
-    else:
-        assert b.operations.take("m", hold=60, condemn=False, force=False, read=read) == "unheld"
-    assert lab.state(second) == "running"
+    assert b.operations.take(copy.message_id, hold=60, condemn=False, force=False) == "settled"
+    assert b.recovery.claim([copy.message_id], dead="a", hold=60) == [Claim.GONE]
+    assert lab.head(copy) is None
+    assert not lab.client.exists(lab.prefix + "running:a")
 
 
 @pytest.mark.parametrize("size", [10, 600_000])
-def test_what_is_read_from_the_broker_is_bounded_in_bytes(lab: Lab, a: Store, b: Store, size: int) -> None:
+def test_what_one_claim_reads_of_the_broker_is_bounded(lab: Lab, a: Store, b: Store, size: int) -> None:
     keys = (lab.prefix + "acks", lab.prefix + "msgs")
     copies = [dataclasses.replace(copy_of(), broker_copy_id=f"c{number}") for number in range(5)]
     for copy in copies:
@@ -402,18 +382,10 @@ def test_what_is_read_from_the_broker_is_bounded_in_bytes(lab: Lab, a: Store, b:
         lab.client.hset(keys[1], copy.broker_copy_id, b"x" * size)
         lab.start(a, copy, payload=b"", broker_keys=keys)
     lab.kill(a)
-    ids = [copy.message_id for copy in copies]
-    read: list[str] = []
-
-    def read_one(queue: str, copy_id: str) -> bytes:
-        read.append(copy_id)
-        return b"x" * size
-
-    answers = b.recovery.claim(ids, dead="a", hold=60, read=read_one)
+    answers = b.recovery.claim([copy.message_id for copy in copies], dead="a", hold=60)
     claimed = sum(isinstance(answer, Orphan) for answer in answers)
-    assert len(answers) == 5
     assert claimed + answers.count(Claim.LATER) == 5
-    assert (claimed, len(read)) == ((5, 5) if size == 10 else (1, 2))
+    assert claimed == (5 if size == 10 else 1)
 
 
 def test_a_payload_that_the_broker_has_lost_is_sent(lab: Lab, a: Store) -> None:

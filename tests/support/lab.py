@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -150,9 +149,7 @@ class Lab:
 
     def claim(self, store: Store, copy: Copy, dead: Store, *, leftovers: bool = False) -> Orphan:
         """Claim it, and see that it was claimed."""
-        orphan = store.recovery.claim(
-            [copy.message_id], dead=dead.me, hold=60, leftovers=leftovers, read=self.broker_has(copy)
-        )[0]
+        orphan = store.recovery.claim([copy.message_id], dead=dead.me, hold=60, leftovers=leftovers)[0]
         assert isinstance(orphan, Orphan), orphan
         return orphan
 
@@ -169,11 +166,6 @@ class Lab:
         """The payload in the record."""
         raw: bytes = self.client.get(f"{self.prefix}record:{copy.message_id}") or b""
         return raw.partition(b"\n")[2]
-
-    def broker_has(self, copy: Copy) -> Callable[[str, str], bytes]:
-        """What reads a payload from the broker that has it, as the record says."""
-        head = self.head(copy)
-        return lambda queue, copy_id: self.client.hget(head.kept_in, copy_id) or b"" if head else b""
 
     def state(self, copy: Copy) -> str | None:
         """The state of the record, and whether it is to be dead-lettered."""

@@ -126,6 +126,16 @@ local function payload_of(key, record)
     return redis.call('GETRANGE', key, record.payload_at, -1)
 end
 
+-- The payload, for a record that is to be the only copy; '' if the broker is done with that.
+-- Its hash is no declared key: a RedisBroker's own script names none of its own, either.
+local function payload_to_keep(key, record)
+    local payload = payload_of(key, record)
+    if payload == '' and record.kept_in ~= '' then
+        payload = redis.call('HGET', record.kept_in, record.copy) or ''
+    end
+    return payload
+end
+
 -- A new record need not have the fields that are 0 or '' at first.
 local function dump(r)
     local v = {
@@ -430,22 +440,13 @@ local function wait_of(record, first, longest)
     return math.min(first * 2 ^ math.min(math.max(record.tries, 1) - 1, 30), math.max(first, longest))
 end
 
--- The payload of a record that a claim makes the only copy: its own, or the one that the claimant has read from the
--- broker, if that is of the very copy; '' if there is neither.
-local function payload_to_keep(key, record, copy, read)
-    local payload = payload_of(key, record)
-    return payload == '' and copy == record.copy and read or payload
-end
-
--- A claimant is told where to read the payload.
-local function unheld(record)
-    return {'unheld', record.queue, record.copy}
-end
-
 -- Whether a script has copied so much by now that it is to leave this record for another one; else it is counted.
 local copied = 0
-local function is_too_much(key, read)
-    local size = redis.call('STRLEN', key) + string.len(read or '')
+local function is_too_much(key, record)
+    local size = redis.call('STRLEN', key)
+    if record and record.kept_in ~= '' then
+        size = size + redis.call('HSTRLEN', record.kept_in, record.copy)
+    end
     if copied > 0 and copied + size > MOST_BYTES then
         return true
     end

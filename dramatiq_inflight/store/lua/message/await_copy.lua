@@ -8,7 +8,7 @@
 --@ keys  record_key running heartbeats waiting history counts
 --@ args  me ttl:ms id run:int payload delay:ms origin
 --
---    payload: with its count of retries; '': as the record has it
+--    payload: with its count of retries; '': as the record has it, or the broker until the ack
 --    delay: when a sweep is to put it back; 0: its worker does not
 --
 -- returns {answer, known}; answers: handed_over, fenced, gone
@@ -22,7 +22,7 @@ local known = beat(heartbeats, me, now, ttl)
 
 if record and is_run(record, me, run, origin) then
     if payload == '' then
-        payload = payload_of(record_key, record)
+        payload = payload_to_keep(record_key, record)
     end
     record.state, record.owner, record.copy, record.contended, record.now = 'requeued', '', '', 1, now
     if delay == 0 then

@@ -5,11 +5,10 @@
 -- acknowledged. Whoever asks the broker about this one must not take the message for consumed.
 --
 --@ keys  record_key waiting history counts
---@ args  id copy wait:ms me payload
+--@ args  id copy wait:ms me
 --
 --    copy: the broker's id of the one that was put off
 --    wait: when the deadline of the new one is
---    payload: of that copy; '': the record has it
 --
 -- returns 1, or 0 if the record is not about this copy
 --
@@ -22,7 +21,7 @@ end
 if not record or copy == '' or record.copy ~= copy then
     return 0
 end
-payload = payload_to_keep(record_key, record, copy, payload)
+local payload = payload_to_keep(record_key, record)
 record.copy, record.contended = '', 1
 if record.state == 'running' then
     save_running(record_key, record, payload)

@@ -4,19 +4,17 @@
 -- An operator takes a message, to enqueue another copy of it, or one that is to be dead-lettered.
 --
 --@ keys  record_key heartbeats waiting running history counts
---@ args  me ttl:ms id expected_owner hold:ms dead_letter:bit force:flag copy payload
+--@ args  me ttl:ms id expected_owner hold:ms dead_letter:bit force:flag
 --
 --    running: of the owner
 --    expected_owner: the owner that was read
 --    hold: how long the claim holds
 --    dead_letter: it is to be dead-lettered
 --    force: although it runs on a living worker
---    copy, payload: as for claim.lua
 --
 -- returns {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue, actor,
 --       payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living
---       worker), busy (somebody recovers it just now), moved (its owner is another by now), settled, gone. Or
---       {'unheld', queue, copy}: as claim.lua
+--       worker), busy (somebody recovers it just now), moved (its owner is another by now), settled, gone
 --
 -- I2: the record has the payload from now on. I5: the generation grows: all other copies are stale, and a run that goes
 -- on is fenced.
@@ -37,9 +35,9 @@ if alive and record.state == 'recovering' then
 elseif alive and not force then
     return {'alive'}
 end
-payload = payload_to_keep(record_key, record, copy, payload)
+local payload = payload_to_keep(record_key, record)
 if payload == '' then
-    return unheld(record)
+    return {'settled'} -- the broker has what comes next, if anything
 elseif alive then
     doubt(heartbeats, record.owner)
 end

@@ -5,21 +5,19 @@
 -- or what it had claimed before without getting to the end.
 --
 --@ keys  heartbeats waiting running aside history counts
---@ args  me ttl:ms dead hold:ms leftovers:flag deadly_after:int
---@ rows  record_key | id copy payload
+--@ args  me ttl:ms dead hold:ms leftovers:flag deadly_after:int fence_ttl:ms
+--@ rows  record_key | id
 --
 --    running, dead: of the dead incarnation; '' for records past their deadline
 --    hold: how long the claim holds
 --    leftovers: also what I have claimed, and did not bring to an end
 --    deadly_after: after how many deaths of recoverers a payload is set aside
---    copy, payload: what the broker has of the copy that the record names; '': not read
 --
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue,
 --       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, alive, gone,
 --       busy (another recoverer has it), mine (I have claimed it, and may be at it), waits (it could not be enqueued;
 --       its deadline comes), later (not looked at), aside (the record cannot be read), deadly (its payload was set
---       aside: whoever had it in hand has died). Or {'unheld', queue, copy}: the broker has its payload, to be asked
---       again with that
+--       aside: whoever had it in hand has died)
 --
 -- What would be convicted by a death of which nothing is known but that its connections are closed stays `alive` until
 -- its heartbeat would have expired.
@@ -75,9 +73,14 @@ local function claim(row, record, died)
         note_message(history, counts, 'set_aside', id, record, '', 'why', 'each process died that decoded it')
         return {'deadly'}
     end
-    local payload = payload_to_keep(key, record, row.copy, row.payload)
+    local payload = payload_to_keep(key, record)
     if payload == '' then
-        return unheld(record)
+        -- Acknowledged: the broker has what comes next, if anything.
+        record.state = 'let_go'
+        save_settled(key, record, fence_ttl)
+        redis.call('ZREM', running, id)
+        redis.call('ZREM', waiting, id)
+        return {'gone'}
     end
     if record.state == 'running' then
         record.dead_letter = charge(record, drained) and 1 or 0
@@ -113,7 +116,7 @@ for i, row in ipairs(rows) do
         and (record.deaths > 0 or (record.owner ~= '' and record.owner ~= me)) then
         suspects[#suspects + 1] = {i = i, record = record, died = died}
         answer = 'later'
-    elseif answer == 'claimed' and is_too_much(key, row.payload) then
+    elseif answer == 'claimed' and is_too_much(key, record) then
         answer = 'later'
     elseif answer == 'claimed' then
         result = claim(row, record, died)
