@@ -136,7 +136,10 @@ def _convicting_claim(redis: Redis, **named: Any) -> tuple[Any, Redis]:
 
 def _deferral_without_payload(redis: Redis, **named: Any) -> tuple[Any, Redis]:
     """A deferral that leaves the payload to the broker, which is about to forget it."""
-    return MODEL["defer"](redis, **{**named, "at_broker": None})
+    before, (answer, after) = redis.record, MODEL["defer"](redis, **named)
+    if before is None or after.record is None:
+        return answer, after
+    return answer, after._replace(record=after.record._replace(payload=before.payload))
 
 
 VARIANTS = {

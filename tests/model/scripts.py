@@ -128,6 +128,7 @@ SEES = {
     "complete": ("delivery",),
     "reassert": ("held",),
     "enter": ("subscribed",),
+    **dict.fromkeys(("claim", "take", "defer"), ("at_broker",)),
     "suspect": ("me", "seen", "over"),
     "set_aside": ("dead",),
 }
@@ -583,7 +584,10 @@ def defer(redis: Redis, copy: int, at_broker: int | None) -> tuple[Any, Redis]:
     record = redis.record
     if record is None or copy == 0 or copy != record.copy:
         return None, redis
-    record = record._replace(copy=NO_COPY, contended=1, payload=payload_to_keep(record, at_broker))
+    kept = payload_to_keep(record, at_broker)
+    if kept is None:
+        return None, redis
+    record = record._replace(copy=NO_COPY, contended=1, payload=kept)
     if record.state == "running":
         return None, save(redis, record)
     if record.state in WAITING:

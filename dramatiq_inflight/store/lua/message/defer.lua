@@ -10,7 +10,7 @@
 --    copy: the broker's id of the one that was put off
 --    wait: when the deadline of the new one is
 --
--- returns 1, or 0 if the record is not about this copy
+-- returns 1, or 0 if the record is not about this copy, or the broker is done with that
 --
 -- I2: the record has the payload from now on, with a later deadline: the broker is about to forget it.
 
@@ -22,6 +22,9 @@ if not record or copy == '' or record.copy ~= copy then
     return 0
 end
 local payload = payload_to_keep(record_key, record)
+if payload == '' then
+    return 0 -- it was acknowledged by its run, which has ended
+end
 record.copy, record.contended = '', 1
 if record.state == 'running' then
     save_running(record_key, record, payload)
