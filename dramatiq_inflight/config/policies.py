@@ -79,7 +79,10 @@ class Policies:
     def of(self, message: Any) -> Policy:
         """What is to become of a message: its own options, over its actor's, over the tracker's."""
         policy = self._policies.get(message.actor_name, self.settings.policy)
-        for option in OPTIONS.keys() & message.options:
+        own = message.options
+        if OPTIONS.keys().isdisjoint(own):
+            return policy
+        for option in OPTIONS.keys() & own:
             try:
                 checked = check_options({option: message.options[option]}, f"message {message.message_id}")
                 policy = dataclasses.replace(policy, **checked)

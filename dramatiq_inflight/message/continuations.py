@@ -27,7 +27,7 @@ from .in_flight import Entry, Outcome, Retry
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
 
 #: What Dramatiq's middleware does after a success, by the message's options.
-OPTIONS = ("pipe_target", "group_completion_uuid", "group_completion_callbacks", "on_success", "on_failure")
+OPTIONS = frozenset({"pipe_target", "group_completion_uuid", "group_completion_callbacks", "on_success", "on_failure"})
 
 #: What is wrong with the message itself, or with the application: to try again is no use.
 PERMANENT = (TypeError, ValueError, ActorNotFound, QueueNotFound)
@@ -43,9 +43,15 @@ logger = get_logger(__name__)
 
 def has_more_to_do(broker: Broker, message: Any) -> bool:
     """Whether a success of this message is to have consequences beyond those of the actor itself."""
-    options = {**broker.actors[message.actor_name].options, **message.options}
-    results = any(isinstance(m, Results) and m.store_results for m in broker.middleware)
-    return any(options.get(option) for option in OPTIONS) or bool(options.get("store_results", results))
+    its_own, its_actors = message.options, broker.actors[message.actor_name].options
+    if not (OPTIONS.isdisjoint(its_own) and OPTIONS.isdisjoint(its_actors)):
+        options = {**its_actors, **its_own}
+        if any(options.get(option) for option in OPTIONS):
+            return True
+    for options in (its_own, its_actors):
+        if "store_results" in options:
+            return bool(options["store_results"])
+    return any(isinstance(m, Results) and m.store_results for m in broker.middleware)
 
 
 def remove_continuations(message: Any) -> None:
