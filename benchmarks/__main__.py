@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Run the benchmarks: ``python -m benchmarks NAME``; each takes less than three minutes, with ``--full`` more.
+"""Run the benchmarks: ``python -m benchmarks NAME``; each takes some minutes, with ``--full`` more.
 
 ``all`` runs those that need nothing but this package; ``peers`` runs ``latency`` and ``poison``, which compare it with
 other systems (``nox -s peers`` installs them); ``plot`` draws what ``--save`` has written to the docs.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import commands, growth, memory, overhead, plot, presence, recovery, resume, watch
+from . import commands, growth, memory, overhead, plot, presence, recovery, resume, traffic, watch
 from .peers import latency, poison
 from .support import Result, environment
 
@@ -24,6 +24,7 @@ ALONE: dict[str, Callable[[str], Result]] = {
     "overhead": overhead.run,
     "payloads": overhead.run_grid,
     "commands": lambda size: commands.run(quick=size == "quick"),
+    "traffic": traffic.run,
     "memory": memory.run,
     "recovery": lambda size: recovery.run(quick=size != "full"),
     "presence": lambda size: presence.run(quick=size == "quick"),

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import dramatiq
+import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
@@ -28,11 +29,20 @@ RESULT = "bench:result"
 
 mode = os.environ["BENCH_MODE"]
 messages = int(os.environ["BENCH_MESSAGES"])
-broker = RedisBroker(
-    url=os.environ["BENCH_REDIS_URL"],
-    middleware=[middleware() for middleware in default_middleware],
-    maintenance_chance=0,  # Dramatiq's own maintenance calls KEYS, at random
-)
+client = redis.Redis.from_url(os.environ["BENCH_REDIS_URL"])
+broker: dramatiq.Broker
+if os.environ.get("BENCH_RABBITMQ_URL"):
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+    broker = RabbitmqBroker(
+        url=os.environ["BENCH_RABBITMQ_URL"], middleware=[middleware() for middleware in default_middleware]
+    )
+else:
+    broker = RedisBroker(
+        url=os.environ["BENCH_REDIS_URL"],
+        middleware=[middleware() for middleware in default_middleware],
+        maintenance_chance=0,  # Dramatiq's own maintenance calls KEYS, at random
+    )
 if mode != "plain":
     broker.add_middleware(InFlightTracker())
 dramatiq.set_broker(broker)
@@ -53,7 +63,7 @@ def noop(argument: str = "") -> None:
         _began.append((time.perf_counter(), _cpu()))
     elif run == messages:
         seconds, cpu = time.perf_counter() - _began[0][0], _cpu() - _began[0][1]
-        broker.client.rpush(RESULT, json.dumps({"seconds": seconds, "cpu": cpu}))
+        client.rpush(RESULT, json.dumps({"seconds": seconds, "cpu": cpu}))
 
 
 options: dict[str, Any] = {} if mode == "plain" else {"track_inflight": mode == "tracked"}
