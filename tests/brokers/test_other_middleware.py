@@ -57,7 +57,7 @@ def test_a_second_delivery_is_heard_by_nobody(app: App, caplog: pytest.LogCaptur
     put_off_briefly(app.tracker)
     hears, go = Hears(), threading.Event()
     app.broker.add_middleware(hears, **({"before": TimeLimit} if place == "before" else {}))
-    actor = app.actor(lambda: go.wait(20), store_results=False)
+    actor = app.actor(lambda: go.wait(120), store_results=False)
     message = actor.send()
     app.start()
     wait_until(app.records, what="it runs")
@@ -145,7 +145,7 @@ def test_a_lost_message_has_no_result_or_retry(app: App, late: type[Middleware])
 
     def work() -> None:
         app.ran.append(1)
-        assert go.wait(60)
+        assert go.wait(120)
         if late is Retries:
             raise ValueError("as asked for")
 
@@ -228,7 +228,7 @@ def test_a_second_delivery_releases_no_lock_of_the_first(app: App, caplog: pytes
     put_off_briefly(app.tracker)
     go, unique = threading.Event(), UniqueJobs()
     app.broker.add_middleware(unique)
-    actor = app.actor(lambda: go.wait(20), actor_name="report")
+    actor = app.actor(lambda: go.wait(120), actor_name="report")
     message = actor.send()
     app.start(threads=2)
     wait_until(app.records, what="it runs")
@@ -267,13 +267,13 @@ def test_a_message_that_outlives_its_worker_ends_as_it_does(app: App) -> None:
     def work() -> None:
         app.ran.append(1)
         began.set()
-        assert go.wait(60)
+        assert go.wait(120)
 
     app.actor(work, store_results=False).send()
     app.start()
     worker, runtime = app.worker, app.runtime
     assert worker is not None
-    assert began.wait(60)
+    assert began.wait(120)
     worker.stop(timeout=100)
     app.worker = None
     (entry,) = runtime.table.entries()
@@ -331,7 +331,7 @@ DJANGO = """
     @dramatiq.actor(track_inflight=True, store_results=True)
     def work():
         began.set()
-        go.wait(30)
+        go.wait(120)
         return "its result"
 
     refused, warnings = threading.Event(), []
@@ -346,13 +346,13 @@ DJANGO = """
     message = work.send()
     worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=20)
     worker.start()
-    assert began.wait(60)
+    assert began.wait(120)
     client = redis.Redis.from_url(url)
     client.rpush(namespace + "-broker:default", message.options["redis_message_id"])
-    assert refused.wait(60)
+    assert refused.wait(120)
     print("while it runs:", Task.tasks.get().status)
     go.set()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     stored = [namespace + "-broker:default.msgs", namespace + "-broker:default.DQ.msgs"]
     while client.exists(*stored) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -61,7 +61,7 @@ class Held(Middleware):
         self.go = threading.Event()
 
     def after_worker_thread_boot(self, broker: Any, thread: Any) -> None:
-        assert self.go.wait(60)
+        assert self.go.wait(120)
 
 
 class Stage:
@@ -93,7 +93,7 @@ class Stage:
             wait_until(until, what="what waited is returned before that")
         finally:
             self.held.go.set()
-            stopping.join(60)
+            stopping.join(120)
 
 
 def counts(app: RabbitApp) -> list[int]:
@@ -146,7 +146,7 @@ def test_what_is_fetched_and_not_handed_out_is_not_counted(newer_rabbitmq_url: s
     worker = stage.start(fetched=(2, 0))  # as many as it fetches ahead
     thread: Any = worker.consumers[app.queue]
     thread.stop()  # it hands nothing out any more
-    thread.join(10)
+    thread.join(120)
     for item in iter_queue(worker.work_queue):
         thread.consumer.ack(message_in(item))  # others take their places
     thread.consumer.connection.process_data_events(0.1)
@@ -218,7 +218,7 @@ def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(
 
     def hold() -> None:
         begun.set()
-        assert go.wait(60)
+        assert go.wait(120)
 
     busy = app.actor(hold, actor_name="busy")
     plain = app.actor(app.ran.append, actor_name="plain", track_inflight=False)
@@ -228,9 +228,9 @@ def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(
     for key in range(8):
         stage.work.send_with_options(args=(key,), delay=12_000)
         plain.send_with_options(args=(100 + key,), delay=12_000)
-    wait_until(lambda: len(set(app.ran)) == 16, timeout=60, what="all have run")
+    wait_until(lambda: len(set(app.ran)) == 16, what="all have run")
     go.set()
-    app.join(60)
+    app.join()
     wait_until(lambda: worker.work_queue.unfinished_tasks == 0, what="all is done")
     print(caplog.text.count("Restarting consumer"), caplog.text.count("this copy is put off"))
     assert sorted(app.ran) == sorted([*range(8), *range(100, 108)])
@@ -253,7 +253,7 @@ def test_no_consumer_is_held_up_while_rabbitmq_takes_nothing(lasting_rabbitmq: R
 
     def hold() -> None:
         begun.set()
-        assert go.wait(60)
+        assert go.wait(120)
 
     app.actor(hold, actor_name="hold").send()
     worker = app.start()

@@ -89,7 +89,7 @@ def test_a_lost_host_is_known_by_its_connections(
     made.wait(lambda: history.count("start") == 1, what="it runs")
     other = made.worker(threads=1)
     owner.kill()
-    made.wait(lambda: history.count("start") == 2, timeout=60, what="it runs again")
+    made.wait(lambda: history.count("start") == 2, what="it runs again")
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")
     wait_until(lambda: CLOSED in other.output(), what="said")
@@ -116,13 +116,12 @@ def test_a_consumer_cut_off_for_long_runs_its_message_once(
     made.app.gated.send("m", str(gate))
     made.wait(
         lambda: (worker.output() + other.output()).count("it is running already; this copy is put off") >= 2,
-        timeout=40,
         what="it is delivered again, twice",
     )
     assert history.count("start") == 1
     gate.touch()
     made.wait(lambda: history.count("end") == 1, what="it ends")
-    made.wait(lambda: made.enqueued() == 0, timeout=60, what="its copies are gone")
+    made.wait(lambda: made.enqueued() == 0, what="its copies are gone")
     assert history.count("start") == 1
 
 
@@ -139,8 +138,8 @@ def test_rabbitmq_restarted_under_load(
     made.wait(lambda: history.count("end") >= 10, what="they run")
     own_rabbitmq.stop()
     own_rabbitmq.start()
-    made.wait(lambda: len(history.keys("end")) == 60, timeout=60, what="all complete")
-    made.wait(lambda: made.enqueued() == 0, timeout=60, what="all is done")
+    made.wait(lambda: len(history.keys("end")) == 60, what="all complete")
+    made.wait(lambda: made.enqueued() == 0, what="all is done")
     report = judge(history, list(range(60)), {})
     assert report.lost == report.doubled == report.repeated == []
 
@@ -159,7 +158,7 @@ def test_a_death_that_is_seen_is_not_waited_for(
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     killed = time.time()
-    made.wait(lambda: history.count("start") == 2, timeout=60, what="it runs again")
+    made.wait(lambda: history.count("start") == 2, what="it runs again")
     print(f"again after {history.events('start')[1].at - killed:.3f} s")
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")

@@ -167,7 +167,7 @@ def test_a_recovered_message_keeps_its_priority(app: App) -> None:
 
     def block() -> None:
         busy.append(1)
-        release.acquire(timeout=20)
+        release.acquire(timeout=120)
 
     blocks = app.actor(block, priority=0)
     for _ in range(3):
@@ -293,7 +293,7 @@ def test_an_aborted_message_is_an_ordinary_failure(app: App, abortable: Any) -> 
     actor = app.actor(work, max_retries=0)
     running = actor.send()
     app.start(threads=1)
-    assert started.wait(60)
+    assert started.wait(120)
     abortable.abort(running.message_id)
     wait_until(lambda: app.records() == set(), what="its record is gone")
     waiting = actor.message()
@@ -333,7 +333,7 @@ def test_dramatiqs_prometheus_counts_a_duplicate_as_no_message(
     release = threading.Event()
 
     def work() -> None:
-        release.wait(20)
+        release.wait(120)
 
     message = app.actor(work).send()
     app.start(threads=2)

@@ -138,7 +138,7 @@ def test_a_namespace_in_which_nobody_ever_was(lab: Lab, server_url: str, namespa
     lab.incarnation("a")
     subscribed = redis.Redis.from_url(server_url).pubsub()
     subscribed.subscribe(Keys(namespace).channel("a"))
-    assert subscribed.get_message(timeout=20)
+    assert subscribed.get_message(timeout=120)
     wrong = namespace + "x"
     for command in (["status"], ["list", "--json"], ["workers"], ["history"]):
         result = CliRunner().invoke(cli, ["--redis-url", server_url, "--namespace", wrong, *command])
@@ -356,7 +356,7 @@ def test_colours_are_for_terminals_and_no_color_is_honoured(lab: Lab, a: Store, 
             assert "ACTOR" in terminal.text()
             assert ("\x1b[" in terminal.text()) is coloured
     piped = subprocess.run(
-        [*PROGRAM, "status"], env=environment(server_url, lab.namespace), capture_output=True, check=True, timeout=60
+        [*PROGRAM, "status"], env=environment(server_url, lab.namespace), capture_output=True, check=True, timeout=120
     )
     assert b"\x1b" not in piped.stdout
 
@@ -426,7 +426,7 @@ def test_without_its_extra_it_says_what_to_install() -> None:
             check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
-            timeout=60,
+            timeout=120,
         )
         assert result.returncode == 2
         assert result.stderr.decode().splitlines() == [f'There is no {name} here; pip install "dramatiq_inflight[cli]"']
@@ -446,7 +446,7 @@ def test_help_and_completion() -> None:
     assert "PROCESSING_REDIS_URL" in CliRunner().invoke(cli, ["--help"]).stdout
     env = {**os.environ, "PYTHONPATH": str(ROOT), "_DRAMATIQ_INFLIGHT_COMPLETE": "bash_complete"}
     env |= {"COMP_WORDS": "dramatiq-inflight dead", "COMP_CWORD": "1"}
-    completed = subprocess.run(PROGRAM, env=env, capture_output=True, check=True, timeout=60)
+    completed = subprocess.run(PROGRAM, env=env, capture_output=True, check=True, timeout=120)
     assert completed.stdout.split() == [b"plain,dead", b"plain,dead-letter"]
 
 
@@ -694,7 +694,7 @@ def test_the_history_is_followed(lab: Lab, a: Store, server_url: str, tmp_path: 
             lab.incarnation("b")
             wait_until(lambda: out.read_bytes().count(b"\n") == 2, what="what happens")
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
     told = [json.loads(line) for line in out.read_text().splitlines()]
@@ -755,7 +755,7 @@ def test_a_redis_that_does_not_answer_is_code_3(namespace: str) -> None:
             env=environment("", namespace),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
     assert result.returncode == 3
     assert result.stderr.startswith("Error: Redis cannot be reached")

@@ -402,7 +402,7 @@ def test_it_serves_itself(server_url: str, namespace: str) -> None:
             urllib.request.urlopen(request)
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=120)
 
 
 def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:
@@ -411,7 +411,7 @@ def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:
     def read() -> int:
         calls.append(1)
         began.set()
-        gate.wait(30)
+        gate.wait(120)
         raise redis.ConnectionError
 
     shared, failed = Shared(read), []
@@ -424,7 +424,7 @@ def test_those_who_wait_for_a_reading_share_it_and_its_failure() -> None:
 
     first = threading.Thread(target=ask)
     first.start()
-    began.wait(30)
+    began.wait(120)
     others = [threading.Thread(target=ask) for _ in range(4)]
     for other in others:
         other.start()

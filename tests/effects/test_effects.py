@@ -426,7 +426,7 @@ def test_a_second_run_waits_for_the_first_to_roll_back(database: Database, conne
         wait_until(lambda: database.read(waiting), what="the second one waits")
         assert not went_on.is_set()
         raise ValueError("as asked for")
-    thread.join(60)
+    thread.join(120)
     assert went_on.is_set()
     assert ledger(database) == [2]
 
@@ -489,7 +489,7 @@ def test_a_stricter_isolation_level_makes_a_conflict_of_a_race(postgres: Databas
             thread.start()
             blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             wait_until(lambda: postgres.read(blocked), what="the second one waits")
-        thread.join(60)
+        thread.join(120)
         assert [type(error) for error in outcome] == [Busy]
         with pytest.raises(AlreadyDone), once(second, key="k"):
             pass

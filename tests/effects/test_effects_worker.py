@@ -200,14 +200,14 @@ def test_two_transactions_that_deadlock_both_commit_in_the_end(app: App, shelf: 
         with shelf.connected() as connection, once(connection):
             connection.execute("UPDATE ledger SET n = n + 10 WHERE mod(n, 10) = %s", (first,))
             if len(app.ran) <= 2:
-                both.wait(60)
+                both.wait(120)
             connection.execute("UPDATE ledger SET n = n + 10 WHERE mod(n, 10) = %s", (second,))
 
     actor = app.actor(move, max_retries=0)
     app.start()
     actor.send(1, 2)
     actor.send(2, 1)
-    app.join(60)
+    app.join()
     assert len(app.ran) >= 3, "one of them was the victim"
     assert ledger(shelf) == [21, 22]
     assert app.dead_letters() == []
@@ -227,14 +227,14 @@ def test_an_overtaken_run_that_is_lost_ends_quietly(
             with fence(connection):
                 add(connection, len(app.ran))
             begun.set()
-            assert go.wait(60)
+            assert go.wait(120)
             with fence(connection):
                 add(connection, 100)
 
     actor = app.actor(step)
     app.start()
     message = actor.send()
-    assert begun.wait(60)
+    assert begun.wait(120)
     other = app.other()
     assert other.operations.take(message.message_id, hold=60, condemn=False, force=True)
     shelf.write(f"UPDATE inflight_effects SET fence = {app.ran[0] + 1}")  # as the run of another worker has it
@@ -262,7 +262,7 @@ def test_a_run_that_was_overtaken_and_is_not_lost_runs_again(app: App, shelf: Da
     actor = app.actor(step, max_retries=0)
     app.start()
     app.broker.enqueue(dataclasses.replace(actor.message(), message_id=message_id))
-    app.join(60)
+    app.join()
     assert len(app.ran) >= 2
     assert [fence >= ahead for fence in app.ran] == [False] * (len(app.ran) - 1) + [True]
     assert ledger(shelf) == [1]
@@ -286,7 +286,7 @@ def test_what_has_no_fence_waits_for_redis(app: App, shelf: Database) -> None:
     actor.send()
     wait_until(lambda: fences, what="it runs all the same")
     away.clear()
-    app.join(60)
+    app.join()
     assert fences[0] == 0
     assert fences[-1] > 0
     assert ledger(shelf) == [1]

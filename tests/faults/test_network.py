@@ -27,7 +27,7 @@ def test_a_hostile_network_loses_and_doubles_no_message(
     made.worker()
     for key in range(20):
         made.app.work.send(key, 0.05)
-    made.wait(lambda: history.keys("acked") == set(range(20)), timeout=60, what="all complete")
+    made.wait(lambda: history.keys("acked") == set(range(20)), what="all complete")
     assert len(history.events("start")) == 20
     assert made.network is not None
     assert made.network.links

@@ -307,7 +307,7 @@ def _outage(make: MakeCluster, history: History, server: RedisServer, *, freeze:
 
     cluster.wait(tracked, what="all that runs is tracked again")
     print(f"complete again {time.time() - back:.2f} s after Redis was back")
-    cluster.wait(lambda: len(history.keys("end")) == 72, timeout=60, what="all complete")
+    cluster.wait(lambda: len(history.keys("end")) == 72, what="all complete")
     cluster.wait(lambda: cluster.enqueued() == 0)
     assert [key for key in history.keys("start") if starts(history, key) > 1] == []
     for worker in workers:
@@ -488,7 +488,7 @@ def test_a_signal_that_stops_the_main_process_alone_is_no_death(
     assert history.count("start") == 8
     Path(gate).touch()
     cluster_.wait(lambda: history.count("acked") == 8)
-    assert worker.process.wait(timeout=60) == 0
+    assert worker.process.wait(timeout=120) == 0
     assert "is dead" not in other.output()
 
 

@@ -351,7 +351,7 @@ def test_two_operators_who_replay_one_message_do_not_double_it(
             came.set()  # it should not
         else:
             other.start()
-            assert came.wait(60)
+            assert came.wait(120)
         return sent
 
     shop.broker.enqueue = slow  # type: ignore[method-assign]

@@ -258,8 +258,8 @@ def test_an_interrupted_thread_does_not_keep_the_lock(gate: Gate) -> None:
             thread.start()
             assert thread.ident is not None
             raise_thread_exception(thread.ident, Stop)
-        thread.join(60)
-        assert gate.lock.acquire(timeout=60), "nobody will ever free it"
+        thread.join(120)
+        assert gate.lock.acquire(timeout=120), "nobody will ever free it"
         gate.lock.release()
 
 
@@ -336,7 +336,7 @@ def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
         assert not thread.is_alive(), "somebody waits for ever"
     assert not wrong
     assert done[2] == 8 * 60

@@ -25,7 +25,7 @@ def test_what_other_systems_lack_is_not_needed(system: str, heartbeat: str, serv
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

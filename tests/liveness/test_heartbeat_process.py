@@ -114,7 +114,7 @@ def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Store)
     worker.process.kill()
     wait_until(lambda: b.recovery.find_due().dead == ["a"], what="the death is proven")
     assert b.workers.incarnation("a").why == "its process is gone, seen from the same host"
-    assert words.wait(60) == DIED
+    assert words.wait(120) == DIED
     words.close()
     worker.heartbeat.stopping = True
     wait_until(lambda: worker.attendant.poll() == 0, what="it ends")
@@ -351,7 +351,7 @@ def test_a_single_process_has_a_witness(cluster: MakeCluster, history: History, 
     pid = first.booted_pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    made.wait(lambda: history.count("start") == 2, timeout=60, what="it runs again")
+    made.wait(lambda: history.count("start") == 2, what="it runs again")
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="it is done")
     wait_until(lambda: "its process is gone, seen from the same host" in other.output(), what="said")

@@ -384,7 +384,7 @@ def test_the_rights_of_the_manual_are_enough(lab: Lab, namespace: str, server_ur
     subscription = Subscriptions(store).open(store.keys.channel("limited"), 10)
     assert store.workers.enter(patience=2, anew=True) is True
     store.workers.wake(["limited"], DIED)
-    assert subscription.wait(5) == DIED
+    assert subscription.wait(120) == DIED
     assert store.workers.look(["limited"]) == {"limited": 1}
     subscription.close()
     lab.client.acl_deluser(namespace)
@@ -441,7 +441,7 @@ def test_a_subscription_that_the_server_ends_is_over(own_server: RedisServer, na
     admin: Any = own_server.client()
     admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     with pytest.raises(Exception, match=r"(?i)closed|reset"):
-        subscription.wait(10)
+        subscription.wait(120)
 
 
 def test_a_server_that_is_busy_does_not_refuse_for_good(own_server: RedisServer, namespace: str) -> None:
@@ -638,7 +638,7 @@ def test_a_forgotten_worker_registers_and_keeps_its_subscription(app: App) -> No
     register, enter = runtime.heartbeat.register, app.store.workers.enter
 
     def register_late() -> None:
-        may_register.wait(20)
+        may_register.wait(120)
         register()
 
     def noting(**how: Any) -> bool:

@@ -422,7 +422,7 @@ def test_a_generator_is_collected_under_any_lock(app: App, monkeypatch: pytest.M
     def work() -> None:
         Import().some()
         dropped.set()
-        assert go.wait(60)
+        assert go.wait(120)
         if where == "in its own thread":
             me().checkpoint("a value")
 
@@ -436,7 +436,7 @@ def test_a_generator_is_collected_under_any_lock(app: App, monkeypatch: pytest.M
     gc.disable()
     try:
         app.actor(work).send()
-        assert dropped.wait(60)
+        assert dropped.wait(120)
         if where == "in the heartbeat":
             runtime.lease.answer_lost()  # the next beat looks its messages up
             (entry,) = runtime.table.entries()

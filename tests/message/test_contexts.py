@@ -107,7 +107,7 @@ def test_a_task_sends_once_while_its_message_ends(app: App, background: Backgrou
     app.start()
     wait_until(lambda: background.sent, what="the task sends")
     background.go.set()
-    assert held.wait(60)
+    assert held.wait(120)
     wait_until(lambda: not app.unsettled(), what="the message is over")
     background.stop()
     app.join()

@@ -208,12 +208,12 @@ def test_the_record_has_the_message_as_it_came(app: App) -> None:
     def work(items: list[int]) -> None:
         items.clear()
         begun.set()
-        go.wait(20)
+        go.wait(120)
 
     actor = app.actor(work)
     app.start(threads=1)
     message = actor.send([1, 2, 3])
-    assert begun.wait(60)
+    assert begun.wait(120)
     key = app.lab.prefix + f"record:{message.message_id}"
     app.client.delete(key, app.lab.prefix + f"running:{app.store.me}")
     wait_until(lambda: app.client.exists(key), what="it is written again")

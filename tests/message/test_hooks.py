@@ -48,11 +48,11 @@ def test_a_completed_message_leaves_no_key(app: App) -> None:
 
     def work() -> None:
         seen.set()
-        go.wait(10)
+        go.wait(120)
 
     message = app.actor(work).send()
     app.start()
-    assert seen.wait(10)
+    assert seen.wait(120)
     assert app.records() == {f"record:{message.message_id}"}
     go.set()
     app.join()
@@ -119,7 +119,7 @@ def test_a_duplicate_is_put_off_and_then_skipped(app: App, caplog: pytest.LogCap
 
     def work() -> str:
         app.ran.append(1)
-        go.wait(20)
+        go.wait(120)
         return "the result"
 
     put_off_briefly(app.tracker)
@@ -148,7 +148,7 @@ def test_a_duplicate_is_deferred_for_15_minutes_at_most(app: App, caplog: pytest
 
     def work() -> None:
         app.ran.append(1)
-        go.wait(20)
+        go.wait(120)
 
     def delaying(message: Any, *, delay: int | None = None) -> Any:
         delays.append(delay or 0)
@@ -225,7 +225,7 @@ def test_pipelines_and_groups_go_on_once(app: App) -> None:
     group = dramatiq.group([pipe, actor.message(5, 5)], broker=app.broker)
     group.add_completion_callback(callback.message())
     group.run()
-    assert done.wait(60)
+    assert done.wait(120)
     app.join()
     assert sorted(map(str, app.ran)) == sorted(
         map(str, [("add", 1, 2), ("add", 10, 3), ("add", 100, 13), ("add", 5, 5), "callback"])
@@ -354,7 +354,7 @@ def test_an_ack_that_a_full_redis_refuses_is_tried_again(own_server: RedisServer
     app.broker.add_middleware(Watcher())
     message = app.actor(work).send()
     app.start(threads=1)
-    assert refused.wait(60)
+    assert refused.wait(120)
     wait_until(lambda: app.runtime.connectivity.away, what="Redis refuses")
     client.config_set("maxmemory", 0)
     app.join()
@@ -385,7 +385,7 @@ def test_a_first_delivery_does_not_acknowledge_the_second(app: App, tracked: boo
 
     def block() -> None:
         blocked.set()
-        gate.wait(20)
+        gate.wait(120)
 
     beside(app.tracker, "before_ack", before_ack)
     beside(app.tracker, "after_ack", after_ack)
@@ -393,7 +393,7 @@ def test_a_first_delivery_does_not_acknowledge_the_second(app: App, tracked: boo
     actor = app.actor(lambda: app.ran.append(1), actor_name="work", track_inflight=tracked)
     app.start(threads=1)
     blocks.send()
-    assert blocked.wait(60)
+    assert blocked.wait(120)
     app.deliver(actor.message().copy(options={"redis_message_id": rid}))
     worker, runtime = app.worker, app.runtime
     assert worker is not None
@@ -488,7 +488,7 @@ def test_a_message_that_starts_before_the_heartbeat_is_tracked(app: App) -> None
 
     def work() -> None:
         app.ran.append(1)
-        go.wait(10)
+        go.wait(120)
 
     message = app.actor(work).send()
 
@@ -511,7 +511,7 @@ def test_hooks_of_a_delayed_copy_leave_the_running_message_alone(app: App) -> No
 
     def work() -> None:
         app.ran.append(1)
-        go.wait(20)
+        go.wait(120)
 
     actor = app.actor(work)
     app.start()
@@ -593,7 +593,7 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
 
     def first() -> None:
         app.ran.append("first")
-        go.wait(20)
+        go.wait(120)
 
     one = app.actor(first, store_results=True)
     app.actor(lambda _: app.ran.append("next"), actor_name="next_")
@@ -628,7 +628,7 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
 
     def work() -> None:
         app.ran.append(1)
-        go.wait(20)
+        go.wait(120)
         raise RuntimeError("as asked for")
 
     actor = app.actor(work, min_backoff=200, max_backoff=300)
@@ -715,7 +715,7 @@ def test_an_outage_leaves_work_untracked_until_redis_is_back(app: App, caplog: p
 
     def work() -> None:
         runs.append(dramatiq_inflight.current())
-        go.wait(20)
+        go.wait(120)
 
     actor = app.actor(work)
     app.start()
@@ -940,7 +940,7 @@ def test_a_late_beat_does_not_revive_a_worker_that_has_left(app: App) -> None:
     def held_up(calls: Any) -> Any:
         announces = threading.current_thread().name == "dramatiq_inflight-shutdown"
         if announces:
-            left.wait(20)
+            left.wait(120)
         replies = exchange(calls)
         if announces:
             late.set()
@@ -950,7 +950,7 @@ def test_a_late_beat_does_not_revive_a_worker_that_has_left(app: App) -> None:
     app.stop()
     assert app.lab.names() == set()
     left.set()
-    assert late.wait(60)
+    assert late.wait(120)
     assert app.lab.names() == set()
 
 
@@ -1072,12 +1072,12 @@ def test_a_success_stays_unsettled_while_its_hooks_run(app: App, monkeypatch: py
             self, broker: Any, message: Any, *, result: Any = None, exception: Any = None
         ) -> None:
             there.set()
-            go.wait(20)
+            go.wait(120)
 
     app.broker.add_middleware(Slow(), before=InFlightTracker)
     message = app.actor(lambda: app.ran.append(1)).send()
     app.start()
-    assert there.wait(10)
+    assert there.wait(120)
     for _ in range(3):
         app.runtime.keep_books()
     assert app.lab.state(copy_of(message.message_id)) == "running"

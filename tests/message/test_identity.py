@@ -64,7 +64,7 @@ def test_a_second_enqueue_runs_after_the_first(plain: Plain) -> None:
     @dramatiq.actor(broker=plain.broker, track_inflight=True)
     def work() -> None:
         plain.ran.append(current())
-        assert go.wait(60)
+        assert go.wait(120)
 
     message = work.message()
     plain.start()
@@ -75,7 +75,7 @@ def test_a_second_enqueue_runs_after_the_first(plain: Plain) -> None:
     assert len(plain.ran) == 1
     go.set()
     wait_until(lambda: len(plain.ran) == 2, what="the second one runs")
-    plain.broker.join("default", timeout=20_000)
+    plain.broker.join("default", timeout=120_000)
     assert len(plain.ran) == 2
 
 
@@ -95,7 +95,7 @@ def test_a_second_enqueue_runs_though_it_is_put_off_often(plain: Plain) -> None:
     wait_until(lambda: begun, what="it runs")
     plain.put(message)
     wait_until(lambda: len(begun) == 2, what="the second one runs")
-    plain.broker.join("default", timeout=20_000)
+    plain.broker.join("default", timeout=120_000)
     assert len(begun) == 2
 
 

@@ -17,7 +17,7 @@ from dramatiq.middleware import CurrentMessage
 from dramatiq_inflight import MessageLost, current
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.message.state import Phase
-from dramatiq_inflight.store.records import Enqueued
+from dramatiq_inflight.store.records import Enqueued, Orphan
 from dramatiq_inflight.store.replies import Start
 from dramatiq_inflight.store.store import Store
 from tests.support.inprocess import App
@@ -62,8 +62,15 @@ class Zombie:
         """Another worker takes it over, and runs it; this one hears of it."""
         runtime, other = self.app.runtime, self.app.other()
         (entry,) = runtime.table.entries()
-        self.lab.kill(self.app.store)
-        orphan = self.lab.claim(other, entry.copy, self.app.store)
+        claimed: list[Any] = []
+
+        def is_claimed() -> bool:
+            self.lab.kill(self.app.store)  # whose heartbeat may be quicker
+            claimed[:] = other.recovery.claim([entry.copy.message_id], dead=self.app.store.me, hold=60)
+            return isinstance(claimed[0], Orphan)
+
+        wait_until(is_claimed, what="another worker claims it")
+        (orphan,) = claimed
         other.recovery.confirm_copies([Enqueued(orphan, "r2", "default", 0)], dead=self.app.store.me)
         copy = self.lab.recovered(entry.copy, orphan)
         assert self.lab.start(other, copy).answer is Start.RUN
@@ -145,11 +152,11 @@ def test_the_next_message_of_the_thread_is_not_interrupted(zombie: Callable[...,
     def held(*args: Any, **kwargs: Any) -> None:
         before(*args, **kwargs)
         reached.set()
-        go_on.wait(20)
+        go_on.wait(120)
 
     made.app.tracker.after_process_message = held  # type: ignore[method-assign]
     made.go_on.set()
-    assert reached.wait(60)
+    assert reached.wait(120)
     assert entry.state.phase is Phase.ENDING
     with entry.mutex:
         runtime.ledger.lose(entry)
@@ -181,7 +188,7 @@ def test_an_actor_that_fails_during_a_look_up_costs_no_thread(zombie: Callable[.
 
     def fails() -> None:
         made.log.append("start")
-        made.go_on.wait(20)
+        made.go_on.wait(120)
         raise RuntimeError("its own failure")
 
     actor = made.app.actor(fails, actor_name="fails", max_retries=0)
@@ -218,7 +225,7 @@ def test_what_a_zombie_enqueues_of_itself_is_void(
 
     def polls() -> None:
         made.log.append("start")
-        made.go_on.wait(20)
+        made.go_on.wait(120)
         message = CurrentMessage.get_current_message()
         assert message is not None
         made.app.broker.enqueue(message.copy())

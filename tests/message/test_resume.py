@@ -133,7 +133,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
 
     class Slow(Middleware):
         def before_ack(self, broker: Any, message: Any) -> None:
-            assert refused.wait(60)
+            assert refused.wait(120)
 
     beside(app.tracker, "after_skip_message", lambda broker, message: refused.set())
     actor = app.actor(work)
@@ -196,7 +196,7 @@ def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None
 
     def stays() -> None:
         begun.set()
-        gate.wait(30)
+        gate.wait(120)
 
     stay = app.actor(stays)
     goes = app.actor(app.ran.append, actor_name="goes", hand_back=5)
@@ -213,7 +213,7 @@ def test_a_worker_that_shuts_down_does_not_turn_its_queue_over(app: App) -> None
     runtime = app.runtime
     assert app.worker is not None
     stay.send()
-    assert begun.wait(60)
+    assert begun.wait(120)
     stopping = threading.Thread(target=app.worker.stop)
     stopping.start()
     wait_until(lambda: runtime.handing_back.begun, what="it shuts down")
@@ -356,7 +356,7 @@ def test_a_clean_hand_back_logs_nothing_frightening(app: App, caplog: pytest.Log
     work = app.actor(ways.get(way, interrupted), **options)
     message = work.send()
     app.start()
-    assert began.wait(30)
+    assert began.wait(120)
     caplog.clear()
     caplog.set_level(logging.INFO)
     app.stop()

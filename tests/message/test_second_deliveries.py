@@ -32,7 +32,7 @@ class Holds(Middleware):
         def hold(broker: Any, message: Any, **outcome: Any) -> None:
             if not self.there.is_set():
                 self.there.set()
-                assert self.go.wait(60)
+                assert self.go.wait(120)
 
         setattr(self, hook, hold)
 
@@ -62,7 +62,7 @@ def test_a_failure_whose_nack_comes_too_late_is_dead_lettered(app: App, when: st
     def work() -> None:
         app.ran.append(1)
         running.set()
-        assert go.wait(60)
+        assert go.wait(120)
         raise RuntimeError("as asked for")
 
     ended, skipped = Holds("before_nack"), Skipped(app)
@@ -70,12 +70,12 @@ def test_a_failure_whose_nack_comes_too_late_is_dead_lettered(app: App, when: st
     actor = app.actor(work, max_retries=0)
     app.start()
     message = actor.send()
-    assert running.wait(60)
+    assert running.wait(120)
     if when == "it has ended":
         go.set()
-        assert ended.there.wait(60)
+        assert ended.there.wait(120)
     app.redeliver(message)
-    assert skipped.acked.wait(60)
+    assert skipped.acked.wait(120)
     go.set()
     ended.go.set()
     app.join()
@@ -92,10 +92,10 @@ def test_a_second_delivery_is_kept_until_the_next_stage_is_sent(app: App) -> Non
     app.start()
     pipe: Any = actor.message() | after.message()
     message = pipe.run().messages[0]
-    assert ended.there.wait(60)
+    assert ended.there.wait(120)
     sent = next(iter(app.client.hkeys(f"{app.broker.namespace}:default.msgs"))).decode()
     app.client.rpush(f"{app.broker.namespace}:default", sent)
-    assert skipped.acked.wait(60)
+    assert skipped.acked.wait(120)
     queues = app.broker.get_declared_queues() | app.broker.get_declared_delay_queues()
     assert count_stored(app.client, app.broker.namespace, queues) == 1
     assert app.lab.state(copy_of(message.message_id)) == "running"

@@ -113,7 +113,7 @@ def test_a_shutdown_stops_an_iteration_and_enqueues_its_message(app: App) -> Non
     actor = app.actor(work, hand_back=60, max_retries=0)
     app.start()
     message = actor.send()
-    assert half.wait(60)
+    assert half.wait(120)
     app.stop()
     assert done == list(range(21))
     assert app.dead_letters() == []
@@ -141,7 +141,7 @@ def test_one_that_does_not_stop_is_interrupted(app: App) -> None:
     actor = app.actor(work, hand_back=0.1)
     app.start()
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     assert runs == ["run", "interrupted"]
     go.set()
@@ -209,7 +209,7 @@ def test_an_actor_may_stop_by_itself_and_nothing_follows_yet(app: App) -> None:
     after = app.actor(told.append, actor_name="after", store_results=False)
     app.start()
     message = (actor.message() | after.message()).run().messages[0]
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     assert told == []
     go.set()
@@ -232,7 +232,7 @@ def test_a_message_without_hand_back_goes_on_to_its_end(app: App) -> None:
     actor = app.actor(work)
     app.start()
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     assert seen == [False]
 
@@ -317,12 +317,12 @@ def test_one_that_moves_while_it_is_looked_into_does_not_stall(app: App, monkeyp
 
     def work() -> None:
         began.set()
-        assert go.wait(60)
+        assert go.wait(120)
 
     actor = app.actor(work, stall_timeout=60)
     app.start()
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     runtime, entry = app.runtime, entry_of(app)
     entry.progress.moved_at -= 100
     handle = entry.progress.checkpoints
@@ -381,7 +381,7 @@ def test_a_stall_that_was_fenced_is_tried_again(app: App, monkeypatch: pytest.Mo
     app.start()
     monkeypatch.setattr("dramatiq_inflight.message.stalls.LONGEST", 0.1)
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     entry = entry_of(app)
     numbers, entry.numbers = entry.numbers, entry.numbers._replace(run=77)
     time.sleep(0.5)
@@ -413,7 +413,7 @@ def test_an_error_raised_beside_the_interrupt_is_a_failure(app: App) -> None:
     actor = app.actor(work, hand_back=0.1, min_backoff=1, max_backoff=2)
     app.start()
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     app.start()
     app.join()
@@ -433,7 +433,7 @@ def test_what_ends_well_beside_the_interrupt_has_its_callback(app: App) -> None:
     actor = app.actor(work, hand_back=0.1, on_success="after")
     app.start()
     message = actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     app.start()
     app.join()
@@ -464,7 +464,7 @@ def test_an_interrupt_while_dramatiq_logs_a_failure_is_harmless(app: App) -> Non
     try:
         app.start()
         actor.send()
-        assert logged.wait(60)
+        assert logged.wait(120)
         app.stop()
     finally:
         logging.getLogger("dramatiq.worker.WorkerThread").removeHandler(handler)
@@ -488,7 +488,7 @@ def test_dramatiqs_own_shutdown_interrupt_hands_it_back_too(app: App) -> None:
     actor = app.actor(work, hand_back=20, notify_shutdown=True, max_retries=0)
     app.start()
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     assert app.dead_letters() == []
     app.start()
@@ -514,7 +514,7 @@ def test_an_async_actor_that_cleans_up_slowly_is_handed_back(app: App) -> None:
     actor = app.actor(work, hand_back=0.1, max_retries=0)
     app.start()
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     app.stop()
     assert app.dead_letters() == []
     app.start()
@@ -604,7 +604,7 @@ def test_a_kill_between_copy_and_ack_doubles_no_message(
     app.start(threads=1)
     runtime = app.runtime
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     store = app.store
     with monkeypatch.context() as patch:
 
@@ -628,7 +628,7 @@ def test_a_kill_between_copy_and_ack_doubles_no_message(
     runtime.queues.give_back(app.broker.broker_id, ["default"])
     app.start(threads=1)
     wait_until(lambda: len(runs) >= 2, what="it runs again")
-    app.join(timeout=60)
+    app.join()
     time.sleep(0.2)
     app.join()
     assert len(runs) == 2
@@ -652,7 +652,7 @@ def test_a_handed_back_copy_does_not_wait_for_the_first_runs_end(app: App) -> No
     actor = app.actor(work, hand_back=20)
     app.start(threads=1)
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     other, broker = app.other(), app.broker  # type: Store, Any
     do_ack = broker.do_ack
 

@@ -57,7 +57,7 @@ class Scrape:
 
     @classmethod
     def at(cls, port: int) -> Scrape:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
             return cls(answer.read().decode())
 
     def values(self, name: str, **labels: str) -> list[float]:

@@ -103,7 +103,7 @@ def _recoverer_that_dies(step: str, cluster: Cluster) -> int:
         [sys.executable, "-m", "tests.support.dying_recoverer", step],
         env={**os.environ, "PYTHONPATH": str(ROOT), **cluster.env},
         cwd=ROOT,
-        timeout=60,
+        timeout=120,
         check=False,
     ).returncode
 

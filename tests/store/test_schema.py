@@ -293,13 +293,13 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
 
     def work(key: int) -> None:
         begun.set()
-        gate.wait(30)
+        gate.wait(120)
         ran.append(key)
 
     actor = apart.actor(work)
     actor.send(1)
     apart.start(threads=1)
-    assert begun.wait(60)
+    assert begun.wait(120)
     there = Lab(own_server_client(own_server), apart.namespace)
     own_server.start()
     with caplog.at_level(logging.CRITICAL):
@@ -361,7 +361,7 @@ def test_a_process_of_dramatiq_refuses_or_ends_and_loses_nothing(
     there = Lab(own_server_client(own_server), namespace)
     lead_on(there, 2)
     refused = cluster_.worker(wait=False)
-    assert refused.process.wait(60) != 0
+    assert refused.process.wait(120) != 0
     assert "dramatiq_inflight.errors.SchemaError" in refused.output()
     assert f"namespace {namespace!r} has schema 2, first by dramatiq_inflight 9.8.7" in refused.output()
     own_server.kill()
@@ -370,7 +370,7 @@ def test_a_process_of_dramatiq_refuses_or_ends_and_loses_nothing(
         cluster_.app.work.send(key, 1.0)
     cluster_.wait(lambda: cluster_.history.count("start") == 2, what="two run")
     own_server.start()
-    assert worker.process.wait(60) == 0
+    assert worker.process.wait(120) == 0
     assert "This worker starts nothing more" in worker.output()
     assert cluster_.history.count("start") == cluster_.history.count("end") < 6
     there.client.delete(there.prefix + "schema")

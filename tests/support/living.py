@@ -224,7 +224,7 @@ class BySentinel(Servers):
         def kill() -> str:
             server = self.primary()
             server.kill()
-            wait_until(lambda: self.primary() is not server, timeout=60, what="another server is the primary")
+            wait_until(lambda: self.primary() is not server, what="another server is the primary")
             server.start()
             self.sentinels.wait_ready()
             return "and a failover"

@@ -87,9 +87,9 @@ def lose_hosts(cluster: Cluster, hosts: Hosts, rounds: int, kill: str) -> Iterat
         key, gate = f"{number}", cluster.folder / f"gate-{number}"
         cluster.app.gated.send(key, str(gate))
         victim = cluster.worker(threads=1, inside=hosts.inside(number % 2), wait=False)
-        cluster.wait(lambda k=key: k in history.keys("start"), timeout=60, what="it runs")
+        cluster.wait(lambda k=key: k in history.keys("start"), what="it runs")
         other = cluster.worker(threads=1, inside=hosts.inside(1 - number % 2), wait=False)
-        cluster.wait(lambda o=other: "ready for action" in o.output(), timeout=60, what="the other one boots")
+        cluster.wait(lambda o=other: "ready for action" in o.output(), what="the other one boots")
         time.sleep(SETTLED)
         killed = time.time()
         if kill == "container":
@@ -99,7 +99,7 @@ def lose_hosts(cluster: Cluster, hosts: Hosts, rounds: int, kill: str) -> Iterat
         cluster.wait(lambda k=key: len(_starts(history, k)) > 1, timeout=200, what="it runs again")
         yield _starts(history, key)[1] - killed
         gate.touch()
-        cluster.wait(lambda k=key: k in history.keys("end"), timeout=60, what="it completes")
+        cluster.wait(lambda k=key: k in history.keys("end"), what="it completes")
         for worker in (victim, other):
             worker.resume_and_kill()
 

@@ -62,11 +62,11 @@ class MariaDBServer:
                 return False
             return True
 
-        wait_until(answers, timeout=60, what="MariaDB answers")
+        wait_until(answers, what="MariaDB answers")
         return self
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=120)
         shutil.rmtree(self.folder, ignore_errors=True)

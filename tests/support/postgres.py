@@ -73,5 +73,5 @@ class PostgresServer:
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGQUIT)  # its children end with it, whoever is connected
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=120)
         shutil.rmtree(self.folder, ignore_errors=True)

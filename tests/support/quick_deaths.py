@@ -55,7 +55,7 @@ def kill_one_of_four(cluster: Cluster, rounds: int, seed: int) -> list[float]:
         mine = {event.key for event in history.events("start") if event.pid == victim and event.key in keys}
         assert len(mine) == 8
         seconds.append(_kill_and_wait(cluster, victim, sorted(mine), gate=Path(gate.format(""))))
-        worker.process.wait(timeout=60)
+        worker.process.wait(timeout=120)
         rest = cluster.worker()
         cluster.wait(lambda ks=keys: set(ks) <= history.keys("end"), timeout=150, what="all complete")
         rest.stop()
@@ -81,7 +81,7 @@ def kill_one_with_a_witness(cluster: Cluster, rounds: int, seed: int) -> list[fl
         seconds.append(_kill_and_wait(cluster, victim, keys))
         Path(gate).touch()
         cluster.wait(lambda ks=keys: history.keys("end") >= set(ks), timeout=150, what="all complete")
-        worker.process.wait(timeout=60)
+        worker.process.wait(timeout=120)
         other.stop()
     return seconds
 

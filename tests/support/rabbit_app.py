@@ -73,7 +73,7 @@ class RabbitApp:
         """What RabbitMQ has ready in the queue and its delay queue."""
         return sum(self.broker.get_queue_message_counts(self.queue)[:2])
 
-    def join(self, timeout: float = 30) -> None:
+    def join(self, timeout: float = 120) -> None:
         """Wait until nothing is left, delivered or not: what was not acknowledged shows once nobody consumes."""
         wait_until(lambda: self.waiting() == 0 and not any(self.entries()), timeout=timeout, what="all is done")
 

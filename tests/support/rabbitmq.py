@@ -93,7 +93,7 @@ class RabbitServer:
         """Start it, and wait until it answers.  A port that was free may be somebody's by then: it tries some more."""
         for _ in range(3):
             self._launch()
-            wait_until(lambda: self._answers() or self._has_ended(), timeout=90, what="RabbitMQ answers")
+            wait_until(lambda: self._answers() or self._has_ended(), what="RabbitMQ answers")
             if not self._has_ended():
                 self._is_known = True
                 return self
@@ -174,7 +174,7 @@ class RabbitServer:
         """End it in order, and keep what is durable."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=120)
         self.remove()  # else its name service outlives it, and is nobody's once it has started again
 
     def remove(self) -> None:
@@ -184,7 +184,7 @@ class RabbitServer:
                 os.killpg(self.process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=120)
             self.process = None
 
     def _has_ended(self) -> bool:

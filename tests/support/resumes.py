@@ -233,7 +233,6 @@ class Job:
         """Wait for a run after that one."""
         self.cluster.wait(
             lambda: self.latest() not in (None, after),
-            timeout=60,
             what=f"the job runs again after {after}",
         )
         latest = self.latest()
@@ -245,7 +244,7 @@ class Job:
         cluster = self.cluster
         self.gate.touch()
         cluster.wait(lambda: cluster.history.count("end"), timeout=180, what="the job ends")
-        cluster.wait(lambda: cluster.enqueued() == 0, timeout=60, what="the broker is empty")
+        cluster.wait(lambda: cluster.enqueued() == 0, what="the broker is empty")
         report = judge(cluster.history, self.steps, kills)
         if cluster.history.count("end") > 1:
             report.wrong.append(f"it completed {cluster.history.count('end')} times")
@@ -317,7 +316,7 @@ def _stop(workers: Sequence[WorkerProcess]) -> None:
     for worker in workers:
         worker.process.terminate()
     for worker in workers:
-        worker.process.wait(timeout=60)
+        worker.process.wait(timeout=120)
 
 
 def roll_over_the_job(

@@ -74,7 +74,7 @@ def deploys_and_kills(cluster: Cluster, deploys: int, kills: int, gate: Path, *,
     for is_kill in turns:
         pid = old.booted_pid()
         assert pid is not None
-        cluster.wait(lambda pid=pid: _running(cluster, pid) == THREADS, timeout=60, what="its threads are busy")
+        cluster.wait(lambda pid=pid: _running(cluster, pid) == THREADS, what="its threads are busy")
         cluster.wait(lambda: _delayed(cluster) == 0, what="what is delayed is fetched")
         new = cluster.worker(threads=THREADS)
         if is_kill:

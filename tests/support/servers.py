@@ -211,12 +211,12 @@ class RedisServer:
         """Shut down in order, and keep what is persistent."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=120)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=120)
 
     def pause(self) -> None:
         assert self.process is not None

@@ -52,13 +52,13 @@ class Terminal:
 
     def wait(self) -> int:
         """Wait until the program has ended, and all that it wrote is there; its exit code."""
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=120)
         if self._theirs is not None:
             local = termios.tcgetattr(self._theirs)[3]
             self.as_it_was = bool(local & termios.ECHO and local & termios.ICANON)
             os.close(self._theirs)
             self._theirs = None
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=120)
         return code
 
     def __enter__(self) -> Terminal:

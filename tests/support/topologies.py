@@ -132,11 +132,11 @@ class Sentinels:
         """Ask for a failover, and wait until the sentinels name another primary."""
         before = self.primary()
         wait_until(self._takes_failover, what="the sentinels agree to a failover")
-        wait_until(lambda: self.primary() is not before, timeout=60, what="another server is the primary")
+        wait_until(lambda: self.primary() is not before, what="another server is the primary")
 
     def wait_ready(self) -> None:
         """Wait until both other servers follow the primary."""
-        wait_until(lambda: _followers(self.primary()) == 2, timeout=90, what="both replicas follow the primary")
+        wait_until(lambda: _followers(self.primary()) == 2, what="both replicas follow the primary")
 
     def kill(self) -> None:
         for process in self.processes:

@@ -85,7 +85,7 @@ class WorkerProcess:
             os.killpg(self.group, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""

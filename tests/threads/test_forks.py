@@ -166,12 +166,12 @@ def test_a_child_waits_for_no_lock_of_another_thread(app: App) -> None:
 
     def work() -> None:
         began.set()
-        go.wait(20)
+        go.wait(120)
 
     actor = app.actor(work)
     app.start()
     actor.send()
-    assert began.wait(10)
+    assert began.wait(120)
     runtime = app.runtime
     entry = runtime.table.entries()[0]
     with entry.mutex, lock_of(runtime.table):
@@ -204,10 +204,10 @@ def test_children_keep_checkpoints_beside_a_busy_worker(app: App) -> None:
     app.join()
     app.ran.clear()
     forking.send()
-    assert forked.wait(60)
+    assert forked.wait(120)
     for n in range(150):
         short.send(n)
-    app.join(60)
+    app.join()
     assert codes == [0, 0]
     assert Counter(app.ran) == Counter(range(150))
     assert app.runtime.connectivity.failures == 0

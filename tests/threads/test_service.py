@@ -52,7 +52,7 @@ def test_a_service_pauses_until_it_is_woken(start: Callable[..., Counting]) -> N
 def test_a_wake_during_a_round_skips_the_pause(start: Callable[..., Counting]) -> None:
     """Whatever it is woken for may have come too late for that round."""
     may_go_on = threading.Event()
-    service = start(lambda number: may_go_on.wait(20))
+    service = start(lambda number: may_go_on.wait(120))
     wait_until(lambda: service.done == 1, what="it has begun")
     service.wake()
     may_go_on.set()
@@ -61,7 +61,7 @@ def test_a_wake_during_a_round_skips_the_pause(start: Callable[..., Counting]) -
 
 def test_a_stop_during_a_round_skips_the_pause(start: Callable[..., Counting]) -> None:
     may_go_on = threading.Event()
-    service = start(lambda number: may_go_on.wait(20))
+    service = start(lambda number: may_go_on.wait(120))
     wait_until(lambda: service.done == 1, what="it has begun")
     service.stop(within=0)
     assert service.is_alive()

@@ -145,14 +145,14 @@ def test_a_release_refuses_a_namespace_of_a_later_schema(
     cluster_.broker.enqueue(Message("default", "cut_off", (1,), {}, {}))
     cluster_.wait(lambda: cluster_.history.count("start") == 1, what="it runs")
     refused = cluster_.worker(app=APP, wait=False, env=later)
-    assert refused.process.wait(60) != 0
+    assert refused.process.wait(120) != 0
     assert "SchemaError" in refused.output()
     assert f"Let the workers of the older version end first: {socket.gethostname()} (process " in refused.output()
     first.kill()
-    cluster_.wait(lambda: _boots(cluster_, later), what="the first one is known to be dead", timeout=60)
+    cluster_.wait(lambda: _boots(cluster_, later), what="the first one is known to be dead")
     cluster_.wait(lambda: cluster_.history.count("end") == 1, what="what it ran is recovered")
     refused = cluster_.worker(app=APP, wait=False, env=old)
-    assert refused.process.wait(60) != 0
+    assert refused.process.wait(120) != 0
     assert "has schema 1000" in refused.output()
     assert "Finish the rollout" in refused.output()
     cluster_.wait(lambda: cluster_.enqueued() == 0, what="all is acknowledged")

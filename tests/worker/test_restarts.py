@@ -106,7 +106,7 @@ def test_a_message_that_outlives_its_worker_leaves_nothing(app: App, own_server:
         began.set()
         while not go.is_set():
             try:
-                go.wait(60)
+                go.wait(120)
             except BaseException:
                 continue  # it does not let itself be interrupted
         app.ran.append(1)
@@ -115,7 +115,7 @@ def test_a_message_that_outlives_its_worker_leaves_nothing(app: App, own_server:
     admin: Any = own_server.client()
     app.start(threads=1)
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     assert app.worker is not None
     before = admin.info("clients")["connected_clients"]
     app.worker.stop(timeout=100)
@@ -158,12 +158,12 @@ def test_a_stopped_worker_interrupts_nothing(app: App) -> None:
 
     def work() -> None:
         began.set()
-        wait_until(go.is_set, timeout=60)
+        wait_until(go.is_set)
 
     actor = app.actor(work, hand_back=3600)
     app.start(threads=1)
     actor.send()
-    assert began.wait(60)
+    assert began.wait(120)
     runtime = app.runtime
     runtime.drain()
     name = "dramatiq_inflight-hand-back"

@@ -70,7 +70,7 @@ def test_each_signal_is_passed_on_once_redis_knows(number: signal.Signals) -> No
     signal.signal(number, handler)
     signals = listening(begun.set, known.is_set)
     os.kill(os.getpid(), number)
-    assert begun.wait(60)
+    assert begun.wait(120)
     os.kill(os.getpid(), number)  # the second one kills a Dramatiq worker process
     assert not handler.called
     known.set()
@@ -289,7 +289,7 @@ def insist(worker: WorkerProcess, pid: int | None) -> None:
         time.sleep(0.05)
         return worker.process.poll() is not None
 
-    wait_until(ended, timeout=60, what="the worker ends")
+    wait_until(ended, what="the worker ends")
     assert worker.process.returncode == RET_KILLED
 
 
