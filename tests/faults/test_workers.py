@@ -138,29 +138,6 @@ def test_all_that_a_dead_worker_held_is_back_at_once(cluster: MakeCluster, histo
     assert len(history.keys("start")) == 24
 
 
-def test_a_restarted_instance_recovers_once_its_old_self_expires(
-    cluster: MakeCluster, history: History, tmp_path: Path
-) -> None:
-    """When the old heartbeat has expired: not before, not never (I12)."""
-    settings = {"HEARTBEAT_INTERVAL": "0.5", "HEARTBEAT_TTL": "10", "PROCESSING_RECOVERY_INTERVAL": "120"}
-    cluster_ = cluster(PROCESSING_INSTANCE_ID="pod-0", **settings)
-    gate = str(tmp_path / "gate")
-    first = cluster_.worker()
-    cluster_.app.gated.send("m", gate)
-    cluster_.wait(lambda: starts(history, "m") == 1)
-    incarnation = incarnation_of(cluster_, first.booted_pid())
-    first.kill()
-    expiry = heartbeat_of(cluster_, incarnation)
-    cluster_.worker()
-    assert time.time() < expiry - 0.5, "the new worker has booted well before the old heartbeat expires"
-    cluster_.wait(lambda: starts(history, "m") == 2)
-    again = history.events("start")[-1].at
-    print(f"started again {again - expiry:.3f} s after the old heartbeat had expired")
-    assert 0 < again - expiry < 20, "not when the next sweep would have been"
-    Path(gate).touch()
-    cluster_.wait(lambda: ends(history, "m") == 1)
-
-
 def test_a_zombie_that_fails_takes_nothing_from_the_new_owner(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
@@ -280,8 +257,9 @@ def _outage(make: MakeCluster, history: History, server: RedisServer, *, freeze:
     cluster = make(TEST_BROKER_URL=server.url)
     workers = [cluster.worker(threads=16), cluster.worker(threads=16)]
     ttl = float(cluster.env["HEARTBEAT_TTL"])
+    gate = cluster.folder / "gate"
     for n in range(12):
-        cluster.app.work.send(n, 3 * ttl + 9)
+        cluster.app.gated.send(n, str(gate))
     for n in range(100, 160):
         cluster.app.work.send(n, 0.2)
     cluster.wait(lambda: len(history.keys("start") & set(range(12))) == 12, what="the long ones run")
@@ -295,10 +273,8 @@ def _outage(make: MakeCluster, history: History, server: RedisServer, *, freeze:
     else:
         server.start()
     back = time.time()
-    expected = {event.message_id for event in history.events("start")} - {
-        event.message_id for event in history.events("end")
-    }
-    assert len(expected) >= 12
+    expected = {event.message_id for event in history.events("start") if event.key in range(12)}
+    assert len(expected) == 12
 
     def tracked() -> bool:
         sets = [key for key in cluster.names() if key.startswith("running:")]
@@ -307,6 +283,7 @@ def _outage(make: MakeCluster, history: History, server: RedisServer, *, freeze:
 
     cluster.wait(tracked, what="all that runs is tracked again")
     print(f"complete again {time.time() - back:.2f} s after Redis was back")
+    gate.touch()
     cluster.wait(lambda: len(history.keys("end")) == 72, what="all complete")
     cluster.wait(lambda: cluster.enqueued() == 0)
     assert [key for key in history.keys("start") if starts(history, key) > 1] == []
@@ -364,7 +341,7 @@ def test_a_retry_keeps_its_count_through_a_crash(cluster: MakeCluster, history: 
     """Retries survive recovery."""
     cluster_ = cluster()
     worker = cluster_.worker()
-    cluster_.app.failing.send("m", 2, 0.3)
+    cluster_.app.failing.send("m", 2, 1.0)  # killed within its second
     cluster_.wait(lambda: starts(history, "m") == 2, what="the first retry runs")
     worker.kill()
     cluster_.worker()
@@ -392,8 +369,8 @@ def test_a_worker_that_stops_in_order_leaves_nothing(cluster: MakeCluster, histo
 def test_a_run_that_outlasts_the_shutdown_is_handed_over(
     cluster: MakeCluster, history: History, tmp_path: Path
 ) -> None:
-    """A few seconds after the process has left: not while it works, and not after a TTL or the next sweep."""
-    cluster_ = cluster(HEARTBEAT_INTERVAL="30", HEARTBEAT_TTL="90")
+    """When the process has left: not while it works, and not after a TTL or at the next sweep."""
+    cluster_ = cluster(HEARTBEAT_INTERVAL="300", HEARTBEAT_TTL="900")
     leaving = WorkerProcess(cluster_.env, history, tmp_path / "leaving.log", args=("--worker-shutdown-timeout", "300"))
     cluster_.workers.append(leaving)
     leaving.wait_ready()
@@ -401,11 +378,8 @@ def test_a_run_that_outlasts_the_shutdown_is_handed_over(
     cluster_.app.gated.send("m", gate)
     cluster_.wait(lambda: starts(history, "m") == 1)
     cluster_.worker()
-    stopped = time.time()
     leaving.stop()
     cluster_.wait(lambda: starts(history, "m") == 2, what="another worker runs it")
-    after = time.time() - stopped
-    assert after < 15, after
     wait_until(lambda: "leaves with 1 messages still running" in leaving.output(), what="said")
     Path(gate).touch()
     cluster_.wait(lambda: history.count("acked") == 1)

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -33,6 +34,7 @@ from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
 from tests.support.fleet import Fleet
 from tests.support.history import History
+from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
 from tests.support.servers import wait_until
 from tests.support.workers import ROOT
@@ -406,22 +408,28 @@ def test_the_lock_is_released_by_its_holder_alone(fleet: Fleet) -> None:
     assert fleet.lab.client.get(fleet.lab.prefix + "lock") == b"other"
 
 
-def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet) -> None:
+def test_the_lock_is_extended_while_work_goes_on(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """It outlives its TTL as long as there is progress; a recoverer that has lost it ends its sweep."""
     for n in range(4):
         fleet.dead(f"dead{n}", 1)
-    recovery = fleet.recovery("r", lock_ttl=2)
-    hand_back, seen = recovery.store.recovery.return_to_broker, []
+    recovery = fleet.recovery("r", lock_ttl=900)
+    hand_back, left, lock = recovery.store.recovery.return_to_broker, list[float](), fleet.lab.prefix + "lock"
+    passed = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed)
+    monkeypatch.setattr("dramatiq_inflight.recovery.sweep.time", clock)
 
     def slow(*args: Any) -> Any:
-        time.sleep(0.7)  # less than the TTL; all together more
-        seen.append(fleet.lab.client.get(fleet.lab.prefix + "lock"))
+        nonlocal passed
+        assert fleet.lab.client.get(lock) == b"r"
+        left.append(fleet.lab.client.ttl(lock))
+        passed += 600
+        assert fleet.lab.client.expire(lock, 300)
         return hand_back(*args)
 
     recovery.store.recovery.return_to_broker = slow  # type: ignore[method-assign,assignment]
     assert recovery.sweep().reaped == 4
-    assert set(seen) == {b"r"}
-    assert len(seen) * 0.7 > 2
+    assert len(left) > 4
+    assert min(left) > 300
 
 
 def test_a_recoverer_with_an_expired_heartbeat_spares_itself(fleet: Fleet) -> None:
@@ -438,15 +446,17 @@ def test_a_recoverer_with_an_expired_heartbeat_spares_itself(fleet: Fleet) -> No
 def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
     """An orphan is enqueued as soon as its owner's heartbeat has expired; nothing is asked for in between."""
     (id,) = fleet.dead("dead", 1)
-    seconds, micros = fleet.lab.client.time()
-    deadline = seconds * 1000 + micros // 1000 + 1500
-    fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": deadline})
     recovery = fleet.recovery("r")
     calls: list[float] = []
+    deadline = float("inf")
     due = recovery.store.recovery.find_due
 
     def counted(**skip: int) -> Any:
+        nonlocal deadline
         calls.append(time.time() * 1000)
+        if len(calls) == 1:
+            deadline = calls[0] + 1500
+            fleet.lab.client.zadd(fleet.lab.prefix + "heartbeats", {"dead": deadline})
         return due(**skip)
 
     recovery.store.recovery.find_due = counted  # type: ignore[method-assign]
@@ -459,6 +469,27 @@ def test_sweeps_follow_the_deadlines(fleet: Fleet) -> None:
     thread.stop()
     assert not thread.is_alive()
     assert [m.message_id for m in fleet.enqueued()] == [id]
+
+
+def test_a_restarted_instance_recovers_once_its_old_self_expires(server_url: str, namespace: str, lab: Lab) -> None:
+    """When the old heartbeat has expired: not before, not at the next sweep, not never (I12)."""
+    app = App(server_url, namespace, lab, instance_id="pod-0", recovery_interval=3600)
+    message = app.actor(lambda: app.ran.append(time.time()), actor_name="work").send()
+    rid, broker = message.options["redis_message_id"], app.broker.namespace
+    old = app.other("old")
+    old.workers.register(
+        {"instance": "pod-0", "broker_namespace": broker, "broker_id": "gone", "queues": '["default"]'}
+    )
+    assert lab.start(old, Copy.of(message), payload=message.encode()).answer is Start.RUN
+    app.client.lrem(f"{broker}:default", 0, rid)
+    app.client.sadd(f"{broker}:__acks__.gone.default", rid)
+    expiry = time.time() + 3
+    app.client.zadd(f"{lab.prefix}heartbeats", {"old": expiry * 1000})
+    app.start()
+    app.join()
+    app.close()
+    (ran,) = app.ran
+    assert ran > expiry
 
 
 def test_with_an_interval_of_zero_there_is_one_sweep_at_boot(fleet: Fleet) -> None:
