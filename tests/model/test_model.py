@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import inspect
 import pickle
+from pathlib import Path
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from tests.model.drive import Executed, caught, drive_any, drive_steps, merge
 from tests.model.explore import Explored, Violation, explore
 from tests.model.mutations import MUTATIONS, Mutation, mutated
 from tests.model.scripts import MODEL, TAKES
+from tests.model.world import Bounds
 
 pytestmark = pytest.mark.once
 
@@ -44,19 +46,37 @@ NAMES = {
 FEW = [m for m in MUTATIONS if NAMES.get(m.script) == m.name]
 
 
+#: In how many parts the scripts are driven, each of which a process of the run takes.
+PARTS = 8
+
+
 @pytest.fixture(scope="module")
 def explored(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> list[Explored]:
-    """Explored once, whichever process of the run is the first to want it."""
+    """Explored once; the processes of the run share the work."""
     folder = tmp_path_factory.getbasetemp()
     if worker_id != "master":
         folder = folder.parent
-    with (folder / "explored").open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    found: dict[int, Explored] = {}
+    for wait in (False, True):  # for what another process explores just now, when nothing else is left
+        for number, bounds in enumerate(SMALL):
+            one = None if number in found else _explored_once(folder / f"explored-{number}", bounds, wait=wait)
+            if one is not None:
+                found[number] = one
+    return [found[number] for number in range(len(SMALL))]
+
+
+def _explored_once(path: Path, bounds: Bounds, *, wait: bool) -> Explored | None:
+    """Explore, unless another process has, or does so and is not waited for."""
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return None
         file.seek(0)
         if data := file.read():
-            kept: list[Explored] = pickle.loads(data)
+            kept: Explored = pickle.loads(data)
             return kept
-        found = [explore(bounds) for bounds in SMALL]
+        found = explore(bounds)
         pickle.dump(found, file)
         return found
 
@@ -81,9 +101,10 @@ def test_variants_that_lose_messages_are_found_out(name: str) -> None:
         explore(VARIANTS[name].bounds, VARIANTS[name].scripts)
 
 
-def test_the_real_scripts_do_every_step_of_the_model(client: redis.Redis, executed: Executed) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_real_scripts_do_every_step_of_the_model(client: redis.Redis, executed: Executed, part: int) -> None:
     """Answer, record, indexes, heartbeats and expiry, from every state in which an exploration has met a script."""
-    steps = drive_steps(client, executed)
+    steps = drive_steps(client, executed[part::PARTS])
     assert steps > 3000
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from dramatiq_inflight import current
 
+from . import stepped
 from .boundaries import Boundaries, is_within
 from .interrupted import Finding, Report
-from .stepped import HANGS, Hangs, World, in_thread, locks_left, where
+from .stepped import Hangs, World, in_thread, locks_left, where
 
 __all__ = ["COLLECTIONS", "Collecting", "Collection"]
 
@@ -116,7 +117,7 @@ class Collecting:
         try:
             self._collect(world, collection, boundaries)
             found += [("locks left", lock) for lock in locks_left(("runtime", world.runtime))]
-            if not world.pump(3):
+            if not world.pump(30):
                 found.append(("records left", world.state()))
             if world.count("end") != 1:
                 found.append(("lost", f"{world.count('end')} ends; {world.state()}"))
@@ -160,7 +161,7 @@ class Collecting:
             if collection.here:
                 boundaries.run(lambda: collection.work(world))
             dropped.set()
-            go_on.wait(HANGS)
+            go_on.wait(stepped.HANGS)
 
         world.body = body
         world.deliver(world.message())
@@ -171,7 +172,7 @@ class Collecting:
         try:
             runs = threading.Thread(target=world.process, args=[proxy], daemon=True)
             runs.start()
-            if not dropped.wait(HANGS):
+            if not dropped.wait(stepped.HANGS):
                 raise Hangs(where(runs))
             if not collection.here:
                 if collection.name == "another message":
@@ -182,7 +183,7 @@ class Collecting:
                     raise error
             world.log[:] = ["start"]
             go_on.set()
-            runs.join(HANGS)
+            runs.join(stepped.HANGS)
             if runs.is_alive():
                 raise Hangs("the message does not end")
         finally:

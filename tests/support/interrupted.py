@@ -707,7 +707,7 @@ class Attempt:
             self.note("contexts left", ", ".join(self._left))
         if self.ended_thread:
             return
-        ends = time.monotonic() + 1
+        ends = time.monotonic() + 10
         while self.world.inside() and time.monotonic() < ends:
             time.sleep(0.002)  # recovery, for a moment
         if self.world.inside():
@@ -746,7 +746,7 @@ class Attempt:
         world = before.successor()
         world.log, world.body = before.log, before.body
         world.skipper.skips = before.skipper.skips
-        world.pump(8)
+        world.pump(30)
         return world
 
     def _judge(self, world: World, done: bool, runs: int) -> None:

@@ -267,14 +267,18 @@ class Sweep:
             self.cluster.app.work.send(self.sent[-1], self.random.uniform(0.02, 0.3))
 
     def _watch(self) -> None:
-        """Note when each worker process has ended, no later than the others may know of it."""
-        living: set[int] = set()
+        """Note when each process that has ended was seen alive last: the others cannot know of its end before."""
+        seen: dict[int, float] = {}
         while not self._watching.wait(0.01):
-            begun = time.time()
-            living |= {event.pid for event in self.history.events("boot")} - self.deaths.keys()
-            for pid in [pid for pid in living if not _lives(pid)]:
-                self.deaths[pid] = [(0.0, begun - 0.1)]
-                living.discard(pid)
+            for event in self.history.events("boot"):
+                if event.pid not in self.deaths:
+                    seen.setdefault(event.pid, event.at)
+            for pid in list(seen):
+                now = time.time()
+                if _lives(pid):
+                    seen[pid] = now
+                else:
+                    self.deaths[pid] = [(0.0, seen.pop(pid))]
 
 
 def _crashes(event: Event) -> int:

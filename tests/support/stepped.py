@@ -48,7 +48,7 @@ from .inside import runtime_of
 from .lab import Lab, copy_of
 from .servers import another_database, wait_until
 
-__all__ = ["HANGS", "Hangs", "RabbitWorld", "World", "in_thread", "is_taken", "locks_left", "quick_consumers", "where"]
+__all__ = ["Hangs", "RabbitWorld", "World", "in_thread", "is_taken", "locks_left", "quick_consumers", "where"]
 
 #: How long a thread may take for what takes milliseconds, before it counts as hanging, seconds.
 HANGS = 60.0
@@ -133,7 +133,7 @@ class SteppedWorker(dramatiq.Worker):
         )
 
 
-def in_thread(work: Callable[[], object], timeout: float = HANGS) -> BaseException | None:
+def in_thread(work: Callable[[], object], timeout: float | None = None) -> BaseException | None:
     """Do it in a thread of its own.  Returns what it raised.
 
     Raises:
@@ -149,7 +149,7 @@ def in_thread(work: Callable[[], object], timeout: float = HANGS) -> BaseExcepti
 
     thread = threading.Thread(target=guarded, daemon=True)
     thread.start()
-    thread.join(timeout)
+    thread.join(HANGS if timeout is None else timeout)
     if thread.is_alive():
         raise Hangs(where(thread))
     return raised[0] if raised else None
@@ -303,9 +303,9 @@ class World:
 
     # The worker.
 
-    def fetch(self, timeout: float = HANGS) -> MessageProxy:
+    def fetch(self, timeout: float | None = None) -> MessageProxy:
         """The next message that the consumers have fetched."""
-        proxy: MessageProxy = message_in(self.worker.work_queue.get(timeout=timeout))
+        proxy: MessageProxy = message_in(self.worker.work_queue.get(timeout=HANGS if timeout is None else timeout))
         return proxy
 
     def process(self, proxy: MessageProxy) -> None:
@@ -547,7 +547,7 @@ OPTIONS: dict[str, Any] = {"track_inflight": True, "notify_shutdown": True, "max
 def locks_left(*roots: tuple[str, Any]) -> list[str]:
     """The locks that can be reached from some objects, and are taken for good."""
     found = {name: lock for name, lock in _locks(roots) if is_taken(lock)}
-    ends = time.monotonic() + 1
+    ends = time.monotonic() + 10
     while found and time.monotonic() < ends:
         time.sleep(0.002)
         found = {name: lock for name, lock in found.items() if is_taken(lock)}

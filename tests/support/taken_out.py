@@ -29,6 +29,7 @@ from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.threads.bell import Bell
 from dramatiq_inflight.threads.mutex import Mutex
 
+from . import stepped
 from .garbage import COLLECTIONS, Collecting
 from .interrupted import SCENARIOS, SOURCES, Report, Sweep, short
 from .stepped import quick_consumers
@@ -189,5 +190,6 @@ def is_found(fault: Fault, url: str) -> bool:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
+    stepped.HANGS = 20.0  # here threads do hang
     found = is_found(FAULTS[sys.argv[1]], sys.argv[2])
     os._exit(not found)  # threads that hang must not keep it
