@@ -439,6 +439,14 @@ class Held:
         broker.do_fetch = failing
 
 
+#: A delay, milliseconds: what was sent with it is due once `an_hour_later` is the consumers' clock.
+AN_HOUR = 3_600_000
+
+
+def an_hour_later() -> int:
+    return current_millis() + AN_HOUR
+
+
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The queues whose consumer has compared its ack set with what is held here."""
@@ -473,16 +481,20 @@ LOST = [redis.ConnectionError("reset"), redis.TimeoutError("no answer")]
 @pytest.mark.parametrize("error", LOST, ids=["reset", "timeout"])
 @pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "untracked"])
 @pytest.mark.usefixtures("quick_restarts")
-def test_what_was_delayed_comes_back_after_a_lost_connection(either_app: App, error: Exception, tracked: bool) -> None:
+def test_what_was_delayed_comes_back_after_a_lost_connection(
+    either_app: App, error: Exception, tracked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dramatiq's consumer forgets it: it runs when it is due, once, on the worker that lives."""
     app = either_app
     actor = app.actor(app.ran.append, actor_name="work", track_inflight=tracked)
     app.start()
     held = Held(app)
     for n in range(5):
-        actor.send_with_options(args=(n,), delay=3_000)
+        actor.send_with_options(args=(n,), delay=AN_HOUR)
     wait_until(lambda: held.fetched("default.DQ") == 5, what="they are in memory")
     held.fails("default.DQ", error)
+    wait_until(lambda: "do_fetch" not in vars(app.broker), what="its fetch has failed")
+    monkeypatch.setattr(dramatiq.worker, "current_millis", an_hour_later)
     wait_until(lambda: len(app.ran) >= 5, what="they run")
     app.join()
     assert sorted(app.ran) == list(range(5))
@@ -576,7 +588,7 @@ def test_what_a_stopped_worker_held_comes_back_to_the_next_one(app: App, monkeyp
     actor = app.actor(app.ran.append, actor_name="work")
     app.start()
     held = Held(app)
-    actor.send_with_options(args=(1,), delay=3_000)
+    actor.send_with_options(args=(1,), delay=AN_HOUR)
     wait_until(lambda: held.fetched("default.DQ") == 1, what="it is in memory")
 
     def away(*args: Any) -> None:
@@ -587,6 +599,7 @@ def test_what_a_stopped_worker_held_comes_back_to_the_next_one(app: App, monkeyp
         patch.setattr(RedisQueues, "give_back", away)
         app.stop()
     assert held.fetched("default.DQ") == 1
+    monkeypatch.setattr(dramatiq.worker, "current_millis", an_hour_later)
     app.start()
     wait_until(lambda: app.ran == [1], what="it runs")
     app.join()
@@ -621,7 +634,7 @@ def test_what_was_given_back_twice_runs_once(
     actor = app.actor(app.ran.append, actor_name="work", track_inflight=False)
     app.start()
     held = Held(app)
-    actor.send_with_options(args=(1,), delay=3_600_000)
+    actor.send_with_options(args=(1,), delay=AN_HOUR)
     wait_until(lambda: held.fetched("default.DQ") == 1, what="it is in memory")
     consumer = held.consumer("default.DQ")
     held.fails("default.DQ", redis.ConnectionError("reset") if by == "the tracker" else RuntimeError("as asked for"))
@@ -631,7 +644,7 @@ def test_what_was_given_back_twice_runs_once(
     wait_until(lambda: held.fetched("default.DQ") == 1 and delayed.delay_queue.qsize() == 1, what="it is held again")
     another = Another(held)
     another.gets("default.DQ")
-    monkeypatch.setattr(dramatiq.worker, "current_millis", lambda: current_millis() + 3_600_000)
+    monkeypatch.setattr(dramatiq.worker, "current_millis", an_hour_later)
     wait_until(lambda: "was given to another worker" in caplog.text, what="its time comes")
     another.gives_back(app, "default.DQ")
     wait_until(lambda: app.ran, what="it runs")

@@ -19,6 +19,7 @@ import redis
 from redis.sentinel import Sentinel
 
 import dramatiq_inflight
+from dramatiq_inflight.liveness import sidecar
 from dramatiq_inflight.liveness.pidfd import Process
 from dramatiq_inflight.liveness.sidecar import PACKAGE, HeartbeatProcess
 from dramatiq_inflight.liveness.sidecar_main import Task
@@ -262,7 +263,7 @@ def test_a_client_that_cannot_be_taken_along_is_said(
 
 
 def test_a_process_that_has_died_is_started_again(
-    server_url: str, namespace: str, lab: Lab, caplog: pytest.LogCaptureFixture
+    server_url: str, namespace: str, lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are subscribed, and either is enough."""
     app = App(server_url, namespace, lab, heartbeat="process")
@@ -273,8 +274,16 @@ def test_a_process_that_has_died_is_started_again(
     wait_until(lambda: app.store.workers.look([me])[me] == 2, what="both are subscribed")
     process = runtime.heartbeat_process.process
     assert process is not None
+    start, may_start = sidecar._start, threading.Event()
+
+    def start_later(task: Task) -> Any:
+        assert may_start.wait(120)
+        return start(task)
+
+    monkeypatch.setattr(sidecar, "_start", start_later)
     process.kill()
     wait_until(lambda: app.store.workers.look([me])[me] == 1, what="the worker alone is subscribed")
+    may_start.set()
     wait_until(lambda: app.store.workers.look([me])[me] == 2, what="both are again")
     assert "The heartbeat's process has ended (signal 9). It is started again" in caplog.text
     process = runtime.heartbeat_process.process

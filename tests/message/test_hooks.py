@@ -456,7 +456,7 @@ def test_a_time_limit_is_an_ordinary_failure(app: App) -> None:
     actor = app.actor(work, time_limit=100, min_backoff=200, max_backoff=300)
     app.start()
     actor.send()
-    wait_until(lambda: len(app.ran) == 2)
+    wait_until(lambda: len(app.ran) >= 2)
     app.join()
     assert app.records() == set()
 
@@ -520,8 +520,6 @@ def test_hooks_of_a_delayed_copy_leave_the_running_message_alone(app: App) -> No
     mark = {"inflight": {"origin": message.options["redis_message_id"]}}
     with own_enqueue():
         app.broker.enqueue(message.copy(options=mark), delay=50)
-    acks = f"{app.broker.namespace}:default.DQ.msgs"
-    wait_until(lambda: app.client.hlen(acks) == 1)
     copy = copy_of(message.message_id)
 
     def contended() -> bool:

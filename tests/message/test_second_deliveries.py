@@ -8,6 +8,7 @@ import dataclasses
 import threading
 from typing import Any
 
+import dramatiq
 import pytest
 import redis
 from dramatiq import Middleware
@@ -21,6 +22,8 @@ from tests.support.hooked import beside
 from tests.support.inprocess import App, put_off_briefly
 from tests.support.lab import copy_of
 from tests.support.servers import count_stored, wait_until
+
+AN_HOUR = 3_600_000
 
 
 class Holds(Middleware):
@@ -194,25 +197,28 @@ def test_an_unrecorded_run_that_is_lost_ends_no_other_run(app: App) -> None:
 
 
 @pytest.mark.parametrize("given_away", ["the first", "the second"])
-def test_a_delayed_copy_that_was_given_away_is_not_moved(app: App, given_away: str) -> None:
+def test_a_delayed_copy_that_was_given_away_is_not_moved(
+    app: App, given_away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that was taken for dead asks about each by its own id, though both are of one message."""
     actor = app.actor(app.ran.append, actor_name="work")
     app.start()
     worker, runtime = app.worker, app.runtime
     assert worker is not None
     runtime.lease.revived = True
-    now = current_millis()
+    later = current_millis() + AN_HOUR
     first, second = (
         dataclasses.replace(
             actor.message(n), message_id="m", queue_name="default.DQ", options={"redis_message_id": id, "eta": eta}
         )
-        for n, id, eta in ((1, "r1", now + 1000), (2, "r2", now + 1500))
+        for n, id, eta in ((1, "r1", later), (2, "r2", later + 1))
     )
     app.deliver(first)
     app.deliver(second)
     wait_until(lambda: worker.consumers["default.DQ"].delay_queue.qsize() == 2, what="both are in memory")
     lost, kept = ("r1", 2) if given_away == "the first" else ("r2", 1)
     app.client.srem(f"{app.broker.namespace}:__acks__.{app.broker.broker_id}.default.DQ", lost)
+    monkeypatch.setattr(dramatiq.worker, "current_millis", lambda: current_millis() + 2 * AN_HOUR)
     wait_until(lambda: app.ran, what="the other one runs")
     assert app.ran == [kept]
     app.client.hdel(f"{app.broker.namespace}:default.DQ.msgs", lost)

@@ -134,7 +134,7 @@ def shake(
                 report.cut += len(links)
             return not wakes and cluster.enqueued() == 0
 
-        cluster.wait(tend, timeout=60 + messages * 0.5, what="all messages are done")
+        cluster.wait(tend, timeout=120 + messages, what="all messages are done")
         report.seconds = time.monotonic() - began
         _judge(cluster, database, messages, owed, report)
     finally:
