@@ -31,7 +31,7 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 PATHS = ("/", "/?hours=24", "/messages", "/trouble", "/history", "/nowhere")
 
 #: How long a page has to show something: only a page that never will takes so long.
-PATIENCE = 30_000
+PATIENCE = 120_000
 
 #: What the console says of an answer that is an error, which is no error of the page.
 OF_ANSWERS = "Failed to load resource"

@@ -41,7 +41,7 @@ BROKER_TIMEOUT = 3.0
 EVERY, SECONDS = 0.02, 0.1
 
 #: How long it may take until a worker is as before, seconds.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @dataclass
