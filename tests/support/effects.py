@@ -119,8 +119,12 @@ def shake(
                 if worker.process.poll() is not None:
                     worker.kill()
                     living[at] = cluster.worker(app=APP, threads=4, env=env, wait=False)
-            for pid in filter(is_frozen, (worker.booted_pid() or 0 for worker in living)):
-                wakes.setdefault(pid, time.monotonic() + ttl * chance.uniform(*FROZEN))
+            # One may freeze before it notes that it has booted; and its number may be another test's process by now.
+            groups = {worker.group for worker in living}
+            for pid in {event.pid for event in cluster.history.events("frozen")}:
+                with contextlib.suppress(ProcessLookupError):
+                    if is_frozen(pid) and os.getpgid(pid) in groups:
+                        wakes.setdefault(pid, time.monotonic() + ttl * chance.uniform(*FROZEN))
             for pid, due in list(wakes.items()):
                 if time.monotonic() >= due:
                     del wakes[pid]
