@@ -179,6 +179,10 @@ class Lease:
         """
         return self._answer_lost or self.last_contact.until(now) > self._due_after
 
+    def is_outdated(self, begun: Moment) -> bool:
+        """Return True if the worker may have been declared dead since a command was sent: it was frozen, say."""
+        return begun.age > (self._absent_after or self._silent_after)
+
     def entered(self, begun: Moment) -> None:
         """Redis sees this incarnation's subscription; `begun` is when that was asked."""
         self.known_by = KnownBy.ENTERED

@@ -28,6 +28,7 @@ from ..recovery.sweep import Recoverer
 from ..store.records import DeadIncarnation, Orphan
 from ..store.replies import Claim, Start, Started
 from ..store.store import Store
+from ..threads.moment import Moment
 from .checkpoints import Checkpoints
 from .in_flight import Entry, Numbers, Table, current_entry
 from .interrupt import Strand
@@ -195,16 +196,21 @@ class Starting:
         broker_keys = self.queues.keys(entry.copy.queue)
 
         def start(payload: bytes, *, forgotten: bool = False) -> Started:
-            return self.store.messages.start(
-                entry.copy,
-                payload,
-                limit=entry.policy.limit,
-                here=here,
-                forgotten=forgotten or self.lease.forgotten,
-                alone=entry.alone if seen_to else None,
-                tailored=entry.policy.tailored,
-                broker_keys=broker_keys,
-            )
+            while True:
+                asked = Moment.now()
+                started = self.store.messages.start(
+                    entry.copy,
+                    payload,
+                    limit=entry.policy.limit,
+                    here=here,
+                    forgotten=forgotten or self.lease.forgotten,
+                    alone=entry.alone if seen_to else None,
+                    tailored=entry.policy.tailored,
+                    broker_keys=broker_keys,
+                )
+                if started.answer is not Start.RUN or not self.lease.is_outdated(asked):
+                    return started
+                # We were frozen: others may have taken it meanwhile, and even completed it.
 
         try:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start

@@ -25,13 +25,14 @@ from dramatiq.results import ResultFailure
 import dramatiq_inflight
 from dramatiq_inflight import Current, InFlightTracker, PoisonMessage
 from dramatiq_inflight.brokers.queues import BrokerQueues
-from dramatiq_inflight.delivery import Delivery, own_enqueue
+from dramatiq_inflight.delivery import Copy, Delivery, own_enqueue
+from dramatiq_inflight.liveness.lease import Lease
 from dramatiq_inflight.message.in_flight import Entry, Retry, Table
 from dramatiq_inflight.message.state import Phase
 from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.records import Enqueued
-from dramatiq_inflight.store.replies import Start
+from dramatiq_inflight.store.replies import Start, Started
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.hooked import beside
@@ -617,6 +618,32 @@ def test_a_zombies_pipeline_does_not_go_on(app: App) -> None:
     assert head is not None
     # Not complete: should the other worker die, somebody has to enqueue the next stage.
     assert (head.state, head.owner) == ("running", "other")
+
+
+def test_a_start_that_was_answered_long_ago_is_asked_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was frozen behind it: another worker has completed the message meanwhile."""
+    app.actor(lambda: app.ran.append("here"), actor_name="work")
+    app.start()
+    message = app.broker.get_actor("work").message().copy(options={"redis_message_id": "rid"})
+    runtime, start, answers = app.runtime, app.store.messages.start, list[Started]()
+
+    def frozen(copy: Copy, payload: bytes, **named: Any) -> Started:
+        answers.append(start(copy, payload, **named))
+        if len(answers) == 1:
+            other = app.other()
+            app.lab.kill(runtime.store)
+            other.recovery.return_to_broker(runtime.store.me, [(copy.message_id, True)])
+            run = app.lab.runs(other, copy).run
+            other.messages.complete(copy, run, again=False, contended=True)
+        return answers[-1]
+
+    monkeypatch.setattr(Lease, "is_outdated", lambda lease, begun: len(answers) == 1)
+    monkeypatch.setattr(app.store.messages, "start", frozen)
+    app.deliver(message)
+    wait_until(lambda: len(answers) == 2, what="it asks again")
+    app.join()
+    assert [answer.answer for answer in answers] == [Start.RUN, Start.COMPLETED]
+    assert app.ran == []
 
 
 def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -> None:
