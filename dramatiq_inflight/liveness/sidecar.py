@@ -21,7 +21,7 @@ from ..threads.service import Service
 from .pidfd import Process
 from .sidecar_main import BYE, READY, Task
 
-__all__ = ["HeartbeatProcess"]
+__all__ = ["HeartbeatProcess", "launch"]
 
 #: How long to wait before a process that has ended is started again, seconds; doubles, up to the second.
 RESTART, LONGEST_RESTART = 1.0, 60.0
@@ -137,7 +137,7 @@ class HeartbeatProcess(Service):
         with self._mutex:
             if self.stopping:
                 return
-            self.process = process = _start(self.task)
+            self.process = process = launch(self.task)
         assert process.stdout is not None
         if READY in process.stdout:  # up to that line; whatever else a site's own start-up may say
             self._restart = RESTART
@@ -150,7 +150,8 @@ class HeartbeatProcess(Service):
             )
 
 
-def _start(task: Task) -> subprocess.Popen[bytes]:
+def launch(task: Task) -> subprocess.Popen[bytes]:
+    """Start the process, and give it its task."""
     process = subprocess.Popen(
         # Isolated: our path comes with the task, and behind its own, lest a module of the application hides another.
         # The last arguments are for whoever looks at the list of processes.

@@ -274,13 +274,13 @@ def test_a_process_that_has_died_is_started_again(
     wait_until(lambda: app.store.workers.look([me])[me] == 2, what="both are subscribed")
     process = runtime.heartbeat_process.process
     assert process is not None
-    start, may_start = sidecar._start, threading.Event()
+    start, may_start = sidecar.launch, threading.Event()
 
     def start_later(task: Task) -> Any:
         assert may_start.wait(120)
         return start(task)
 
-    monkeypatch.setattr(sidecar, "_start", start_later)
+    monkeypatch.setattr(sidecar, "launch", start_later)
     process.kill()
     wait_until(lambda: app.store.workers.look([me])[me] == 1, what="the worker alone is subscribed")
     may_start.set()
