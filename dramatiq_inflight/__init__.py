@@ -33,7 +33,17 @@ if TYPE_CHECKING:
     )
     from .incident import Incident, Kind
     from .inspection.history import Count, Event, EventKind
-    from .inspection.inspector import Aside, Choice, DeadLetterView, Inspector, MessageView, Overview, Tally, WorkerView
+    from .inspection.inspector import (
+        Aside,
+        Choice,
+        DeadLetterView,
+        Inspector,
+        MessageView,
+        Overview,
+        QueueView,
+        Tally,
+        WorkerView,
+    )
     from .message.current import Current, current
     from .middleware import InFlightTracker
     from .operations import Done, Operations
@@ -65,6 +75,7 @@ __all__ = [
     "Overtaken",
     "Overview",
     "PoisonMessage",
+    "QueueView",
     "SchemaError",
     "Swept",
     "Tally",
@@ -86,6 +97,7 @@ _HOMES = {
         "Inspector",
         "MessageView",
         "Overview",
+        "QueueView",
         "Tally",
         "WorkerView",
     },

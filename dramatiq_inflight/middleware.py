@@ -30,6 +30,7 @@ from .message.enqueue import Enqueues
 from .message.hooks import Hooks
 from .message.in_flight import new_context
 from .metrics.process import ProcessMetrics, is_reported
+from .metrics.throughput import Throughput
 from .tracker import Tracker, trackers_of
 from .worker import WorkerProcess
 
@@ -57,6 +58,7 @@ class InFlightTracker(Tracker):
         # In a worker that tracks:
         self._runtime: WorkerProcess | None = None
         self._hooks: Hooks | None = None
+        self._throughput: Throughput | None = None
         self._metrics: ProcessMetrics | None = None
 
     def healthy(self) -> bool:
@@ -121,13 +123,16 @@ class InFlightTracker(Tracker):
         runtime = WorkerProcess(self.policies, broker, worker.worker_threads, lambda: _pause(worker))
         runtime.register()
         self._runtime, self._enqueues.deliveries = runtime, runtime.deliveries
+        self._throughput = Throughput(broker, runtime.queues, runtime.store.workers)  # messages run during the boot
         self._hooks = Hooks(broker, self, runtime.table, runtime.starting.defer)
         self._hooks.attach()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Start the threads: heartbeat, bookkeeping, recovery and the watch of other processes."""
+        """Start the threads: heartbeat, bookkeeping, recovery, the watch of other processes and the reports."""
         if self._runtime is not None:
             self._runtime.start()
+            if self._throughput is not None:
+                self._throughput.start()
             self._report(broker, self._runtime)
 
     def _report(self, broker: Broker, runtime: WorkerProcess) -> None:
@@ -175,6 +180,8 @@ class InFlightTracker(Tracker):
         self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Note how the message ended.  If another run may own it, look it up, so that nothing follows twice."""
+        if self._throughput is not None:
+            self._throughput.count(message.queue_name)
         if self._runtime is not None:
             self._runtime.ending.processed(message, result, exception)
 
@@ -215,6 +222,11 @@ class InFlightTracker(Tracker):
         if self._metrics is not None:
             self._metrics.stop()
             self._metrics = None
+        if self._throughput is not None:
+            self._throughput.stop()
+            if self._runtime is not None and not self._runtime.connectivity.away:
+                self._throughput.once()  # the last seconds
+            self._throughput = None
         if self._runtime is not None:
             self._runtime.leave()
             if not self._runtime.table.entries():  # else Dramatiq has left threads behind that go on

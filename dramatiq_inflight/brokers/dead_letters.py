@@ -14,10 +14,24 @@ from typing import Any
 from dramatiq import JSONEncoder, Message, get_encoder
 from dramatiq.errors import DecodeError
 
-__all__ = ["DeadLetter", "DeadLetters"]
+__all__ = ["DeadLetter", "DeadLetters", "decoded"]
 
 #: An id that every encoder of JSON writes as it is.
 PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+def decoded(data: bytes) -> Message[Any] | None:
+    """Return a message; None if it cannot be decoded, or is not what Dramatiq makes: anybody can enqueue anything."""
+    try:
+        message: Message[Any] = Message.decode(data)
+        names = message.queue_name, message.actor_name, message.message_id
+        if not all(isinstance(name, str) for name in names) or not isinstance(message.options, dict):
+            return None
+        "".join(names).encode()  # not so with half a surrogate pair
+        int(message.message_timestamp)
+    except (DecodeError, AttributeError, TypeError, ValueError, OverflowError):
+        return None
+    return message
 
 
 @dataclass(frozen=True)
@@ -42,17 +56,8 @@ class DeadLetter:
 
     @cached_property
     def message(self) -> Message[Any] | None:
-        """The message; None if it cannot be decoded, or is not what Dramatiq makes: anybody can enqueue anything."""
-        try:
-            message = Message.decode(self.data)
-            names = message.queue_name, message.actor_name, message.message_id
-            if not all(isinstance(name, str) for name in names) or not isinstance(message.options, dict):
-                return None
-            "".join(names).encode()  # not so with half a surrogate pair
-            int(message.message_timestamp)
-        except (DecodeError, AttributeError, TypeError, ValueError, OverflowError):
-            return None
-        return message
+        """The message; None as for `decoded`."""
+        return decoded(self.data)
 
     @property
     def id(self) -> str:

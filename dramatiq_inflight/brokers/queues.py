@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..store.records import Head
@@ -15,7 +16,7 @@ from .dead_letters import DeadLetters
 if TYPE_CHECKING:
     from .redis import RedisQueues
 
-__all__ = ["Answers", "BrokerQueues", "Complete", "Registered"]
+__all__ = ["Answers", "BrokerQueues", "Complete", "Depth", "Registered"]
 
 #: Given a queue, a copy's id and the broker's own script for its ack: runs that script, and may take another one along.
 Complete = Callable[[str, str, Call], None]
@@ -26,6 +27,30 @@ Registered = Callable[[], list[tuple[str, str]]]
 #: Of copies that can be asked about, by message id, ``held``, ``consumed`` or ``maybe``; and how many were moved back
 #: to their queue.
 Answers = tuple[dict[str, str], int]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many messages a queue has.
+
+    Parameters:
+      ready: Messages that no worker has fetched.
+      delayed: Messages that wait for their time; with RabbitMQ only those that no worker has fetched.
+      unacked: Messages that workers have fetched and not acknowledged; None if the broker does not say.
+      dead: Dead letters.
+      first: The encoded message that was enqueued first of those that are ready; empty if the broker does not say.
+    """
+
+    ready: int
+    delayed: int
+    unacked: int | None
+    dead: int
+    first: bytes = b""
+
+    @property
+    def backlog(self) -> int:
+        """How many messages are to be run, now or later."""
+        return self.ready + self.delayed + (self.unacked or 0)
 
 
 class BrokerQueues:
@@ -115,7 +140,15 @@ class BrokerQueues:
         """
         return True
 
-    # The dead letters.
+    # What the queues have.
+
+    def depths(self, queues: Iterable[str]) -> dict[str, Depth] | None:
+        """Return how many messages each queue has; None if the broker cannot be asked.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+        return None
 
     @contextmanager
     def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:

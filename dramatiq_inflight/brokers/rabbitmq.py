@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from dramatiq.errors import ConnectionClosed
 
 from ..store.records import Head
 from .dead_letters import DeadLetter, DeadLetters
-from .queues import Answers, BrokerQueues, Registered
+from .queues import Answers, BrokerQueues, Depth, Registered
 
 __all__ = ["RabbitmqQueues"]
 
@@ -75,6 +75,19 @@ class RabbitmqQueues(BrokerQueues):
         with self._channel() as channel:
             return version_of(channel)
 
+    def depths(self, queues: Iterable[str]) -> dict[str, Depth]:
+        """As `BrokerQueues.depths`.  RabbitMQ tells a client neither what is fetched nor since when a message waits."""
+        with self._channel() as first:
+            channels = [first]
+
+            def ready(name: str) -> int:
+                number = ready_in(channels[0], name)
+                if number is None:
+                    channels[0] = first.connection.channel()
+                return number or 0
+
+            return {queue: Depth(ready(queue), ready(dq_name(queue)), None, ready(xq_name(queue))) for queue in queues}
+
     @contextmanager
     def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
         """As `BrokerQueues.dead_letters`; None if RabbitMQ would count the look at them."""
@@ -119,6 +132,20 @@ class RabbitmqQueues(BrokerQueues):
         raise AssertionError
 
 
+def ready_in(channel: Any, name: str) -> int | None:
+    """Return how many messages of a queue no worker has fetched; None if there is no such queue.
+
+    Then RabbitMQ has closed the channel.
+    """
+    from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415  it is there by now
+
+    try:
+        # Passive: nothing is declared, so the arguments of the queue do not matter.
+        return int(channel.queue_declare(queue=name, passive=True).method.message_count)
+    except ChannelClosedByBroker:
+        return None
+
+
 def version_of(channel: Any) -> tuple[int, int]:
     """Return the version of the RabbitMQ that a channel leads to."""
     major, minor = channel.connection._impl.server_properties["version"].split(".")[:2]
@@ -153,12 +180,7 @@ class RabbitmqDeadLetters(DeadLetters):
 
     def count(self) -> int:
         """As `DeadLetters.count`; to be asked before the letters are read."""
-        from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415  it is there by now
-
-        try:
-            return int(self._channel.queue_declare(queue=xq_name(self._queue), passive=True).method.message_count)
-        except ChannelClosedByBroker:
-            return 0  # there is no such queue
+        return ready_in(self._channel, xq_name(self._queue)) or 0
 
     def drop(self, letter: DeadLetter) -> None:
         """As `DeadLetters.drop`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -27,12 +27,15 @@ from ..store.scripts import BATCH
 from ..store.transport import Call
 from .dead_letters import DeadLetter, DeadLetters
 from .following import Following
-from .queues import Answers, BrokerQueues, Complete, Registered
+from .queues import Answers, BrokerQueues, Complete, Depth, Registered
 
 __all__ = ["RedisQueues", "RedisQueuesApart"]
 
 #: For how long a command that was given up may still arrive, seconds: kernels send again for a quarter of an hour.
 MAY_ARRIVE = 3600.0
+
+#: How many queues are asked about at a time.
+QUEUES = 100
 
 #: How many dead letters are read at a time.
 LETTERS = 200
@@ -151,6 +154,40 @@ class RedisQueues(BrokerQueues):
         """
         data = self._client.hget(self._messages(queue), copy_id)
         return data if isinstance(data, bytes) else b""
+
+    def depths(self, queues: Iterable[str]) -> dict[str, Depth]:
+        """As `BrokerQueues.depths`; in three round trips for each hundred queues."""
+        found: dict[str, Depth] = {}
+        names = list(queues)
+        for at in range(0, len(names), QUEUES):
+            found |= self._depths(names[at : at + QUEUES])
+        return found
+
+    def _depths(self, queues: Sequence[str]) -> dict[str, Depth]:
+        pipeline = self._client.pipeline(transaction=False)
+        for queue in queues:
+            pipeline.llen(f"{self.namespace}:{queue}")
+            pipeline.hlen(self._messages(queue))
+            pipeline.hlen(self._messages(dq_name(queue)))
+            pipeline.zcard(f"{self.namespace}:{xq_name(queue)}")
+            pipeline.lindex(f"{self.namespace}:{queue}", 0)
+        replies = pipeline.execute()
+        rows = {queue: replies[5 * i : 5 * i + 5] for i, queue in enumerate(queues)}
+        first = self._first({queue: row[4] for queue, row in rows.items() if row[4] is not None})
+        return {
+            queue: Depth(ready, delayed, max(0, stored - ready), dead, first.get(queue, b""))
+            for queue, (ready, stored, delayed, dead, _) in rows.items()
+        }
+
+    def _first(self, ids: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Read one message of each queue, but for those that are so large that Redis takes long."""
+        pipeline = self._client.pipeline(transaction=False)
+        for queue, copy_id in ids.items():
+            pipeline.hstrlen(self._messages(queue), copy_id)
+        small = [queue for queue, size in zip(ids, pipeline.execute(), strict=True) if 0 < size <= MOST_BYTES]
+        for queue in small:
+            pipeline.hget(self._messages(queue), ids[queue])
+        return {queue: data for queue, data in zip(small, pipeline.execute(), strict=True) if data is not None}
 
     @contextmanager
     def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:

@@ -16,6 +16,7 @@ from .effects import effects
 from .failures import Group
 from .history import history
 from .messages import list_messages, show
+from .queues import queues
 from .recover import recover
 from .serve import dashboard, exporter
 from .source import Source
@@ -71,7 +72,7 @@ def cli(
 
 
 for command in (
-    status, list_messages, dead, show, watch, history, workers,
+    status, list_messages, queues, dead, show, watch, history, workers,
     recover, requeue, dead_letter, discard, purge,
     doctor, dashboard, exporter, effects,
 ):  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..inspection.history import Event, EventKind
-from ..inspection.inspector import Aside, DeadLetterView, MessageView, Tally, WorkerView
+from ..inspection.inspector import Aside, DeadLetterView, MessageView, QueueView, Tally, WorkerView
 from .table import Cell, Column
 from .text import age, when
 
@@ -17,6 +17,7 @@ __all__ = [
     "DEAD_LETTERS",
     "EVENTS",
     "MESSAGES",
+    "QUEUES",
     "ROUTINE",
     "STYLES",
     "TALLIES",
@@ -26,6 +27,7 @@ __all__ = [
     "event_rows",
     "message_rows",
     "process",
+    "queue_rows",
     "tally_rows",
     "worker_rows",
 ]
@@ -123,6 +125,39 @@ def message_rows(views: Iterable[MessageView]) -> list[list[Cell]]:
             Cell(process(view.instance, view.pid), "" if view.worker_alive else "red"),
             Cell(str(view.run)),
             Cell(str(view.crashes), "red" if view.crashes else ""),
+        ]
+        for view in views
+    ]
+
+
+QUEUES = (
+    Column("QUEUE", least=8, middle=True),
+    Column("DEPTH", right=True),
+    Column("DELAYED", right=True),
+    Column("UNACKED", right=True, spare=2),
+    Column("IN FLIGHT", right=True, spare=1),
+    Column("DEAD", right=True),
+    Column("OLDEST", right=True),
+    Column("IN/s", right=True, spare=3),
+    Column("OUT/s", right=True, spare=3),
+)
+
+
+def queue_rows(views: Iterable[QueueView]) -> list[list[Cell]]:
+    def rate(value: float | None) -> Cell:
+        return Cell("" if value is None else f"{value:.1f}")
+
+    return [
+        [
+            Cell(view.name),
+            Cell(str(view.depth)),
+            Cell(str(view.delayed)),
+            Cell("" if view.unacked is None else str(view.unacked)),
+            Cell(str(view.in_flight)),
+            Cell(str(view.dead_letters), "red" if view.dead_letters else ""),
+            Cell(age(view.oldest) if view.oldest else ""),
+            rate(view.rate_in),
+            rate(view.rate_out),
         ]
         for view in views
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dramatiq.errors import ConnectionClosed
 
-from ..inspection.inspector import Inspector, MessageView, Overview, WorkerView
+from ..inspection.inspector import Inspector, MessageView, Overview, QueueView, WorkerView
 from .shared import Shared
 from .tail import Tail
 
@@ -49,6 +49,7 @@ class Board:
         self.tail = Tail(inspector)
         self._overview = Shared(inspector.overview)
         self._messages: Shared[list[MessageView]] = Shared(inspector.messages)
+        self._queues = Shared(lambda: inspector.queues(self.overview()), seconds=2)
         self._letters = Shared(inspector.count_dead_letters, seconds=5)
         self._longest: dict[str, int] = {}
 
@@ -64,6 +65,14 @@ class Board:
     def messages(self) -> list[MessageView]:
         """All that are in flight, oldest first; not to be changed."""
         return self._messages.get()
+
+    def queues(self) -> list[QueueView] | None:
+        """The queues, by name; not to be changed.  None if they cannot be seen from here.
+
+        Raises:
+          ConnectionClosed: RabbitMQ cannot be reached.
+        """
+        return self._queues.get()
 
     def count_dead_letters(self) -> int | None:
         """How many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""

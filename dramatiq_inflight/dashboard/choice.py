@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -14,10 +14,23 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from ..inspection.history import Event, EventKind, Group
-from ..inspection.inspector import MessageView
+from ..inspection.inspector import MessageView, QueueView
 from .timeline import HOURS
 
-__all__ = ["GROUPS", "PER_PAGE", "SORTS", "STATES", "EventChoice", "MessageChoice", "hours", "page_of", "paged"]
+__all__ = [
+    "GROUPS",
+    "PER_PAGE",
+    "QUEUE_SORTS",
+    "SORTS",
+    "STATES",
+    "EventChoice",
+    "MessageChoice",
+    "Order",
+    "hours",
+    "page_of",
+    "paged",
+    "sorted_queues",
+]
 
 #: How many are on one page.
 PER_PAGE = 100
@@ -37,6 +50,19 @@ SORTS = {
 
 #: Those of which the greatest come first.
 FALLING = ("age", "crashes")
+
+#: What queues can be sorted by, and the name of it; the greatest come first but for the names.
+QUEUE_SORTS = {
+    "name": "Queue",
+    "depth": "Depth",
+    "delayed": "Delayed",
+    "unacked": "Unacked",
+    "in_flight": "In flight",
+    "dead_letters": "Dead letters",
+    "oldest": "Oldest",
+    "rate_in": "In",
+    "rate_out": "Out",
+}
 
 #: Kinds of events that belong together: the name of each group, and the names of its events.
 GROUPS = {
@@ -79,6 +105,43 @@ def _seconds(text: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class Order:
+    """By which column a table is sorted, and in which direction."""
+
+    sort: str
+    descending: bool
+    #: The columns of which the greatest come first if nothing else is said.
+    falling: Collection[str]
+
+    @classmethod
+    def asked(cls, args: MultiDict[str, str], sorts: Mapping[str, str], falling: Collection[str]) -> Order:
+        """As the address says; else by the first column that there is."""
+        said = args.get("sort", "").strip()
+        sort = said if said in sorts else next(iter(sorts))
+        direction = args.get("dir", "").strip()
+        return cls(sort, direction == "desc" if direction in ("asc", "desc") else sort in falling, falling)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The part of the address that says so."""
+        return {"sort": self.sort, "dir": "desc" if self.descending else "asc"}
+
+    def by(self, sort: str) -> Order:
+        """By another column; the other way round if it is by that already."""
+        return Order(sort, not self.descending if sort == self.sort else sort in self.falling, self.falling)
+
+
+def sorted_queues(queues: Sequence[QueueView], order: Order) -> list[QueueView]:
+    """The queues in an order; those of which the broker does not say the value come as if it were the smallest."""
+
+    def place(queue: QueueView) -> tuple[bool, Any, str]:
+        value = getattr(queue, order.sort)
+        return value is not None, value or 0 if order.sort != "name" else value, queue.name
+
+    return sorted(queues, key=place, reverse=order.descending)
+
+
+@dataclass(frozen=True)
 class MessageChoice:
     """Which messages, in which order."""
 
@@ -87,19 +150,13 @@ class MessageChoice:
     instance: str
     state: str
     older: str
-    sort: str
-    descending: bool
+    order: Order
 
     @classmethod
     def asked(cls, args: MultiDict[str, str]) -> MessageChoice:
         """As the address says."""
-
-        def said(name: str) -> str:
-            return args.get(name, "").strip()
-
-        sort = said("sort") if said("sort") in SORTS else "age"
-        falls = said("dir") == "desc" if said("dir") in ("asc", "desc") else sort in FALLING
-        return cls(said("queue"), said("actor"), said("instance"), said("state"), said("older"), sort, falls)
+        said = {name: args.get(name, "").strip() for name in ("queue", "actor", "instance", "state", "older")}
+        return cls(**said, order=Order.asked(args, SORTS, FALLING))
 
     @property
     def wrong(self) -> bool:
@@ -118,17 +175,16 @@ class MessageChoice:
             and self.state in ("", view.state)
             and view.age >= older
         ]
-        found.sort(key=lambda view: (getattr(view, self.sort), view.id), reverse=self.descending)
+        found.sort(key=lambda view: (getattr(view, self.order.sort), view.id), reverse=self.order.descending)
         return found
 
     def sorted_by(self, sort: str) -> str:
         """The query for another order; the other way round if it is by that already."""
-        descending = not self.descending if sort == self.sort else sort in FALLING
-        return self._query(sort=sort, dir="desc" if descending else "asc")
+        return self._query(**self.order.by(sort).query)
 
     def on_page(self, page: int) -> str:
         """The query for another page."""
-        return self._query(sort=self.sort, dir="desc" if self.descending else "asc", page=str(page))
+        return self._query(**self.order.query, page=str(page))
 
     def _query(self, **more: str) -> str:
         kept = {name: getattr(self, name) for name in ("queue", "actor", "instance", "state", "older")}

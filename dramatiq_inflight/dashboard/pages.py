@@ -94,6 +94,17 @@ def install(app: Flask, board: Board) -> None:
             tail=tail,
         )
 
+    @app.get("/queues")
+    def queues() -> ResponseReturnValue:
+        order = choice.Order.asked(request.args, choice.QUEUE_SORTS, tuple(choice.QUEUE_SORTS)[1:])
+        found = board.queues()
+        return show(
+            "queues.html",
+            queues=None if found is None else choice.sorted_queues(found, order),
+            order=order,
+            sorts=choice.QUEUE_SORTS,
+        )
+
     @app.get("/messages")
     def messages() -> ResponseReturnValue:
         views = board.messages()

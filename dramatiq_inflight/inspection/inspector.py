@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +30,7 @@ from dramatiq.errors import ConnectionClosed
 
 from ..brokers.dead_letters import DeadLetter
 from ..brokers.location import queues_of, tracker_client
+from ..brokers.queues import BrokerQueues
 from ..config.settings import Settings
 from ..errors import ConfigurationError
 from ..store.connection import bounded_client_from_url
@@ -38,10 +40,21 @@ from ..tracker import tracker_of
 from .dead_letters import Choice, DeadLetterView, Letters
 from .history import Count, Event, EventKind
 from .parsing import dead_letter_view, message_view, text, texts
+from .queues import Throughput, queue_view
 from .reader import Instances, Reader
-from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, Overview, Tally, WorkerView
+from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, Overview, QueueView, Tally, WorkerView
 
-__all__ = ["Aside", "Choice", "DeadLetterView", "Inspector", "MessageView", "Overview", "Tally", "WorkerView"]
+__all__ = [
+    "Aside",
+    "Choice",
+    "DeadLetterView",
+    "Inspector",
+    "MessageView",
+    "Overview",
+    "QueueView",
+    "Tally",
+    "WorkerView",
+]
 
 #: All dead letters.
 EVERYTHING = Choice()
@@ -67,7 +80,9 @@ class Inspector(Reader):
       namespace: As the trackers have it.
     """
 
-    #: The broker's dead letters; None: they cannot be seen from here.
+    #: The application's broker, its queues and its dead letters; None: they cannot be seen from here.
+    _broker: Broker | None = None
+    _queues = BrokerQueues()
     _letters: Letters | None = None
 
     @classmethod
@@ -80,7 +95,9 @@ class Inspector(Reader):
         settings = tracker_of(broker).settings
         client, shared = tracker_client(settings, broker)
         inspector = cls(client, settings.namespace)
-        inspector._letters = Letters(broker, queues_of(broker, client, shared=shared))
+        inspector._broker = broker
+        inspector._queues = queues_of(broker, client, shared=shared)
+        inspector._letters = Letters(broker, inspector._queues)
         return inspector
 
     @classmethod
@@ -131,6 +148,39 @@ class Inspector(Reader):
             overdue=int(overdue),
             most_overdue=max(0.0, (now - first[0][1]) / 1000) if first else 0.0,
         )
+
+    def queues(self, seen: Overview | None = None) -> list[QueueView] | None:
+        """Return the application's queues by name: how much each has, and how quickly that comes and goes.
+
+        Parameters:
+          seen: An overview of just now; None: it is read.
+
+        Returns: None if they cannot be seen from here: it takes the application's broker (`of`), and that is to be a
+          RedisBroker or a RabbitMQ.
+
+        Raises:
+          ConnectionClosed: RabbitMQ cannot be reached.
+        """
+        declared = sorted(self._broker.get_declared_queues()) if self._broker is not None else []
+        depths = self._queues.depths(declared)
+        if depths is None:
+            return None
+        seen = seen or self.overview()
+        in_flight: Counter[str] = Counter()
+        for tally in seen.tallies:
+            in_flight[tally.queue] += tally.running
+        now, throughput = self._throughput()
+        return [queue_view(name, depth, in_flight[name], throughput, now) for name, depth in depths.items()]
+
+    def ended(self) -> dict[str, int]:
+        """Return how many messages have ever ended in each queue, tracked or not, as the workers have reported."""
+        return self._throughput()[1].ended
+
+    def _throughput(self) -> tuple[int, Throughput]:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(self._keys.throughput)
+        now, (raw,) = self._timed(pipeline)
+        return now, Throughput.of(texts(raw))
 
     def workers(self) -> list[WorkerView]:
         """All worker processes that live, or whose death is not recovered yet, by instance."""

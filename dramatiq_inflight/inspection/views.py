@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["IN_FLIGHT", "WAITING_SHOWN", "Aside", "MessageView", "Overview", "Tally", "WorkerView"]
+__all__ = ["IN_FLIGHT", "WAITING_SHOWN", "Aside", "MessageView", "Overview", "QueueView", "Tally", "WorkerView"]
 
 #: The states of a message that is in flight.
 IN_FLIGHT = frozenset({"running", "recovering", "requeued"})
@@ -119,6 +119,30 @@ class Tally:
     waiting: int
     #: Seconds since the oldest of those running was started.
     oldest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueView:
+    """How much one queue has, and how quickly that comes and goes."""
+
+    name: str
+    #: Messages that no worker has fetched.
+    depth: int
+    #: Messages that wait for their time, retries included.  With RabbitMQ only those that no worker has fetched.
+    delayed: int
+    #: Messages that workers have fetched and not acknowledged: those that run, and those that wait in its memory.
+    #: None if the broker does not say (RabbitMQ).
+    unacked: int | None
+    #: Tracked messages that run.
+    in_flight: int
+    dead_letters: int
+    #: Seconds since the message was enqueued that waits longest (a retry: since it was enqueued last); 0 if none waits,
+    #: None if the broker does not say (RabbitMQ).
+    oldest: float | None
+    #: Messages a second over the last one or two minutes that were enqueued, retries included, and whose run ended.
+    #: None if no worker has reported for so long.
+    rate_in: float | None
+    rate_out: float | None
 
 
 @dataclass(frozen=True)

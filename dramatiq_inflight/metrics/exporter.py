@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..errors import SchemaError
 from ..inspection.history import Count, EventKind
-from ..inspection.inspector import Inspector, Overview
+from ..inspection.inspector import Inspector, Overview, QueueView
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -73,7 +74,8 @@ class InFlightCollector:
 
         begun = time.monotonic()
         try:
-            metrics = list(self._metrics(self._inspector.overview(), self._inspector.counts()))
+            seen = self._inspector.overview()
+            metrics = [*self._metrics(seen, self._inspector.counts()), *self._of_queues(seen)]
         except Exception as error:  # a scrape must not end in a traceback, whatever is in Redis
             if self._up:
                 # Not its text, but our own: it may hold what was sent.
@@ -177,8 +179,32 @@ class InFlightCollector:
             sum_value=took / 1000,
         )
 
+    def _of_queues(self, seen: Overview) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415  see above
+
+        try:
+            queues = self._inspector.queues(seen)
+        except ConnectionClosed:
+            queues = None  # RabbitMQ is away; the rest is known
+        for name, text, value in QUEUES:
+            values = {(_clean(queue.name),): value(queue) for queue in queues or ()}
+            known = {labels: number for labels, number in values.items() if number is not None}
+            yield _family(GaugeMetricFamily(f"{PREFIX}queue_{name}", text, labels=("queue",)), known)
+        ended = {(_clean(queue),): number for queue, number in self._inspector.ended().items()}
+        text = "Messages whose run has ended, tracked or not."
+        yield _family(CounterMetricFamily(PREFIX + "queue_ended", text, labels=("queue",)), ended)
+
 
 UP = "1: Redis can be read."
+
+#: What is told of each queue of the application: the name, the help, and the value; None: the broker does not say.
+QUEUES: tuple[tuple[str, str, Callable[[QueueView], float | None]], ...] = (
+    ("depth", "Messages that no worker has fetched.", lambda queue: queue.depth),
+    ("delayed", "Messages that wait for their time, retries included.", lambda queue: queue.delayed),
+    ("unacked", "Messages that workers have fetched and not acknowledged.", lambda queue: queue.unacked),
+    ("dead_letters", "Dead letters.", lambda queue: queue.dead_letters),
+    ("oldest_seconds", "For how long the message waits that waits longest.", lambda queue: queue.oldest),
+)
 
 #: What is counted among the events and is none: how long recoveries took in all, milliseconds.
 TOOK = "cleared_ms"

@@ -77,6 +77,15 @@ class Workers(Part):
             self.heartbeat()  # Redis did not know this incarnation, and was to hear that it shuts down
         return None
 
+    def count(self, ended: Mapping[str, int], backlogs: Mapping[str, int]) -> bool:
+        """Record how many messages have ended in each queue since the last time, and how many are there to be run.
+
+        Returns: True if this is the first report of the present minute, so that backlogs are wanted.
+        """
+        queues = ended.keys() | backlogs.keys()
+        rows = [{"queue": queue, "ended": ended.get(queue, 0), "backlog": backlogs.get(queue, -1)} for queue in queues]
+        return bool(self.scripts.execute("count", rows))
+
     def refusal(self) -> Refusal | None:
         """Why whoever is no worker must not change anything here; ``None``: it may."""
         answer = self._register("", {})

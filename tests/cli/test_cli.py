@@ -436,7 +436,7 @@ def test_help_and_completion() -> None:
     names = set(cli.commands)
     assert names == {
         *("status", "list", "show", "watch", "history", "workers", "recover", "requeue", "dead-letter", "discard"),
-        *("doctor", "dashboard", "exporter", "effects", "dead", "purge"),
+        *("doctor", "dashboard", "exporter", "effects", "queues", "dead", "purge"),
     }
     for name in names:
         result = CliRunner().invoke(cli, [name, "--help"])

@@ -79,6 +79,7 @@ def test_a_life_in_order_is_told(lab: Lab, a: Store, inspector: Inspector) -> No
     assert last(inspector).instance == "pod-a"
     assert last(inspector).running == 0
     assert lab.names() == set()
+    assert a.workers.count({"default": 1}, {})
     for key in JOURNAL:
         assert 0 < lab.client.ttl(lab.prefix + key) <= 30 * 24 * 3600, "an abandoned namespace cleans itself up"
 

@@ -194,8 +194,7 @@ def test_both_endpoints_tell_the_truth_after_a_kill(
     made.wait(lambda: history.count("start") == 4, what="they run on the one that is killed")
     others = made.worker(processes=2, threads=4, **told)
     made.wait(lambda: len({e.pid for e in history.events("boot") if e.extra == others.group}) == 2, what="both boot")
-    inspector = Inspector(redis.Redis.from_url(server_url), made.namespace)
-    exporter = serving(inspector)
+    exporter = serving(Inspector.of(made.broker))
     assert Scrape.at(exporter).value("workers", state="alive") == 3
     victim.kill()
     made.wait(lambda: history.count("start") == 8, what="they run again")

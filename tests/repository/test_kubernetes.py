@@ -236,6 +236,36 @@ def test_every_time_out_is_below_the_next(pod: Document, worker: Document, setti
     assert arguments.processes == 2
 
 
+def queries(document: Document) -> str:
+    return " ".join(trigger["metadata"]["query"] for trigger in document["spec"]["triggers"])
+
+
+def test_workers_are_scaled_by_metrics_that_there_are() -> None:
+    (keda,), (hpa,) = (read(FOLDER / "scaling" / f"{name}.yaml") for name in ("keda", "hpa"))
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.rst").read_text("utf-8")
+    metrics = (FOLDER.parents[1] / "docs" / "metrics.rst").read_text("utf-8")
+    (block,) = re.findall(r"^\.\. code-block:: yaml\n\n((?:(?:    .*)?\n)+)", page, re.MULTILINE)
+    (rule,) = yaml.safe_load(block)["rules"]["external"]
+    named = set(re.findall(r"dramatiq_inflight_\w+", queries(keda) + rule["metricsQuery"] + rule["seriesQuery"]))
+    assert len(named) == 2
+    assert all(f"``{name}``" in metrics for name in named)
+    assert hpa["spec"]["metrics"][0]["external"]["metric"]["name"] == rule["name"]["as"]
+    workers = one(resolve(FOLDER / "base"), "Deployment", "worker")
+    for spec, least in ((keda["spec"], "minReplicaCount"), (hpa["spec"], "minReplicas")):
+        assert spec["scaleTargetRef"]["name"] == workers["metadata"]["name"]
+        assert spec[least] >= 2
+    assert keda["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["spec"]["behavior"]
+    exporter = one(resolve(FOLDER / "base"), "Deployment", "inflight-exporter")
+    assert "--broker=shop.tasks" in pod_of(exporter)["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_autoscaler_is_valid(version: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: nox -s examples")
+    wanted = validator.latest_version() if version == "newest" else version
+    validator.validate(read(FOLDER / "scaling" / "hpa.yaml")[0], wanted, strict=True)
+
+
 def probes(worker: Document) -> dict[str, list[str]]:
     kinds = ("startupProbe", "readinessProbe", "livenessProbe")
     return {kind: worker[kind]["exec"]["command"] for kind in kinds}

@@ -22,7 +22,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "way.rst").read_text("utf-8")
 
 #: The scripts that run beside a message's way, whenever it is time for them.  On a busy machine a retry may start
 #: before its failed run is released: then it is put off, and starts again.
-BESIDE = {"clear_alone", "defer", "deregister", "enter", "find_due", "heartbeat", "register", "suspect"}
+BESIDE = {"clear_alone", "count", "defer", "deregister", "enter", "find_due", "heartbeat", "register", "suspect"}
 
 
 def scripts_of(section: str) -> list[str]:

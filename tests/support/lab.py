@@ -23,7 +23,7 @@ from dramatiq_inflight.threads.moment import Moment
 __all__ = ["JOURNAL", "Lab", "ago", "copy_of"]
 
 #: The keys that stay when the work is done; they expire.
-JOURNAL = {"history", "counts", "schema"}
+JOURNAL = {"history", "counts", "throughput", "schema"}
 
 
 def ago(seconds: float) -> Moment:
