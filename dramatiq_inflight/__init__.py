@@ -46,12 +46,13 @@ if TYPE_CHECKING:
     )
     from .message.current import Current, current
     from .middleware import InFlightTracker
-    from .operations import Done, Operations
+    from .operations import Bulk, Done, Operations
     from .recovery.summary import Swept
 
 __all__ = [
     "AlreadyDone",
     "Aside",
+    "Bulk",
     "Busy",
     "CheckpointError",
     "Choice",
@@ -103,7 +104,7 @@ _HOMES = {
     },
     "message.current": {"Current", "current"},
     "middleware": {"InFlightTracker"},
-    "operations": {"Done", "Operations"},
+    "operations": {"Bulk", "Done", "Operations"},
     "recovery.summary": {"Swept"},
 }
 

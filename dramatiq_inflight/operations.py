@@ -12,7 +12,8 @@ import dataclasses
 import enum
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dramatiq import Broker, Message
@@ -32,12 +33,12 @@ from .recovery.copies import NOBODY
 from .recovery.for_broker import recovery_of
 from .recovery.summary import Swept
 from .store.connection import bounded_client
-from .store.records import DeadIncarnation, Orphan
+from .store.records import DeadIncarnation, Orphan, moment
 from .store.scripts import Scripts
 from .store.store import Store
 from .tracker import tracker_of
 
-__all__ = ["Done", "Operations"]
+__all__ = ["Bulk", "Done", "Operations"]
 
 #: How long a message is held for its copy to be enqueued, seconds; then any sweep takes it.
 HOLD = 30.0
@@ -76,6 +77,24 @@ class Done(enum.Enum):
     STRANGE = "strange"
 
 
+@dataclass(frozen=True)
+class Bulk:
+    """What became of many dead letters.
+
+    Parameters:
+      done: How many of them had which end.
+      is_complete: False if it was stopped, and more are left.
+    """
+
+    done: Mapping[Done, int]
+    is_complete: bool
+
+    @property
+    def number(self) -> int:
+        """How many it was done to."""
+        return self.done.get(Done.DONE, 0)
+
+
 class Operations:
     """Acts on the messages of one application.
 
@@ -109,8 +128,8 @@ class Operations:
         client, shared = tracker_client(settings, broker)
         self.broker = broker
         self._queues = queues_of(broker, client, shared=shared)
-        self._letters = Letters(broker, self._queues)
         self.inspector = Inspector.of(broker)
+        self._letters = self.inspector._letters or Letters(broker, self._queues)
         self._store = Store(
             Scripts(
                 bounded_client(client),
@@ -141,7 +160,9 @@ class Operations:
     def _requeue(self, message_id: str, *, force: bool) -> Done:
         found = self._find(message_id)
         if found is not None and found.state == "aside":
-            return self._store.operations.one_at_a_time(lambda: self._requeue_from_aside(message_id), HOLD) or Done.BUSY
+            return (
+                self._store.operations.one_at_a_time(lambda _: self._requeue_from_aside(message_id), HOLD) or Done.BUSY
+            )
         if found is not None and found.state in IN_FLIGHT:
             done = self._take(message_id, found.queue, found.actor, condemn=False, force=force)
             if done is not Done.SETTLED:
@@ -169,34 +190,67 @@ class Operations:
             return done
         return self._of_dead_letter(message_id, found, self._drop)
 
-    def purge(self, choice: Choice) -> int | None:
+    def purge(self, choice: Choice, stop: Callable[[], bool] = lambda: False) -> Bulk | None:
         """Discard all dead letters that are chosen.
 
-        Returns: how many there were; None if the broker cannot be asked, or others have taken too long.
+        Parameters:
+          stop: Asked before each; True: leave the rest.
+
+        Returns: what became of them; None if the broker cannot be asked, or others have taken too long.
 
         Raises:
           ConnectionClosed: The broker cannot be reached; what was discarded is discarded.
         """
-        self._check_schema()
-        return self._store.operations.one_at_a_time(lambda: self._purge(choice), HOLD)
-
-    def _purge(self, choice: Choice) -> int | None:
         dropped: Counter[tuple[str, str]] = Counter()
-        reasons = self.inspector.reasons()
+
+        def drop(letters: DeadLetters, letter: DeadLetter) -> Done:
+            letters.drop(letter)
+            dropped[letter.queue, letter.message.actor_name if letter.message is not None else ""] += 1
+            return Done.DONE
+
         try:
-            for queue in self._letters.names(choice.queue):
-                with self._letters.of(queue) as letters:
-                    if letters is None:
-                        return None
-                    for letter in letters:
-                        view = self._letters.view(letter, reasons.get(letter.id))
-                        if choice.has(view):
-                            letters.drop(letter)
-                            dropped[queue, view.actor] += 1
+            return self._on_dead_letters(choice, drop, stop)
         finally:
             for (queue, actor), number in dropped.items():
                 self._store.operations.note_discarded("", queue, actor, number)
-        return dropped.total()
+
+    def requeue_dead_letters(self, choice: Choice, stop: Callable[[], bool] = lambda: False) -> Bulk | None:
+        """Enqueue all dead letters that are chosen once more, each as `requeue` does; as `purge` otherwise.
+
+        What was requeued and has failed again meanwhile is not taken twice.
+        """
+        begun = moment(current_millis())
+        until = min(choice.until, begun) if choice.until is not None and begun is not None else begun
+        return self._on_dead_letters(dataclasses.replace(choice, until=until), self._replay, stop)
+
+    def _on_dead_letters(
+        self, choice: Choice, act: Callable[[DeadLetters, DeadLetter], Done], stop: Callable[[], bool]
+    ) -> Bulk | None:
+        self._check_schema()
+        return self._store.operations.one_at_a_time(lambda keep: self._act_on_each(choice, act, stop, keep), HOLD)
+
+    def _act_on_each(
+        self,
+        choice: Choice,
+        act: Callable[[DeadLetters, DeadLetter], Done],
+        stop: Callable[[], bool],
+        keep: Callable[[], bool],
+    ) -> Bulk | None:
+        done: Counter[Done] = Counter()
+        reasons = self.inspector.reasons()
+        if self._letters.index is not None and self._letters.index.has_ids:
+            self._letters.index.refresh()
+        for queue in self._letters.names(choice.queue):
+            with self._letters.of(queue) as letters:
+                if letters is None:
+                    return None
+                for letter in self._letters.some(queue, letters, choice):
+                    if not choice.has(self._letters.view(letter, reasons.get(letter.id))):
+                        continue
+                    if stop() or not keep():
+                        return Bulk(done, is_complete=False)
+                    done[act(letters, letter)] += 1
+        return Bulk(done, is_complete=True)
 
     def recover(self, stop: Callable[[], bool] = lambda: False) -> Swept:
         """Put back all that is due now, as a worker's recovery does.
@@ -285,12 +339,12 @@ class Operations:
           found: As the tracker knows it.
         """
 
-        def look() -> Done:
+        def look(keep: Callable[[], bool]) -> Done:
             asked = True
-            for queue in self._letters.names():
+            for queue in self._letters.where(message_id):
                 with self._letters.of(queue) as letters:
                     asked = asked and letters is not None
-                    for letter in letters or ():
+                    for letter in self._letters.some(queue, letters, Choice(ids=frozenset([message_id]))):
                         if letter.is_of(message_id):
                             return act(letters, letter)  # type: ignore[arg-type]
             if found is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,13 +77,30 @@ class DeadLetters(ABC):
     #: True if the newest letter comes first.
     newest_first = False
 
-    @abstractmethod
     def __iter__(self) -> Iterator[DeadLetter]:
         """Read them, some at a time.
 
         Raises:
           redis.RedisError, ConnectionClosed: The broker cannot be reached.
         """
+        return self.read(())
+
+    @abstractmethod
+    def read(self, known: Collection[str]) -> Iterator[DeadLetter]:
+        """Read them, some at a time; `data` is empty for a letter whose `copy_id` is known.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+
+    def some(self, copy_ids: Iterable[str]) -> Iterator[DeadLetter]:
+        """Read the letters with these ids of the broker, as far as they are still there.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+        wanted = set(copy_ids)
+        return (letter for letter in self if letter.copy_id in wanted)
 
     @abstractmethod
     def count(self) -> int:

@@ -150,6 +150,17 @@ class BrokerQueues:
         """
         return None
 
+    def versions(self, queues: Iterable[str]) -> dict[str, object] | None:
+        """Return for each queue a value that changes with its dead letters; None if the broker cannot be asked.
+
+        It may stay the same when letters come and go at once.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+        depths = self.depths(queues)
+        return None if depths is None else {queue: depth.dead for queue, depth in depths.items()}
+
     @contextmanager
     def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
         """Look at the dead letters of a queue; None if the broker cannot be asked about them.

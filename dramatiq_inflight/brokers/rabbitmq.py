@@ -161,8 +161,8 @@ class RabbitmqDeadLetters(DeadLetters):
         self._fetched: list[int] = []
         self._dropped: set[int] = set()
 
-    def __iter__(self) -> Iterator[DeadLetter]:
-        """As `DeadLetters`; once only."""
+    def read(self, known: Collection[str]) -> Iterator[DeadLetter]:
+        """As `DeadLetters`; once only, and all of each: there are no ids."""
         from pika.exceptions import ChannelClosedByBroker  # noqa: PLC0415  it is there by now
 
         while True:

@@ -38,7 +38,7 @@ MAY_ARRIVE = 3600.0
 QUEUES = 100
 
 #: How many dead letters are read at a time.
-LETTERS = 200
+LETTERS = 500
 
 #: The most bytes of letters that one command reads.  A larger letter is read by itself.
 MOST_BYTES = 1024 * 1024
@@ -193,6 +193,16 @@ class RedisQueues(BrokerQueues):
     def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
         """As `BrokerQueues.dead_letters`; the newest come first."""
         yield RedisDeadLetters(self._client, self.namespace, queue)
+
+    def versions(self, queues: Iterable[str]) -> dict[str, object]:
+        """As `BrokerQueues.versions`: how many there are, and the newest."""
+        names = list(queues)
+        pipeline = self._client.pipeline(transaction=False)
+        for queue in names:
+            pipeline.zcard(f"{self.namespace}:{xq_name(queue)}")
+            pipeline.zrevrange(f"{self.namespace}:{xq_name(queue)}", 0, 0)
+        replies = pipeline.execute()
+        return {queue: (replies[2 * i], *replies[2 * i + 1]) for i, queue in enumerate(names)}
 
     def has_dead_letter(self, queue: str, copy_id: str) -> bool:
         """Whether that copy is in the dead-letter queue.
@@ -373,7 +383,7 @@ class RedisDeadLetters(DeadLetters):
         self._key = f"{namespace}:{xq_name(queue)}"
         self._at = 0
 
-    def __iter__(self) -> Iterator[DeadLetter]:
+    def read(self, known: Collection[str]) -> Iterator[DeadLetter]:
         """As `DeadLetters`."""
         self._at, before = 0, set[bytes]()
         while True:
@@ -389,9 +399,28 @@ class RedisDeadLetters(DeadLetters):
             before = {id for id, _ in found}
             if not fresh:
                 continue
-            for (id, score), data in zip(fresh, self._bodies([id for id, _ in fresh]), strict=True):
-                if data is not None:
-                    yield DeadLetter(self._queue, data, id.decode("utf-8", "backslashreplace"), int(score))
+            yield from self._letters(fresh, known)
+
+    def some(self, copy_ids: Iterable[str]) -> Iterator[DeadLetter]:
+        """As `DeadLetters`."""
+        ids = list(copy_ids)
+        for at in range(0, len(ids), LETTERS):
+            batch = [id.encode() for id in ids[at : at + LETTERS]]
+            pipeline = self._client.pipeline(transaction=False)
+            for id in batch:
+                pipeline.zscore(self._key, id)
+            scores = pipeline.execute()
+            there = [(id, score) for id, score in zip(batch, scores, strict=True) if score is not None]
+            yield from self._letters(there, ())
+
+    def _letters(self, found: Sequence[tuple[bytes, float]], known: Collection[str]) -> Iterator[DeadLetter]:
+        named = [(id, id.decode("utf-8", "backslashreplace"), int(score)) for id, score in found]
+        unknown = [id for id, copy_id, _ in named if copy_id not in known]
+        bodies = dict(zip(unknown, self._bodies(unknown), strict=True)) if unknown else {}
+        for id, copy_id, at_ms in named:
+            data = bodies.get(id, b"")
+            if data is not None:
+                yield DeadLetter(self._queue, data, copy_id, at_ms)
 
     def _bodies(self, ids: list[bytes]) -> Iterator[bytes | None]:
         """Read the letters, in commands that take Redis a moment each, however large they are."""

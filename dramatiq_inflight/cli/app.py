@@ -10,7 +10,7 @@ import click
 
 from ..version import __version__
 from .act import dead_letter, discard, requeue
-from .dead import dead, purge
+from .dead import dead
 from .doctor import doctor
 from .effects import effects
 from .failures import Group
@@ -73,7 +73,7 @@ def cli(
 
 for command in (
     status, list_messages, queues, dead, show, watch, history, workers,
-    recover, requeue, dead_letter, discard, purge,
+    recover, requeue, dead_letter, discard,
     doctor, dashboard, exporter, effects,
 ):  # fmt: skip
     cli.add_command(command)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""``dead`` and ``purge``: the dead letters, whatever made them so."""
+"""``dead``: the dead letters, whatever made them so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,15 +16,17 @@ import click
 from dramatiq import Broker
 
 from ..inspection.inspector import Choice, DeadLetterView
+from ..operations import Bulk, Done
 from . import documents
+from .act import SENTENCES
 from .failures import Wrong, not_done
 from .output import Output, json_option
-from .shapes import DEAD_LETTERS, dead_letter_rows
+from .shapes import CAUSES, DEAD_LETTERS, cause_rows, dead_letter_rows
 from .source import Source
 
-__all__ = ["dead", "purge"]
+__all__ = ["dead"]
 
-#: How many queues and actors are named before it is asked.
+#: How many queues and actors, and how many causes, are named before it is asked.
 NAMED = 20
 
 
@@ -32,27 +35,37 @@ def _choice(run: Callable[..., None]) -> Callable[..., None]:
     options: list[Callable[[Any], Any]] = [
         click.option("--queue", metavar="NAME", help="Only those of this queue."),
         click.option("--actor", metavar="NAME", help="Only those of this actor."),
+        click.option("--cause", metavar="CAUSE", help='Only those of this cause, as "dead causes" has it.'),
         click.option("--text", default="", metavar="TEXT", help="Only those with this in their reason or traceback."),
     ]
     return functools.reduce(lambda made, option: option(made), reversed(options), run)
 
 
-@click.command(short_help="List the dead letters.")
+def _confirmed(run: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of what changes something."""
+    return _choice(click.option("--yes", "-y", is_flag=True, help="Do not ask.")(json_option(click.pass_obj(run))))
+
+
+@click.group(short_help="List the dead letters, requeue or purge them.", invoke_without_command=True)
 @_choice
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
 )
 @json_option
-@click.pass_obj
-def dead(source: Source, *, queue: str | None, actor: str | None, text: str, limit: int, as_json: bool) -> None:
+@click.pass_context
+def dead(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> None:
     """List the dead letters of a RedisBroker or RabbitMQ, newest first, with the reason of each.
 
-    "show ID" has the traceback; "requeue ID" enqueues one again; "discard ID" and "purge" delete.
+    "show ID" has the traceback, "dead causes" counts them; "requeue ID" and "discard ID" act on one.
 
     Exit code 0, whether there are any or not.
     """
+    if ctx.invoked_subcommand is not None:
+        if any(filters.values()):
+            raise click.UsageError(f"Options that choose come after {ctx.invoked_subcommand}.")
+        return
     out = Output(as_json=as_json)
-    found = _found(source, Choice(queue, actor, text), "dead")
+    found = _found(ctx.obj, Choice(**filters), "dead")
     shown = found[: limit or None]
     if as_json:
         out.json({"total": len(found), "dead_letters": [documents.view(view) for view in shown]})
@@ -65,40 +78,93 @@ def dead(source: Source, *, queue: str | None, actor: str | None, text: str, lim
         out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
 
 
-@click.command(short_help="Delete dead letters.")
+@dead.command(short_help="Count the dead letters by cause.")
 @_choice
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_obj
-def purge(source: Source, *, queue: str | None, actor: str | None, text: str, yes: bool, as_json: bool) -> None:
-    """Delete all dead letters that match, after it has said how many there are.
+def causes(source: Source, /, as_json: bool, **filters: Any) -> None:
+    """Count the dead letters by cause: the reason without numbers and quoted texts.  The commonest comes first.
 
-    They are gone for good.
+    Exit code 0, whether there are any or not.
+    """
+    out = Output(as_json=as_json)
+    counted = Counter((view.cause, view.actor) for view in _found(source, Choice(**filters), "dead causes"))
+    rows = [(number, cause, actor) for (cause, actor), number in counted.most_common()]
+    if as_json:
+        out.json({"causes": [{"number": number, "cause": cause, "actor": actor} for number, cause, actor in rows]})
+    elif rows:
+        out.table(CAUSES, cause_rows(rows))
+    else:
+        out.note("There are none.")
+
+
+@dead.command(short_help="Enqueue dead letters again.")
+@_confirmed
+def requeue(source: Source, /, yes: bool, as_json: bool, **filters: Any) -> None:
+    """Enqueue all dead letters that match again, after it has said how many there are.
+
+    Each begins with no retries.  What fails again meanwhile is not taken twice.
+
+    Exit code 1: that was not done for each of them, or it was not confirmed.
+    """
+    _act(source, "requeue", "enqueued again", Choice(**filters), yes=yes, as_json=as_json)
+
+
+@dead.command(short_help="Delete dead letters.")
+@_confirmed
+def purge(source: Source, /, yes: bool, as_json: bool, **filters: Any) -> None:
+    """Delete all dead letters that match for good, after it has said how many there are.
 
     Exit code 1: it was not confirmed.
     """
+    _act(source, "purge", "deleted", Choice(**filters), yes=yes, as_json=as_json)
+
+
+def _act(source: Source, verb: str, past: str, choice: Choice, *, yes: bool, as_json: bool) -> None:
     out = Output(as_json=as_json)
-    operations = source.operations("purge")
-    choice = Choice(queue, actor, text)
+    operations = source.operations(f"dead {verb}")
     _check(operations.broker, choice)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise Wrong("purge asks first, and there is no terminal to ask at; give --yes.")
-        found = _found(source, choice, "purge")
-        for (of_queue, of_actor), number in Counter((view.queue, view.actor) for view in found).most_common(NAMED):
-            out.note(f"  {number:6}  queue {of_queue}, actor {of_actor or '?'}")
-        if not found:
-            out.note("There are none.")
-            return
-        if not click.confirm(f"delete {len(found)} dead letter{'s' * (len(found) != 1)} for good?", err=True):
-            raise not_done()
-    purged = operations.purge(choice)
-    if purged is None:
-        raise _cannot("purge")
+    # What comes after this moment is not what was asked about.
+    choice = replace(choice, until=datetime.now(UTC))
+    if not yes and not _ask(out, _found(source, choice, f"dead {verb}"), verb):
+        return
+    act = operations.purge if verb == "purge" else operations.requeue_dead_letters
+    bulk = act(choice)
+    if bulk is None:
+        raise _cannot(f"dead {verb}")
     if as_json:
-        out.json({"purged": purged})
+        out.json({"done": {done.value: number for done, number in bulk.done.items()}, "is_complete": bulk.is_complete})
     else:
-        out.line(f"{purged} dead letter{'s' * (purged != 1)} deleted")
+        out.line(f"{_letters(bulk.number)} {past}")
+        for done, number in bulk.done.items():
+            if done is not Done.DONE:
+                out.line(f"{_letters(number)}: {SENTENCES[done]}")
+    if not _is_done(bulk):
+        raise not_done()
+
+
+def _ask(out: Output, found: list[DeadLetterView], verb: str) -> bool:
+    if not sys.stdin.isatty():
+        raise Wrong(f"dead {verb} asks first, and there is no terminal to ask at; give --yes.")
+    if not found:
+        out.note("There are none.")
+        return False
+    for (queue, actor), number in Counter((view.queue, view.actor) for view in found).most_common(NAMED):
+        out.note(f"  {number:6}  queue {queue}, actor {actor or '?'}")
+    for cause, number in Counter(view.cause for view in found).most_common(NAMED):
+        out.note(f"  {number:6}  {cause}")
+    what = f"{verb} {_letters(len(found))}{' for good' * (verb == 'purge')}?"
+    if not click.confirm(what, err=True):
+        raise not_done()
+    return True
+
+
+def _is_done(bulk: Bulk) -> bool:
+    return bulk.is_complete and set(bulk.done) <= {Done.DONE}
+
+
+def _letters(number: int) -> str:
+    return f"{number} dead letter{'s' * (number != 1)}"
 
 
 def _found(source: Source, choice: Choice, what: str) -> list[DeadLetterView]:
@@ -123,5 +189,5 @@ def _check(broker: Broker, choice: Choice) -> None:
 def _cannot(what: str) -> Wrong:
     return Wrong(
         f"{what} cannot look into this broker's dead-letter queues; it can with a RedisBroker, and with RabbitMQ "
-        "except 4.0 to 4.2, which count each look."
+        "except 4.0 to 4.2, which count each look. Or somebody else acts on them just now."
     )

@@ -14,6 +14,7 @@ from .text import age, when
 
 __all__ = [
     "ASIDES",
+    "CAUSES",
     "DEAD_LETTERS",
     "EVENTS",
     "MESSAGES",
@@ -23,6 +24,7 @@ __all__ = [
     "TALLIES",
     "WORKERS",
     "aside_rows",
+    "cause_rows",
     "dead_letter_rows",
     "event_rows",
     "message_rows",
@@ -187,6 +189,18 @@ def aside_rows(views: Iterable[Aside], states: Iterable[str]) -> list[list[Cell]
         ]
         for view, state in zip(views, states, strict=True)
     ]
+
+
+CAUSES = (
+    Column("LETTERS", right=True),
+    Column("ACTOR", least=10, middle=True),
+    Column("CAUSE", least=24),
+)
+
+
+def cause_rows(rows: Iterable[tuple[int, str, str]]) -> list[list[Cell]]:
+    """The rows of numbers, causes and actors."""
+    return [[Cell(str(number)), Cell(actor), Cell(cause, "red")] for number, cause, actor in rows]
 
 
 DEAD_LETTERS = (

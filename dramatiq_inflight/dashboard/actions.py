@@ -4,22 +4,34 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
+from dramatiq.common import current_millis
 from dramatiq.logging import get_logger
 from flask import Flask, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import Forbidden, NotFound
+from werkzeug.exceptions import Conflict, Forbidden, NotFound
 
-from ..operations import Done, Operations
+from ..operations import Bulk, Done, Operations
 from .board import Board
+from .choice import LetterChoice
 from .pages import actions_for
 from .tokens import Tokens
-from .words import ACTIONS, ANSWERS
+from .words import ACTIONS, ANSWERS, LETTER_ACTIONS
 
 __all__ = ["install"]
 
 logger = get_logger(__name__)
+
+#: How long one request acts on dead letters, seconds; then it says how many are left.
+LONGEST_ACT = 10.0
+
+#: How many queues and actors are named before it is asked.
+SHARES = 20
 
 
 def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) -> None:
@@ -68,3 +80,62 @@ def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) ->
         response = make_response(page, status)
         tokens.give(response, cookie)
         return response
+
+    in_bulk: dict[str, Callable[..., Bulk | None]] = {
+        "requeue": operations.requeue_dead_letters,
+        "discard": operations.purge,
+    }
+
+    @app.get("/dead/act")
+    def confirm_letters() -> ResponseReturnValue:
+        action, chosen = request.args.get("action", ""), LetterChoice.asked(request.args)
+        if action not in in_bulk:
+            raise NotFound
+        # What comes after this moment is not what was asked about.
+        return ask_about(action, replace(chosen, until=str(current_millis())), None, 200)
+
+    @app.post("/dead/act")
+    def act_on_letters() -> ResponseReturnValue:
+        action, chosen = request.form.get("action", ""), LetterChoice.asked(request.form)
+        if action not in in_bulk or not tokens.is_valid(
+            request.form.get("token", ""), f"all {action}", subject(chosen)
+        ):
+            raise Forbidden
+        ends = time.monotonic() + LONGEST_ACT
+        bulk = in_bulk[action](chosen.choice, lambda: time.monotonic() > ends)
+        if bulk is None:
+            raise Conflict
+        logger.info("From the web page: %s of dead letters, %d done.", action, bulk.number)
+        board.letters.refresh()
+        return ask_about(action, chosen, bulk, 200)
+
+    def ask_about(action: str, chosen: LetterChoice, bulk: Bulk | None, status: int) -> ResponseReturnValue:
+        index = board.letters.get()
+        found = [] if index is None or (bulk is not None and bulk.is_complete) else chosen.choice.of(index.found)
+        shares = Counter((view.queue, view.actor) for view in found)
+        token, cookie = tokens.issue(f"all {action}", subject(chosen))
+        label, means, past = LETTER_ACTIONS[action]
+        page = render_template(
+            "letters.html",
+            action=action,
+            label=label,
+            means=means,
+            past=past,
+            chosen=chosen,
+            number=len(found),
+            shares=shares.most_common(SHARES),
+            more_shares=max(0, len(shares) - SHARES),
+            done=None
+            if bulk is None
+            else [(ANSWERS[one], many) for one, many in bulk.done.items() if one != Done.DONE],
+            done_of=0 if bulk is None else bulk.number,
+            token=token,
+        )
+        response = make_response(page, status)
+        tokens.give(response, cookie)
+        return response
+
+
+def subject(chosen: LetterChoice) -> str:
+    """Which letters a form is about, for its token."""
+    return json.dumps(chosen.fields)

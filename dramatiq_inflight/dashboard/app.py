@@ -46,7 +46,7 @@ def create_app(inspector: Inspector, operations: Operations | None = None, *, se
         return url_for("static", filename=name, v=versions[name])
 
     app.jinja_env.globals.update(asset=asset, can_act=operations is not None, namespace=inspector.namespace)
-    board = Board(inspector)
+    board = Board(operations.inspector if operations is not None else inspector)
     headers.install(app)
     errors.install(app)
     pages.install(app, board)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dramatiq.errors import ConnectionClosed
 
 from ..inspection.inspector import Inspector, MessageView, Overview, QueueView, WorkerView
+from .letters import LetterIndex
 from .shared import Shared
 from .tail import Tail
 
@@ -50,7 +51,8 @@ class Board:
         self._overview = Shared(inspector.overview)
         self._messages: Shared[list[MessageView]] = Shared(inspector.messages)
         self._queues = Shared(lambda: inspector.queues(self.overview()), seconds=2)
-        self._letters = Shared(inspector.count_dead_letters, seconds=5)
+        self._count = Shared(inspector.count_dead_letters, seconds=5)
+        self.letters = LetterIndex(inspector)
         self._longest: dict[str, int] = {}
 
     def overview(self) -> Overview:
@@ -77,7 +79,7 @@ class Board:
     def count_dead_letters(self) -> int | None:
         """How many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""
         try:
-            return self._letters.get()
+            return self._count.get()
         except ConnectionClosed:
             return None
 

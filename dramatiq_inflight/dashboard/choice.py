@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +14,8 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from ..inspection.history import Event, EventKind, Group
-from ..inspection.inspector import MessageView, QueueView
+from ..inspection.inspector import Choice, MessageView, QueueView
+from ..store.records import moment
 from .timeline import HOURS
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SORTS",
     "STATES",
     "EventChoice",
+    "LetterChoice",
     "MessageChoice",
     "Order",
     "hours",
@@ -189,6 +191,58 @@ class MessageChoice:
     def _query(self, **more: str) -> str:
         kept = {name: getattr(self, name) for name in ("queue", "actor", "instance", "state", "older")}
         return "?" + urlencode({name: value for name, value in {**kept, **more}.items() if value})
+
+
+@dataclass(frozen=True)
+class LetterChoice:
+    """Which dead letters; an empty text: all."""
+
+    queue: str
+    actor: str
+    cause: str
+    text: str
+    ids: tuple[str, ...] = ()
+    #: Milliseconds since 1970, as digits.
+    until: str = ""
+
+    @classmethod
+    def asked(cls, args: MultiDict[str, str]) -> LetterChoice:
+        """As the address or a form says."""
+        # Causes and ids are anybody's texts, in which blanks count.
+        said = {name: args.get(name, "") for name in ("queue", "actor", "cause")}
+        until = args.get("until", "")
+        until = until if until.isascii() and until.isdigit() and len(until) < 15 else ""
+        return cls(**said, text=args.get("text", "").strip(), ids=tuple(args.getlist("id")), until=until)
+
+    @property
+    def choice(self) -> Choice:
+        """As the inspector and the operations take it."""
+        return Choice(
+            queue=self.queue or None,
+            actor=self.actor or None,
+            cause=self.cause or None,
+            text=self.text,
+            ids=frozenset(self.ids) if self.ids else None,
+            until=moment(int(self.until)) if self.until else None,
+        )
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """The names and values of a form or an address that says the same."""
+        pairs = [(name, getattr(self, name)) for name in ("queue", "actor", "cause", "text", "until")]
+        return [(name, value) for name, value in pairs if value] + [("id", id) for id in self.ids]
+
+    def with_cause(self, cause: str) -> str:
+        """The query for the letters of one cause; an empty text: of all."""
+        return "?" + urlencode(replace(self, cause=cause).fields)
+
+    def to(self, action: str) -> str:
+        """The query for an action on all of them."""
+        return "?" + urlencode([*self.fields, ("action", action)])
+
+    def on_page(self, page: int) -> str:
+        """The query for another page."""
+        return "?" + urlencode([*self.fields, ("page", str(page))])
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ SAID = {
     403: "The form was not made by this page, or is too old. Nothing was done. Load the page again.",
     404: "There is no such page; or nothing is known of the message: it may be queued, or complete.",
     405: "That cannot be done to this page.",
+    409: "Somebody else acts on dead letters just now, or the broker cannot be asked. Nothing was done. Try again.",
     413: "The request is too big.",
 }
 

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dramatiq.errors import ConnectionClosed
 from flask import Flask, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
@@ -34,6 +36,9 @@ AT_ALL = 2000
 
 #: The last events on the overview.
 LATEST = 8
+
+#: How many causes of dead letters are shown.
+CAUSES = 20
 
 #: For how long the overview shows false alarms.
 A_DAY = timedelta(days=1)
@@ -156,15 +161,30 @@ def install(app: Flask, board: Board) -> None:
             tail=tail,
         )
 
-    @app.get("/trouble")
-    def trouble() -> ResponseReturnValue:
-        total = board.count_dead_letters()
-        letters = None if total is None else board.inspector.dead_letters(limit=choice.page_of(total) * choice.PER_PAGE)
+    @app.get("/dead")
+    def dead() -> ResponseReturnValue:
+        try:
+            index = board.letters.get()
+        except ConnectionClosed:
+            index = None  # RabbitMQ is away: what the history knows is worth showing
+        chosen = choice.LetterChoice.asked(request.args)
+        everything = [] if index is None else index.found
+        found = chosen.choice.of(everything)
         aside = board.inspector.aside()
+        causes = Counter(view.cause for view in found)
         return show(
-            "trouble.html",
-            **(choice.paged(tail.troubled()) if letters is None else choice.paged(letters, total)),
-            from_history=letters is None,
+            "dead.html",
+            chosen=chosen,
+            **choice.paged(tail.troubled() if index is None else found),
+            everything=everything,
+            is_complete=index is None or index.is_complete,
+            expected=0 if index is None or index.is_complete else board.count_dead_letters() or 0,
+            causes=causes.most_common(CAUSES),
+            more_causes=max(0, len(causes) - CAUSES),
+            queues=sorted({view.queue for view in everything}),
+            actors=sorted({view.actor for view in everything}),
+            now=datetime.now(UTC),
+            from_history=index is None,
             aside=aside[: choice.PER_PAGE],
             aside_total=len(aside),
             aside_shown=choice.PER_PAGE,

@@ -14,7 +14,7 @@ from ..inspection.history import Event
 from ..operations import Done
 from .payload import seen
 
-__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "clock", "span", "visible"]
+__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "LETTER_ACTIONS", "clock", "span", "visible"]
 
 #: What can be done to a message: what the button says, and what it means.
 ACTIONS = {
@@ -30,6 +30,16 @@ ACTIONS = {
         "Discard",
         "It is given up: no copy of it runs any more. What was set aside, or is a dead letter, is deleted for good.",
     ),
+}
+
+#: What can be done to dead letters: what the button says, what it means, and what was done.
+LETTER_ACTIONS = {
+    "requeue": (
+        "Requeue",
+        "Each is enqueued again, begins with no retries, and leaves the dead-letter queue. That cannot be undone.",
+        "requeued",
+    ),
+    "discard": ("Discard", "They are deleted for good. That cannot be undone.", "discarded"),
 }
 
 #: What became of it.

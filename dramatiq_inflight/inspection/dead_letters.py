@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dramatiq import Broker
@@ -20,7 +25,7 @@ from ..store.errors import masked
 from ..store.records import moment
 from .history import Event
 
-__all__ = ["Choice", "DeadLetterView", "Letters"]
+__all__ = ["Choice", "DeadLetterView", "Index", "Letters", "cause_of", "newest_first"]
 
 #: RabbitMQ's reasons that say more than that a worker has rejected the message.
 BROKERS = {
@@ -30,7 +35,32 @@ BROKERS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+#: The most characters of a traceback that are kept: its end.
+TRACEBACK = 4000
+
+#: What differs between letters of one cause: texts in quotes, and numbers, also hexadecimal ones.
+VARIES = re.compile(r"""(?<!\w)'[^']*'(?!\w)|"[^"]*"|\b(?=\w*\d)[0-9a-fA-F][0-9a-fA-F-]*\b|\d+""")
+
+#: What Dramatiq and this package say before the error itself.
+BEFORE = re.compile(r"^failed \d+ times(?:: (?:at last but one )?|$)")
+
+#: The longest cause, characters.
+CAUSE = 160
+
+#: How many letters an index has at the most.
+MOST = 100_000
+
+#: A queue is read again after so many seconds, though it looks the same.
+ANEW = 60.0
+
+#: While an index is read for the first time, how often it shows what it has, seconds.
+PUBLISHED = 0.5
+
+#: A letter that is younger than this may still be given a reason.
+RECENT = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetterView:
     """A message in a dead-letter queue."""
 
@@ -44,7 +74,9 @@ class DeadLetterView:
     at: datetime | None
     #: Why, in one line.
     reason: str
-    #: The traceback of its last failure; empty if that is not known.
+    #: The reason without what differs from letter to letter, such as numbers and texts in quotes.
+    cause: str
+    #: The traceback of its last failure, the end of it if it is long; empty if that is not known.
     traceback: str
     #: How often it was retried.
     retries: int
@@ -59,17 +91,44 @@ class Choice:
     """Which dead letters.
 
     Parameters:
-      queue, actor: Only those; None: all.
+      queue, actor, cause: Only those; None: all.
       text: Only those with this in their reason or traceback, in upper or lower case.
+      ids: Only these messages; None: all.
+      until: Only those that were dead-lettered by then, or of which the broker does not say when; None: all.
     """
 
     queue: str | None = None
     actor: str | None = None
+    cause: str | None = None
     text: str = ""
+    ids: frozenset[str] | None = None
+    until: datetime | None = None
 
     def has(self, view: DeadLetterView) -> bool:
         """Return True for a dead letter that is chosen."""
-        return self.actor in (None, view.actor) and self.text.lower() in f"{view.reason}\n{view.traceback}".lower()
+        return (
+            self.queue in (None, view.queue)
+            and self.actor in (None, view.actor)
+            and self.cause in (None, view.cause)
+            and (self.ids is None or view.id in self.ids)
+            and (self.until is None or view.at is None or view.at <= self.until)
+            and (not self.text or self.text.lower() in f"{view.reason}\n{view.traceback}".lower())
+        )
+
+    def of(self, views: Iterable[DeadLetterView]) -> list[DeadLetterView]:
+        """Return those that are chosen, in their order.  A text is looked for once in all that have died alike."""
+        if not self.text:
+            return [view for view in views if self.has(view)]
+        rest = replace(self, text="")
+        alike: dict[tuple[str, str], bool] = {}
+        found = []
+        for view in views:
+            has_text = alike.get((view.reason, view.traceback))
+            if has_text is None:
+                has_text = alike[view.reason, view.traceback] = Choice(text=self.text).has(view)
+            if has_text and rest.has(view):
+                found.append(view)
+        return found
 
 
 class Letters:
@@ -83,6 +142,12 @@ class Letters:
     def __init__(self, broker: Broker, queues: BrokerQueues) -> None:
         self._broker = broker
         self._queues = queues
+        #: All of them in memory, where a program has asked for that.
+        self.index: Index | None = None
+
+    def versions(self, queues: list[str]) -> dict[str, object] | None:
+        """As `BrokerQueues.versions`."""
+        return self._queues.versions(queues)
 
     @contextmanager
     def of(self, queue: str) -> Iterator[DeadLetters | None]:
@@ -96,12 +161,30 @@ class Letters:
 
     def find(self, message_id: str) -> DeadLetter | None:
         """Return the dead letter of a message; None if there is none, or the broker cannot be asked."""
-        for queue in self.names():
-            with self._queues.dead_letters(queue) as letters:
-                for letter in letters or ():
+        for queue in self.where(message_id):
+            with self.of(queue) as letters:
+                for letter in self.some(queue, letters, Choice(ids=frozenset([message_id]))):
                     if letter.is_of(message_id):
                         return letter
         return None
+
+    def where(self, message_id: str) -> list[str]:
+        """Return the queues that may have a message's dead letter."""
+        if self.index is None or not self.index.has_ids:
+            return self.names()
+        self.index.refresh()
+        queue = self.index.queue_of(message_id)
+        return [] if queue is None else [queue]
+
+    def some(self, queue: str, letters: DeadLetters | None, choice: Choice) -> Iterable[DeadLetter]:
+        """Return the letters of a queue that may be chosen; without an index all of them.
+
+        Parameters:
+          letters: As `of` gives them.
+        """
+        if letters is None or self.index is None or not self.index.has_ids:
+            return letters or ()
+        return letters.some(self.index.ids(queue, choice))
 
     def view(self, letter: DeadLetter, event: Event | None) -> DeadLetterView:
         """Return a letter with its reason.
@@ -112,13 +195,17 @@ class Letters:
         message = letter.message
         options = message.options if message is not None else {}
         retries = options.get("retries", 0)
+        reason = masked(self._reason(letter, message, event))
+        traceback = masked((event.traceback if event is not None else "") or str(options.get("traceback") or ""))
+        # There may be very many of the same.
         return DeadLetterView(
             id=letter.id,
             queue=letter.queue,
-            actor=message.actor_name if message is not None else "",
+            actor=sys.intern(str(message.actor_name)) if message is not None else "",
             at=moment(letter.at_ms),
-            reason=masked(self._reason(letter, message, event)),
-            traceback=masked((event.traceback if event is not None else "") or str(options.get("traceback") or "")),
+            reason=sys.intern(reason),
+            cause=sys.intern(cause_of(reason)),
+            traceback=sys.intern(traceback[-TRACEBACK:]),
             retries=retries if isinstance(retries, int) else 0,
             enqueued=moment(int(message.message_timestamp)) if message is not None else None,
             size=len(letter.data),
@@ -150,3 +237,111 @@ class Letters:
         of_all = next((one.max_age for one in self._broker.middleware if isinstance(one, AgeLimit)), None)
         of_message = message.options.get("max_age")
         return int((of_message if isinstance(of_message, int) else 0) or of_actor or of_all or 0)
+
+
+def cause_of(reason: str) -> str:
+    """Return a reason without what differs from letter to letter."""
+    return VARIES.sub("#", BEFORE.sub("", reason.partition("\n")[0]) or reason)[:CAUSE]
+
+
+class Index:
+    """All dead letters of an application, kept in memory: for a program that asks again and again.
+
+    `refresh` reads only what is new.  It may run in one thread while others look.
+
+    Parameters:
+      reasons: Returns the last ``dead_lettered`` of each message.
+    """
+
+    def __init__(self, letters: Letters, reasons: Callable[[], Mapping[str, Event]]) -> None:
+        self._letters = letters
+        self._reasons = reasons
+        self._lock = threading.Lock()
+        #: By queue and by the broker's id, or a number where the broker has no ids.
+        self._views: dict[str, dict[str | int, DeadLetterView]] = {}
+        self._versions: dict[str, object] = {}
+        self._read_at: dict[str, float] = {}
+        self._queues: dict[str, str] = {}
+        #: The letters, newest first; not to be changed.
+        self.found: list[DeadLetterView] = []
+        #: True if all of them have been read at least once.
+        self.is_complete = False
+        self._has_ids = False
+
+    def refresh(self) -> bool:
+        """Read what is new.
+
+        Returns: False if the broker cannot be asked.
+
+        Raises:
+          redis.RedisError, ConnectionClosed: The broker cannot be reached.
+        """
+        with self._lock:
+            names = self._letters.names()
+            versions = self._letters.versions(names)
+            if versions is None:
+                return False
+            now = time.monotonic()
+            changed = [
+                name for name in names if versions[name] != self._versions.get(name) or now - self._read_at[name] > ANEW
+            ]
+            reasons = self._reasons() if changed else {}
+            published = now
+            for name in changed:
+                if not self._read(name, reasons):
+                    return False
+                self._versions[name], self._read_at[name] = versions[name], now
+                if not self.is_complete and time.monotonic() - published > PUBLISHED:
+                    self._publish()
+                    published = time.monotonic()
+            if changed or not self.is_complete:
+                self._publish()
+            self.is_complete = True
+            return True
+
+    def _read(self, queue: str, reasons: Mapping[str, Event]) -> bool:
+        before = self._views.get(queue, {})
+        room = MOST - sum(len(views) for name, views in self._views.items() if name != queue)
+        # The event comes a moment after the letter.
+        recent = datetime.now(UTC) - RECENT
+        known = [
+            id
+            for id, view in before.items()
+            if isinstance(id, str) and (view.at is None or view.at < recent or view.id in reasons)
+        ]
+        views: dict[str | int, DeadLetterView] = {}
+        with self._letters.of(queue) as letters:
+            if letters is None:
+                return False
+            for letter in itertools.islice(letters.read(frozenset(known)), max(0, room)):
+                kept = before.get(letter.copy_id) if not letter.data else None
+                id = letter.copy_id or len(views)
+                views[id] = kept or self._letters.view(letter, reasons.get(letter.id))
+        self._views[queue] = views
+        return True
+
+    def _publish(self) -> None:
+        queues = {view.id: queue for queue, views in self._views.items() for view in views.values()}
+        found = [view for views in self._views.values() for view in views.values()]
+        found.sort(key=newest_first)
+        self._queues, self.found = queues, found
+        numbered = any(isinstance(id, int) for views in self._views.values() for id in itertools.islice(views, 1))
+        self._has_ids = not numbered and len(found) < MOST
+
+    @property
+    def has_ids(self) -> bool:
+        """True if each letter can be read by the broker's id: it has ids, and all letters are here."""
+        return self.is_complete and self._has_ids
+
+    def queue_of(self, message_id: str) -> str | None:
+        """Return the queue from which a message was dead-lettered; None if it has no letter."""
+        return self._queues.get(message_id)
+
+    def ids(self, queue: str, choice: Choice) -> list[str]:
+        """Return the broker's ids of the letters of a queue that are chosen."""
+        return [str(id) for id, view in self._views.get(queue, {}).items() if choice.has(view)]
+
+
+def newest_first(view: DeadLetterView) -> tuple[float, str]:
+    """The key of the usual order."""
+    return -view.at.timestamp() if view.at is not None else 0.0, view.id

@@ -37,7 +37,7 @@ from ..store.connection import bounded_client_from_url
 from ..store.records import AT_A_TIME, Head, head_of, read_heads
 from ..store.schema import FIELDS, Held
 from ..tracker import tracker_of
-from .dead_letters import Choice, DeadLetterView, Letters
+from .dead_letters import Choice, DeadLetterView, Index, Letters, newest_first
 from .history import Count, Event, EventKind
 from .parsing import dead_letter_view, message_view, text, texts
 from .queues import Throughput, queue_view
@@ -348,8 +348,17 @@ class Inspector(Reader):
                 views = (self._letters.view(letter, reasons.get(letter.id)) for letter in letters)
                 chosen = filter(choice.has, views)
                 found += itertools.islice(chosen, limit) if letters.newest_first else chosen
-        found.sort(key=lambda view: (view.at is not None and view.at.timestamp(), view.id), reverse=True)
+        found.sort(key=newest_first)
         return found[:limit]
+
+    def index_dead_letters(self) -> Index | None:
+        """Keep all dead letters in memory from now on, for a program that asks again and again; None as above.
+
+        Nothing is read before `Index.refresh`.
+        """
+        if self._letters is not None and self._letters.index is None:
+            self._letters.index = Index(self._letters, self.reasons)
+        return self._letters.index if self._letters is not None else None
 
     def count_dead_letters(self) -> int | None:
         """How many dead letters there are; None as for `dead_letters`.

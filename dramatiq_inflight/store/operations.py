@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -73,11 +74,12 @@ class Operations(Part):
             self._workers.wake([owner], BEAT)
         return str(answer, "utf-8")
 
-    def one_at_a_time(self, replay: Callable[[], T], ttl: float) -> T | None:
+    def one_at_a_time(self, replay: Callable[[Callable[[], bool]], T], ttl: float) -> T | None:
         """To read a dead letter, enqueue it and drop it are three steps: two operators at once would double it.
 
         Parameters:
-          ttl: How long it may take, and how long others are waited for, seconds.
+          replay: Is given a function, which it calls now and then if it takes long; False: others may have begun.
+          ttl: How long it may take between two such calls, and how long others are waited for, seconds.
 
         Returns: what `replay` does; ``None``: others have taken too long.
         """
@@ -85,7 +87,18 @@ class Operations(Part):
         if not lock.acquire():
             return None
         try:
-            return replay()
+            kept = [time.monotonic()]
+
+            def keep() -> bool:
+                if time.monotonic() - kept[0] > ttl / 10:
+                    try:
+                        lock.reacquire()
+                    except LockError:
+                        return False
+                    kept[0] = time.monotonic()
+                return True
+
+            return replay(keep)
         finally:
             with contextlib.suppress(LockError):  # it has taken longer than that
                 lock.release()

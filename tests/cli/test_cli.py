@@ -33,6 +33,7 @@ from dramatiq_inflight.store.store import Store
 from tests.inspection.test_operations import Shop
 from tests.support.cluster import Cluster
 from tests.support.lab import Lab, copy_of
+from tests.support.letters import bury
 from tests.support.servers import free_port, wait_until
 from tests.support.terminal import Terminal
 from tests.support.workers import ROOT
@@ -436,7 +437,7 @@ def test_help_and_completion() -> None:
     names = set(cli.commands)
     assert names == {
         *("status", "list", "show", "watch", "history", "workers", "recover", "requeue", "dead-letter", "discard"),
-        *("doctor", "dashboard", "exporter", "effects", "queues", "dead", "purge"),
+        *("doctor", "dashboard", "exporter", "effects", "queues", "dead"),
     }
     for name in names:
         result = CliRunner().invoke(cli, [name, "--help"])
@@ -514,6 +515,39 @@ def test_it_asks_at_a_terminal(lab: Lab, a: Store, cluster: Callable[..., Cluste
             terminal.press(answer + "\n")
             assert terminal.wait() == code
             assert lab.state(copy) == state
+
+
+def test_30_of_500_dead_letters_are_found_and_requeued(cluster: Callable[..., Cluster], a: Store) -> None:
+    """As somebody on call does it: the causes, then all letters of one."""
+    made = cluster()
+    gated = made.app.gated
+    others = bury(made.broker, gated, [f"TimeoutError: no answer in {n} s" for n in range(470)])
+    wanted = bury(made.broker, gated, [f"CardDeclined: card {n}" for n in range(30)])
+    program = [*PROGRAM, "--broker", "tests.support.app", "dead"]
+    env = {**environment(made.env["TEST_BROKER_URL"], made.namespace), **made.env}
+    listed = subprocess.run([*program, "causes", "--json"], env=env, capture_output=True, check=False, timeout=60)
+    causes = json.loads(listed.stdout)["causes"]
+    assert causes == [
+        {"number": 470, "cause": "TimeoutError: no answer in # s", "actor": "gated"},
+        {"number": 30, "cause": "CardDeclined: card #", "actor": "gated"},
+    ]
+
+    def left() -> set[str]:
+        return {view.id for view in Inspector.of(made.broker).dead_letters() or ()}
+
+    command = [*program, "requeue", "--cause", causes[1]["cause"]]
+    for answer, code in (("n", 1), ("y", 0)):
+        assert left() == {*others, *wanted}
+        with Terminal(command, env, width=200) as terminal:
+            wait_until(lambda shown=terminal: "[y/N]" in shown.text(), what="it asks")  # type: ignore[misc]
+            assert "requeue 30 dead letters?" in terminal.text()
+            assert f"30  queue {gated.queue_name}, actor gated" in terminal.text()
+            terminal.press(answer + "\n")
+            assert terminal.wait() == code, terminal.text()
+    assert "30 dead letters enqueued again" in terminal.text()
+    assert left() == set(others)
+    queues = {queue.name: queue.depth for queue in Inspector.of(made.broker).queues() or ()}
+    assert queues[gated.queue_name] == 30
 
 
 def test_recover_says_what_there_is_and_does_it(act_on: Run, shop: Shop, a: Store, b: Store) -> None:

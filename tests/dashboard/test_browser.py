@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from dramatiq_inflight.dashboard import create_app
 from tests.conftest import CHROMIUM, missing
 from tests.support.cluster import Cluster
 from tests.support.lab import Lab, copy_of
+from tests.support.letters import bury
 from tests.support.scenes import Scene
 from tests.support.served import find_chromium, served
 from tests.support.servers import RedisServer, wait_until
@@ -28,7 +31,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
-PATHS = ("/", "/?hours=24", "/messages", "/trouble", "/history", "/nowhere")
+PATHS = ("/", "/?hours=24", "/messages", "/dead", "/history", "/nowhere")
 
 #: How long a page has to show something: only a page that never will takes so long.
 PATIENCE = 120_000
@@ -353,3 +356,47 @@ def test_a_hidden_page_asks_for_nothing(lab: Lab, tab: Tab) -> None:
         assert len(asked) <= seen + 1, "one may have been under way"
         tab.page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
         tab.sees("pod-b")
+
+
+def test_30_of_500_dead_letters_are_found_and_requeued(
+    shop: Cluster, address: str, tab: Tab, open_tab: Callable[..., Tab]
+) -> None:
+    """As somebody on call does it: by cause, by selecting some, and on a phone."""
+    gated = shop.app.gated
+    buried = bury(shop.broker, gated, [f"TimeoutError: no answer in {n} s" for n in range(470)])
+    wanted = bury(shop.broker, gated, [f"CardDeclined: card {n}" for n in range(30)])
+    tab.go(f"{address}/dead")
+    tab.sees("1 to 100 of 500, newest first")
+    tab.page.get_by_role("link", name="CardDeclined: card #").click()
+    tab.sees("1 to 30 of 30, newest first; there are 500")
+    tab.page.get_by_role("link", name="Requeue all 30 that match").click()
+    tab.sees("Requeue 30 dead letters?")
+    tab.page.get_by_role("button", name="Requeue").click()
+    tab.sees("30 dead letters requeued")
+    inspector = Inspector.of(shop.broker)
+    assert {view.id for view in inspector.dead_letters() or ()} == set(buried)
+    queued = {view.name: view.depth for view in inspector.queues() or ()}
+    assert queued[gated.queue_name] == len(wanted) == 30
+
+    tab.page.get_by_role("link", name="Back").click()
+    tab.sees("1 to 100 of 470")
+    tab.page.get_by_label("Select all on this page").check()
+    tab.page.get_by_label("Select", exact=False).nth(3).uncheck()
+    checked = "document.querySelectorAll('td input:checked').length"
+    assert tab.page.evaluate(checked) == 99
+    gated.send("x", "nowhere")  # a refresh comes
+    tab.page.wait_for_timeout(1500)
+    assert tab.page.evaluate(checked) == 99, "what was selected stays selected"
+    tab.page.get_by_role("button", name="Discard selected").click()
+    tab.sees("Discard 99 dead letters?")
+    tab.page.get_by_role("button", name="Discard").click()
+    tab.sees("99 dead letters discarded")
+
+    for width, scheme in ((390, "dark"), (1280, "light")):
+        other = open_tab(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        for path in ("/dead", "/dead?cause=nothing", "/dead/act?action=requeue", "/queues"):
+            other.go(address + path)
+            other.page.locator("main").wait_for()
+            assert other.width() <= width, path
+            if folder := os.environ.get("TEST_PICTURES"):
+                other.page.screenshot(path=f"{folder}/{width}{re.sub('[^a-z]+', '-', path)}.png", full_page=True)

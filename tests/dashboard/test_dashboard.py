@@ -48,7 +48,7 @@ from tests.support.servers import RedisServer, free_port, wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}"
 
-PAGES = ("/", "/?hours=24", "/messages", "/trouble", "/history", "/nowhere", "/message?id=nobody", "/static/style.css")
+PAGES = ("/", "/?hours=24", "/messages", "/dead", "/history", "/nowhere", "/message?id=nobody", "/static/style.css")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskCl
     message = text(web, f"/message?id={found[0].id}")
     assert "customer" not in message, "no payload unless it is asked for"
     assert "&#34;customer&#34;" in text(web, f"/message?id={found[0].id}&payload=1")
-    trouble = text(web, "/trouble")
+    trouble = text(web, "/dead")
     assert "in the dead-letter queue, 4 crashes" in trouble
     assert "720 bytes" in trouble
     assert "its process is gone" in text(web, "/history?kind=died")
@@ -125,7 +125,7 @@ def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskCl
 def test_a_fragment_is_the_changing_part_alone(lab: Lab, a: Store, web: FlaskClient) -> None:
     copy = copy_of()
     lab.runs(a, copy)
-    for path in ("/", "/messages", "/trouble", "/history", f"/message?id={copy.message_id}&payload=1"):
+    for path in ("/", "/messages", "/dead", "/history", f"/message?id={copy.message_id}&payload=1"):
         answer = web.get(path, headers={FRAGMENT: "1"})
         assert answer.headers[FRAGMENT] == "1"
         body = answer.get_data(as_text=True)
@@ -153,7 +153,7 @@ def test_hostile_names_and_arguments_stay_text(
     assert inspector.message(HOSTILE) is not None
     query = {"id": HOSTILE}
     for page in (
-        *(text(web, path) for path in ("/", "/messages", "/trouble", "/history")),
+        *(text(web, path) for path in ("/", "/messages", "/dead", "/history")),
         text(web, "/message", query_string={**query, "payload": "1"}),
         text(web, "/message", query_string={"id": HOSTILE + "4", "payload": "1"}),
         text(web, "/messages", query_string={"actor": HOSTILE, "older": HOSTILE, "instance": "x" + HOSTILE}),
@@ -204,7 +204,7 @@ def test_without_operations_nothing_can_be_changed(lab: Lab, a: Store, web: Flas
     for action in ("requeue", "dead-letter", "discard"):
         assert web.get(f"/message/{action}?id={copy.message_id}").status_code == 404
         assert web.post(f"/message/{action}", data={"id": copy.message_id}).status_code == 404
-    for path in ("/", "/messages", "/trouble", "/history", "/message"):
+    for path in ("/", "/messages", "/dead", "/history", "/message"):
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             assert web.open(path, method=method).status_code == 405
     page = text(web, f"/message?id={copy.message_id}")
@@ -351,7 +351,7 @@ def test_under_a_prefix_all_links_lead_there(lab: Lab, a: Store, acting: FlaskCl
 
     app: Any = DispatcherMiddleware(nothing, {"/ops/inflight": acting.application})
     client = Client(app)
-    for path in ("", "/", "/messages", "/trouble", "/history", f"/message?id={copy.message_id}", "/nowhere"):
+    for path in ("", "/", "/messages", "/dead", "/history", f"/message?id={copy.message_id}", "/nowhere"):
         answer = client.get("/ops/inflight" + path)
         assert answer.status_code == (404 if path == "/nowhere" else 200)
         links = re.findall(r'(?:href|src|action)="([^"#?][^"]*)"', answer.get_data(as_text=True))
@@ -538,7 +538,7 @@ def test_when_redis_is_away_it_says_so_and_comes_back(
     own_server.kill()
     caplog.clear()
     wait_until(lambda: web.get("/").status_code != 200, what="what was read just before is too old")
-    for path in ("/", "/messages", "/message?id=x", "/trouble", "/history"):
+    for path in ("/", "/messages", "/message?id=x", "/dead", "/history"):
         for headers in ({}, {FRAGMENT: "1"}):
             answer = web.get(path, headers=headers)
             body = answer.get_data(as_text=True)
@@ -565,7 +565,7 @@ def test_what_redis_refuses_is_an_error_without_a_traceback(lab: Lab, web: Flask
 def test_a_bug_is_not_shown(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     app: Flask = create_app(inspector)
     monkeypatch.setattr(inspector, "aside", lambda: 1 / 0)
-    answer = app.test_client().get("/trouble")
+    answer = app.test_client().get("/dead")
     assert answer.status_code == 500
     assert "ZeroDivision" not in answer.get_data(as_text=True)
     assert answer.headers["Content-Security-Policy"] == CSP
@@ -637,7 +637,7 @@ def test_ordinary_dead_letters_are_shown_with_their_reasons(broker: Any, acting:
     for at, message in enumerate((hostile, plain), 1_790_000_000_000):
         broker.client.zadd(key, {f"r{at}": at})
         broker.client.hset(f"{key}.msgs", f"r{at}", message.encode())
-    trouble = text(acting, "/trouble")
+    trouble = text(acting, "/dead")
     assert trouble.index('data-key="p-m2"') < trouble.index('data-key="p-m1"'), "newest first"
     assert "failed 2 times: at last but one KeyError: &#39;card&#39;" in trouble
     shown = text(acting, "/message?id=m2")

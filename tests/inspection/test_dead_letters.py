@@ -33,6 +33,13 @@ def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
     made.close()
 
 
+def purged(operations: Operations, choice: Choice) -> int:
+    bulk = operations.purge(choice)
+    assert bulk is not None
+    assert bulk.is_complete
+    return bulk.number
+
+
 def fail(said: str) -> None:
     raise ValueError(said)
 
@@ -130,8 +137,8 @@ def test_dead_letters_are_chosen_and_purged(app: App, monkeypatch: pytest.Monkey
     assert times == sorted(times, reverse=True)
     assert len(times) == 4
     assert len(by_id(operations.inspector, Choice(actor="once", text="CAUSE 1"))) == 5
-    assert operations.purge(Choice(actor="once", text="cause 1")) == 5
-    assert operations.purge(Choice(queue="default", actor="once")) == 5
+    assert purged(operations, Choice(actor="once", text="cause 1")) == 5
+    assert purged(operations, Choice(queue="default", actor="once")) == 5
     left = by_id(operations.inspector)
     assert {view.actor for view in left.values()} == {"other"}
     assert len(left) == 10
@@ -150,7 +157,7 @@ def test_a_letter_that_cannot_be_decoded_is_listed_and_purged(app: App) -> None:
     (view,) = by_id(operations.inspector).values()
     assert (view.id, view.actor, view.reason) == ("r1", "", "it cannot be decoded here")
     assert operations.requeue("r1") is Done.UNREADABLE
-    assert operations.purge(Choice(text="cannot be decoded")) == 1
+    assert purged(operations, Choice(text="cannot be decoded")) == 1
     assert by_id(operations.inspector) == {}
 
 
@@ -170,7 +177,7 @@ def test_the_command_line_shows_and_acts_on_dead_letters(app: App, monkeypatch: 
     assert "ValueError: first" in listed.stdout
     assert ids["too old"] not in listed.stdout
     assert json.loads(run("dead", "--json", "--limit", "2").stdout)["total"] == len(ids)
-    for command in (("dead",), ("purge", "--yes")):
+    for command in (("dead",), ("dead", "causes"), ("dead", "purge", "--yes"), ("dead", "requeue", "--yes")):
         wrong = run(*command, "--queue", "defualt")
         assert wrong.exit_code == 2
         assert "There is no queue 'defualt'; the application has default" in wrong.stderr
@@ -184,10 +191,10 @@ def test_the_command_line_shows_and_acts_on_dead_letters(app: App, monkeypatch: 
     again = run("requeue", "--yes", ids["at once"])
     assert again.exit_code == 1
     assert "that copy waits in its queue" in again.stdout
-    refused = run("purge", "--actor", "again")
+    refused = run("dead", "purge", "--actor", "again")
     assert refused.exit_code == 2
     assert "give --yes" in refused.stderr
-    assert json.loads(run("purge", "--actor", "again", "--yes", "--json").stdout) == {"purged": 1}
+    assert json.loads(run("dead", "purge", "--actor", "again", "--yes", "--json").stdout)["done"] == {"done": 1}
     assert ids["after retries"] not in run("dead").stdout
 
 
@@ -214,7 +221,7 @@ def test_the_dead_letters_of_rabbitmq_are_known(rabbitmq_url: str, client: redis
         assert operations.requeue(ids[0]) is Done.DONE
         assert operations.requeue(ids[0]) is Done.REQUEUED
         assert operations.discard(ids[1]) is Done.DONE
-        assert operations.purge(Choice()) == 1
+        assert purged(operations, Choice()) == 1
         assert by_id(operations.inspector) == {}
     finally:
         app.close()
@@ -266,7 +273,7 @@ def test_a_strange_dead_letter_hides_no_other(app: App, change: dict[str, Any]) 
     assert len(found) == 2
     assert ids[0] in {view.id for view in found}
     assert operations.requeue(ids[0]) is Done.DONE
-    assert operations.purge(Choice()) == 1
+    assert purged(operations, Choice()) == 1
     assert app.dead_letters() == []
 
 

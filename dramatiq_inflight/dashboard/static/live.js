@@ -28,7 +28,8 @@
     return fresh.toISOString().slice(11, 19);
   }
 
-  const keyOf = (node) => (node.nodeType === 1 ? node.id || node.dataset.key || "" : "");
+  // Not node.id: of a form that is its input with the name "id".
+  const keyOf = (node) => (node.nodeType === 1 ? node.getAttribute("id") || node.dataset.key || "" : "");
   const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
 
   function morph(old, wanted) {
@@ -109,6 +110,14 @@
     clearTimeout(timer);
     timer = setTimeout(poll, milliseconds);
   }
+
+  // A checkbox that selects all others of its table; it is shown by this class, for the swap would show it no more.
+  document.documentElement.classList.add("live");
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches(".all")) return;
+    for (const box of event.target.closest("table").querySelectorAll("input[type=checkbox]"))
+      box.checked = event.target.checked;
+  });
 
   pause.hidden = false;
   pause.addEventListener("click", () => {
