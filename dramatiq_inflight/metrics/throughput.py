@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""How many messages a worker process ends in each queue, tracked or not: Redis is told every ten seconds.
+"""How many messages a worker process ends in each queue, tracked or not: Redis is told every ten seconds, and once a
+minute where nothing ends.
 
 An end itself costs an append to a queue in memory.  A process that is killed takes the count of its last seconds along.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 
 from dramatiq import Broker
@@ -20,6 +22,9 @@ __all__ = ["Throughput"]
 
 #: How often Redis is told, seconds.
 INTERVAL = 10.0
+
+#: How often at the least, seconds: so that somebody reports the backlogs of each minute.
+AT_REST = 60.0
 
 
 class Throughput(Service):
@@ -36,6 +41,7 @@ class Throughput(Service):
         self._workers = workers
         self._ended = deque[str]()
         self._unsaid = Counter[str]()
+        self._next_at = time.monotonic()
 
     def count(self, queue: str) -> None:
         """Note that a message of a queue has ended; for any thread, which an interrupt may hit."""
@@ -48,12 +54,15 @@ class Throughput(Service):
             queue = str(self._ended.popleft())
             if queue in declared:  # anybody who enqueues can make up a name
                 self._unsaid[queue] += 1
+        if not self._unsaid and time.monotonic() < self._next_at:
+            return INTERVAL
         ended, self._unsaid = self._unsaid, Counter()
         try:
             is_first = self._workers.count(ended, {})
         except BaseException:
             self._unsaid = ended  # an answer may have been lost, so that these count twice: better than not at all
             raise
+        self._next_at = time.monotonic() + AT_REST
         if is_first:
             self._report_backlogs(declared)
         return INTERVAL
