@@ -150,6 +150,22 @@ class BrokerQueues:
         """
         return None
 
+    def delayed(self, queue: str) -> Iterator[list[str]] | None:
+        """Return the broker's ids of what waits for its time in a queue, some at a time; None if it cannot be asked.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return None
+
+    def delayed_messages(self, queue: str, copy_ids: list[str]) -> dict[str, bytes]:
+        """Return those messages, encoded, as far as they still wait.
+
+        Raises:
+          redis.RedisError: Redis cannot be reached.
+        """
+        return {}
+
     def versions(self, queues: Iterable[str]) -> dict[str, object] | None:
         """Return for each queue a value that changes with its dead letters; None if the broker cannot be asked.
 

@@ -9,6 +9,7 @@ never doubles with the broker's own maintenance, or with another recoverer.
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -41,7 +42,7 @@ QUEUES = 100
 LETTERS = 500
 
 #: The most bytes of letters that one command reads.  A larger letter is read by itself.
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = 256 * 1024
 
 
 class RedisQueues(BrokerQueues):
@@ -193,6 +194,34 @@ class RedisQueues(BrokerQueues):
     def dead_letters(self, queue: str) -> Iterator[DeadLetters | None]:
         """As `BrokerQueues.dead_letters`; the newest come first."""
         yield RedisDeadLetters(self._client, self.namespace, queue)
+
+    def delayed(self, queue: str) -> Iterator[list[str]]:
+        """As `BrokerQueues.delayed`: what no worker has fetched, and what each has in its memory."""
+        name = dq_name(queue)
+        for at in itertools.count(0, LETTERS):
+            ids = cast("list[bytes]", self._client.lrange(f"{self.namespace}:{name}", at, at + LETTERS - 1))
+            if not ids:
+                break
+            yield [id.decode("utf-8", "backslashreplace") for id in ids]
+        heartbeats = f"{self.namespace}:__heartbeats__"
+        for at in itertools.count(0, LETTERS):
+            workers = cast("list[bytes]", self._client.zrange(heartbeats, at, at + LETTERS - 1))
+            if not workers:
+                break
+            pipeline = self._client.pipeline(transaction=False)
+            for worker in workers:
+                pipeline.smembers(self._acks(worker.decode("utf-8", "backslashreplace"), name))
+            for members in pipeline.execute():
+                yield [id.decode("utf-8", "backslashreplace") for id in members]
+
+    def delayed_messages(self, queue: str, copy_ids: list[str]) -> dict[str, bytes]:
+        """As `BrokerQueues.delayed_messages`."""
+        found: dict[str, bytes] = {}
+        for at in range(0, len(copy_ids), LETTERS):
+            ids = copy_ids[at : at + LETTERS]
+            bodies = bodies_of(self._client, self._messages(dq_name(queue)), ids)
+            found |= {id: data for id, data in zip(ids, bodies, strict=True) if data is not None}
+        return found
 
     def versions(self, queues: Iterable[str]) -> dict[str, object]:
         """As `BrokerQueues.versions`: how many there are, and the newest."""
@@ -416,28 +445,11 @@ class RedisDeadLetters(DeadLetters):
     def _letters(self, found: Sequence[tuple[bytes, float]], known: Collection[str]) -> Iterator[DeadLetter]:
         named = [(id, id.decode("utf-8", "backslashreplace"), int(score)) for id, score in found]
         unknown = [id for id, copy_id, _ in named if copy_id not in known]
-        bodies = dict(zip(unknown, self._bodies(unknown), strict=True)) if unknown else {}
+        bodies = dict(zip(unknown, bodies_of(self._client, f"{self._key}.msgs", unknown), strict=True))
         for id, copy_id, at_ms in named:
             data = bodies.get(id, b"")
             if data is not None:
                 yield DeadLetter(self._queue, data, copy_id, at_ms)
-
-    def _bodies(self, ids: list[bytes]) -> Iterator[bytes | None]:
-        """Read the letters, in commands that take Redis a moment each, however large they are."""
-        pipeline = self._client.pipeline(transaction=False)
-        for id in ids:
-            pipeline.hstrlen(f"{self._key}.msgs", id)
-        batch, size = list[bytes](), 0
-        for id, length in zip(ids, pipeline.execute(), strict=True):
-            if batch and size + length > MOST_BYTES:
-                yield from self._read(batch)
-                batch, size = [], 0
-            batch.append(id)
-            size += length
-        yield from self._read(batch)
-
-    def _read(self, ids: list[bytes]) -> list[bytes | None]:
-        return cast("list[bytes | None]", self._client.hmget(f"{self._key}.msgs", ids))
 
     def count(self) -> int:
         """As `DeadLetters.count`."""
@@ -449,3 +461,24 @@ class RedisDeadLetters(DeadLetters):
         pipeline.zrem(self._key, letter.copy_id)
         pipeline.hdel(f"{self._key}.msgs", letter.copy_id)
         self._at -= pipeline.execute()[0]
+
+
+def bodies_of(client: redis.Redis, key: str, ids: Sequence[bytes | str]) -> Iterator[bytes | None]:
+    """Read messages from their hash, in commands that take Redis a moment each, however large they are."""
+    if not ids:
+        return
+    pipeline = client.pipeline(transaction=False)
+    for id in ids:
+        pipeline.hstrlen(key, cast("str", id))
+
+    def read(batch: list[bytes | str]) -> list[bytes | None]:
+        return cast("list[bytes | None]", client.hmget(key, batch))
+
+    batch, size = list[bytes | str](), 0
+    for id, length in zip(ids, pipeline.execute(), strict=True):
+        if batch and size + length > MOST_BYTES:
+            yield from read(batch)
+            batch, size = [], 0
+        batch.append(id)
+        size += length
+    yield from read(batch)

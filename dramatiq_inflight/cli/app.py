@@ -11,6 +11,7 @@ import click
 from ..version import __version__
 from .act import dead_letter, discard, requeue
 from .dead import dead
+from .delayed import delayed
 from .doctor import doctor
 from .effects import effects
 from .failures import Group
@@ -72,7 +73,7 @@ def cli(
 
 
 for command in (
-    status, list_messages, queues, dead, show, watch, history, workers,
+    status, list_messages, queues, delayed, dead, show, watch, history, workers,
     recover, requeue, dead_letter, discard,
     doctor, dashboard, exporter, effects,
 ):  # fmt: skip

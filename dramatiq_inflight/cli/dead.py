@@ -24,14 +24,14 @@ from .output import Output, json_option
 from .shapes import CAUSES, DEAD_LETTERS, cause_rows, dead_letter_rows
 from .source import Source
 
-__all__ = ["dead"]
+__all__ = ["choice_of", "choice_options", "dead"]
 
 #: How many queues and actors, and how many causes, are named before it is asked.
 NAMED = 20
 
 
-def _choice(run: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose dead letters."""
+def choice_options(run: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose dead letters, or delayed messages."""
     options: list[Callable[[Any], Any]] = [
         click.option("--queue", metavar="NAME", help="Only those of this queue."),
         click.option("--actor", metavar="NAME", help="Only those of this actor."),
@@ -43,11 +43,13 @@ def _choice(run: Callable[..., None]) -> Callable[..., None]:
 
 def _confirmed(run: Callable[..., None]) -> Callable[..., None]:
     """Add the options of what changes something."""
-    return _choice(click.option("--yes", "-y", is_flag=True, help="Do not ask.")(json_option(click.pass_obj(run))))
+    return choice_options(
+        click.option("--yes", "-y", is_flag=True, help="Do not ask.")(json_option(click.pass_obj(run)))
+    )
 
 
 @click.group(short_help="List the dead letters, requeue or purge them.", invoke_without_command=True)
-@_choice
+@choice_options
 @click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
 )
@@ -65,7 +67,7 @@ def dead(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
             raise click.UsageError(f"Options that choose come after {ctx.invoked_subcommand}.")
         return
     out = Output(as_json=as_json)
-    found = _found(ctx.obj, Choice(**filters), "dead")
+    found = _found(ctx.obj, choice_of(ctx.obj, "dead", **filters), "dead")
     shown = found[: limit or None]
     if as_json:
         out.json({"total": len(found), "dead_letters": [documents.view(view) for view in shown]})
@@ -79,7 +81,7 @@ def dead(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
 
 
 @dead.command(short_help="Count the dead letters by cause.")
-@_choice
+@choice_options
 @json_option
 @click.pass_obj
 def causes(source: Source, /, as_json: bool, **filters: Any) -> None:
@@ -88,7 +90,8 @@ def causes(source: Source, /, as_json: bool, **filters: Any) -> None:
     Exit code 0, whether there are any or not.
     """
     out = Output(as_json=as_json)
-    counted = Counter((view.cause, view.actor) for view in _found(source, Choice(**filters), "dead causes"))
+    found = _found(source, choice_of(source, "dead causes", **filters), "dead causes")
+    counted = Counter((view.cause, view.actor) for view in found)
     rows = [(number, cause, actor) for (cause, actor), number in counted.most_common()]
     if as_json:
         out.json({"causes": [{"number": number, "cause": cause, "actor": actor} for number, cause, actor in rows]})
@@ -167,13 +170,16 @@ def _letters(number: int) -> str:
     return f"{number} dead letter{'s' * (number != 1)}"
 
 
-def _found(source: Source, choice: Choice, what: str) -> list[DeadLetterView]:
+def choice_of(source: Source, what: str, **filters: Any) -> Choice:
+    """Return what was chosen, if the application is there and has such a queue."""
     if source.broker is None:
-        raise Wrong(
-            f"{what} looks into the broker's dead-letter queues, which a Redis URL does not tell; "
-            "give --broker MODULE, as to dramatiq."
-        )
+        raise Wrong(f"{what} looks into the broker's queues, which a Redis URL does not tell; give --broker MODULE.")
+    choice = Choice(**filters)
     _check(source.broker, choice)
+    return choice
+
+
+def _found(source: Source, choice: Choice, what: str) -> list[DeadLetterView]:
     found = source.inspector.dead_letters(choice)
     if found is None:
         raise _cannot(what)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..inspection.history import Event, EventKind
-from ..inspection.inspector import Aside, DeadLetterView, MessageView, QueueView, Tally, WorkerView
+from ..inspection.inspector import Aside, DeadLetterView, DelayedView, MessageView, QueueView, Tally, WorkerView
 from .table import Cell, Column
 from .text import age, when
 
@@ -16,6 +16,7 @@ __all__ = [
     "ASIDES",
     "CAUSES",
     "DEAD_LETTERS",
+    "DELAYED",
     "EVENTS",
     "MESSAGES",
     "QUEUES",
@@ -26,6 +27,7 @@ __all__ = [
     "aside_rows",
     "cause_rows",
     "dead_letter_rows",
+    "delayed_rows",
     "event_rows",
     "message_rows",
     "process",
@@ -201,6 +203,30 @@ CAUSES = (
 def cause_rows(rows: Iterable[tuple[int, str, str]]) -> list[list[Cell]]:
     """The rows of numbers, causes and actors."""
     return [[Cell(str(number)), Cell(actor), Cell(cause, "red")] for number, cause, actor in rows]
+
+
+DELAYED = (
+    Column("MESSAGE"),
+    Column("DUE IN", right=True),
+    Column("ATTEMPT", right=True),
+    Column("ACTOR", least=10, middle=True),
+    Column("QUEUE", least=8, middle=True, spare=2),
+    Column("LAST FAILURE", least=20),
+)
+
+
+def delayed_rows(views: Iterable[DelayedView], now: datetime) -> list[list[Cell]]:
+    return [
+        [
+            Cell(view.id),
+            Cell(age((view.at - now).total_seconds()) if view.at else ""),
+            Cell(str(view.attempt), "yellow" if view.attempt > 1 else ""),
+            Cell(view.actor),
+            Cell(view.queue),
+            Cell(view.reason, "red"),
+        ]
+        for view in views
+    ]
 
 
 DEAD_LETTERS = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dramatiq.errors import ConnectionClosed
 
 from ..inspection.inspector import Inspector, MessageView, Overview, QueueView, WorkerView
-from .letters import LetterIndex
+from .background import InBackground
 from .shared import Shared
 from .tail import Tail
 
@@ -52,7 +52,8 @@ class Board:
         self._messages: Shared[list[MessageView]] = Shared(inspector.messages)
         self._queues = Shared(lambda: inspector.queues(self.overview()), seconds=2)
         self._count = Shared(inspector.count_dead_letters, seconds=5)
-        self.letters = LetterIndex(inspector)
+        self.letters = InBackground(inspector.index_dead_letters())
+        self.delayed = InBackground(inspector.index_delayed())
         self._longest: dict[str, int] = {}
 
     def overview(self) -> Overview:

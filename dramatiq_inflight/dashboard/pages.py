@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -70,6 +70,12 @@ def in_full(instances: Sequence[Instance]) -> int:
             break
         shown += 1
     return max(1, shown)
+
+
+def causes_of(causes: Iterable[str]) -> dict[str, Any]:
+    """The commonest causes, as the templates know them."""
+    counted = Counter(causes)
+    return {"causes": counted.most_common(CAUSES), "more_causes": max(0, len(counted) - CAUSES)}
 
 
 def install(app: Flask, board: Board) -> None:
@@ -161,6 +167,25 @@ def install(app: Flask, board: Board) -> None:
             tail=tail,
         )
 
+    @app.get("/delayed")
+    def delayed() -> ResponseReturnValue:
+        index = board.delayed.get()
+        chosen = choice.LetterChoice.asked(request.args)
+        everything = [] if index is None else index.found
+        found = chosen.choice.of(everything)
+        return show(
+            "delayed.html",
+            chosen=chosen,
+            **choice.paged(found),
+            **causes_of(view.cause for view in found if view.cause),
+            everything=everything,
+            can_see=index is not None,
+            is_complete=index is None or index.is_complete,
+            queues=sorted({view.queue for view in everything}),
+            actors=sorted({view.actor for view in everything}),
+            now=datetime.now(UTC),
+        )
+
     @app.get("/dead")
     def dead() -> ResponseReturnValue:
         try:
@@ -171,7 +196,6 @@ def install(app: Flask, board: Board) -> None:
         everything = [] if index is None else index.found
         found = chosen.choice.of(everything)
         aside = board.inspector.aside()
-        causes = Counter(view.cause for view in found)
         return show(
             "dead.html",
             chosen=chosen,
@@ -179,8 +203,7 @@ def install(app: Flask, board: Board) -> None:
             everything=everything,
             is_complete=index is None or index.is_complete,
             expected=0 if index is None or index.is_complete else board.count_dead_letters() or 0,
-            causes=causes.most_common(CAUSES),
-            more_causes=max(0, len(causes) - CAUSES),
+            **causes_of(view.cause for view in found),
             queues=sorted({view.queue for view in everything}),
             actors=sorted({view.actor for view in everything}),
             now=datetime.now(UTC),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from dramatiq import Broker
 from dramatiq.middleware import AgeLimit
@@ -86,15 +86,37 @@ class DeadLetterView:
     size: int
 
 
+class Chosen(Protocol):
+    """A dead letter, or a message that waits for its time."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def actor(self) -> str: ...
+    @property
+    def at(self) -> datetime | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def traceback(self) -> str: ...
+
+
+V = TypeVar("V", bound=Chosen)
+
+
 @dataclass(frozen=True)
 class Choice:
-    """Which dead letters.
+    """Which dead letters, or which messages that wait for their time.
 
     Parameters:
       queue, actor, cause: Only those; None: all.
       text: Only those with this in their reason or traceback, in upper or lower case.
       ids: Only these messages; None: all.
-      until: Only those that were dead-lettered by then, or of which the broker does not say when; None: all.
+      until: Only those that were dead-lettered by then, or are due by then, or of which nobody knows when; None: all.
     """
 
     queue: str | None = None
@@ -104,8 +126,8 @@ class Choice:
     ids: frozenset[str] | None = None
     until: datetime | None = None
 
-    def has(self, view: DeadLetterView) -> bool:
-        """Return True for a dead letter that is chosen."""
+    def has(self, view: Chosen) -> bool:
+        """Return True for one that is chosen."""
         return (
             self.queue in (None, view.queue)
             and self.actor in (None, view.actor)
@@ -115,7 +137,7 @@ class Choice:
             and (not self.text or self.text.lower() in f"{view.reason}\n{view.traceback}".lower())
         )
 
-    def of(self, views: Iterable[DeadLetterView]) -> list[DeadLetterView]:
+    def of(self, views: Iterable[V]) -> list[V]:
         """Return those that are chosen, in their order.  A text is looked for once in all that have died alike."""
         if not self.text:
             return [view for view in views if self.has(view)]

@@ -38,6 +38,7 @@ from ..store.records import AT_A_TIME, Head, head_of, read_heads
 from ..store.schema import FIELDS, Held
 from ..tracker import tracker_of
 from .dead_letters import Choice, DeadLetterView, Index, Letters, newest_first
+from .delayed import DelayedIndex, DelayedView
 from .history import Count, Event, EventKind
 from .parsing import dead_letter_view, message_view, text, texts
 from .queues import Throughput, queue_view
@@ -48,6 +49,7 @@ __all__ = [
     "Aside",
     "Choice",
     "DeadLetterView",
+    "DelayedView",
     "Inspector",
     "MessageView",
     "Overview",
@@ -359,6 +361,22 @@ class Inspector(Reader):
         if self._letters is not None and self._letters.index is None:
             self._letters.index = Index(self._letters, self.reasons)
         return self._letters.index if self._letters is not None else None
+
+    def delayed(self, choice: Choice = EVERYTHING) -> list[DelayedView] | None:
+        """What waits for its time in the application's queues, retries included; what is due soonest comes first.
+
+        Returns: None if that cannot be seen from here: it takes the application's broker (`of`), and that is to be a
+          RedisBroker.  RabbitMQ shows nobody what workers hold.
+        """
+        index = self.index_delayed()
+        return choice.of(index.found) if index is not None and index.refresh() else None
+
+    def index_delayed(self) -> DelayedIndex | None:
+        """Return an index of what waits for its time, for a program that asks again and again; None as above.
+
+        Nothing is read before `DelayedIndex.refresh`.
+        """
+        return None if self._broker is None else DelayedIndex(self._broker, self._queues)
 
     def count_dead_letters(self) -> int | None:
         """How many dead letters there are; None as for `dead_letters`.

@@ -437,7 +437,7 @@ def test_help_and_completion() -> None:
     names = set(cli.commands)
     assert names == {
         *("status", "list", "show", "watch", "history", "workers", "recover", "requeue", "dead-letter", "discard"),
-        *("doctor", "dashboard", "exporter", "effects", "queues", "dead"),
+        *("doctor", "dashboard", "exporter", "effects", "queues", "delayed", "dead"),
     }
     for name in names:
         result = CliRunner().invoke(cli, [name, "--help"])

@@ -394,7 +394,7 @@ def test_30_of_500_dead_letters_are_found_and_requeued(
 
     for width, scheme in ((390, "dark"), (1280, "light")):
         other = open_tab(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        for path in ("/dead", "/dead?cause=nothing", "/dead/act?action=requeue", "/queues"):
+        for path in ("/dead", "/dead?cause=nothing", "/dead/act?action=requeue", "/queues", "/delayed"):
             other.go(address + path)
             other.page.locator("main").wait_for()
             assert other.width() <= width, path

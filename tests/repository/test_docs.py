@@ -28,6 +28,8 @@ from docs.pictures import FOLDER, PICTURES
 from docs.tables import PAGES as PAGES_WITH_TABLES
 from docs.tables import updated
 from dramatiq_inflight import (
+    DeadLetterView,
+    DelayedView,
     Done,
     Event,
     InFlightTracker,
@@ -173,6 +175,8 @@ def test_the_quickstart_works(server_url: str, namespace: str, tmp_path: Path) -
         ("history", (Event,)),
         ("workers", (WorkerView,)),
         ("queues", (QueueView,)),
+        ("delayed", (DelayedView,)),
+        ("dead", (DeadLetterView,)),
         ("recover", (Swept,)),
     ],
 )
@@ -266,5 +270,17 @@ def test_the_round_trips_of_an_inspector_are_as_documented(broker: Any, monkeypa
 def test_what_the_views_have_is_named() -> None:
     """Where reading is documented: what of them is used, by those who look for it."""
     text = (ROOT / "docs" / "inspector.rst").read_text("utf-8")
-    for view in (Inspector, Operations, Overview, QueueView, Tally, WorkerView, MessageView, Event, Swept):
+    for view in (
+        Inspector,
+        Operations,
+        Overview,
+        QueueView,
+        DelayedView,
+        DeadLetterView,
+        Tally,
+        WorkerView,
+        MessageView,
+        Event,
+        Swept,
+    ):
         assert f"``{view.__name__}``" in text

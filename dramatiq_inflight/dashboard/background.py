@@ -1,16 +1,14 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The dead letters that the pages show: read in the background, for there may be very many."""
+"""What the pages show of dead letters and delayed messages: read in the background, for there may be very many."""
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import Generic, Protocol, TypeVar
 
-from ..inspection.dead_letters import Index
-from ..inspection.inspector import Inspector
-
-__all__ = ["LetterIndex"]
+__all__ = ["InBackground"]
 
 #: For how long a page waits for what is new, seconds: a page that shows what is known is better than none.
 PATIENCE = 0.1
@@ -19,11 +17,25 @@ PATIENCE = 0.1
 SHORTEST, REST = 1.0, 5
 
 
-class LetterIndex:
-    """The index of an inspector, refreshed while anybody looks at it."""
+class Index(Protocol):
+    """Something that can be refreshed; see `inspection.dead_letters.Index`."""
 
-    def __init__(self, inspector: Inspector) -> None:
-        self._index = inspector.index_dead_letters()
+    def refresh(self) -> bool:
+        """Read what is new; False if the broker cannot be asked."""
+
+
+T = TypeVar("T", bound=Index)
+
+
+class InBackground(Generic[T]):
+    """An index that is refreshed while anybody looks at it.
+
+    Parameters:
+      index: None if there is nothing to see from here.
+    """
+
+    def __init__(self, index: T | None) -> None:
+        self._index = index
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._over.set()
@@ -31,8 +43,8 @@ class LetterIndex:
         self._can_be_asked = True
         self._failed: Exception | None = None
 
-    def get(self) -> Index | None:
-        """Return the index as it is now; None if the dead letters cannot be seen from here.
+    def get(self) -> T | None:
+        """Return the index as it is now; None if there is nothing to see from here.
 
         Raises:
           redis.RedisError, ConnectionClosed: The broker cannot be reached.

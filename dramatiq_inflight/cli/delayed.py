@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
+# SPDX-License-Identifier: MIT
+"""``delayed``: what waits for its time, and why the last attempt failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from . import documents
+from .dead import choice_of, choice_options
+from .failures import Wrong
+from .output import Output, json_option
+from .shapes import DELAYED, delayed_rows
+from .source import Source
+
+__all__ = ["delayed"]
+
+
+@click.command(short_help="List what waits for its time, retries included.")
+@choice_options
+@click.option("--retries", is_flag=True, help="Only those that have failed before.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
+)
+@json_option
+@click.pass_obj
+def delayed(source: Source, /, retries: bool, limit: int, as_json: bool, **filters: Any) -> None:
+    """List what waits for its time in a RedisBroker's queues, with the attempt and why the last one failed.
+
+    What is due soonest comes first.
+
+    Exit code 0, whether there is anything or not.
+    """
+    out = Output(as_json=as_json)
+    choice = choice_of(source, "delayed", **filters)
+    found = source.inspector.delayed(choice)
+    if found is None:
+        raise Wrong(
+            "delayed cannot ask this broker; it can ask a RedisBroker. RabbitMQ shows nobody what workers hold."
+        )
+    found = [view for view in found if view.attempt > 1 or not retries]
+    shown = found[: limit or None]
+    if as_json:
+        out.json({"total": len(found), "delayed": [documents.view(view) for view in shown]})
+        return
+    if shown:
+        out.table(DELAYED, delayed_rows(shown, datetime.now(UTC)))
+    else:
+        out.note("There are none.")
+    if len(shown) < len(found):
+        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
