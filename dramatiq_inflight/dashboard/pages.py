@@ -171,6 +171,7 @@ def install(app: Flask, board: Board) -> None:
     def delayed() -> ResponseReturnValue:
         index = board.delayed.get()
         chosen = choice.LetterChoice.asked(request.args)
+        is_complete = index is None or index.is_complete  # before the list: it may be completed in between
         everything = [] if index is None else index.found
         found = chosen.choice.of(everything)
         return show(
@@ -180,7 +181,7 @@ def install(app: Flask, board: Board) -> None:
             **causes_of(view.cause for view in found if view.cause),
             everything=everything,
             can_see=index is not None,
-            is_complete=index is None or index.is_complete,
+            is_complete=is_complete,
             queues=sorted({view.queue for view in everything}),
             actors=sorted({view.actor for view in everything}),
             now=datetime.now(UTC),
@@ -193,6 +194,7 @@ def install(app: Flask, board: Board) -> None:
         except ConnectionClosed:
             index = None  # RabbitMQ is away: what the history knows is worth showing
         chosen = choice.LetterChoice.asked(request.args)
+        is_complete = index is None or index.is_complete  # before the list: it may be completed in between
         everything = [] if index is None else index.found
         found = chosen.choice.of(everything)
         aside = board.inspector.aside()
@@ -201,8 +203,8 @@ def install(app: Flask, board: Board) -> None:
             chosen=chosen,
             **choice.paged(tail.troubled() if index is None else found),
             everything=everything,
-            is_complete=index is None or index.is_complete,
-            expected=0 if index is None or index.is_complete else board.count_dead_letters() or 0,
+            is_complete=is_complete,
+            expected=0 if is_complete else board.count_dead_letters() or 0,
             **causes_of(view.cause for view in found),
             queues=sorted({view.queue for view in everything}),
             actors=sorted({view.actor for view in everything}),
