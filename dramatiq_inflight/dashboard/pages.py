@@ -78,6 +78,11 @@ def causes_of(causes: Iterable[str]) -> dict[str, Any]:
     return {"causes": counted.most_common(CAUSES), "more_causes": max(0, len(counted) - CAUSES)}
 
 
+def _read_so_far(index: Any) -> tuple[bool, Any]:
+    """Return whether all of an index is read, and what is; in this order, since that may come in between."""
+    return (True, []) if index is None else (index.is_complete, index.found)
+
+
 def install(app: Flask, board: Board) -> None:
     """Add them to an application."""
     tail = board.tail
@@ -171,8 +176,7 @@ def install(app: Flask, board: Board) -> None:
     def delayed() -> ResponseReturnValue:
         index = board.delayed.get()
         chosen = choice.LetterChoice.asked(request.args)
-        is_complete = index is None or index.is_complete  # before the list: it may be completed in between
-        everything = [] if index is None else index.found
+        is_complete, everything = _read_so_far(index)
         found = chosen.choice.of(everything)
         return show(
             "delayed.html",
@@ -194,8 +198,7 @@ def install(app: Flask, board: Board) -> None:
         except ConnectionClosed:
             index = None  # RabbitMQ is away: what the history knows is worth showing
         chosen = choice.LetterChoice.asked(request.args)
-        is_complete = index is None or index.is_complete  # before the list: it may be completed in between
-        everything = [] if index is None else index.found
+        is_complete, everything = _read_so_far(index)
         found = chosen.choice.of(everything)
         aside = board.inspector.aside()
         return show(

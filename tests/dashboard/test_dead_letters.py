@@ -18,7 +18,7 @@ from dramatiq_inflight.dashboard import actions, create_app
 from dramatiq_inflight.inspection import dead_letters
 from tests.support.inprocess import App
 from tests.support.lab import Lab
-from tests.support.letters import bury
+from tests.support.letters import bury, read_all
 from tests.support.servers import RedisServer, wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}\u202e"
@@ -34,21 +34,6 @@ def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
 @pytest.fixture
 def web(app: App) -> FlaskClient:
     return create_app(Inspector.of(app.broker), Operations(app.broker)).test_client()
-
-
-def read_all(web: FlaskClient, path: str = "/dead") -> str:
-    """The page, when all letters are read: they are read in the background."""
-    shown = ""
-
-    def is_complete() -> bool:
-        nonlocal shown
-        answer = web.get(path)
-        assert answer.status_code == 200
-        shown = answer.get_data(as_text=True)
-        return "Reading:" not in shown
-
-    wait_until(is_complete, what="all letters are read")
-    return shown
 
 
 def form_of(page: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.dashboard import create_app
 from tests.support.inprocess import App
 from tests.support.lab import Lab
+from tests.support.letters import read_all
 from tests.support.servers import wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
@@ -119,7 +120,7 @@ def test_strange_messages_hide_no_other(app: App, options: dict[str, Any]) -> No
     app.client.hset(f"{key}.msgs", mapping={rid: strange.encode(), "r2": b"\xffnonsense"})
     app.client.rpush(key, rid, "r2", "nothing")
     assert {view.id for view in delayed_of(app)} == {good.message_id, strange.message_id, "r2"}
-    shown = create_app(Inspector.of(app.broker)).test_client().get("/delayed").text
+    shown = read_all(create_app(Inspector.of(app.broker)).test_client(), "/delayed")
     assert good.message_id in shown
     assert "<img" not in shown
     assert "\u202e" not in shown
@@ -152,7 +153,7 @@ def test_the_command_line_lists_what_waits(app: App, monkeypatch: pytest.MonkeyP
 def test_the_page_lists_what_waits(app: App) -> None:
     work = app.actor(lambda: None, actor_name="work")
     web = create_app(Inspector.of(app.broker)).test_client()
-    assert "Nothing waits for its time." in web.get("/delayed").text
+    assert "Nothing waits for its time." in read_all(web, "/delayed")
     for n in range(120):
         retry(app, work, f"ValueError: no card {n}")
     plain = work.send_with_options(delay=60_000)
@@ -171,4 +172,4 @@ def test_the_page_lists_what_waits(app: App) -> None:
 def test_without_the_application_it_is_said(lab: Lab) -> None:
     assert Inspector(lab.client, lab.namespace).delayed() is None
     web = create_app(Inspector(lab.client, lab.namespace)).test_client()
-    assert "given the application's RedisBroker" in web.get("/delayed").text
+    assert "given the application's RedisBroker" in read_all(web, "/delayed")

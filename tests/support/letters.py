@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Dead letters, written straight to where a RedisBroker keeps them: for tests with many."""
+"""Dead letters, written straight to where a RedisBroker keeps them, and the pages that show them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from dramatiq.common import xq_name
 
-__all__ = ["bury"]
+from .servers import wait_until
+
+__all__ = ["bury", "read_all"]
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/app/shop.py", line 12, in charge\n    pay(order)\n'
 
@@ -30,3 +32,18 @@ def bury(broker: Any, actor: Any, errors: Iterable[str], *, age: float = 60.0) -
             pipeline.execute()
     pipeline.execute()
     return ids
+
+
+def read_all(web: Any, path: str = "/dead") -> str:
+    """Return the page when all of it has been read: that is done in the background."""
+    shown = ""
+
+    def is_complete() -> bool:
+        nonlocal shown
+        answer = web.get(path)
+        assert answer.status_code == 200
+        shown = answer.get_data(as_text=True)
+        return 'role="status">Reading' not in shown
+
+    wait_until(is_complete, what="all of it is read")
+    return shown
