@@ -150,7 +150,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Compare with other systems: ``nox -s peers -- [--save] [--full]``.  Needs root, for hosts of their own."""
+    """Compare with other systems: ``nox -s peers -- [latency|poison|throughput] [--save]``; root, for their own hosts."""
     session.install("-e", ".[test]", "redis[hiredis]")
     folder = Path(session.create_tmp()).resolve() / "peers"
     code = "import json, benchmarks.peers.systems as s; print(json.dumps(s.REQUIREMENTS))"
@@ -160,7 +160,9 @@ def peers(session: nox.Session) -> None:
             session.run("python", "-m", "venv", str(folder / name))
         python = str(folder / name / "bin" / "python")
         session.run(python, "-m", "pip", "install", "-q", "--upgrade", *packages, external=True)
-    session.run("python", "-m", "benchmarks", "peers", *session.posargs, env={"BENCH_PEERS": str(folder)})
+    named = {"latency", "poison", "throughput"} & {*session.posargs}
+    arguments = session.posargs if named else ["peers", *session.posargs]
+    session.run("python", "-m", "benchmarks", *arguments, env={"BENCH_PEERS": str(folder)})
 
 
 @nox.session

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Run the benchmarks: ``python -m benchmarks NAME``; each takes some minutes, with ``--full`` more.
 
-``all`` runs those that need nothing but this package; ``peers`` runs ``latency`` and ``poison``, which compare it with
-other systems (``nox -s peers`` installs them); ``plot`` draws what ``--save`` has written to the docs.
+``all`` runs those that need nothing but this package; ``peers`` runs ``latency``, ``poison`` and ``throughput``, which
+compare it with other systems (``nox -s peers`` installs them); ``plot`` draws what ``--save`` has written to the docs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import commands, growth, memory, overhead, plot, presence, recovery, resume, traffic, watch
-from .peers import latency, poison
+from .peers import latency, poison, throughput
 from .support import Result, environment
 
 #: Each is given how much to do: ``quick``, ``normal`` or ``full``.
@@ -32,6 +32,8 @@ ALONE: dict[str, Callable[[str], Result]] = {
     "growth": growth.run,
     "resume": resume.run,
 }
+#: These need other systems.
+PEERS = ["latency", "poison", "throughput"]
 #: How long they wait for a job, seconds.
 PATIENCE = {"quick": 30.0, "normal": 120.0, "full": 1500.0}
 
@@ -41,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [*ALONE, "latency", "poison"]
+    names = [*ALONE, *PEERS]
     parser.add_argument(
         "which",
         nargs="*",
@@ -63,7 +65,8 @@ def main() -> int:
     benchmarks = {name: lambda run=run: run(how_much) for name, run in ALONE.items()}  # type: ignore[misc]
     benchmarks["latency"] = lambda: latency.run(patience=patience)
     benchmarks["poison"] = lambda: poison.run(patience=min(patience, PATIENCE["normal"]))
-    groups = {"all": list(ALONE), "peers": ["latency", "poison"], "plot": []}
+    benchmarks["throughput"] = lambda: throughput.run(how_much)
+    groups = {"all": list(ALONE), "peers": PEERS, "plot": []}
     named = [options.which] if isinstance(options.which, str) else options.which
     asked = {name for which in named for name in groups.get(which, [which])}
     where = environment()

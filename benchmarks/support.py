@@ -33,6 +33,7 @@ __all__ = [
     "server",
     "server_binaries",
     "server_cpu",
+    "tree_cpu",
     "version",
 ]
 
@@ -215,3 +216,14 @@ def server_cpu(client: Any) -> float:
     """Return the processor time that a server has used, seconds."""
     info = client.info("cpu")
     return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+
+def tree_cpu(pid: int) -> float:
+    """Return the processor time of a process and of all that it started, whether they run or have ended, seconds."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[11:15]
+        tasks = [path.read_text("ascii").split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it has just ended: its parent has its time
+        return 0.0
+    used = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return used + sum(tree_cpu(int(child)) for children in tasks for child in children)

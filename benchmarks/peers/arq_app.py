@@ -25,10 +25,21 @@ async def nothing(context: Any, key: str) -> None:
     job.nothing(key)
 
 
+async def noop(context: Any, number: str) -> None:
+    job.noop(number)
+
+
+#: Logs no line for each job.
+LOGGING = {"version": 1, "disable_existing_loggers": False}
+
+
 class WorkerSettings:
     redis_settings = RedisSettings.from_dsn(job.REDIS_URL)
-    functions = (work, kill_itself, nothing)
+    functions = (work, kill_itself, nothing, noop)
     job_timeout = job.setting("BENCH_JOB_TIMEOUT", 300)
+    keep_result = job.setting("BENCH_KEEP_RESULT", 3600)
+    max_jobs = job.setting("BENCH_MAX_JOBS", 10)
+    poll_delay = job.setting("BENCH_POLL_DELAY", 500) / 1000
 
 
 async def given_up(pool: Any) -> bool:

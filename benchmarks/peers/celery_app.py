@@ -17,7 +17,7 @@ app.conf.task_reject_on_worker_lost = True
 if "BENCH_VISIBILITY_TIMEOUT" in os.environ:
     app.conf.broker_transport_options = {"visibility_timeout": job.setting("BENCH_VISIBILITY_TIMEOUT", 3600)}
 
-for function in (job.work, job.kill_itself, job.nothing):
+for function in (job.work, job.kill_itself, job.nothing, job.noop):
     app.task(name=function.__name__)(function)
 
 if __name__ == "__main__":

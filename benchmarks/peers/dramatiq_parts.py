@@ -39,7 +39,7 @@ def sender(broker: dramatiq.Broker, **options: Any) -> tuple[Callable[[str, str]
         function.__name__: dramatiq.actor(broker=broker, queue_name=job.QUEUE, time_limit=7_200_000, **options)(
             function
         )
-        for function in (job.work, job.kill_itself, job.nothing)
+        for function in (job.work, job.kill_itself, job.nothing, job.noop)
     }
 
     def dead_letters() -> int:

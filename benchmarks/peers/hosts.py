@@ -63,7 +63,8 @@ def versions() -> dict[str, dict[str, str]]:
         "import importlib.metadata as m, json;"
         "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
     )
-    named = ("celery", "kombu", "rq", "arq", "taskiq", "taskiq-redis", "taskiq-aio-pika", "dramatiq", "redis", "pika")
+    named = ("celery", "kombu", "rq", "arq", "taskiq", "taskiq-redis", "taskiq-aio-pika", "dramatiq", "redis")
+    named += ("hiredis", "pika")
     found: dict[str, dict[str, str]] = {}
     for environment in sorted({system.environment for system in SYSTEMS}):
         python = python_of(environment)
@@ -117,9 +118,12 @@ class Bench:
         self.queue = "".join(letter for letter in system.name.lower() if letter.isalnum())
         self.history = folder / "history"
         self.history.touch()
+        #: A line for each run of a `noop`: when it started (``time.monotonic``), and the job's number.
+        self.starts = folder / "starts"
         self.env = {
             **{"BENCH_REDIS_URL": redis_url, "BENCH_QUEUE": self.queue, "BENCH_HISTORY": str(self.history)},
-            **{"BENCH_GATE": str(folder / "gate-"), "BENCH_WORKER": "sender", "PYTHONPATH": str(ROOT), **system.env},
+            **{"BENCH_STARTS": str(self.starts), "BENCH_GATE": str(folder / "gate-")},
+            **{"BENCH_WORKER": "sender", "PYTHONPATH": str(ROOT), **system.env},
         }
         if system.rabbitmq:
             assert rabbitmq_url is not None
@@ -167,6 +171,10 @@ class Bench:
         lines = [json.loads(line) for line in self.history.read_text().splitlines()]
         return [line for line in lines if line["event"] == event and key in (None, line["key"])]
 
+    def log(self, host: Host) -> str:
+        """Return the end of a host's output."""
+        return (self.folder / f"{host.name}.log").read_text()[-1500:]
+
     def wait(self, condition: Callable[[], object], seconds: float, *, every: float = 1.0) -> bool:
         """Wait until it holds, while a job that does nothing is sent now and then; False: it did not, for so long."""
         deadline = time.monotonic() + seconds
@@ -183,7 +191,7 @@ class Bench:
         """Wait until every host has run a job."""
         names = {host.name for host in self.hosts}
         if not self.wait(lambda: names <= {one["worker"] for one in self.events("ran")}, 120, every=0.2):
-            logs = "\n".join((self.folder / f"{host.name}.log").read_text()[-1500:] for host in self.hosts)
+            logs = "\n".join(self.log(host) for host in self.hosts)
             raise RuntimeError(f"{self.system.name}: a worker does not work\n{logs}")
 
     def close(self) -> None:

@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["QUEUE", "REDIS_URL", "kill_itself", "nothing", "serve", "setting", "work"]
+__all__ = ["QUEUE", "REDIS_URL", "kill_itself", "noop", "nothing", "serve", "setting", "work"]
 
 REDIS_URL = os.environ["BENCH_REDIS_URL"]
 
 #: Systems that share a server without having namespaces of their own have a queue of their own.
 QUEUE = os.environ["BENCH_QUEUE"]
+
+#: Where each run of `noop` notes its start.  It stays open, because a job that is measured must cost next to nothing.
+_STARTS = os.open(os.environ["BENCH_STARTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def setting(name: str, default: int) -> int:
@@ -50,12 +53,22 @@ def nothing(key: str) -> None:
     _note("ran", key)
 
 
+def noop(number: str) -> None:
+    """Do nothing but note the start, in some two microseconds."""
+    os.write(_STARTS, f"{time.monotonic()} {number}\n".encode())
+
+
 def serve(send: Callable[[str, str], object], gave_up: Callable[[], object]) -> None:
-    """Send what the lines of the standard input ask for: the name of a job, and a key.
+    """Send what the lines of the standard input ask for: the name of a job, and a key; for `noops`, how many.
 
     Parameters:
       gave_up: Says whether the system has given a job up, and says so somewhere.
     """
     for line in sys.stdin:
         name, key = line.split()
-        print(json.dumps(bool(gave_up())) if name == "gave_up" else json.dumps(send(name, key) and None), flush=True)
+        if name == "noops":
+            for number in range(int(key)):
+                send("noop", str(number))
+        elif name != "gave_up":
+            send(name, key)
+        print(json.dumps(bool(gave_up()) if name == "gave_up" else None), flush=True)

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["REQUIREMENTS", "SYSTEMS", "System"]
+__all__ = ["REQUIREMENTS", "SYSTEMS", "THROUGHPUT", "System"]
 
 #: What is installed for each, from PyPI, in an environment of its own: their requirements exclude each other.
 REQUIREMENTS = {
-    "dramatiq": ["dramatiq[redis,rabbitmq]", "environs"],
-    "celery": ["celery[redis]>=5.4"],
-    "rq": ["rq"],
-    "arq": ["arq"],
-    "taskiq": ["taskiq", "taskiq-redis", "taskiq-aio-pika"],
+    "dramatiq": ["dramatiq[redis,rabbitmq]", "environs", "hiredis"],
+    "celery": ["celery[redis]>=5.4", "hiredis"],
+    "rq": ["rq", "hiredis"],
+    "arq": ["arq", "hiredis"],
+    "taskiq": ["taskiq", "taskiq-redis", "taskiq-aio-pika", "hiredis"],
 }
 
 
@@ -38,13 +38,15 @@ class System:
     #: What differs from its defaults.
     settings: str
     #: Where its time of recovery comes from.
-    source: str
+    source: str = ""
     rabbitmq: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     #: Whether both workers are on one host.
     together: bool = False
     #: Whether it is also given poison: where its recovery is quick enough for that.
     poison: bool = True
+    #: How many times fewer jobs `throughput` gives it, lest all wait for it.
+    slower: int = 1
 
 
 DRAMATIQ = ("-m", "dramatiq", "benchmarks.peers.dramatiq_app")
@@ -162,5 +164,45 @@ SYSTEMS = [
         *("taskiq", "taskiq_app", TASKIQ, "AioPikaBroker"),
         "RabbitMQ delivers again when the connection is lost",
         rabbitmq=True,
+    ),
+]
+
+EIGHT_THREADS = ("-p", "1", "-t", "8")
+ARQ = ("-m", "arq", "--custom-log-dict", "benchmarks.peers.arq_app.LOGGING", "benchmarks.peers.arq_app.WorkerSettings")
+TASKIQ_ALONE = (*TASKIQ, "--workers", "1", "--max-async-tasks", "8", "--log-level", "WARNING")
+
+#: What `throughput` compares: one worker, which has eight jobs at once in the way that the system has.  None keeps
+#: results, or logs a line for each job.
+THROUGHPUT = [
+    System("inflight", "dramatiq", "inflight_app", (*INFLIGHT, *EIGHT_THREADS), "8 threads"),
+    System("Dramatiq", "dramatiq", "dramatiq_app", (*DRAMATIQ, *EIGHT_THREADS), "8 threads"),
+    System(
+        "Celery, processes",
+        *("celery", "celery_app", (*CELERY, "-P", "prefork", "-c", "8")),
+        "8 processes, task_acks_late, task_reject_on_worker_lost",
+    ),
+    System(
+        "Celery, threads",
+        *("celery", "celery_app", (*CELERY, "-P", "threads", "-c", "8")),
+        "8 threads, task_acks_late, task_reject_on_worker_lost",
+    ),
+    System(
+        "RQ",
+        *("rq", "rq_app", ("-m", "rq.cli", "worker-pool", "-q", "-u", "{redis}", "-n", "8", "{queue}")),
+        "a pool of 8 workers, each with a process for each job, Retry(max=3); a tenth of the jobs",
+        env={"BENCH_KEEP_RESULT": "0"},
+        slower=10,
+    ),
+    System(
+        "arq",
+        *("arq", "arq_app", ARQ, "coroutines, max_jobs=100, poll_delay=0.01: with 8 it waits for its next poll"),
+        env={"BENCH_KEEP_RESULT": "0", "BENCH_MAX_JOBS": "100", "BENCH_POLL_DELAY": "10"},
+    ),
+    System("taskiq, coroutines", "taskiq", "taskiq_app", TASKIQ_ALONE, "RedisStreamBroker, 8 coroutines"),
+    System(
+        "taskiq, threads",
+        *("taskiq", "taskiq_app", (*TASKIQ_ALONE, "--max-threadpool-threads", "8")),
+        "RedisStreamBroker, 8 jobs in threads, as they are no coroutines",
+        env={"BENCH_THREADS": "8"},
     ),
 ]

@@ -20,7 +20,13 @@ else:
 
     broker = RedisStreamBroker(job.REDIS_URL, idle_timeout=job.setting("BENCH_IDLE_TIMEOUT", 600_000))
 
-tasks = {f.__name__: broker.register_task(f, f.__name__) for f in (job.work, job.kill_itself, job.nothing)}
+
+async def noop(number: str) -> None:
+    job.noop(number)
+
+
+jobs = job.work, job.kill_itself, job.nothing, job.noop if "BENCH_THREADS" in os.environ else noop
+tasks = {f.__name__: broker.register_task(f, f.__name__) for f in jobs}
 
 if __name__ == "__main__":
     loop = asyncio.new_event_loop()
