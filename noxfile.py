@@ -150,7 +150,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Compare with other systems: ``nox -s peers -- [latency|poison|throughput] [--save]``; root, for their own hosts."""
+    """Compare with other systems: ``nox -s peers -- [latency|poison|throughput] [--save]``.  Needs root."""
     session.install("-e", ".[test]", "redis[hiredis]")
     folder = Path(session.create_tmp()).resolve() / "peers"
     code = "import json, benchmarks.peers.systems as s; print(json.dumps(s.REQUIREMENTS))"
