@@ -51,6 +51,7 @@ def run() -> None:
     drawings: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
         "latency": _latency,
         "poison": _poison,
+        "throughput": _throughput,
         "payloads": _payloads,
         "growth": _growth,
     }
@@ -86,6 +87,16 @@ def _poison(measured: dict[str, Any]) -> dict[str, str]:
         for name, value in [(figure["name"], figure["values"][0])]
     ]
     return {"poison": _bars("Workers killed by a job that kills its worker", rows, 0, measured["details"]["bound"])}
+
+
+def _throughput(measured: dict[str, Any]) -> dict[str, str]:
+    figures = [figure for figure in measured["figures"] if figure["unit"] == "jobs/s"]
+    rows = []
+    for figure in figures:
+        name, median = figure["name"].partition(":")[0], figure["median"]
+        rows.append(Bar(name, [median, *figure["values"]], f"{number_text(median)} jobs/s", _colour(name)))
+    most = max(figure["max"] for figure in figures)
+    return {"throughput": _bars("Jobs a second of one worker, which do nothing", rows, 0, most)}
 
 
 def _payloads(measured: dict[str, Any]) -> dict[str, str]:
