@@ -22,7 +22,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import default_middleware
 
 from dramatiq_inflight.brokers.queues import BrokerQueues
-from dramatiq_inflight.brokers.redis import RedisQueues
+from dramatiq_inflight.brokers.redis import RedisQueues, batch_of
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.connection import bounded_client_from_url
@@ -102,6 +102,7 @@ def sweep(where: str, messages: int, incarnations: int) -> dict[str, Any]:
     recovery = Recoverer(
         store=store,
         enqueue=broker.enqueue,
+        enqueue_batch=batch_of(broker),
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
         queues=RedisQueues(broker, broker.client) if where == "same" else BrokerQueues(),
         lock_ttl=300,

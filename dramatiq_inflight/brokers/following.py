@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from ..store.errors import says_wrong_server
 
-__all__ = ["Following"]
+__all__ = ["Following", "drop_idle"]
 
 
 class Following:
@@ -31,7 +31,7 @@ class Following:
             try:
                 return self.plain(keys=keys, args=args, client=client)
             except redis.ResponseError as error:
-                if not says_wrong_server(error) or not _drop_idle(self.plain.registered_client):
+                if not says_wrong_server(error) or not drop_idle(self.plain.registered_client):
                     raise
                 if last and isinstance(error, NoPermissionError):
                     raise
@@ -42,12 +42,12 @@ class Following:
             except BaseException:
                 # An interrupt between the command and its answer: redis-py 8 keeps the connection, and would give the
                 # answer to the next command.
-                _drop_idle(self.plain.registered_client)
+                drop_idle(self.plain.registered_client)
                 raise
         raise AssertionError("not reached")
 
 
-def _drop_idle(client: redis.Redis) -> bool:
+def drop_idle(client: redis.Redis) -> bool:
     """Close a client's idle connections.  False if it has none that are known."""
     pool = getattr(client, "connection_pool", None)
     only = getattr(client, "connection", None)  # of a single_connection_client

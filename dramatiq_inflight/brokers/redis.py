@@ -9,15 +9,17 @@ never doubles with the broker's own maintenance, or with another recoverer.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, Protocol, cast
 
 import redis
+from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import current_millis, dq_name, xq_name
 
@@ -27,10 +29,10 @@ from ..store.records import Head
 from ..store.scripts import BATCH
 from ..store.transport import Call
 from .dead_letters import DeadLetter, DeadLetters
-from .following import Following
+from .following import Following, drop_idle
 from .queues import Answers, BrokerQueues, Complete, Depth, Registered
 
-__all__ = ["RedisQueues", "RedisQueuesApart"]
+__all__ = ["EnqueueBatch", "RedisQueues", "RedisQueuesApart", "batch_of"]
 
 #: For how long a command that was given up may still arrive, seconds: kernels send again for a quarter of an hour.
 MAY_ARRIVE = 3600.0
@@ -43,6 +45,9 @@ LETTERS = 500
 
 #: The most bytes of letters that one command reads.  A larger letter is read by itself.
 MOST_BYTES = 256 * 1024
+
+#: What an enqueue of a RedisBroker consists of, as Dramatiq has it.
+ENQUEUE = {name: getattr(RedisBroker, name, None) for name in ("enqueue", "do_enqueue", "_dispatch")}
 
 
 class RedisQueues(BrokerQueues):
@@ -482,3 +487,69 @@ def bodies_of(client: redis.Redis, key: str, ids: Sequence[bytes | str]) -> Iter
         batch.append(id)
         size += length
     yield from read(batch)
+
+
+class EnqueueBatch(Protocol):
+    """Enqueues messages, each with its delay in milliseconds; returns each as enqueued, or its error.
+
+    A message whose error is passing (`is_passing`) may have arrived.
+    """
+
+    def __call__(self, copies: Sequence[tuple[Message[Any], int | None]]) -> list[Message[Any] | Exception]: ...
+
+
+def batch_of(broker: Broker) -> EnqueueBatch | None:
+    """Return what enqueues several messages in one write; None if the broker has to be given one at a time.
+
+    A broker with an `enqueue` of its own has that called for each message.
+    """
+    if (
+        not isinstance(broker, RedisBroker)
+        or not isinstance(broker.client, redis.Redis)  # a cluster's pipelines run no scripts
+        or any(getattr(type(broker), name, None) is not plain for name, plain in ENQUEUE.items())
+        or vars(broker).keys() & ENQUEUE
+    ):
+        return None
+
+    def enqueue_batch(copies: Sequence[tuple[Message[Any], int | None]]) -> list[Message[Any] | Exception]:
+        return _enqueue(broker, copies)
+
+    return enqueue_batch
+
+
+def _enqueue(broker: RedisBroker, copies: Sequence[tuple[Message[Any], int | None]]) -> list[Message[Any] | Exception]:
+    # Dramatiq's own `enqueue` runs for each message, on a twin of the broker.  The twin's script writes to a pipeline,
+    # and its hooks are the broker's: those behind the enqueue wait for the answer.
+    pipeline = broker.client.pipeline(transaction=False)
+    script, encoder = broker.scripts["dispatch"], broker.client.get_encoder()
+    written: list[tuple[Message[Any], int | None]] = []
+
+    def write(keys: list[Any], args: list[Any]) -> None:
+        data = encoder.encode(args[-1])  # or what cannot be sent would keep the others from being sent
+        pipeline.evalsha(script.sha, len(keys), *keys, *args[:-1], data)
+
+    twin: Any = copy.copy(broker)
+    twin.scripts = {**broker.scripts, "dispatch": write}
+    twin.emit_before = broker.emit_before
+    twin.emit_after = lambda signal, message, delay: written.append((message, delay))
+    results: list[Message[Any] | Exception] = []
+    for message, delay in copies:
+        try:
+            results.append(twin.enqueue(message, delay=delay))
+        except Exception as error:
+            results.append(error)
+    try:
+        answers = pipeline.execute(raise_on_error=False)
+    except Exception as error:
+        answers = [error] * len(written)
+    except BaseException:
+        drop_idle(broker.client)  # an interrupt: the pipeline's connection still has answers for somebody else to read
+        raise
+    sent = [at for at, result in enumerate(results) if not isinstance(result, Exception)]
+    # The last one first: hooks may nest, such as those that enter a context and leave it.
+    for at, answer, (message, delay) in reversed(list(zip(sent, answers, written, strict=True))):
+        if isinstance(answer, Exception):
+            results[at] = answer
+        else:
+            broker.emit_after("enqueue", message, delay)
+    return results

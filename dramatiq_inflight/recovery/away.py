@@ -33,6 +33,11 @@ class Failures:
         """Whether the broker is away."""
         return self._in_a_row >= (GIVE_UP_AFTER if self._slow else MOST_FAILURES)
 
+    @property
+    def none(self) -> bool:
+        """Whether the broker is there, as far as is known: the last message was enqueued."""
+        return self.reached and not self._in_a_row
+
     def to_pass_over(self) -> bool:
         """Whether the next message is not to be tried."""
         if self.too_many:
@@ -41,7 +46,7 @@ class Failures:
         return self._pass_over >= 0
 
     def failed(self, after: float, passing: bool) -> None:
-        """One could not be enqueued, after so many seconds."""
+        """One could not be enqueued, or none of a batch, after so many seconds."""
         if not (passing or after > SLOW):
             return
         self._slow = self._slow or after > SLOW

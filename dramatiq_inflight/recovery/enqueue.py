@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dramatiq import Message
 from dramatiq.errors import DecodeError
 
 from ..brokers.errors import is_passing
+from ..brokers.redis import EnqueueBatch
 from ..delivery import own_enqueue
 from ..incident import Incident, Kind
 from ..store.records import DeadIncarnation, Enqueued, Orphan
@@ -44,6 +45,18 @@ class Enqueue(Protocol):
     def __call__(self, message: Message[object], *, delay: int | None = None) -> Message[object]: ...
 
 
+class _Made(NamedTuple):
+    """A copy that is ready to be enqueued."""
+
+    orphan: Orphan
+    message: Message[object]
+    copy: Message[object]
+    #: Seconds.
+    delay: float
+    #: Why it is dead-lettered, if it is.
+    why: str
+
+
 @dataclass(kw_only=True)
 class PuttingBack(Making):
     """Enqueues copies of claimed messages.
@@ -51,6 +64,7 @@ class PuttingBack(Making):
     Parameters:
       store: The records.
       enqueue: Puts a message on the broker, and returns it as enqueued.
+      enqueue_batch: Does so with several in one write; None if the broker takes one at a time.
       tell: Tells whoever wants to know what happened to a message, which is given where it was looked into.
       in_company: Entered while payloads are decoded, which may kill this process: no message is alone in it meanwhile.
         False: one is, and has to be left alone.
@@ -58,6 +72,7 @@ class PuttingBack(Making):
 
     store: Store
     enqueue: Enqueue
+    enqueue_batch: EnqueueBatch | None = None
     tell: Callable[[Incident, Message[object] | None], None] = lambda incident, message: None
     in_company: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
     #: What was claimed here and not brought to an end, with the dead incarnation's id: the next sweep's first work.
@@ -118,45 +133,87 @@ class PuttingBack(Making):
         copies: list[Enqueued] = []
         refused: list[tuple[Orphan, Exception]] = []
         away: list[tuple[Orphan, Exception]] = []
+        broken: list[tuple[Orphan, Exception]] = []
         untried: list[Orphan] = []
         to_do = deque(sorted(orphans, key=lambda orphan: orphan.tries))
         while to_do:
-            orphan = to_do.popleft()
             if self._failures.to_pass_over():
-                untried.append(orphan)
+                untried.append(to_do.popleft())
                 continue
-            try:
-                message = Message.decode(orphan.payload)
-            except DecodeError as error:
-                if isinstance(error.error, MemoryError) or is_passing(error.error):  # of this process, or of a moment
-                    refused.append((orphan, error.error))
-                else:
-                    self._set_aside(orphan, error, dead, swept)
+            made = self._make(self._next(to_do), dead, reason, swept, refused)
+            if not made:
                 continue
-            begun = time.monotonic()
-            try:
-                copy, delay, why = self.copy_of(message, orphan, dead, reason)
-                with own_enqueue():
-                    enqueued = self.enqueue(copy, delay=round(delay * 1000) or None)
-            except Exception as error:
-                passing = is_passing(error)
-                (away if passing else refused).append((orphan, error))
-                self._failures.failed(time.monotonic() - begun, passing)
-                continue
-            self._failures.succeeded()
-            to_do.extendleft(reversed(untried))
-            untried.clear()
-            copies.append(Enqueued(orphan, str(enqueued.options.get("redis_message_id") or ""), copy.queue_name, delay))
-            self._say(orphan, message, dead, why)
+            unsure = broken if len(made) > 1 else away
+            begun, enqueued, passing = time.monotonic(), len(copies), len(unsure)
+            for (orphan, message, copy, delay, why), result in zip(made, self._enqueue(made), strict=True):
+                if isinstance(result, Exception):
+                    (unsure if is_passing(result) else refused).append((orphan, result))
+                    continue
+                copy_id = str(result.options.get("redis_message_id") or "")
+                copies.append(Enqueued(orphan, copy_id, copy.queue_name, delay))
+                self._say(orphan, message, dead, why)
+            if len(copies) > enqueued:
+                self._failures.succeeded()
+                to_do.extendleft(reversed(untried))
+                untried.clear()
+            else:
+                self._failures.failed(time.monotonic() - begun, passing=len(unsure) > passing)
         if copies:
             self._away = ""
             self._mark(copies, dead, swept)
         if self._failures.reached:  # the broker is there: it was the messages
             refused, away = refused + away, []
+        away += broken
         self._let_wait(refused, away, untried)
         swept.refused += len(refused)
         swept.failed = swept.failed or bool(away or untried)
         return len(refused) + len(away) + len(untried)
+
+    def _next(self, to_do: deque[Orphan]) -> list[Orphan]:
+        """Take what is enqueued next.
+
+        It is a batch if the broker takes one, and is known to be there.  A message that was tried before goes by
+        itself, or it could make a batch fail again and again.
+        """
+        batch = [to_do.popleft()]
+        if self.enqueue_batch is not None and self._failures.none:
+            while to_do and batch[0].tries == to_do[0].tries == 1:
+                batch.append(to_do.popleft())
+        return batch
+
+    def _make(
+        self,
+        orphans: Sequence[Orphan],
+        dead: DeadIncarnation,
+        reason: str,
+        swept: Swept,
+        refused: list[tuple[Orphan, Exception]],
+    ) -> list[_Made]:
+        """Make the copies of some orphans; what cannot be decoded is refused, or set aside."""
+        made = []
+        for orphan in orphans:
+            try:
+                message = Message.decode(orphan.payload)
+                made.append(_Made(orphan, message, *self.copy_of(message, orphan, dead, reason)))
+            except DecodeError as error:
+                if isinstance(error.error, MemoryError) or is_passing(error.error):  # of this process, or of a moment
+                    refused.append((orphan, error.error))
+                else:
+                    self._set_aside(orphan, error, dead, swept)
+            except Exception as error:
+                refused.append((orphan, error))
+        return made
+
+    def _enqueue(self, made: Sequence[_Made]) -> list[Message[object] | Exception]:
+        """Enqueue copies; return each as enqueued, or its error."""
+        ready = [(one.copy, round(one.delay * 1000) or None) for one in made]
+        with own_enqueue():
+            if len(ready) > 1 and self.enqueue_batch is not None:
+                return self.enqueue_batch(ready)
+            try:
+                return [self.enqueue(copy, delay=delay) for copy, delay in ready]
+            except Exception as error:
+                return [error]
 
     def _set_aside(self, orphan: Orphan, error: DecodeError, dead: DeadIncarnation, swept: Swept) -> None:
         why = f"its payload cannot be decoded: {type(error.error).__name__}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dramatiq import Broker, Message
 
 from ..brokers.queues import BrokerQueues
+from ..brokers.redis import batch_of
 from ..config.policy import Policy
 from ..config.settings import Settings
 from ..store.store import Store
@@ -34,6 +35,7 @@ def recovery_of(
     return Recoverer(
         store=store,
         enqueue=broker.enqueue,
+        enqueue_batch=batch_of(broker),
         declared=lambda: (broker.get_declared_queues(), broker.get_declared_actors()),
         queues=queues,
         lock_ttl=settings.recovery_lock_ttl,

@@ -46,7 +46,8 @@ RETURN_STEPS = [
     "between:_requeue",
     "after:give_back",
 ]
-COPY_STEPS = ["before:claim", "after:claim", "before:enqueue", "between:enqueue", "after:enqueue"]
+COPY_STEPS = ["before:claim", "after:claim", "before:enqueue", "after:enqueue"]
+COPY_STEPS += ["before:enqueue_batch", "within:enqueue_batch", "after:enqueue_batch"]
 COPY_STEPS += ["before:confirm_copies", "after:confirm_copies"]
 FORGET_STEPS = ["before:forget", "after:forget"]
 

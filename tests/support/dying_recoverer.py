@@ -22,7 +22,7 @@ def die() -> None:
 
 
 def deadly(when: str, method: Any) -> Any:
-    """The method, and death before it, after it, or at its second call."""
+    """The method, and death before it, after it, at its second call, or within a batch that it was given."""
     calls = []
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -30,6 +30,9 @@ def deadly(when: str, method: Any) -> Any:
         if method.__name__ == "return_to_broker" and not args[-1]:
             return method(*args, **kwargs)  # it only says that it begins
         if when == "before" or (when == "between" and len(calls) > 1):
+            die()
+        if when == "within":
+            method(args[0][:1])
             die()
         result = method(*args, **kwargs)
         if when == "after":
@@ -45,7 +48,7 @@ def main() -> None:
     runtime = WorkerProcess(tracker.policies, app.broker, 8)
     runtime.register()
     owner: Any
-    if step in ("copy_of", "enqueue"):
+    if step in ("copy_of", "enqueue", "enqueue_batch"):
         owner = runtime.recovery
     elif step in ("give_back", "_requeue"):
         owner = runtime.recovery.queues

@@ -10,7 +10,7 @@ from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_inflight.brokers.queues import BrokerQueues
-from dramatiq_inflight.brokers.redis import RedisQueues, RedisQueuesApart
+from dramatiq_inflight.brokers.redis import RedisQueues, RedisQueuesApart, batch_of
 from dramatiq_inflight.recovery.sweep import Recoverer
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.replies import Start
@@ -67,14 +67,22 @@ class Fleet:
         self.lab.kill(me)
         return ids
 
-    def recovery(self, name: str, *, apart: bool = False, blind: bool = True, lock_ttl: float = 60) -> Recoverer:
-        """A recoverer, of a living incarnation; `blind`: apart, and its broker cannot be asked."""
+    def recovery(
+        self, name: str, *, apart: bool = False, blind: bool = True, lock_ttl: float = 60, batches: bool = False
+    ) -> Recoverer:
+        """A recoverer, of a living incarnation.
+
+        Parameters:
+          blind: Apart, and its broker cannot be asked.
+          batches: It enqueues several copies in one write, if the broker takes that.
+        """
         client = bounded_client(self.lab.client)
         store = Store(Scripts(client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
         store.workers.register({"instance": f"pod-{name}", "host": "h", "pid": "2"})
         return Recoverer(
             store=store,
             enqueue=self.broker.enqueue,
+            enqueue_batch=batch_of(self.broker) if batches else None,
             declared=lambda: (self.broker.get_declared_queues(), self.broker.get_declared_actors()),
             queues=self.queues if not apart else BrokerQueues() if blind else self.queues_apart,
             lock_ttl=lock_ttl,

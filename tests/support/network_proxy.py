@@ -83,7 +83,13 @@ class Link:
             time.sleep(0.005)
         if proxy.bandwidth is not None:
             proxy.take(len(data))
-        sink.sendall(data)
+        if proxy.ends_after is None or sink is not self._far:
+            sink.sendall(data)
+            return
+        sink.sendall(data[: proxy.ends_after])
+        proxy.ends_after = max(0, proxy.ends_after - len(data))
+        if not proxy.ends_after:
+            self.cut()
 
 
 class NetworkProxy:
@@ -94,6 +100,7 @@ class NetworkProxy:
       stalled: Whether nothing comes through; the bytes arrive later.
       latency: How long each piece of data waits, seconds.
       bandwidth: How many bytes a second all connections together may pass; ``None`` for no limit.
+      ends_after: After how many more bytes to the server a connection ends in order; ``None`` for never.
       idle_limit: After how many idle seconds a connection swallows what is sent on it; ``None`` for never.
     """
 
@@ -103,6 +110,7 @@ class NetworkProxy:
         self.stalled = False
         self.latency = 0.0
         self.bandwidth: float | None = None
+        self.ends_after: int | None = None
         self.idle_limit: float | None = None
         #: Whether new connections get no answer at all: the kernel accepts them, and nobody forwards them.
         self.ignores = False
