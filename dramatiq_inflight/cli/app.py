@@ -15,6 +15,7 @@ from .delayed import delayed
 from .doctor import doctor
 from .effects import effects
 from .failures import Group
+from .healthcheck import healthcheck
 from .history import history
 from .messages import list_messages, show
 from .queues import queues
@@ -75,6 +76,6 @@ def cli(
 for command in (
     status, list_messages, queues, delayed, dead, show, watch, history, workers,
     recover, requeue, dead_letter, discard,
-    doctor, dashboard, exporter, effects,
+    doctor, healthcheck, dashboard, exporter, effects,
 ):  # fmt: skip
     cli.add_command(command)

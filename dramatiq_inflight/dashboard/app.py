@@ -8,7 +8,7 @@ import secrets
 from hashlib import sha256
 from pathlib import Path
 
-from flask import Flask, url_for
+from flask import Flask, Response, url_for
 
 from ..inspection.inspector import Inspector
 from ..operations import Operations
@@ -52,6 +52,13 @@ def create_app(inspector: Inspector, operations: Operations | None = None, *, se
     pages.install(app, board)
     if operations is not None:
         actions.install(app, board, operations, Tokens(secret_key or secrets.token_urlsafe(32)))
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        """For probes: 200 if the page can show something; 503 while Redis is away, or has another version's data."""
+        board.overview()
+        return Response("ok\n", content_type="text/plain; charset=utf-8")
+
     return app
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import sys
@@ -25,7 +26,7 @@ from ..store.errors import masked
 from ..store.records import moment
 from .history import Event
 
-__all__ = ["Choice", "DeadLetterView", "Index", "Letters", "cause_of", "newest_first"]
+__all__ = ["Choice", "DeadLetterView", "Index", "Letters", "cause_of", "newest_first", "shown_traceback"]
 
 #: RabbitMQ's reasons that say more than that a worker has rejected the message.
 BROKERS = {
@@ -218,7 +219,7 @@ class Letters:
         options = message.options if message is not None else {}
         retries = options.get("retries", 0)
         reason = masked(self._reason(letter, message, event))
-        traceback = masked((event.traceback if event is not None else "") or str(options.get("traceback") or ""))
+        traceback = (event.traceback if event is not None else "") or str(options.get("traceback") or "")
         # There may be very many of the same.
         return DeadLetterView(
             id=letter.id,
@@ -227,7 +228,7 @@ class Letters:
             at=moment(letter.at_ms),
             reason=sys.intern(reason),
             cause=sys.intern(cause_of(reason)),
-            traceback=sys.intern(traceback[-TRACEBACK:]),
+            traceback=shown_traceback(traceback[-2 * TRACEBACK :]),
             retries=retries if isinstance(retries, int) else 0,
             enqueued=moment(int(message.message_timestamp)) if message is not None else None,
             size=len(letter.data),
@@ -259,6 +260,12 @@ class Letters:
         of_all = next((one.max_age for one in self._broker.middleware if isinstance(one, AgeLimit)), None)
         of_message = message.options.get("max_age")
         return int((of_message if isinstance(of_message, int) else 0) or of_actor or of_all or 0)
+
+
+@functools.lru_cache(maxsize=500)
+def shown_traceback(text: str) -> str:
+    """Return the end of a traceback without credentials; of many letters it is the same."""
+    return sys.intern(masked(text)[-TRACEBACK:])
 
 
 def cause_of(reason: str) -> str:

@@ -15,9 +15,8 @@ from dramatiq import Broker
 
 from ..brokers.dead_letters import decoded
 from ..brokers.queues import BrokerQueues
-from ..store.errors import masked
 from ..store.records import moment
-from .dead_letters import MOST, TRACEBACK, cause_of
+from .dead_letters import MOST, TRACEBACK, cause_of, shown_traceback
 
 __all__ = ["DelayedIndex", "DelayedView"]
 
@@ -89,7 +88,7 @@ def delayed_view(queue: str, copy_id: str, data: bytes) -> DelayedView:
     message = decoded(data)
     options: dict[str, Any] = message.options if message is not None else {}
     eta, retries = options.get("eta"), options.get("retries", 0)
-    traceback = masked(str(options.get("traceback") or "")).strip()
+    traceback = shown_traceback(str(options.get("traceback") or "")[-2 * TRACEBACK :]).strip()
     reason = traceback.rpartition("\n")[2].strip()
     return DelayedView(
         id=str(message.message_id) if message is not None else copy_id,
@@ -99,6 +98,6 @@ def delayed_view(queue: str, copy_id: str, data: bytes) -> DelayedView:
         attempt=retries + 1 if isinstance(retries, int) else 1,
         reason=sys.intern(reason),
         cause=sys.intern(cause_of(reason)),
-        traceback=sys.intern(traceback[-TRACEBACK:]),
+        traceback=sys.intern(traceback),
         enqueued=moment(int(message.message_timestamp)) if message is not None else None,
     )

@@ -437,7 +437,7 @@ def test_help_and_completion() -> None:
     names = set(cli.commands)
     assert names == {
         *("status", "list", "show", "watch", "history", "workers", "recover", "requeue", "dead-letter", "discard"),
-        *("doctor", "dashboard", "exporter", "effects", "queues", "delayed", "dead"),
+        *("doctor", "healthcheck", "dashboard", "exporter", "effects", "queues", "delayed", "dead"),
     }
     for name in names:
         result = CliRunner().invoke(cli, [name, "--help"])
@@ -494,6 +494,29 @@ def test_each_message_has_its_result(act_on: Run, shop: Shop, a: Store, b: Store
     result = act_on("discard", "--yes", copy.message_id)
     assert (result.exit_code, "no copy of it runs any more" in result.stdout) == (0, True)
     assert shop.lab.state(copy) == "completed"
+
+
+def test_a_probe_without_a_shell_tells_fresh_from_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "healthy"
+
+    def check(*args: str) -> Result:
+        return CliRunner().invoke(cli, ["healthcheck", *args])
+
+    monkeypatch.delenv("PROCESSING_HEALTH_FILE", raising=False)
+    assert check().exit_code == 2, "nothing says which file"
+    monkeypatch.setenv("PROCESSING_HEALTH_FILE", str(file))
+    assert check().exit_code == 1
+    assert "is not there" in check().stdout
+    assert document(check("--json")) == {"healthy": False, "file": str(file), "age": None}
+    file.touch()
+    assert check().exit_code == 0
+    assert check("--file", str(tmp_path / "other")).exit_code == 1
+    long_ago = file.stat().st_mtime - 301
+    os.utime(file, (long_ago, long_ago))
+    assert check().exit_code == 1
+    assert "not healthy: the last heartbeat was 5m" in check().stdout
+    assert check("--max-age", "1h").exit_code == 0
+    assert document(check("--json", "--max-age", "1h"))["healthy"]
 
 
 def test_every_outcome_has_a_sentence() -> None:

@@ -122,6 +122,16 @@ def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskCl
     assert "joined" not in text(web, "/history?kind=died").partition('class="events"')[2]
 
 
+def test_a_probe_is_told_if_the_page_works(own_server: RedisServer, namespace: str) -> None:
+    web = create_app(Inspector.from_url(own_server.url, namespace)).test_client()
+    answer = web.get("/healthz")
+    assert (answer.status_code, answer.text, answer.mimetype) == (200, "ok\n", "text/plain")
+    own_server.kill()
+    wait_until(lambda: web.get("/healthz").status_code == 503, what="it says that Redis is away")
+    own_server.start()
+    wait_until(lambda: web.get("/healthz").status_code == 200, what="it is back")
+
+
 def test_a_fragment_is_the_changing_part_alone(lab: Lab, a: Store, web: FlaskClient) -> None:
     copy = copy_of()
     lab.runs(a, copy)
