@@ -26,6 +26,9 @@ from .state import Phase
 
 __all__ = ["Hooks"]
 
+#: The hooks as middleware inherits them, which do nothing: most of it inherits most of them.
+NOTHING = dict(vars(Middleware))
+
 
 class Hooks:
     """Stands in for a broker's ``emit_before`` and ``emit_after``.
@@ -44,8 +47,6 @@ class Hooks:
         self._defer = defer
         self._before = broker.emit_before
         self._after = broker.emit_after
-        #: The middleware as it was seen last, and who of it does something at a hook; replaced as one.
-        self._seen: tuple[list[Middleware], dict[str, list[Middleware]]] = ([], {})
 
     def attach(self) -> None:
         """Stand in from now on."""
@@ -87,14 +88,14 @@ class Hooks:
                 if entry is not None and entry.has_run:
                     raise  # it runs already, and is to stop
             except PoisonMessage:
-                for middleware in self._others(hook):  # which hear of the dead letter, and are prepared for it
+                for middleware in self._others():  # which hear of the dead letter, and are prepared for it
                     try:
                         self._emit(hook, [middleware], message)
                     except (Interrupt, MiddlewareError):
                         pass  # the verdict stands
                 uninterrupted(lambda: disarm(self._broker, message))
                 raise
-        self._emit(hook, self._others(hook), message)
+        self._emit(hook, self._others(), message)
 
     def _ended(self, hook: str, message: Any, **outcome: Any) -> None:
         """Call the hooks behind an actor: all of them, so that what follows from the message is enqueued."""
@@ -111,13 +112,13 @@ class Hooks:
             if entry is None or entry.state.phase is not Phase.POISONED:
                 return self._emit(hook, [self._tracker], message)
         if entry is None:
-            return self._emit(hook, [self._tracker, *reversed(self._others(hook))], message, **outcome)
+            return self._emit(hook, [self._tracker, *reversed(self._others())], message, **outcome)
         if isinstance(exception, Interrupt) and entry.has_run and entry.state.phase is Phase.ENDED:
             return None  # it came when the hooks had been called: the message has succeeded
         uninterrupted(lambda: self._disarm(entry, message))
         uninterrupted(lambda: self._emit(hook, [self._tracker], message, **outcome))
         whole = True
-        for middleware in reversed(self._others(hook)):
+        for middleware in reversed(self._others()):
             try:
                 self._emit(hook, [middleware], message, **outcome)
             except Interrupt:
@@ -134,19 +135,8 @@ class Hooks:
             entry.strand.end()
         disarm(self._broker, message)
 
-    def _others(self, hook: str) -> list[Middleware]:
-        """The other middleware that does something at a hook: most of it inherits most hooks, which do nothing."""
-        seen, doing = self._seen
-        if seen != self._broker.middleware:
-            seen, doing = self._seen = list(self._broker.middleware), {}
-        found = doing.get(hook)
-        if found is None:
-            others = [middleware for middleware in seen if middleware is not self._tracker]
-            nothing = getattr(Middleware, hook)
-            found = doing[hook] = [
-                one for one in others if getattr(getattr(one, hook), "__func__", None) is not nothing
-            ]
-        return found
+    def _others(self) -> list[Middleware]:
+        return [middleware for middleware in self._broker.middleware if middleware is not self._tracker]
 
     def _concerns_others(self, signal: str, args: tuple[Any, ...]) -> bool:
         """False for a copy that does not run: another one of the same message has run, is running, or will."""
@@ -164,9 +154,12 @@ class Hooks:
         return True
 
     def _emit(self, hook: str, to: Iterable[Middleware], *args: Any, **kwargs: Any) -> None:
+        nothing = NOTHING[hook]
         for middleware in to:
             try:
-                getattr(middleware, hook)(self._broker, *args, **kwargs)
+                # Looked up each time, for it may be set, or replaced, at any time.  To bind it takes longer.
+                if getattr(type(middleware), hook, None) is not nothing or hook in middleware.__dict__:
+                    getattr(middleware, hook)(self._broker, *args, **kwargs)
             except Exception as error:
                 if hook.startswith("before_") and isinstance(error, MiddlewareError):
                     raise

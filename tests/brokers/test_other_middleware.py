@@ -182,6 +182,68 @@ def test_a_hook_that_raises_costs_no_thread(app: App) -> None:
     assert all(thread.is_alive() for thread in app.worker.workers)
 
 
+def test_a_hook_that_is_set_late_is_called(app: App) -> None:
+    """As Dramatiq does: the hook is looked up at each message, whatever was there at the one before."""
+    late = Middleware()
+    app.broker.add_middleware(late)
+    actor = app.actor(lambda: None)
+    app.start()
+    actor.send()
+    app.join()
+    heard: list[str] = []
+    for hook in ("before_process_message", "after_process_message"):
+        setattr(late, hook, lambda broker, message, hook=hook, **outcome: heard.append(hook))
+    actor.send()
+    app.join()
+    assert heard == ["before_process_message", "after_process_message"]
+
+
+def test_a_middleware_that_takes_the_place_of_its_equal_is_called(app: App) -> None:
+    """Two data classes are equal if their fields are."""
+
+    @dataclasses.dataclass
+    class Counts(Middleware):
+        seen: int = dataclasses.field(default=0, compare=False)
+
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            self.seen += 1
+
+    first, second = Counts(), Counts()
+    app.broker.add_middleware(first)
+    actor = app.actor(lambda: None)
+    app.start()
+    actor.send()
+    app.join()
+    app.broker.middleware[app.broker.middleware.index(first)] = second
+    actor.send()
+    app.join()
+    assert (first.seen, second.seen) == (1, 1)
+
+
+def test_a_middleware_without_a_hook_costs_no_message(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Dramatiq logs that the hook could not be called, and goes on: what has no base class need not have all hooks."""
+
+    class Bare:
+        actor_options: frozenset[str] = frozenset()
+
+        def after_declare_actor(self, broker: Any, actor: Any) -> None:
+            pass
+
+        def after_declare_queue(self, broker: Any, queue: str) -> None:
+            pass
+
+        after_declare_delay_queue = after_declare_queue
+
+    app.broker.add_middleware(Bare())  # type: ignore[arg-type]
+    ran: list[int] = []
+    message = app.actor(lambda: ran.append(1), max_retries=0).send()
+    app.start()
+    app.join()
+    assert ran == [1]
+    assert f"record:{message.message_id}" not in app.records()
+    assert "Unexpected failure in before_process_message" in caplog.text
+
+
 def test_a_retry_is_heard_in_pairs(app: App) -> None:
     """Its message was put off before, and it carries that mark when it is enqueued."""
     hears = Hears()
