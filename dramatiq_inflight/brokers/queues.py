@@ -188,6 +188,10 @@ class BrokerQueues:
 
     # Recovery.
 
+    def may_have(self, head: Head) -> bool:
+        """Return False if another application's broker has the message of a record."""
+        return True
+
     def sharing(self, namespace: str) -> RedisQueues | None:
         """Return these queues if a dead worker's share of them can be given back: its broker had that namespace."""
         return None

@@ -346,6 +346,10 @@ class RedisQueues(BrokerQueues):
         keys = [self._acks(broker_id, queue) for queue in queues]
         return not keys or not self._client.exists(*keys)
 
+    def may_have(self, head: Head) -> bool:
+        """As `BrokerQueues.may_have`: no name of a queue has a colon."""
+        return not head.kept_in or head.kept_in.rpartition(":")[0] == self.namespace
+
     def sharing(self, namespace: str) -> RedisQueues | None:
         """As `BrokerQueues.sharing`."""
         return self if namespace == self.namespace else None

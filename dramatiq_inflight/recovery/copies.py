@@ -125,7 +125,7 @@ class Copies(PuttingBack):
         return False
 
     def _ours(self, ids: list[str]) -> list[str]:
-        """Those whose queue and actor this broker declares, or whose record is gone.
+        """Those whose queue and actor this broker declares, or whose record is gone; none that another RedisBroker has.
 
         Enqueuing to a queue that is not declared would declare it on RabbitMQ, and consume what another application
         keeps there.
@@ -133,6 +133,8 @@ class Copies(PuttingBack):
         queues, actors = self.declared()
         ours = []
         for id, head in zip(ids, self.store.messages.peek(ids), strict=True):
+            if head is not None and not self.queues.may_have(head):
+                continue
             if head is None or (head.queue in queues and head.actor in actors):
                 ours.append(id)
             elif (head.queue, head.actor) not in self._strange:

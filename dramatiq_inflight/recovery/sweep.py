@@ -229,9 +229,9 @@ class Recoverer(Copies):
             fresh = [id for id in ids if id not in seen and id not in self.leftovers]
             seen.update(ids)
             offset += len(ids) - len(fresh)  # they stay where they are
-            ours = self._ours(self._ask_about(fresh, swept))
+            ours = self._ours(fresh)
             swept.left += len(fresh) - len(ours)
-            self._claim(ours, NOBODY, swept, holding.over)
+            self._claim(self._ask_about(ours, swept), NOBODY, swept, holding.over)
             if len(ids) < BATCH:
                 return
 

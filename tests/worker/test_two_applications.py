@@ -103,6 +103,32 @@ def test_applications_that_share_a_namespace_keep_to_their_own(
         apart.delete(*(apart.keys(f"{{{namespace}}}:*") or ["-"]))
 
 
+def test_what_another_broker_has_is_not_asked_of_ours(make: MakeApp, client: redis.Redis, namespace: str) -> None:
+    """A message waits in the long queue of one application; the other's broker does not have it, which says nothing."""
+    first, second = make("a"), make("b")
+    for app in (first, second):
+        app.tracker.policies.settings = dataclasses.replace(app.tracker.settings, namespace=namespace)
+        app.lab = Lab(client, namespace)
+    message = first.broker.actors["work"].send()
+    copy = Copy.of(message)
+    owner, by = (Store(Scripts(client, namespace, name, heartbeat_ttl=20, fence_ttl=60)) for name in ("dead", "by"))
+    owner.workers.register({"instance": "dead"})
+    queues = RedisQueues(first.broker, client)
+    client.sadd(queues.keys("default")[0], copy.broker_copy_id)
+    first.lab.start(owner, copy, payload=b"", broker_keys=queues.keys("default"))
+    first.lab.return_to_broker(by, owner, copy)
+    queues.give_back(first.broker.broker_id, ["default"])
+    first.lab.overdue(copy)
+    second.start()
+    second.runtime.recovery.sweep()
+    second.stop()
+    assert second.ran == []
+    first.start()
+    first.join()
+    assert first.ran == ["a"]
+    first.stop()
+
+
 def test_a_broker_is_named_without_addresses_or_passwords() -> None:
     """Workers may reach one broker by several addresses."""
     rabbitmq = pytest.importorskip("dramatiq.brokers.rabbitmq")
