@@ -46,7 +46,7 @@ def interruptible_hooks() -> Iterator[None]:
         entry = self._table.get(message)
         if entry is not None and entry.state.phase is Phase.ENDING:
             entry.follow()
-        self._emit(hook, reversed(self._others(hook)), message, **outcome)
+        self._emit(hook, reversed(self._others()), message, **outcome)
 
     with mock.patch.object(Hooks, "_ended", ended):
         yield
