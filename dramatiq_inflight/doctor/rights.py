@@ -32,6 +32,7 @@ PROBES: tuple[tuple[str, Sequence[Any]], ...] = (
     ("HMGET", ("hash", "a")),
     ("HGETALL", ("hash",)),
     ("HEXISTS", ("hash", "a")),
+    ("HSTRLEN", ("hash", "a")),
     ("HKEYS", ("hash",)),
     ("HLEN", ("hash",)),
     ("PEXPIRE", ("hash", 60_000)),

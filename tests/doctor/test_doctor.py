@@ -397,10 +397,15 @@ def test_who_only_looks_needs_no_more_than_is_documented(serve: Serve, namespace
     copy = copy_of()
     lab.runs(a, copy)
     lab.return_to_broker(b, a, copy)
+    at_broker, keys = copy_of(), ("dramatiq:__acks__.b.default", "dramatiq:default.msgs")
+    server.client().sadd(keys[0], at_broker.broker_copy_id)
+    server.client().hset(keys[1], at_broker.broker_copy_id, "the payload")
+    lab.start(b, at_broker, payload=b"", broker_keys=keys)
     client = as_documented(server, namespace, "viewer")
     viewer = Inspector(client, namespace)
+    assert viewer.payload(at_broker.message_id) == b"the payload"
     assert viewer.overview() is not None
-    assert len(viewer.messages()) == len(viewer.history(kinds=[EventKind.RECOVERED])) + 1 == 2
+    assert len(viewer.messages()) == len(viewer.history(kinds=[EventKind.RECOVERED])) + 2 == 3
     assert viewer.message(copy.message_id) is not None
     assert viewer.payload(copy.message_id)
     assert viewer.aside() == []
