@@ -188,8 +188,8 @@ class BrokerQueues:
 
     # Recovery.
 
-    def may_have(self, head: Head) -> bool:
-        """Return False if another application's broker has the message of a record."""
+    def keeps(self, head: Head) -> bool:
+        """Return False if another broker than this one has the message of a record."""
         return True
 
     def sharing(self, namespace: str) -> RedisQueues | None:

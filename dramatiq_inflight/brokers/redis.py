@@ -346,8 +346,8 @@ class RedisQueues(BrokerQueues):
         keys = [self._acks(broker_id, queue) for queue in queues]
         return not keys or not self._client.exists(*keys)
 
-    def may_have(self, head: Head) -> bool:
-        """As `BrokerQueues.may_have`: no name of a queue has a colon."""
+    def keeps(self, head: Head) -> bool:
+        """As `BrokerQueues.keeps`: no name of a queue has a colon."""
         return not head.kept_in or head.kept_in.rpartition(":")[0] == self.namespace
 
     def sharing(self, namespace: str) -> RedisQueues | None:

@@ -133,7 +133,7 @@ class Copies(PuttingBack):
         queues, actors = self.declared()
         ours = []
         for id, head in zip(ids, self.store.messages.peek(ids), strict=True):
-            if head is not None and not self.queues.may_have(head):
+            if head is not None and not self.queues.keeps(head):
                 continue
             if head is None or (head.queue in queues and head.actor in actors):
                 ours.append(id)
