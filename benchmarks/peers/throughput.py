@@ -6,7 +6,7 @@ Each system has one worker, and its jobs are in Redis before that boots.  The ra
 last.  The processor time is that of the worker with all of its processes, and of its Redis, over the same time.
 
 The systems take turns, each with a new Redis, in one order and then in the other; each round gives one ratio to every
-other system that loses nothing.  Other load on the machine lowers the rate, but hardly changes the processor time.
+other system that loses nothing.  Other load on the machine changes the processor time less than the rate.
 """
 
 from __future__ import annotations
