@@ -273,7 +273,7 @@ class RedisQueues(BrokerQueues):
 
     def ack_call(self, queue: str, copy_id: str) -> Call:
         """The broker's script that acknowledges one of its own copies."""
-        return self._dispatch("ack", current_millis(), queue, self.broker.broker_id, [copy_id])
+        return self._command("ack", current_millis(), queue, self.broker.broker_id, [copy_id])
 
     def acknowledge(self, queue: str, copy_id: str, run: Callable[[Call], object]) -> None:
         """As `BrokerQueues.acknowledge`."""
@@ -376,10 +376,10 @@ class RedisQueues(BrokerQueues):
         # name: at time 0 for the dead, so that they look no younger than they are.
         if broker_id == self.broker.broker_id:
             self.gives_back()
-        script, keys, args = self._dispatch("requeue", at, queue, broker_id, ids)
+        script, keys, args = self._command("requeue", at, queue, broker_id, ids)
         script(keys=keys, args=args, client=self._client)
 
-    def _dispatch(self, command: str, at: int, queue: str, broker_id: str, ids: Sequence[bytes | str]) -> Call:
+    def _command(self, command: str, at: int, queue: str, broker_id: str, ids: Sequence[bytes | str]) -> Call:
         broker = self.broker
         args = [
             *(command, at, queue, broker_id, broker.heartbeat_timeout, broker.dead_message_ttl),

@@ -198,7 +198,7 @@ def test_a_hook_that_is_set_late_is_called(app: App) -> None:
     assert heard == ["before_process_message", "after_process_message"]
 
 
-def test_a_middleware_that_takes_the_place_of_its_equal_is_called(app: App) -> None:
+def test_a_middleware_that_replaces_its_equal_is_called(app: App) -> None:
     """Two data classes are equal if their fields are."""
 
     @dataclasses.dataclass

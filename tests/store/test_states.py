@@ -30,6 +30,7 @@ FEW: dict[str, tuple[Any, ...]] = {
     "origin": (1, 2),
     "copy": (0, 1),
     **dict.fromkeys(("crashes", "drains", "payload"), (0,)),
+    "at_broker": (None, 0),
     "limit": (UNLIMITED,),
     "tries": (0, 1),
     "here": ("no",),
@@ -51,13 +52,15 @@ def records() -> Iterator[Record | None]:
     """One of each kind."""
     yield None
     for owner, tailored, more, limit in product((0, 1), (0, 1), (1, 2), (UNLIMITED, ONCE)):
-        yield Record("running", owner, 1, more, 0, limit, more - 1, 0, 1, 0, 1, 1, 0, 0, tailored, payload=0)
+        for payload in (0, None):
+            yield Record("running", owner, 1, more, 0, limit, more - 1, 0, 1, 0, 1, 1, 0, 0, tailored, payload=payload)
     for dead_letter, generation in product((0, 1), (1, 2)):
         waiting = Record("", run=1, generation=generation, contended=1, started=1, origin=1, payload=0)
         waiting = waiting._replace(dead_letter=dead_letter)
         for owner, deaths in product((NOBODY, 0, 1), (0, 2)):
             yield waiting._replace(state="recovering", owner=owner, deaths=deaths)
-        yield waiting._replace(state="requeued", copy=1)
+        for payload in (0, None):
+            yield waiting._replace(state="requeued", copy=1, payload=payload)
     for state in sorted(SETTLED):
         yield Record(state.value, run=1, contended=1, origin=1)
 
