@@ -88,14 +88,9 @@ class Sentinels:
     def __init__(self, binary: str, folder: Path, *, address: str = "127.0.0.1", args: Sequence[str] = ()) -> None:
         self.binary, self.folder, self.address = binary, folder, address
         # A primary that was replaced takes no writes when it comes back and nobody has told it yet: it has no replicas.
-        args = ["--repl-diskless-sync-delay", "0", "--protected-mode", "no", "--min-replicas-to-write", "1", *args]
-        primary = RedisServer(binary, folder / "redis-0", address=address, args=args)
-        replica = ["--replicaof", address, str(primary.port), *args]
-        self.servers = [
-            primary,
-            *(RedisServer(binary, folder / f"redis-{n}", address=address, args=replica) for n in (1, 2)),
-        ]
-        self.ports = [free_port() for _ in range(3)]
+        self.args = ["--repl-diskless-sync-delay", "0", "--protected-mode", "no", "--min-replicas-to-write", "1", *args]
+        self.servers = [RedisServer(binary, folder / "redis-0", address=address, args=self.args)]
+        self.ports: list[int] = []
         self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -104,23 +99,41 @@ class Sentinels:
 
     def start(self) -> Sentinels:
         """Start them, and wait until each sentinel knows the others and the replicas."""
-        for server in self.servers:
+        # One after the other: a server takes another port if somebody else has its own by then.
+        primary = self.servers[0].start()
+        replica = ["--replicaof", self.address, str(primary.port), *self.args]
+        for n in (1, 2):
+            server = RedisServer(self.binary, self.folder / f"redis-{n}", address=self.address, args=replica)
+            self.servers.append(server)
             server.start()
-        for port in self.ports:
-            conf = self.folder / f"sentinel-{port}.conf"
-            conf.write_text(
-                f"port {port}\nbind {self.address}\nprotected-mode no\ndir {self.folder}\n"
-                f"sentinel monitor {self.NAME} {self.address} {self.servers[0].port} 2\n"
-                f"sentinel down-after-milliseconds {self.NAME} 1000\n"
-                f"sentinel failover-timeout {self.NAME} 3000\n"
-            )
-            self.processes.append(
-                subprocess.Popen(
-                    [self.binary, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, start_new_session=True
-                )
-            )
+        while len(self.ports) < 3:
+            self._start_sentinel(free_port())
         wait_until(lambda: all(self._is_ready(port) for port in self.ports), what="the sentinels are ready")
         return self
+
+    def _start_sentinel(self, port: int) -> None:
+        """Start one, unless somebody else has its port by now."""
+        conf = self.folder / f"sentinel-{port}.conf"
+        conf.write_text(
+            f"port {port}\nbind {self.address}\nprotected-mode no\ndir {self.folder}\n"
+            f"sentinel monitor {self.NAME} {self.address} {self.servers[0].port} 2\n"
+            f"sentinel down-after-milliseconds {self.NAME} 1000\n"
+            f"sentinel failover-timeout {self.NAME} 3000\n"
+        )
+        process = subprocess.Popen(
+            [self.binary, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        self.processes.append(process)
+        wait_until(lambda: process.poll() is not None or self._answers(port, process.pid), what="a sentinel answers")
+        if process.poll() is None:
+            self.ports.append(port)
+
+    def _answers(self, port: int, pid: int) -> bool:
+        client: Any = redis.Redis(host=self.address, port=port)
+        try:
+            return bool(client.info("server")["process_id"] == pid)
+        except redis.RedisError:
+            return False
 
     def primary(self) -> RedisServer:
         """The server that the sentinels name now."""
