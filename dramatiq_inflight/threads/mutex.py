@@ -25,12 +25,13 @@ else:
 class Mutex(_RLock):
     """A lock for ``with``, which no interrupt leaves taken.
 
-    On Python 3.14, and on no other, an interrupt that hits a thread while it waits for a lock may leave that taken, by
-    whatever way it is acquired (https://github.com/python/cpython/issues/148874).  An ``RLock`` knows whose it is, and
-    can be given back.  To leave it is one call in C, which nothing can divide.
+    From Python 3.14 on an interrupt that hits a thread as it takes a lock may leave that taken: on 3.14 while the
+    thread waits, by whatever way it takes the lock (https://github.com/python/cpython/issues/148874), on 3.15 right
+    behind the ``with`` of a lock in C.  An ``RLock`` knows whose it is, and can be given back.  To leave it is one call
+    in C, which nothing can divide.
     """
 
-    if TYPE_CHECKING or sys.version_info[:2] == (3, 14):  # elsewhere that is one call in C, too, and takes a quarter
+    if TYPE_CHECKING or sys.version_info >= (3, 14):  # before, it is one call in C, too, and takes a quarter
 
         def __enter__(self) -> None:
             try:
