@@ -40,6 +40,9 @@ from .state import Phase
 
 __all__ = ["Starting"]
 
+#: How often a start is asked for whose answer comes late: a machine that is always so slow is not to ask for ever.
+ASKED = 3
+
 
 @dataclass(kw_only=True, eq=False)
 class Starting:
@@ -196,7 +199,7 @@ class Starting:
         broker_keys = self.queues.keys(entry.copy.queue)
 
         def start(payload: bytes, *, forgotten: bool = False) -> Started:
-            while True:
+            for _ in range(ASKED):
                 asked = Moment.now()
                 started = self.store.messages.start(
                     entry.copy,
@@ -209,8 +212,9 @@ class Starting:
                     broker_keys=broker_keys,
                 )
                 if started.answer is not Start.RUN or not self.lease.is_outdated(asked):
-                    return started
+                    break
                 # We were frozen: others may have taken it meanwhile, and even completed it.
+            return started
 
         try:
             with entry.mutex:  # whoever wants to come in must not be let in between the look at `alone` and the start
