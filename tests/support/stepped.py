@@ -371,8 +371,11 @@ class World:
         return f"{self.namespace}-broker:{name}"
 
     def stored(self) -> tuple[int, int, int]:
-        """How many messages are in the queue, delayed, and dead-lettered."""
-        queued, delayed, dead = (int(self.admin.hlen(self.key(f"default{end}.msgs"))) for end in ("", ".DQ", ".XQ"))
+        """How many messages are in the queue, delayed, and dead-lettered; at once, for a delayed one moves."""
+        pipeline = self.admin.pipeline(transaction=True)
+        for end in ("", ".DQ", ".XQ"):
+            pipeline.hlen(self.key(f"default{end}.msgs"))
+        queued, delayed, dead = map(int, pipeline.execute())
         return queued, delayed, dead
 
     def is_acknowledged(self, proxy: Any) -> bool:
