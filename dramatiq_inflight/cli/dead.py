@@ -17,9 +17,9 @@ from dramatiq import Broker
 
 from ..inspection.inspector import Choice, DeadLetterView
 from ..operations import Bulk, Done
-from . import documents
 from .act import SENTENCES
 from .failures import Wrong, not_done
+from .listing import limit_option, listing
 from .output import Output, json_option
 from .shapes import CAUSES, DEAD_LETTERS, cause_rows, dead_letter_rows
 from .source import Source
@@ -50,9 +50,7 @@ def _confirmed(run: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(short_help="List the dead letters, requeue or purge them.", invoke_without_command=True)
 @choice_options
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
-)
+@limit_option
 @json_option
 @click.pass_context
 def dead(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> None:
@@ -68,16 +66,8 @@ def dead(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
         return
     out = Output(as_json=as_json)
     found = _found(ctx.obj, choice_of(ctx.obj, "dead", **filters), "dead")
-    shown = found[: limit or None]
-    if as_json:
-        out.json({"total": len(found), "dead_letters": [documents.view(view) for view in shown]})
-        return
-    if shown:
-        out.table(DEAD_LETTERS, dead_letter_rows(shown, datetime.now(UTC)))
-    else:
-        out.note("There are none.")
-    if len(shown) < len(found):
-        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
+    now = datetime.now(UTC)
+    listing(out, "dead_letters", found, limit, (DEAD_LETTERS, lambda shown: dead_letter_rows(shown, now)))
 
 
 @dead.command(short_help="Count the dead letters by cause.")

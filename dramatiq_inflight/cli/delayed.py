@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from . import documents
 from .dead import choice_of, choice_options
 from .failures import Wrong
+from .listing import limit_option, listing
 from .output import Output, json_option
 from .shapes import DELAYED, delayed_rows
 from .source import Source
@@ -22,9 +22,7 @@ __all__ = ["delayed"]
 @click.command(short_help="List what waits for its time, retries included.")
 @choice_options
 @click.option("--retries", is_flag=True, help="Only those that have failed before.")
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
-)
+@limit_option
 @json_option
 @click.pass_obj
 def delayed(source: Source, /, retries: bool, limit: int, as_json: bool, **filters: Any) -> None:
@@ -42,13 +40,5 @@ def delayed(source: Source, /, retries: bool, limit: int, as_json: bool, **filte
             "delayed cannot ask this broker; it can ask a RedisBroker. RabbitMQ shows nobody what workers hold."
         )
     found = [view for view in found if view.attempt > 1 or not retries]
-    shown = found[: limit or None]
-    if as_json:
-        out.json({"total": len(found), "delayed": [documents.view(view) for view in shown]})
-        return
-    if shown:
-        out.table(DELAYED, delayed_rows(shown, datetime.now(UTC)))
-    else:
-        out.note("There are none.")
-    if len(shown) < len(found):
-        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
+    now = datetime.now(UTC)
+    listing(out, "delayed", found, limit, (DELAYED, lambda shown: delayed_rows(shown, now)))

@@ -15,6 +15,7 @@ from ..inspection.inspector import Aside, DeadLetterView, Inspector, MessageView
 from ..inspection.views import IN_FLIGHT
 from . import documents
 from .failures import not_done
+from .listing import limit_option, listing, note_rest
 from .output import Output, json_option
 from .shapes import ASIDES, EVENTS, MESSAGES, aside_rows, event_rows, message_rows, process, state_of
 from .source import Source
@@ -49,9 +50,7 @@ EVENTS_SHOWN = 100
 @click.option("--state", type=click.Choice([*sorted(IN_FLIGHT), ASIDE]), help="Only those in this state.")
 @click.option("--older-than", type=duration, help="Only those started so long ago, or earlier: 90, 10m, 2h.")
 @click.option("--sort", type=click.Choice(list(ORDERS)), default="age", show_default=True, help="What comes first.")
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="So many at the most; 0: all."
-)
+@limit_option
 @json_option
 @click.pass_obj
 def list_messages(source: Source, /, sort: str, limit: int, as_json: bool, **filters: Any) -> None:
@@ -68,16 +67,7 @@ def list_messages(source: Source, /, sort: str, limit: int, as_json: bool, **fil
         return
     found = inspector.messages(**filters)
     found.sort(key=lambda view: (ORDERS[sort](view), -view.age, view.id))
-    shown = found[: limit or None]
-    if as_json:
-        out.json({"total": len(found), "messages": [documents.view(view) for view in shown]})
-        return
-    if shown:
-        out.table(MESSAGES, message_rows(shown))
-    else:
-        out.note("There are none.")
-    if len(shown) < len(found):
-        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
+    listing(out, "messages", found, limit, (MESSAGES, message_rows))
 
 
 @click.command(short_help="Show all that is known of one message.")
@@ -192,8 +182,8 @@ def _list_aside(
             out.note("Where another state is given, the broker had the message as well, and that copy runs or has run.")
     else:
         out.note("There are none.")
-    if len(shown) < len(found) and not out.as_json:
-        out.note(f"... and {len(found) - len(shown)} more; --limit 0 shows all")
+    if not out.as_json:
+        note_rest(out, found, shown)
 
 
 def _payload_document(data: bytes | None) -> dict[str, Any]:
