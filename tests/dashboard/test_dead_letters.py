@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -22,13 +21,6 @@ from tests.support.letters import bury, read_all
 from tests.support.servers import RedisServer, wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}\u202e"
-
-
-@pytest.fixture
-def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
-    made = App(server_url, namespace, lab)
-    yield made
-    made.close()
 
 
 @pytest.fixture

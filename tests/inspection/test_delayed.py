@@ -9,7 +9,6 @@ import json
 import sys
 import types
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,13 +26,6 @@ from tests.support.letters import read_all
 from tests.support.servers import wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
-
-
-@pytest.fixture
-def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
-    made = App(server_url, namespace, lab)
-    yield made
-    made.close()
 
 
 def delayed_of(app: App, choice: Choice = Choice()) -> list[DelayedView]:  # noqa: B008  it is frozen

@@ -9,7 +9,6 @@ import json
 import sys
 import threading
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,18 +24,11 @@ from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.inspection.queues import Throughput
 from dramatiq_inflight.metrics import InFlightCollector
 from dramatiq_inflight.metrics import throughput as reports
-from dramatiq_inflight.store.ruled import ruled
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.rabbit_app import RabbitApp
 from tests.support.servers import wait_until
-
-
-@pytest.fixture
-def app(server_url: str, namespace: str, lab: Lab) -> Iterator[App]:
-    made = App(server_url, namespace, lab)
-    yield made
-    made.close()
+from tests.support.wire import note_writes
 
 
 def by_name(inspector: Inspector) -> dict[str, QueueView]:
@@ -224,15 +216,7 @@ def test_a_hundred_queues_are_read_in_few_round_trips(app: App, monkeypatch: pyt
     inspector = Inspector.of(app.broker)
     seen = inspector.overview()
     inspector.queues(seen)  # connects
-    sent: list[Any] = []
-    connection: Any = ruled(redis.Connection)
-    send = connection.plain_send
-
-    def counted(self: Any, *args: Any, **more: Any) -> None:
-        sent.append(args)
-        send(self, *args, **more)
-
-    monkeypatch.setattr(connection, "plain_send", counted)
+    sent = note_writes(monkeypatch)
     found = inspector.queues(seen)
     assert found is not None
     assert [(queue.depth, queue.oldest is not None) for queue in found] == [(1, True)] * 100

@@ -28,20 +28,6 @@ from tests.support.network_proxy import NetworkProxy
 from tests.support.servers import wait_until
 
 
-@pytest.fixture
-def broker(server_url: str, namespace: str) -> Iterator[RedisBroker]:
-    """A broker with an actor, whose messages nobody consumes."""
-    broker = RedisBroker(url=server_url, namespace=f"{namespace}-broker", middleware=[], maintenance_chance=0)
-    dramatiq.actor(broker=broker, actor_name="work")(lambda: None)
-    yield broker
-    broker.client.close()
-
-
-@pytest.fixture
-def fleet(lab: Lab, broker: RedisBroker) -> Fleet:
-    return Fleet(lab, broker)
-
-
 def batches_of(recovery: Recoverer) -> list[int]:
     """How many messages each batch has from now on."""
     sizes: list[int] = []

@@ -8,7 +8,6 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,7 +16,6 @@ import pika
 import pytest
 import redis
 from dramatiq import Message
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import SkipMessage
 
@@ -41,20 +39,6 @@ REFUSALS = {
     "by a file": FileNotFoundError("a middleware's"),
     "unknown": RuntimeError("a broker of somebody's"),
 }
-
-
-@pytest.fixture
-def broker(server_url: str, namespace: str) -> Iterator[RedisBroker]:
-    """A broker with an actor, whose messages nobody consumes."""
-    broker = RedisBroker(url=server_url, namespace=f"{namespace}-broker", middleware=[], maintenance_chance=0)
-    dramatiq.actor(broker=broker, actor_name="work")(lambda: None)
-    yield broker
-    broker.client.close()
-
-
-@pytest.fixture
-def fleet(lab: Lab, broker: RedisBroker) -> Fleet:
-    return Fleet(lab, broker)
 
 
 class Refusing:

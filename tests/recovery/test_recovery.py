@@ -146,11 +146,6 @@ def broker(server_url: str, namespace: str) -> Iterator[RedisBroker]:
     broker.client.close()
 
 
-@pytest.fixture
-def fleet(lab: Lab, broker: RedisBroker) -> Fleet:
-    return Fleet(lab, broker)
-
-
 @pytest.mark.parametrize("recoverers", [2, 4])
 @pytest.mark.parametrize("apart", [False, True])
 def test_many_recoverers_at_once_enqueue_each_orphan_once(recoverers: int, apart: bool, fleet: Fleet) -> None:

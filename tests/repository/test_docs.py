@@ -48,9 +48,9 @@ from dramatiq_inflight import (
 )
 from dramatiq_inflight.config.settings import SETTINGS
 from dramatiq_inflight.store.keys import Keys
-from dramatiq_inflight.store.ruled import ruled
 from tests.support.scenes import Scene
 from tests.support.servers import wait_until
+from tests.support.wire import note_writes
 
 pytestmark = pytest.mark.once
 
@@ -237,15 +237,7 @@ def test_the_round_trips_of_an_inspector_are_as_documented(broker: Any, monkeypa
     message, overview = inspector.messages(limit=1)[0], inspector.overview()
     asides = len(inspector.aside())
     inspector.queues(overview)  # connects to the broker
-    sent: list[Any] = []
-    connection: Any = ruled(redis.Connection)
-    send = connection.plain_send
-
-    def counted(self: Any, *args: Any, **more: Any) -> None:
-        sent.append(args)
-        send(self, *args, **more)
-
-    monkeypatch.setattr(connection, "plain_send", counted)
+    sent = note_writes(monkeypatch)
     calls: dict[str, Callable[[], object]] = {
         "overview": inspector.overview,
         "workers": inspector.workers,

@@ -8,16 +8,32 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import redis
 
 from dramatiq_inflight.liveness.lease import KnownBy
+from dramatiq_inflight.store.ruled import ruled
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.store.transport import Call
 from dramatiq_inflight.worker import WorkerProcess
 
 from .servers import wait_until
 
-__all__ = ["cut_off", "note_scripts"]
+__all__ = ["cut_off", "note_scripts", "note_writes"]
+
+
+def note_writes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Note each write of the tracker's connections from now on: a round trip."""
+    sent: list[Any] = []
+    connection: Any = ruled(redis.Connection)
+    send = connection.plain_send
+
+    def noting(self: Any, *args: Any, **more: Any) -> None:
+        sent.append(args)
+        send(self, *args, **more)
+
+    monkeypatch.setattr(connection, "plain_send", noting)
+    return sent
 
 
 def note_scripts(store: Store) -> list[tuple[str, Sequence[Any]]]:
