@@ -20,12 +20,13 @@ from dramatiq.middleware import default_middleware
 from dramatiq.worker import ConsumerThread, WorkerThread
 
 from dramatiq_inflight import InFlightTracker
+from dramatiq_inflight.worker import WorkerProcess
 from tests.support.inside import runtime_of
 from tests.support.servers import RedisServer
 
 from .support import Result, calls, server
 
-__all__ = ["OneByOne", "run"]
+__all__ = ["OneByOne", "booted", "run"]
 
 #: What the client calls; everything else that is counted was called by a script.
 CLIENTS = ("evalsha", "zcard")
@@ -64,22 +65,7 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
     """What so many messages, and so many heartbeats of an idle worker, make Redis do."""
     client = redis_server.client()
     client.execute_command("FLUSHALL", "SYNC")
-    tracker = InFlightTracker()
-    broker = RedisBroker(
-        client=redis_server.client(),
-        middleware=[*(middleware() for middleware in default_middleware), tracker],
-        maintenance_chance=0,  # Dramatiq's own maintenance calls KEYS, at random
-    )
-
-    @dramatiq.actor(broker=broker, track_inflight=tracked)
-    def noop() -> None:
-        """Does nothing."""
-
-    one_by_one = OneByOne(broker, noop.queue_name)
-    runtime = runtime_of(tracker)
-    # Booted as ever, and from now on nothing beats or sweeps by itself.
-    runtime.recovery_thread.stop()
-    runtime.heartbeat.stop()
+    one_by_one, noop, runtime = booted(redis_server, tracked=tracked)
     # Once before: scripts are loaded, and the first message finds no set of its worker.
     for number in (1, messages):
         for _ in range(number):
@@ -94,6 +80,25 @@ def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: boo
         raise RuntimeError(f"{counted['set']} records for {messages} messages")
     idle = _counting(client, lambda: [runtime.heartbeat.run_once() for _ in range(beats)])
     return counted, idle
+
+
+def booted(redis_server: RedisServer, *, tracked: bool) -> tuple[OneByOne, Any, WorkerProcess]:
+    """Return a worker in this thread that neither beats nor sweeps by itself, and an actor that does nothing."""
+    tracker = InFlightTracker()
+    broker = RedisBroker(
+        client=redis_server.client(),
+        middleware=[*(middleware() for middleware in default_middleware), tracker],
+        maintenance_chance=0,  # Dramatiq's own maintenance calls KEYS, at random
+    )
+
+    @dramatiq.actor(broker=broker, track_inflight=tracked)
+    def noop(argument: str = "") -> None:
+        """Does nothing."""
+
+    one_by_one, runtime = OneByOne(broker, noop.queue_name), runtime_of(tracker)
+    runtime.recovery_thread.stop()
+    runtime.heartbeat.stop()
+    return one_by_one, noop, runtime
 
 
 class OneByOne:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What tracking costs: throughput, and the processor time of the worker and of the server, with it and without.
+"""Throughput, and the processor time of the worker and of the server, with tracking and without.
 
 A real ``dramatiq -p 1`` works off messages that were enqueued before it booted, whose actor does nothing; what counts
 is the time from the first to the last.  The two ways take turns (off, on, on, off, ...), and every neighbouring pair
@@ -62,7 +62,7 @@ class Case:
 
     @property
     def missing(self) -> str:
-        """What it takes and is not here."""
+        """The software that the case needs and this machine lacks; empty if none."""
         if self.gevent and importlib.util.find_spec("gevent") is None:
             return "gevent is not installed"
         return "no RabbitMQ here" if self.broker == "RabbitmqBroker" and not rabbitmq.BINARY.exists() else ""
@@ -75,7 +75,7 @@ CASES = (
     *(Case(threads, "RabbitmqBroker") for threads in (8, 16)),
 )
 
-#: What the ratios are to be, by the case; see the protocol's page on what a message costs.
+#: The targets of the ratios, tracked : untracked: throughput by the case, and both processor times.
 THROUGHPUT = {Case(16): 0.85, Case(16, busy=True): 0.75}
 WORKERS, SERVERS = 1.18, 1.9
 

@@ -12,29 +12,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-import dramatiq
-from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import default_middleware
-
-from dramatiq_inflight import InFlightTracker
-from tests.support.inside import runtime_of
 from tests.support.servers import RedisServer, find_server
 
-from .commands import OneByOne
+from .commands import booted
 from .support import Result
 
 __all__ = ["run"]
 
 #: The sizes of the argument, in bytes.
 SIZES = (100, 10_000, 1_000_000)
-#: What is counted, and the section and field of INFO that count it.
+#: The byte counts, each with its section and field of INFO.
 COUNTED = {
     "to Redis": ("stats", "total_net_input_bytes"),
     "from Redis": ("stats", "total_net_output_bytes"),
     "to its append-only file": ("persistence", "aof_current_size"),
     "to a replica": ("replication", "master_repl_offset"),
 }
-#: What tracking may write, whatever the payload is.
+#: The most bytes that tracking may write, whatever the payload is.
 MOST_WRITTEN = 900
 
 
@@ -75,20 +69,7 @@ def _count(argument: int, messages: int, *, tracked: bool) -> dict[str, int]:
 
 def _work(redis_server: RedisServer, argument: int, messages: int, *, tracked: bool) -> dict[str, int]:
     client: Any = redis_server.client()
-    tracker = InFlightTracker()
-    broker = RedisBroker(
-        client=redis_server.client(),
-        middleware=[*(middleware() for middleware in default_middleware), tracker],
-        maintenance_chance=0,
-    )
-
-    @dramatiq.actor(broker=broker, track_inflight=tracked)
-    def noop(argument: str) -> None:
-        """Does nothing."""
-
-    one_by_one, runtime = OneByOne(broker, noop.queue_name), runtime_of(tracker)
-    runtime.recovery_thread.stop()
-    runtime.heartbeat.stop()
+    one_by_one, noop, _ = booted(redis_server, tracked=tracked)
     for number in (3, messages):  # once before: scripts are loaded
         for _ in range(number):
             noop.send("x" * argument)
