@@ -291,7 +291,8 @@ def test_a_process_that_has_died_is_started_again(
     app.close()
     assert process.poll() == 0
     assert lab.names() == set()
-    assert not [thread for thread in threading.enumerate() if thread.name == "dramatiq_inflight-heartbeat-process"]
+    name = "dramatiq_inflight-heartbeat-process"
+    wait_until(lambda: name not in {thread.name for thread in threading.enumerate()}, what="its thread has ended")
 
 
 def test_a_call_that_holds_the_gil_for_three_ttls_is_no_death(

@@ -817,9 +817,9 @@ def test_a_lone_record_that_nobody_runs_is_let_go(app: App) -> None:
 def test_a_process_that_only_sends_starts_nothing(app: App) -> None:
     """A web process has the tracker in its broker's middleware, and never a worker."""
     actor = dramatiq.actor(broker=app.broker, actor_name="sent", track_inflight=True)(print)
-    before = threading.enumerate()
+    before = set(threading.enumerate())
     actor.send()
-    assert threading.enumerate() == before
+    assert set(threading.enumerate()) <= before, "one that another test left may have ended"
     assert app.lab.names() == set()
     assert not app.tracker.healthy()
 

@@ -254,6 +254,7 @@ def test_a_worker_refuses_to_boot_into_another_schema(app: App) -> None:
     actor.send(1)
     lead_on(app.lab, 2)
     before = Namespace(app.lab).state()
+    threads = set(threading.enumerate())
     stored = app.client.hgetall(f"{app.broker.namespace}:default.msgs")
     with pytest.raises(SchemaError) as refusal:
         app.start()
@@ -266,7 +267,8 @@ def test_a_worker_refuses_to_boot_into_another_schema(app: App) -> None:
     assert app.client.hgetall(f"{app.broker.namespace}:default.msgs") == stored
     assert not app.tracker.healthy()
     assert get_event_loop_thread() is None, "it would keep the process"
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_inflight")]
+    started = set(threading.enumerate()) - threads
+    assert not [thread.name for thread in started if thread.name.startswith("dramatiq_inflight")]
     app.worker = None
     app.client.delete(app.lab.prefix + "schema")
     app.start()
