@@ -145,7 +145,7 @@ class InFlightTracker(Tracker):
             )
             self._metrics.start()
         except Exception:
-            self.logger.exception("This process reports no metrics of its own; it works all the same.")
+            self.logger.exception("This process cannot report its own metrics. Messages run and are tracked as usual.")
 
     # A message's life.
 

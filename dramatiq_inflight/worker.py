@@ -84,8 +84,8 @@ class WorkerProcess:
         self.process = Process.here() if settings.watch_processes else None
         if settings.instance_exclusive and self.process is None:
             self.logger.warning(
-                "instance_exclusive has no effect here: %s, so a new container cannot be told from another process of "
-                "the same one.",
+                "instance_exclusive has no effect here: %s, so a new container looks like another process of the "
+                "same container.",
                 "this system shows no processes" if settings.watch_processes else "watch_processes is off",
             )
         self.queues = queues_of(broker, client, shared=shared)
@@ -215,7 +215,9 @@ class WorkerProcess:
 
     def _refused(self, error: SchemaError) -> None:
         """Redis was away when this worker booted, or has lost it since, and the namespace is another version's now."""
-        self.logger.critical("%s This worker starts nothing more, and ends when what it runs has ended.", error)
+        self.logger.critical(
+            "%s This worker starts no more messages, and exits once its running messages have ended.", error
+        )
         self.recovery_thread.stop()
         if self.heartbeat_process is not None:
             self.heartbeat_process.stop()  # it touches the health file
@@ -293,9 +295,9 @@ class WorkerProcess:
         finally:
             self.close()
         if left:
-            self.logger.warning("This worker leaves with %d messages still running; they will be recovered.", left)
+            self.logger.warning("This worker exits with %d messages still running. Recovery puts them back.", left)
         else:
-            self.logger.info("This worker has left in order.")
+            self.logger.info("This worker shut down cleanly.")
 
     def close(self) -> None:
         """Close what this incarnation has opened."""

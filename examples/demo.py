@@ -264,7 +264,7 @@ class Demo:
             text, colour = f"logs: {re.sub(r', incarnation [0-9a-f]+', '', said[2])}", GREEN
             if "Worker pod-a " in said[2] and "is dead" in said[2]:
                 self.noticed_at = line.at
-            if "All that worker pod-a " in said[2]:
+            if "Recovered all messages of dead worker pod-a" in said[2]:
                 self.returned_at = line.at
         else:
             return

@@ -371,7 +371,7 @@ def effects(stage: Stage) -> None:
         stage.happens("Transfer: done.", "pod-b")
         os.killpg(zombie.process.pid, signal.SIGCONT)
         stage.teller.tell("pod-a", "wakes up (SIGCONT), and goes on.")
-        refused = ("has done its work in an earlier run", "MessageLost")
+        refused = ("An earlier run of message", "MessageLost")
         stage.wait(lambda: any(stage.logged(text, "pod-a") for text in refused), "pod-a is refused")
         stage.stop(zombie)
         with psycopg.connect(server.url) as database:

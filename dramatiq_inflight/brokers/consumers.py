@@ -340,12 +340,14 @@ class RabbitmqConsumer(_Consumer):
         except Exception as error:
             self._renew_after = time.monotonic() + RENEW_AGAIN
             logger.warning(
-                "Could not enqueue message %s anew (%s); it keeps its place.", message.message_id, type(error).__name__
+                "Could not move message %s to the end of its queue (%s). It keeps its place.",
+                message.message_id,
+                type(error).__name__,
             )
             return False
         self._consumer.ack(message)
         logger.info(
-            "Message %s was enqueued anew: RabbitMQ has counted %d returns of it, and has a limit.",
+            "Moved message %s to the end of its queue, because RabbitMQ had counted %d returns of it and has a limit.",
             *(message.message_id, old.headers["x-delivery-count"]),
         )
         return True

@@ -25,7 +25,7 @@ __all__ = ["SENTENCES", "dead_letter", "discard", "requeue"]
 #: What became of it; that of `DONE` depends on the command.
 SENTENCES = {
     Done.DONE: "done",
-    Done.ALIVE: "left alone: it runs on a living worker; --force takes it, and its run changes nothing then",
+    Done.ALIVE: "not changed: it runs on a living worker; with --force the result of that run is ignored",
     Done.BUSY: "left alone: somebody recovers it just now; try again",
     Done.SETTLED: "nothing to do: it is complete, or its retry or its dead letter is with the broker",
     Done.QUEUED: "nothing to do: it was requeued before, and that copy waits in its queue",

@@ -153,7 +153,7 @@ def _fields(view: MessageView, dead: DeadLetterView | None, aside: Aside | None)
         ("generation", Cell(str(view.generation))),
         ("crashes", Cell(f"{view.crashes} (max_recoveries: {limit})", "red" if view.crashes else "")),
         ("shutdowns", Cell(str(view.drains))),
-        ("alone", Cell("yes: one more death convicts it" if view.alone else "no")),
+        ("alone", Cell("yes: one more crash dead-letters it" if view.alone else "no")),
     ]
     if view.checkpointed is not None:
         done = "" if view.progress is None else f", {view.progress:.0%} done"

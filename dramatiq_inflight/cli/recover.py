@@ -28,15 +28,15 @@ PAUSE = 0.5
 
 #: What a sweep did, in words.
 SAID = {
-    "handed_back": "handed back to their queues",
-    "returned": "returned to their queues in all, with what was fetched and had not started",
+    "handed_back": "returned to their queues",
+    "returned": "returned to their queues in all, with messages that were fetched and had not started",
     "copied": "enqueued as copies",
     "poisoned": "sent to the dead-letter queue",
-    "settled": "found to be settled",
-    "set_aside": "set aside: they cannot be read",
-    "refused": "not enqueued, because the broker refuses them: each is tried again by itself",
+    "settled": "already finished",
+    "set_aside": "set aside, because they cannot be read",
+    "refused": "not enqueued, because the broker refuses them; recovery tries each again",
     "left": "left for another sweep or another worker",
-    "reaped": "dead worker processes of which nothing is left",
+    "reaped": "dead worker processes removed",
 }
 
 #: Of these, those that somebody may have to see to.

@@ -59,7 +59,7 @@ class Policies:
             name = getattr(policy, option)
             if name is not None and name not in broker.actors:
                 self.logger.warning(
-                    "%s of actor %r is %r, which is no actor here: nobody will be told.",
+                    "%s of actor %r is %r, but this worker declares no such actor. It will not be called.",
                     *(option, actor.actor_name, name),
                 )
 
@@ -87,5 +87,5 @@ class Policies:
                 checked = check_options({option: message.options[option]}, f"message {message.message_id}")
                 policy = dataclasses.replace(policy, **checked)
             except ConfigurationError as error:
-                self.logger.error("%s The actor's own is used.", error)
+                self.logger.error("%s The actor's option is used instead.", error)
         return policy

@@ -164,7 +164,7 @@ def _add(lane: Lane, life: Life, rows: int, x: Scale, stretch: tuple[datetime, d
     lane.bars.append(Bar(start, max(0.3, round(end - start, 2)), row, "life", life.state, title + ending, ends))
     if life.died:
         cleared = life.cleared or now
-        waited = f"what it left behind was recovered {clock(life.cleared)}" if life.cleared else "not recovered yet"
+        waited = f"its messages were recovered {clock(life.cleared)}" if life.cleared else "not recovered yet"
         width = max(0.0, round(x(cleared) - end, 2))
         if width > 0:
             lane.bars.append(Bar(end, width, row, "unrecovered", life.state, f"{title}: {waited}", False))

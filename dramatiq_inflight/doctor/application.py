@@ -191,5 +191,11 @@ CHECKS = (
     Check(OPTIONS, "The options of the actors", "The options of the actors are right.", _options, _has_tracker),
     Check(BROKER_TIMEOUT, "RedisBroker's time-outs", "No command of the broker waits for ever.", _timeout, _is_redis),
     Check(RESULTS_TIMEOUT, "The result backend's time-out", "Results are waited for as long as asked.", _results),
-    Check(BROKER_HEARTBEAT, "RedisBroker's heartbeat", "RedisBroker leaves the living alone.", _heartbeat, _is_redis),
+    Check(
+        BROKER_HEARTBEAT,
+        "RedisBroker's heartbeat",
+        "RedisBroker does not take messages from living workers.",
+        _heartbeat,
+        _is_redis,
+    ),
 )

@@ -27,7 +27,7 @@ AHEAD = 1000
 REDIS_UNREACHABLE = Code(
     "redis-unreachable",
     ("error",),
-    "Nothing is tracked, and nobody recovers what dead workers have left. Work goes on.",
+    "Nothing is tracked, and nobody recovers the messages of dead workers. Work continues.",
     "Check the address (PROCESSING_REDIS_URL, or the RedisBroker's own), the network, the user and the password.",
 )
 

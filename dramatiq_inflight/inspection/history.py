@@ -25,7 +25,7 @@ class Group(enum.Enum):
 
     WORKERS = "Worker processes"
     RECOVERIES = "Recoveries"
-    TROUBLE = "Trouble"
+    TROUBLE = "Problems"
     OPERATORS = "By operators"
 
 
@@ -43,13 +43,13 @@ class EventKind(enum.Enum):
     JOINED = "joined", {WORKERS}, "joined", "joined", "A worker process has booted."
     LEFT = "left", {WORKERS}, "left", "left", "A worker process has ended in order."
     DIED = "died", {WORKERS, TROUBLE}, "died", "died", "A worker process is dead."
-    REVIVED = "revived", {WORKERS}, "joined", "lives after all", "A worker process that was declared dead is alive."
+    REVIVED = "revived", {WORKERS}, "joined", "alive after all", "A worker process that was declared dead is alive."
     CLEARED = (
         "cleared",
         {WORKERS},
         "cleared",
-        "all it left behind was recovered",
-        "Everything that a dead worker process left behind is recovered.",
+        "all its messages were recovered",
+        "All messages of a dead worker process are recovered.",
     )
 
     # To a message.
@@ -71,7 +71,7 @@ class EventKind(enum.Enum):
         "poison",
         {TROUBLE},
         "poison",
-        "poison",
+        "dead-lettered as poison",
         "The message has killed its worker too often, or must not run again. It goes to the dead-letter queue.",
     )
     DEAD_LETTERED = (
@@ -92,8 +92,8 @@ class EventKind(enum.Enum):
         "deferred",
         {RECOVERIES},
         "other",
-        "a copy was put off",
-        "A copy of the message was put off, because the message was running, or the copy could not begin.",
+        "a copy was delayed",
+        "A copy of the message was delayed, because the message was running, or the copy could not begin.",
     )
     LATE = (
         "late",
@@ -106,8 +106,8 @@ class EventKind(enum.Enum):
         "fenced",
         {RECOVERIES},
         "other",
-        "ended after it had been taken over: ignored",
-        "A worker ended the message after another had taken it over. That changes nothing.",
+        "ended after it had been taken over: result ignored",
+        "A worker ended the message after another had taken it over. The result is ignored.",
     )
     RETAKEN = (
         "retaken",
@@ -120,14 +120,14 @@ class EventKind(enum.Enum):
         "handed_over",
         {RECOVERIES},
         "other",
-        "handed over: what comes next could not be enqueued",
+        "left to recovery: its retry or dead letter could not be enqueued",
         "The message failed, and its retry or its dead letter could not be enqueued. Recovery puts the message back.",
     )
     HANDED_BACK = (
         "handed_back",
         {RECOVERIES},
         "other",
-        "handed back: its worker shuts down",
+        "stopped and enqueued again: its worker shut down",
         "The message stopped because its worker shuts down (``hand_back``), and is enqueued again.",
     )
     STALLED = (
@@ -182,6 +182,13 @@ class EventKind(enum.Enum):
         """True if it happens to a worker process, and not to a message."""
         return Group.WORKERS in self.groups
 
+
+#: How a message was recovered, in words.
+HOWS = {
+    "handed back": "returned to its queue",
+    "copied": "a copy was enqueued",
+    "taken over": "another worker runs it",
+}
 
 #: The number that a field of an event is.
 NUMBERS = ("run", "crashes", "running", "after", "number")
@@ -262,11 +269,11 @@ class Event:
         if self.kind is EventKind.LEFT and self.running:
             said += f" with {self.running} messages still running"
         if self.kind is EventKind.CLEARED and self.after_ms is not None:
-            said += f", {self.after_ms / 1000:.1f} s after its death"
+            said += f", {self.after_ms / 1000:.1f} s after it died"
         if self.kind is EventKind.STALLED and self.after_ms is not None:
             said += f": {self.after_ms / 1000:.0f} s without a checkpoint"
         if self.kind is EventKind.RECOVERED and self.how:
-            said += f" ({self.how})"
+            said += f" ({HOWS.get(self.how, self.how)})"
         if self.kind is EventKind.FENCED:
             said += f" ({self.outcome})"
         if self.crashes and self.kind in (EventKind.RECOVERED, EventKind.POISON, EventKind.DEAD_LETTERED):

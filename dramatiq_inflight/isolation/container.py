@@ -72,8 +72,9 @@ class Siblings:
             return cls(namespace, instance)
         except OSError as error:
             get_logger(__name__, cls).warning(
-                "The worker processes of this container cannot see each other (%s): a message on its last chance is "
-                "alone in its process only. Make the folder for temporary files writable, or run one process.",
+                "The worker processes of this container cannot see each other (%s). A message on its last chance "
+                "runs alone in its process only. Make the folder for temporary files writable, or run one "
+                "process.",
                 error,
             )
             return None
@@ -120,8 +121,8 @@ class Siblings:
             if not self._said:
                 self._said = True
                 get_logger(__name__, type(self)).error(
-                    "The worker processes of this container cannot see each other (%s): a message on its last chance "
-                    "is alone in its process only.",
+                    "The worker processes of this container cannot see each other (%s). A message on its last "
+                    "chance runs alone in its process only.",
                     error,
                 )
         return True

@@ -70,7 +70,7 @@ class Heartbeat(Service):
         self.on_beat()
         if self.health_file is not None and not self.lease.refused:
             self.health_file.touch()
-        self.logger.debug("Heartbeat sent.")
+        self.logger.debug("Sent a heartbeat.")
         # Without a subscription the beats alone show that it lives.
         interval = min(self.interval, RETRY) if self.lease.known_by is KnownBy.LOST else self.interval
         return max(begun + interval - time.monotonic(), 0.01)
@@ -91,8 +91,9 @@ class Heartbeat(Service):
         if self.lease.was_lost():
             forgotten = self.store.workers.is_forgotten(self.store.workers.server)
             self.logger.warning(
-                "This worker was taken for dead, or an operator has taken a message from it by force, or Redis has "
-                "lost its data. It goes on; what was taken from it stays where it is. %s",
+                "Redis no longer had this worker or one of its messages: it was declared dead, an operator used "
+                "force, or Redis lost its data. The worker continues; messages taken from it stay where they "
+                "are. %s",
                 self._why_silent(),
             )
         version = self.lease.version
@@ -107,7 +108,9 @@ class Heartbeat(Service):
             if not refusal.wait:
                 raise SchemaError(text)
             if not waiting:
-                self.logger.warning("%s They may be dead: this worker waits until that is known.", text)
+                self.logger.warning(
+                    "%s They may be dead. This worker waits until they are back or declared dead.", text
+                )
             waiting = True
             time.sleep(min(refusal.wait, self.interval))  # that we are heard of is what it takes
 

@@ -70,7 +70,7 @@ class Connectivity:
             if since is None or begun.since_boot < since.since_boot:
                 return
             self.away_since = None
-        self.logger.info("Redis is back after %.1f seconds: messages are tracked again.", since.age)
+        self.logger.info("Redis is back after %.1f seconds. Messages are tracked again.", since.age)
 
     def failed(self, error: redis.RedisError) -> None:
         """A command did not reach Redis, or was refused."""
@@ -82,12 +82,12 @@ class Connectivity:
                 self.away_since = Moment.now()
         if first and not self._has_been_there:
             self.logger.error(
-                "Redis cannot be used at %s (%s: %s). Check %s. Nothing is tracked until that is mended.",
+                "Redis cannot be used at %s (%s: %s). Check %s. No message is tracked until then.",
                 *(self._where, type(error).__name__, error, what_to_check(error)),
             )
         elif first:
             self.logger.error(
-                "Redis cannot be used (%s: %s). Work goes on; what starts now is not tracked until it is back.",
+                "Redis cannot be used (%s: %s). Work continues; new messages are not tracked meanwhile.",
                 type(error).__name__,
                 error,
             )

@@ -259,15 +259,15 @@ class Presence(Service):
         if not self._said and self.connection_timeout:
             self._said = True
             self.logger.warning(
-                "Redis cannot tell by its connections that this worker has died (%s): its heartbeat alone decides, and "
-                "its messages are recovered later.",
+                "Redis cannot detect this worker's death by its connections (%s). Its heartbeat alone decides, "
+                "so its messages are recovered later.",
                 why,
             )
 
     def _lose(self, why: str) -> None:
         self._close()
         if self.lease.known_by is KnownBy.ENTERED:
-            self.logger.info("This worker's subscription in Redis was lost (%s); it subscribes again.", why)
+            self.logger.info("Lost this worker's subscription in Redis (%s). Subscribing again.", why)
             self._failures = 0
         self.lease.lost()
         self._look_at, self.refresh_at = float("inf"), 0.0

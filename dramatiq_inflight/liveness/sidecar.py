@@ -82,9 +82,9 @@ class HeartbeatProcess(Service):
             pickled = address.pickled()
         except Exception as error:
             get_logger(__name__, cls).error(
-                "heartbeat='process' is not possible here (%s: %s): no other process could be started, and connect to "
-                "Redis like this client. A thread sends the heartbeat. If it is the client, give the address by "
-                "redis_url (PROCESSING_REDIS_URL).",
+                "heartbeat='process' is not possible here (%s: %s): no other process could start and connect to "
+                "Redis as this client does. A thread sends the heartbeat instead. If the client is the cause, "
+                "set redis_url (PROCESSING_REDIS_URL).",
                 *(type(error).__name__, error),
             )
             return None
@@ -145,7 +145,7 @@ class HeartbeatProcess(Service):
         code = process.wait()
         if not self.stopping:
             self.logger.warning(
-                "The heartbeat's process has ended (%s). It is started again; until then the thread goes on alone.",
+                "The heartbeat process ended (%s). Starting it again; until then the heartbeat thread continues alone.",
                 f"signal {-code}" if code < 0 else f"exit code {code}",
             )
 

@@ -109,7 +109,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
                 if not said or failures == TRIES:
                     said = True
                     logger.warning(
-                        "Message %s, which follows from message %s, could not be enqueued (%s: %s); %s.",
+                        "Could not enqueue message %s, which follows message %s (%s: %s); %s.",
                         *(message.message_id, entry.copy.message_id, type(error).__name__, error),
                         "giving up" if failures == TRIES else "it will be tried again",
                     )

@@ -137,7 +137,7 @@ class Enqueues:
             near = difflib.get_close_matches(str(name), KNOWN, 1, NEAR)
             if near and name not in KNOWN and name not in broker.actor_options:
                 logger.warning(
-                    "Message %s of actor %r has the option %r, which means nothing. Did you mean %r?",
+                    "Message %s of actor %r has the unknown option %r. Did you mean %r?",
                     *(message.message_id, message.actor_name, name, near[0]),
                 )
 

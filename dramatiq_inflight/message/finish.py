@@ -200,7 +200,7 @@ class Ending:
         entry.follow_up.want_retry()  # should that not be possible, recovery does it
         entry.hand_back()
         _let_nothing_follow(message)  # it has not failed, and has not succeeded either
-        self.logger.info("Message %s stops here, and is enqueued again. That is no failure.", message.message_id)
+        self.logger.info("Stopped message %s and enqueued it again. This is not a failure.", message.message_id)
 
     def _is_lost(self, entry: Entry, something_follows: bool = False) -> bool:
         """Whether another worker has the message, as far as Redis can be asked."""
@@ -235,7 +235,7 @@ class Ending:
                 entry.delivery.payload = message.encode()
         except Exception:
             self.logger.exception(
-                "Message %s cannot be encoded any more; it is recovered as it came.", message.message_id
+                "Message %s can no longer be encoded. Recovery enqueues it as it was received.", message.message_id
             )
         # However long that takes: acknowledged before Redis knows of it, it would be lost with this process.
         patiently(

@@ -102,7 +102,10 @@ class Hooks:
         exception = outcome.get("exception")
         failed = exception is not None
         if isinstance(exception, AlreadyDone):
-            self._broker.logger.info("Message %s has done its work in an earlier run.", message.message_id)
+            self._broker.logger.info(
+                "An earlier run of message %s committed its effect. It is acknowledged without running again.",
+                message.message_id,
+            )
             outcome, exception = {"result": exception.result}, None
             message.stuff_exception(None)
         refused = isinstance(exception, Interrupt) and self._defer(message)

@@ -116,12 +116,14 @@ class Ledger:
             entry.record_end()
         if outcome is Finished.LATE:
             self.logger.warning(
-                "Message %s was completed here after it had been taken over. Its copy will not run.",
+                "Message %s completed here after recovery had taken it over. Its copy will not run.",
                 entry.copy.message_id,
             )
         elif outcome is Finished.FENCED:
             self.logger.warning(
-                "Message %s was completed here, but another worker owns it: nothing was changed.", entry.copy.message_id
+                "Message %s completed here after another worker or an operator had taken it over. The completion "
+                "is ignored.",
+                entry.copy.message_id,
             )
 
     def _finish(self, entry: Entry, broker_keys: tuple[str, ...], then: Call | None, *, unacked: bool) -> Finished:
@@ -154,7 +156,7 @@ class Ledger:
             entry.record_end()
         if outcome is Finished.HANDED_OVER:
             self.logger.warning(
-                "Message %s ended here, and its next copy could not be enqueued; recovery enqueues it.",
+                "Message %s ended here, but its next copy could not be enqueued. Recovery enqueues it.",
                 entry.copy.message_id,
             )
             self.on_hand_over()
@@ -244,7 +246,9 @@ class Ledger:
             entry.contended = True  # it may have been written: its end is told, and remembered
             raise
         except Exception:
-            self.logger.exception("Message %s cannot be encoded any more: it is not looked up.", entry.copy.message_id)
+            self.logger.exception(
+                "Message %s can no longer be encoded. Its record is not checked.", entry.copy.message_id
+            )
             return
         if mended is Reasserted.AGAIN:
             return  # it stays in doubt
@@ -282,7 +286,8 @@ class Ledger:
             entry.policy.interrupt_on_loss and entry.strand is not None and entry.strand.interrupt(MessageLost)
         )
         self.logger.warning(
-            "Message %s was taken over while this worker was silent, or by force. It %s here, and changes nothing.",
+            "Message %s was taken from this worker, because the worker was silent or an operator used force. Its "
+            "run %s here; its result is ignored.",
             *(entry.copy.message_id, "is interrupted" if interrupted else "goes on"),
         )
 
@@ -345,7 +350,9 @@ class Ledger:
         runs = self.store.messages.runs_of(strangers) if strangers else {}
         for message_id, (run, origin) in runs.items():
             if self._strangers.get(message_id) == (run, origin):
-                self.logger.warning("Message %s does not run here any more: its record is released.", message_id)
+                self.logger.warning(
+                    "Released the record of message %s, because no run of it is left in this worker.", message_id
+                )
                 copy = Copy(message_id, 0, origin, "", False, "", "")
                 self.store.messages.release(message_id, run, contended=True, consumed=False, copy=copy)
         self._strangers = runs

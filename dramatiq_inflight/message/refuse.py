@@ -163,7 +163,7 @@ class Refusals:
         current_entry.set(entry)  # so that no other middleware hears of it, and no ack that is not ours is sent
         # Results stores None for a skipped message: it would replace the result of the copy that runs.
         message.options["store_results"] = False
-        self.logger.info("Message %s is not run here: %s.", message.message_id, why)
+        self.logger.info("Skipped this copy of message %s: %s.", message.message_id, why)
         raise MessageSkipped(why)
 
     def again(self, message: Any, entry: Entry) -> NoReturn:

@@ -81,7 +81,7 @@ class HandingBack(Service):
                 if not entry.stopping:
                     entry.stop_by = time.monotonic() + entry.policy.hand_back
                     self._ends = max(self._ends, entry.stop_by + ENDING)
-                    self.logger.info("Message %s is asked to stop: this worker shuts down.", entry.copy.message_id)
+                    self.logger.info("Asked message %s to stop, because this worker shuts down.", entry.copy.message_id)
                 if time.monotonic() >= entry.stop_by:
                     self._interrupt(entry)
                 next_at = min(next_at, entry.stop_by)
@@ -90,7 +90,7 @@ class HandingBack(Service):
     def _interrupt(self, entry: Entry) -> None:
         entry.stop_by = float("inf")
         if entry.strand is not None and entry.strand.interrupt(HandBack, lambda: expect_hand_back(entry)):
-            self.logger.info("Message %s has not stopped: it is interrupted.", entry.copy.message_id)
+            self.logger.info("Message %s has not stopped. Interrupting it.", entry.copy.message_id)
 
 
 class ShutdownSignals:
@@ -178,7 +178,7 @@ class ShutdownSignals:
         try:
             self._begin()
         except Exception:
-            self.logger.exception("The shutdown could not be announced; it goes on.")
+            self.logger.exception("Could not announce the shutdown in Redis. The shutdown continues.")
         self._wait_until(self._is_known, HOLD)
         while not self._detached:
             self._pass_on(number)

@@ -61,6 +61,6 @@ class Stalls(Service):
                 return  # the heartbeat looks into it: it is lost, or ours by a run that is not known yet
         self._told[id(entry)] = entry.progress.moved_at
         self.logger.warning(
-            "Message %s (actor %r) has run for %.1f seconds without a checkpoint or an end.",
+            "Message %s (actor %r) has run for %.1f seconds without a checkpoint.",
             *(message_id, actor, still),
         )

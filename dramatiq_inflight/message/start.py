@@ -161,7 +161,10 @@ class Starting:
             if started is None and not is_copy(message) and entry.policy.on_orphan != "dead_letter":
                 self.table.refuse(entry, Entry.skip)
                 raise
-            self.logger.exception("Message %s is put off for an unexpected reason.", message.message_id)
+            self.logger.exception(
+                "Could not start message %s for an unexpected reason. Enqueuing it again with a delay.",
+                message.message_id,
+            )
             self.refusals.defer(
                 message, entry, self.policies.settings.heartbeat_ttl, "its start failed", recorded=asked
             )
@@ -237,8 +240,7 @@ class Starting:
         # Longer with every crash that did not convict it, so that a crash loop ends whatever its rhythm is.
         timeout = self.policies.settings.alone_timeout * 2.0 ** min(started.crashes - allowed, 16)
         self.logger.warning(
-            "Message %s (actor %r) has %d of %d crashes that it may have: it runs alone in this process, which starts "
-            "nothing else meanwhile.",
+            "Message %s (actor %r) has used %d of %d allowed crashes. Running it alone in this process.",
             *(message.message_id, message.actor_name, started.crashes, entry.policy.limit),
         )
         entry.alone = True
@@ -252,7 +254,8 @@ class Starting:
         if not alone:
             entry.alone = False
             self.logger.warning(
-                "Message %s could not be alone within %g seconds: it runs beside others, and would not be convicted.",
+                "Message %s could not run alone within %g seconds. Running it beside other messages; a crash "
+                "will not dead-letter it.",
                 *(message.message_id, timeout),
             )
 
@@ -306,7 +309,7 @@ class Starting:
             dead = self.store.workers.incarnation(started.owner)
         except redis.RedisError:
             dead = DeadIncarnation(started.owner, "", "", "", "", "", [])
-        self.logger.warning("Message %s is taken over from worker %s: %s.", entry.copy.message_id, dead, dead.why)
+        self.logger.warning("Took over message %s from worker %s: %s.", entry.copy.message_id, dead, dead.why)
         self.recovery.tell(Incident.of(Kind.RECOVERED, _orphan(entry, started), dead), None)
 
 

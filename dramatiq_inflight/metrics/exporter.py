@@ -80,7 +80,7 @@ class InFlightCollector:
             if self._up:
                 # Not its text, but our own: it may hold what was sent.
                 why = str(error) if isinstance(error, SchemaError) else type(error).__name__
-                self.logger.error("Redis cannot be read (%s): dramatiq_inflight_up is 0.", why)
+                self.logger.error("Cannot read Redis (%s). dramatiq_inflight_up is 0.", why)
             self._up = False
             yield GaugeMetricFamily(PREFIX + "up", UP, 0)
             return

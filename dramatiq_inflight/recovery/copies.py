@@ -91,16 +91,17 @@ class Copies(PuttingBack):
             elif answer is Claim.ASIDE:
                 swept.set_aside += 1
                 self.logger.error(
-                    "The record of message %s cannot be read: it is damaged, or of another version. It is set aside "
-                    "whole, and no copy is enqueued; if the broker still has the message, that runs. %d are aside now.",
+                    "Cannot read the record of message %s: it is damaged, or another version wrote it. Set it "
+                    "aside and enqueued no copy; if the broker still has the message, that copy runs (%d set "
+                    "aside).",
                     *(id, self.store.messages.count_aside()),
                 )
                 self._tell(Incident.of(Kind.SET_ASIDE, Orphan(id, Claim.ASIDE), dead), None)
             elif answer is Claim.DEADLY:
                 swept.set_aside += 1
                 self.logger.error(
-                    "Message %s has killed each process that was to recover it, as soon as it decoded the payload. It "
-                    "is set aside whole, and is not run; %d are aside now.",
+                    "Message %s killed each process that tried to recover it, as soon as the process decoded the "
+                    "payload. Set it aside; it does not run (%d set aside).",
                     *(id, self.store.messages.count_aside()),
                 )
                 self._tell(Incident.of(Kind.SET_ASIDE, Orphan(id, Claim.ASIDE), dead), None)
@@ -117,9 +118,9 @@ class Copies(PuttingBack):
         if dead.id not in self._unreachable:
             self._unreachable.add(dead.id)
             self.logger.warning(
-                "Worker %s is dead, and its messages are kept elsewhere (%s) than this worker's (%s): a worker there "
-                "has to recover them. Are two applications sharing one namespace of dramatiq_inflight? Give each its "
-                "own (PROCESSING_NS).",
+                "Cannot recover the messages of dead worker %s: its broker (%s) is not this worker's (%s). Start "
+                "a worker of that broker. If two applications share a namespace by mistake, give each its own "
+                "(PROCESSING_NS).",
                 *(dead, dead.custody, self.queues.custody),
             )
         return False
@@ -140,9 +141,9 @@ class Copies(PuttingBack):
             elif (head.queue, head.actor) not in self._strange:
                 self._strange.add((head.queue, head.actor))
                 self.logger.warning(
-                    "Messages of queue %r and actor %r are to be recovered, and this application does not declare "
-                    "both: a worker of one that does has to do it. Are two applications sharing one namespace of "
-                    "dramatiq_inflight?",
+                    "Cannot recover messages of queue %r and actor %r: this worker does not declare both. Start "
+                    "a worker that does. If two applications share a namespace by mistake, give each its own "
+                    "(PROCESSING_NS).",
                     *(head.queue, head.actor),
                 )
         return ours

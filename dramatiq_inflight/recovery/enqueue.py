@@ -220,8 +220,7 @@ class PuttingBack(Making):
         if self.store.recovery.set_aside(orphan, dead=dead.id, why=why):
             swept.set_aside += 1
             self.logger.error(
-                "The payload of message %s (actor %r) cannot be decoded (%s). It is set aside whole, and is "
-                "not run; %d are aside now.",
+                "Cannot decode the payload of message %s (actor %r, %s). Set it aside; it does not run (%d set aside).",
                 *(orphan.message_id, orphan.actor, error.error, self.store.messages.count_aside()),
             )
             self._tell(Incident.of(Kind.SET_ASIDE, orphan, dead), None)
@@ -231,7 +230,7 @@ class PuttingBack(Making):
         poison = orphan.verdict is Claim.POISONED
         if poison:
             self.logger.warning(
-                "Message %s (actor %r) is moved to the dead-letter queue: %s.",
+                "Moving message %s (actor %r) to the dead-letter queue: %s.",
                 *(orphan.message_id, orphan.actor, why),
             )
         if dead.id:
@@ -268,8 +267,8 @@ class PuttingBack(Making):
                 if len(self._refusals) < MOST_REASONS:
                     self._refusals[orphan.message_id] = _cause(error)
                 self.logger.warning(
-                    "A copy of message %s (queue %r, actor %r) could not be enqueued (%s: %s). Nothing is lost: it is "
-                    "tried again later, and keeps no other message waiting.",
+                    "Could not enqueue a copy of message %s (queue %r, actor %r; %s: %s). Nothing is lost: "
+                    "recovery tries again later and continues with other messages.",
                     *(orphan.message_id, orphan.queue, orphan.actor, type(error).__name__, error),
                 )
         for orphan in (*(orphan for orphan, _ in away), *untried):
@@ -278,8 +277,7 @@ class PuttingBack(Making):
             if self._away != _cause(error):
                 self._away = _cause(error)
                 self.logger.warning(
-                    "The broker cannot be reached (%s: %s), and copies of messages could not be enqueued. Nothing is "
-                    "lost: they are tried again.",
+                    "Cannot reach the broker to enqueue copies (%s: %s). Nothing is lost: recovery tries again.",
                     *(type(error).__name__, error),
                 )
 
@@ -291,7 +289,9 @@ class PuttingBack(Making):
         try:
             self.tell(incident, message)
         except Exception:
-            self.logger.exception("What became of message %s could not be told; recovery goes on.", incident.message_id)
+            self.logger.exception(
+                "Could not report what happened to message %s. Recovery continues.", incident.message_id
+            )
 
 
 def _cause(error: BaseException) -> str:

@@ -59,13 +59,14 @@ class Making:
             delay = 0.0 if dead.draining else policy.delay(orphan.crashes)
         except Exception:
             self.logger.exception(
-                "The policy of message %s failed: it is recovered to its own queue, at once.", orphan.message_id
+                "Could not read the recovery options of message %s. Recovering it to its own queue without delay.",
+                orphan.message_id,
             )
             return orphan.queue, 0.0
         if queue not in self.declared()[0]:
             self.logger.error(
-                "recovery_queue of message %s (actor %r) is %r, which no actor here declares: the message is "
-                "recovered to its own queue. Declare it: broker.declare_queue(%r).",
+                "recovery_queue of message %s (actor %r) is %r, but this worker does not declare that queue. "
+                "Recovering the message to its own queue. Declare the queue: broker.declare_queue(%r).",
                 *(orphan.message_id, orphan.actor, queue, queue),
             )
             queue = orphan.queue

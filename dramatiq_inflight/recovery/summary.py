@@ -46,11 +46,11 @@ class Swept:
         done = []
         if self.returned or self.handed_back:
             fetched = max(self.returned - self.handed_back, 0)
-            done.append(f"{self.handed_back} running messages and {fetched} fetched ones went back to their queues")
+            done.append(f"{self.handed_back} running messages and {fetched} fetched ones were returned to their queues")
         for number, text in (
             (self.copied, "copies were enqueued"),
-            (self.poisoned, "poison messages go to the dead-letter queue"),
-            (self.settled, "were complete already"),
+            (self.poisoned, "poison messages were dead-lettered"),
+            (self.settled, "were already complete"),
             (self.set_aside, "could not be decoded and were set aside"),
             (self.refused, "could not be enqueued and are tried again"),
         ):

@@ -120,7 +120,9 @@ class Recoverer(Copies):
         except Exception as error:
             if is_passing(error):
                 raise
-            self.logger.exception("Worker %s could not be recovered for an unexpected reason; it is tried again.", id)
+            self.logger.exception(
+                "Could not recover the messages of worker %s for an unexpected reason. Recovery will try again.", id
+            )
             swept.failed = True
             return False
 
@@ -132,7 +134,7 @@ class Recoverer(Copies):
         if dead.id not in self._said:
             self.store.workers.record_death(dead)
             self._said.add(dead.id)
-            self.logger.warning("Worker %s is dead: %s. Recovering what it left behind.", dead, dead.why)
+            self.logger.warning("Worker %s is dead: %s. Recovering its messages.", dead, dead.why)
         if not dead.broker_id:
             complete = self._copy(dead, swept, holding)
         elif queues := self.queues.sharing(dead.broker_namespace):
@@ -141,9 +143,9 @@ class Recoverer(Copies):
             if dead.id not in self._unreachable:
                 self._unreachable.add(dead.id)
                 self.logger.warning(
-                    "Worker %s is dead, and its broker (a RedisBroker with namespace %r) cannot be reached from here: "
-                    "a worker of that broker has to recover its messages. Are two applications sharing one "
-                    "namespace of dramatiq_inflight?",
+                    "Cannot recover the messages of dead worker %s: its broker (a RedisBroker with namespace %r) "
+                    "cannot be reached from this worker. Start a worker of that broker. If two applications "
+                    "share a namespace by mistake, give each its own (PROCESSING_NS).",
                     *(dead, dead.broker_namespace),
                 )
             swept.left += 1
@@ -153,7 +155,7 @@ class Recoverer(Copies):
         swept.reaped += 1
         holding.brokers[dead.broker_namespace, dead.broker_id] -= 1  # the last one's share is nobody else's
         self._said.discard(dead.id)
-        self.logger.info("All that worker %s left behind was recovered.", dead)
+        self.logger.info("Recovered all messages of dead worker %s.", dead)
         return True
 
     def _return_to_broker(self, dead: DeadIncarnation, queues: RedisQueues, swept: Swept, holding: _Holding) -> bool:

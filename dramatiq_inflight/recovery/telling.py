@@ -44,7 +44,7 @@ class Telling:
                 self.callback(incident)
             except Exception:
                 self.logger.exception(
-                    "The callback of InFlightTracker failed for message %s; recovery goes on.", incident.message_id
+                    "The callback of InFlightTracker failed for message %s. Recovery continues.", incident.message_id
                 )
         if message is not None and incident.kind is Kind.POISON:
             self._send("on_poison", incident, message)
@@ -60,6 +60,6 @@ class Telling:
             self.broker.get_actor(name).send(message.asdict(), incident.asdict())
         except Exception as error:
             self.logger.error(
-                "Actor %r (%s of message %s) could not be told (%s: %s); recovery goes on.",
+                "Could not call actor %r (%s of message %s; %s: %s). Recovery continues.",
                 *(name, option, incident.message_id, type(error).__name__, error),
             )

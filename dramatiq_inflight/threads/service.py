@@ -49,7 +49,7 @@ class Service(threading.Thread):
     def failed(self, error: Exception) -> float | None:
         """Log an error of `run_once`, and return how long to pause, seconds."""
         if not isinstance(error, redis.RedisError):  # Connectivity logs the first one of these
-            self.logger.exception("%s failed for an unexpected reason; it will be tried again.", self._task)
+            self.logger.exception("%s failed for an unexpected reason and will be tried again.", self._task)
         return RETRY
 
     def once(self) -> float | None:

@@ -202,7 +202,7 @@ def test_a_message_that_is_refused_anew_keeps_its_place(
     wait_until(lambda: app.ran == ["prefetched"], what="it runs")
     stage.stop()
     assert (app.ran, dead(app)) == (["prefetched"], 0)
-    assert "it keeps its place" in caplog.text
+    assert "It keeps its place" in caplog.text
 
 
 def test_a_consumer_that_rabbitmq_cancels_runs_each_message_once(

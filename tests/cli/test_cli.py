@@ -106,7 +106,7 @@ def test_the_overview(run: Run, lab: Lab, a: Store, b: Store, namespace: str) ->
     assert namespace in result.stdout
     assert "1 alive" in result.stdout
     assert "2 running, 1 waiting" in result.stdout
-    assert "recovered (handed back), 1 crash" in result.stdout
+    assert "recovered (returned to its queue), 1 crash" in result.stdout
     assert "joined" not in result.stdout, "every deploy brings that"
     assert "\x1b" not in result.stdout
     seen = document(run("status", "--json"))
@@ -263,7 +263,7 @@ def test_show_prints_a_payload_only_when_asked_for(run: Run, lab: Lab, a: Store)
     assert result.exit_code == 0
     assert "state          running" in result.stdout
     assert "a (alive)" in result.stdout
-    assert "a copy was put off" in result.stdout
+    assert "a copy was delayed" in result.stdout
     assert "secret" not in result.stdout
     assert "secret" in run("show", copy.message_id, "--payload").stdout
     shown = document(run("show", copy.message_id, "--json"))
@@ -303,7 +303,7 @@ def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Store, b: Store) 
     assert told("--instance", "pod-a") == ["recovered", "joined"]
     assert told("--message", copy.message_id) == ["recovered"]
     assert told("--since", "1h") == ["recovered", "joined", "joined"]
-    assert "recovered (handed back), 1 crash" in run("history").stdout
+    assert "recovered (returned to its queue), 1 crash" in run("history").stdout
     assert run("history", "--kind", "nonsense").exit_code == 2
 
 
@@ -476,7 +476,7 @@ def test_what_runs_on_a_living_worker_takes_force(act_on: Run, shop: Shop, a: St
     for command in ("requeue", "dead-letter", "discard"):
         result = act_on(command, "--yes", copy.message_id)
         assert result.exit_code == 1
-        assert "it runs on a living worker; --force takes it" in result.stdout
+        assert "it runs on a living worker; with --force" in result.stdout
     assert shop.lab.state(copy) == "running"
     result = act_on("requeue", "--yes", "--force", copy.message_id)
     assert (result.exit_code, "enqueued again" in result.stdout) == (0, True)
@@ -792,7 +792,7 @@ def test_a_death_and_its_recovery_by_hand(cluster: Callable[..., Cluster], tmp_p
     made.wait(lambda: told("status")["workers"]["dead"] == 1, what="its death is seen")
     code, text = call("recover", "--dry-run")
     assert (code, "To recover: 1 message" in text) == (1, True)
-    made.wait(lambda: "1  handed back to their queues" in call("recover")[1], what="the other does not hold the lock")
+    made.wait(lambda: "1  returned to their queues" in call("recover")[1], what="the other does not hold the lock")
     kinds = [event["kind"] for event in told("history", "--instance", "victim")["events"]]
     assert kinds == ["cleared", "recovered", "died", "joined"]
     assert "1 (max_recoveries: no limit)" in call("show", message.message_id)[1]

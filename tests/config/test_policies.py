@@ -88,7 +88,7 @@ def test_an_actor_that_nobody_declares_is_said_at_boot(app: App, caplog: pytest.
     """Not when it is needed."""
     app.actor(lambda: None, actor_name="work", on_poison="tell")
     app.start()
-    assert "on_poison of actor 'work' is 'tell', which is no actor here" in caplog.text
+    assert "on_poison of actor 'work' is 'tell', but this worker declares no such actor" in caplog.text
 
 
 # The last chance.
@@ -204,7 +204,7 @@ def test_a_last_chance_in_company_is_said_so(
     app.close()
     head = Head.of(json.loads(heads[0]))
     assert (head.drains, head.alone, head.tailored) == (0, 0, 0)
-    assert f"Message {message.message_id} could not be alone within 0.1 seconds" in caplog.text
+    assert f"Message {message.message_id} could not run alone within 0.1 seconds" in caplog.text
 
 
 def test_neighbours_get_in_when_the_last_chance_takes_too_long(server_url: str, namespace: str, lab: Lab) -> None:
@@ -227,7 +227,7 @@ def test_neighbours_get_in_when_the_last_chance_takes_too_long(server_url: str, 
     app.orphan(message, crashes=2)
     app.start(threads=2)
     # The dead worker's record says alone as well: only once it runs here is it this one's.
-    wait_until(lambda: running.is_set() and alone() == 1, what="it runs alone")
+    wait_until(lambda: running.is_set() and alone() == 1, what="Running it alone")
     neighbour.send()
     wait_until(lambda: app.ran, what="the neighbour runs")
     assert alone() == 0
@@ -367,7 +367,7 @@ def test_an_interrupt_at_the_gate_is_no_failure(app: App, kind: str) -> None:
     wait_until(lambda: waiting(app) == 1, what="the other one waits")
     stopping = threading.Thread(target=app.stop)
     stopping.start()
-    wait_until(lambda: waiting(app) == 0, what="it is interrupted")
+    wait_until(lambda: waiting(app) == 0, what="Interrupting it")
     release.set()
     stopping.join(120)
     assert app.ran == []
@@ -612,7 +612,7 @@ def test_a_recovery_queue_that_nobody_declares_is_not_used(app: App, caplog: pyt
     app.start()
     app.join()
     assert app.ran == [1]
-    assert "is 'unheard-of', which no actor here declares" in caplog.text
+    assert "is 'unheard-of', but this worker does not declare that queue" in caplog.text
 
 
 # recovery_delay.
@@ -700,7 +700,7 @@ def test_a_handler_that_is_missing_or_fails_breaks_no_recovery(
     app.join()
     app.close()
     assert app.ran == [1]
-    assert f"Actor {handler!r} (on_recovery of message {message.message_id}) could not be told" in caplog.text
+    assert f"Could not call actor {handler!r} (on_recovery of message {message.message_id};" in caplog.text
     assert "The callback of InFlightTracker failed" in caplog.text
 
 
@@ -765,8 +765,8 @@ def test_what_is_set_aside_is_counted_and_kept_whole(app: App, caplog: pytest.Lo
     app.start()
     wait_until(lambda: app.store.messages.count_aside() == 1, what="it is set aside")
     app.join()
-    assert f"The payload of message {message.message_id} (actor 'work') cannot be decoded" in caplog.text
-    assert "1 are aside now" in caplog.text
+    assert f"Cannot decode the payload of message {message.message_id} (actor 'work', " in caplog.text
+    assert "1 set aside" in caplog.text
     raw = app.client.hget(app.lab.prefix + "aside", message.message_id)
     assert raw.partition(b"\n")[2] == b"\x80pickle"
     assert "aside" in app.lab.names()

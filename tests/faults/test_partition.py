@@ -72,7 +72,7 @@ def test_a_cut_off_workers_message_has_one_owner_and_completion(
     assert made.dead_letters() == []
     wait_until(lambda: "Redis cannot be used" in far.output(), what="said")
     wait_until(
-        lambda: "was taken over while this worker was silent, or by force. It is interrupted here" in far.output(),
+        lambda: "or an operator used force. Its run is interrupted here" in far.output(),
         what="said",
     )
     assert near.stop() == far.stop() == 0

@@ -153,7 +153,9 @@ def test_a_zombie_that_fails_takes_nothing_from_the_new_owner(
     Path(gates[0]).touch()
     zombie.resume()
     cluster_.wait(lambda: ends(history, "m") == 1, what="the zombie ends")
-    cluster_.wait(lambda: "was taken over while this worker was silent" in zombie.output(), what="it learns of it")
+    cluster_.wait(
+        lambda: "was taken from this worker, because the worker was silent" in zombie.output(), what="it learns of it"
+    )
     record = next(key for key in cluster_.names() if key.startswith("record:"))
     head = json.loads(cluster_.client.get(cluster_.prefix + record).partition(b"\n")[0])
     assert head[0] == "running"
@@ -176,7 +178,7 @@ def test_a_zombies_success_before_the_copy_starts_settles_it(
     zombie.pause()  # or it may be the one that fetches what is to keep the owner busy
     cluster_.app.gated.send("keeps the owner busy", str(tmp_path / "{}"))
     cluster_.wait(lambda: starts(history, "keeps the owner busy") == 1)
-    cluster_.wait(lambda: "left behind was recovered" in owner.output(), what="recovered, not started")
+    cluster_.wait(lambda: "Recovered all messages of dead worker" in owner.output(), what="recovered, not started")
     (tmp_path / "a").touch()
     zombie.resume()
     cluster_.wait(lambda: ends(history, "m") == 1, what="the zombie completes it")
@@ -235,7 +237,7 @@ def test_a_zombie_doubles_no_prefetched_and_no_delayed_message(
     (tmp_path / "a").touch()
     zombie.resume()
     # The zombie goes through all that it has in memory: a message sent now comes after that, if it gets it.
-    cluster_.wait(lambda: zombie.output().count("is not run here") >= 10, what="it skips")
+    cluster_.wait(lambda: zombie.output().count("Skipped this copy of message") >= 10, what="it skips")
     for n in range(300, 340):
         cluster_.app.work.send(n, 0.05)
     cluster_.wait(lambda: len(history.keys("end")) == 71)
@@ -307,7 +309,7 @@ def test_after_flushall_the_next_heartbeat_mends(
     before = {key for key in cluster_.names() if key.startswith(("record:", "running:", "incarnation:"))}
     cluster_.client.flushall()
     cluster_.wait(lambda: before <= cluster_.names(), what="the records are there again")
-    wait_until(lambda: "Redis has lost its data" in worker.output(), what="said")
+    wait_until(lambda: "Redis lost its data" in worker.output(), what="said")
     Path(gate).touch()
     cluster_.wait(lambda: history.count("acked") == 8)
     worker.stop()
@@ -332,7 +334,7 @@ def test_a_message_that_kills_is_dead_lettered_and_replayable(cluster: MakeClust
         cluster_.results().get_result(message, block=True)
     letter = cluster_.dead_letters()[0]
     assert "3 times" in letter.options["inflight"]["reason"]
-    wait_until(lambda: "is moved to the dead-letter queue" in survivor.output(), what="said")
+    wait_until(lambda: "to the dead-letter queue" in survivor.output(), what="said")
     cluster_.broker.enqueue(letter)
     cluster_.wait(lambda: starts(history, "poison") == 4, what="the replay runs")
 
@@ -380,7 +382,7 @@ def test_a_run_that_outlasts_the_shutdown_is_handed_over(
     cluster_.worker()
     leaving.stop()
     cluster_.wait(lambda: starts(history, "m") == 2, what="another worker runs it")
-    wait_until(lambda: "leaves with 1 messages still running" in leaving.output(), what="said")
+    wait_until(lambda: "exits with 1 messages still running" in leaving.output(), what="said")
     Path(gate).touch()
     cluster_.wait(lambda: history.count("acked") == 1)
 
@@ -399,7 +401,7 @@ def test_two_processes_of_one_instance_are_two_incarnations(
         cluster_.wait(lambda most=first + 8: history.count("start") == most)
     victim, other = workers
     victim.kill()
-    cluster_.wait(lambda: "left behind was recovered" in other.output(), what="the death is noticed")
+    cluster_.wait(lambda: "Recovered all messages of dead worker" in other.output(), what="the death is noticed")
     Path(gate).touch()
     cluster_.wait(lambda: history.count("end") == 16)
     assert {key for key in history.keys("start") if starts(history, key) > 1} == set(range(8))

@@ -92,7 +92,7 @@ def test_what_follows_is_enqueued_when_the_broker_is_back(
     app.join()
     assert app.ran == ["first", "second"]
     assert app.unsettled() == set()
-    assert "could not be enqueued" in caplog.text
+    assert "Could not enqueue message" in caplog.text
 
 
 def test_a_retry_is_enqueued_when_the_broker_is_back(app: App) -> None:

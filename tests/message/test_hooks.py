@@ -334,7 +334,7 @@ def test_a_retry_that_was_not_enqueued_is_recovered_with_count(app: App, caplog:
     wait_until(lambda: len(retries) == 2, what="recovery has enqueued it")
     app.join()
     assert retries == [0, 1]
-    assert "its next copy could not be enqueued; recovery enqueues it" in caplog.text
+    assert "its next copy could not be enqueued. Recovery enqueues it" in caplog.text
     assert states[0] in ("requeued", "recovering")
 
 
@@ -670,7 +670,9 @@ def test_a_zombies_retry_is_fenced(app: App, caplog: pytest.LogCaptureFixture) -
     app.lab.runs(other, copy)
     runtime.lease.last_contact = ago(11)  # half a TTL of silence
     go.set()
-    wait_until(lambda: "was taken over while this worker was silent" in caplog.text, what="it sees its loss")
+    wait_until(
+        lambda: "was taken from this worker, because the worker was silent" in caplog.text, what="it sees its loss"
+    )
     app.join()
     assert app.ran == [1]
     assert "Retrying message" not in caplog.text

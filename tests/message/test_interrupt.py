@@ -34,7 +34,7 @@ class Zombie:
         self.go_on = threading.Event()
 
     def runs(self, *, fails: bool = False, message: dict[str, Any] | None = None, **options: Any) -> Message[Any]:
-        """A message runs until it is interrupted, or told to go on; `fails`: it has asked to be dead-lettered."""
+        """A message runs until Interrupting it, or told to go on; `fails`: it has asked to be dead-lettered."""
 
         def work() -> None:
             self.log.append("start")
@@ -104,13 +104,13 @@ def test_a_message_that_was_taken_is_interrupted(
     option = {"interrupt_on_loss": True}
     message = made.runs(message=option if where == "message" else {}, **(option if where == "actor" else {}))
     made.loses(message)
-    wait_until(lambda: made.log == ["start", "interrupted"], what="it is interrupted")
+    wait_until(lambda: made.log == ["start", "interrupted"], what="Interrupting it")
     made.app.join()
     assert made.log == ["start", "interrupted"]
     head = lab.head(Copy.of(message))
     assert head is not None
     assert (head.state, head.owner, head.crashes) == ("running", "other", 0)
-    wait_until(lambda: "It is interrupted here, and changes nothing." in caplog.text, what="said")
+    wait_until(lambda: "Its run is interrupted here; its result is ignored." in caplog.text, what="said")
     assert made.app.dead_letters() == []
 
 
@@ -122,7 +122,7 @@ def test_a_message_that_was_taken_is_not_dead_lettered(zombie: Callable[..., Zom
     options: dict[str, Any] = dict([option] if option else [])
     message = made.runs(fails=how == "failed by hand", **options)
     made.loses(message)
-    wait_until(lambda: made.log == ["start", "interrupted"], what="it is interrupted")
+    wait_until(lambda: made.log == ["start", "interrupted"], what="Interrupting it")
     made.app.join()
     assert made.app.dead_letters() == []
     assert made.log == ["start", "interrupted"]
@@ -134,7 +134,7 @@ def test_a_message_goes_on_where_that_is_not_asked_for(
     """Its work is not undone by stopping in the middle."""
     made = zombie()
     made.loses(made.runs())
-    wait_until(lambda: "It goes on here, and changes nothing." in caplog.text, what="said")
+    wait_until(lambda: "Its run goes on here; its result is ignored." in caplog.text, what="said")
     made.go_on.set()
     made.app.join()
     assert made.log == ["start", "end"]

@@ -149,7 +149,7 @@ def test_a_refused_message_fails_no_other_of_its_batch(
     head = fleet.lab.head(copy_of(ids[5]))
     assert head is not None
     assert (head.state, head.owner, head.tries) == ("recovering", "", 2)
-    assert caplog.text.count("could not be enqueued") == 1
+    assert caplog.text.count("Could not enqueue") == 1
     more = fleet.dead("more", 3, apart=True)
     fleet.are_due(ids[5])
     swept = recovery.sweep()
@@ -231,7 +231,7 @@ def test_a_broker_that_goes_away_in_a_sweep_is_tried_a_few_times(
     swept = recovery.sweep()
     assert (swept.copied, swept.failed, sizes) == (1, True, [49])
     assert len(tried) <= 8
-    assert caplog.text.count("The broker cannot be reached") == 1
+    assert caplog.text.count("Cannot reach the broker to enqueue copies") == 1
     fleet = Fleet(lab, broker)
     other = fleet.recovery("s", apart=True, batches=True)
     assert other.sweep().copied >= 200 - 50 - len(tried)

@@ -121,11 +121,11 @@ def test_a_refused_message_waits_longer_with_every_try(fleet: Fleet, caplog: pyt
     assert all(a < b for a, b in itertools.pairwise(waits[:7]))
     assert 8_000 < waits[0] < 11_000
     assert 890_000 < waits[-1] < 901_000
-    assert caplog.text.count(f"A copy of message {id} (queue 'default', actor 'work') could not be enqueued") == 1
+    assert caplog.text.count(f"Could not enqueue a copy of message {id} (queue 'default', actor 'work'; ") == 1
     Refusing(first, [id], TypeError("no JSON"))
     fleet.are_due(id)
     first.sweep()
-    assert caplog.text.count("could not be enqueued (TypeError: no JSON)") == 1
+    assert caplog.text.count("actor 'work'; TypeError: no JSON)") == 1
     fleet.are_due(id)
     swept = second.sweep()
     assert (swept.copied, swept.reaped) == (1, 1)
@@ -158,7 +158,7 @@ def test_a_policy_that_fails_stops_no_recovery(fleet: Fleet, caplog: pytest.LogC
     recovery.policy_of = policy_of
     swept = recovery.sweep()
     assert (swept.copied, swept.reaped) == (3, 1)
-    assert caplog.text.count("it is recovered to its own queue, at once") == len(ids)
+    assert caplog.text.count("Recovering it to its own queue without delay") == len(ids)
 
 
 def test_those_who_are_told_stop_no_recovery(fleet: Fleet) -> None:

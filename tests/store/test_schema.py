@@ -289,7 +289,7 @@ def apart(server_url: str, namespace: str, lab: Lab, own_server: RedisServer) ->
 def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     apart: App, own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It boots all the same, and works; and starts nothing more once it knows.  What runs goes on to its end."""
+    """It boots all the same, and works; and starts no more messages once it knows.  What runs goes on to its end."""
     gate, ran = threading.Event(), []
     begun = threading.Event()
 
@@ -306,7 +306,7 @@ def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     own_server.start()
     with caplog.at_level(logging.CRITICAL):
         wait_until(lambda: apart.runtime.lease.refused, what="it has heard")
-        wait_until(lambda: "starts nothing more" in caplog.text, what="it has said so")
+        wait_until(lambda: "starts no more messages" in caplog.text, what="it has said so")
     actor.send(2)
     gate.set()
     wait_until(lambda: ran == [1], what="what ran has ended")
@@ -373,7 +373,7 @@ def test_a_process_of_dramatiq_refuses_or_ends_and_loses_nothing(
     cluster_.wait(lambda: cluster_.history.count("start") == 2, what="two run")
     own_server.start()
     assert worker.process.wait(120) == 0
-    assert "This worker starts nothing more" in worker.output()
+    assert "This worker starts no more messages" in worker.output()
     assert cluster_.history.count("start") == cluster_.history.count("end") < 6
     there.client.delete(there.prefix + "schema")
     cluster_.worker()

@@ -218,7 +218,7 @@ def test_a_death_is_known_by_its_connection(
     made.wait(lambda: history.count("start") == 1, what="it runs")
     other = made.worker(threads=1)
     made.wait(
-        lambda: "its heartbeat alone decides" not in other.output() and _has_entered(made, 2), what="both entered"
+        lambda: "Its heartbeat alone decides" not in other.output() and _has_entered(made, 2), what="both entered"
     )
     first.kill()
     made.wait(lambda: history.count("start") == 2, what="it runs again")

@@ -64,7 +64,7 @@ PAUSE = (2.0, 15.0)
 SOON = 180.0
 
 #: The lines by which a worker says that another one is dead, and that it was itself declared dead.
-DEAD, TOLD = "is dead: ", "This worker was taken for dead"
+DEAD, TOLD = "is dead: ", "Redis no longer had this worker"
 A_DEATH = re.compile(rf"Worker (.+?) {DEAD}(.+?)\.(?: |$)", re.MULTILINE)
 A_LINE = re.compile(rf"^\[(.+?)\] \[PID (\d+)\] .*{TOLD}", re.MULTILINE)
 

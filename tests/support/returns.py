@@ -89,7 +89,7 @@ def deploys_and_kills(cluster: Cluster, deploys: int, kills: int, gate: Path, *,
     old.stop()
     report = judge(history, sent, deaths)
     report.rounds = len(turns)
-    renewed = sum(worker.output().count("was enqueued anew") for worker in cluster.workers)
+    renewed = sum(worker.output().count("to the end of its queue, because RabbitMQ") for worker in cluster.workers)
     return Returns(report, history.count("start"), len(cluster.dead_letters()), renewed)
 
 

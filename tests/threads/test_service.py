@@ -82,7 +82,7 @@ def test_a_service_goes_on_after_an_error(
 
     service = start(fail)
     wait_until(lambda: service.done == 2, what="it tries again")
-    logged = "The count failed for an unexpected reason; it will be tried again." in caplog.text
+    logged = "The count failed for an unexpected reason and will be tried again." in caplog.text
     assert logged == isinstance(error, ValueError)
 
 
