@@ -113,6 +113,7 @@ class WorkerProcess:
             self.queues,
             is_for_others=lambda message: self.handing_back.begun and policies.of(message).hand_back is not None,
             is_draining=lambda: self.handing_back.begun,
+            may_fetch=lambda: self.connectivity.away or not self.lease.may_be_forgotten,
         )
         self.recovery = recovery_of(self.store, broker, settings, policies.of, self.queues)
         self.recovery.in_company = self._in_company

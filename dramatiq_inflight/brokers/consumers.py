@@ -30,7 +30,7 @@ from .redis import RedisQueues
 
 __all__ = ["Held", "RabbitmqConsumer", "RedisConsumer", "fetched_from", "message_in"]
 
-#: How long a consumer that fetches nothing more waits for acknowledgements to send, at a time, seconds.
+#: How long a consumer that fetches nothing waits, at a time, seconds: for acknowledgements to send, or for a beat.
 PAUSE = 0.1
 
 #: How often a consumer compares its ack set with what is held here, seconds.  A client that tries a fetch again by
@@ -131,6 +131,10 @@ class RedisConsumer(_Consumer):
     It gives back what is for others, and fetches nothing more then: there it comes to the end of the queue, so a
     consumer that fetched on would give back whatever is there, and turn the queue over.  That this worker lives the
     broker hears from the consumer of the queue's delayed messages.
+
+    It fetches nothing while Redis may not know this worker, because it was silent for long, or that the worker has this
+    queue.  Else the worker could be frozen, be recovered and forgotten, wake, fetch, and die before it has registered
+    again: then nobody would know the ack set to which these messages went.
     """
 
     def __init__(
@@ -142,10 +146,12 @@ class RedisConsumer(_Consumer):
         worker: object,
         *,
         server: Callable[[], str],
+        may_fetch: Callable[[], bool],
     ) -> None:
         super().__init__(consumer)
         self._is_for_others = is_for_others
         self._queues, self._held, self._worker, self._server = queues, held, worker, server
+        self._may_fetch = may_fetch
         self._fetched_from = ""
         self._queue: str = consumer.queue_name
         # A consumer that ends by anything else, such as a message that cannot be decoded, would turn its queue over.
@@ -156,6 +162,9 @@ class RedisConsumer(_Consumer):
     def __next__(self) -> Any:
         try:
             if not self._consumer.message_cache:
+                if not self._may_fetch():
+                    time.sleep(PAUSE)
+                    return None
                 if time.monotonic() >= self._compare_at:
                     self._compare()
                 self._fetched_from = self._server()
@@ -224,6 +233,7 @@ class RedisConsumer(_Consumer):
         """As the consumer does it.  Dramatiq keeps a stopped worker, with its consumers: they keep nothing of ours."""
         self._server = str  # which says ""
         self._is_for_others = _nobodys
+        self._may_fetch = bool  # which says False
         super().close()
 
 

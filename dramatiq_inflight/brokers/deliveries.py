@@ -43,6 +43,7 @@ class Deliveries:
       queues: The broker's.
       is_for_others: Whether a message that was fetched goes back to a RedisBroker.
       is_draining: Returns True once the worker shuts down.
+      may_fetch: Returns False while Redis may not know the worker, or one of its queues.
     """
 
     def __init__(
@@ -50,14 +51,17 @@ class Deliveries:
         store: Store,
         lease: Lease,
         queues: BrokerQueues,
+        *,
         is_for_others: Callable[[Any], bool] = lambda message: False,
         is_draining: Callable[[], bool] = lambda: False,
+        may_fetch: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = store
         self._lease = lease
         self._queues = queues
         self._is_for_others = is_for_others
         self._is_draining = is_draining
+        self._may_fetch = may_fetch
         self._before: Any = None
         self._held: Held | None = None
         self._me: object = None
@@ -77,7 +81,9 @@ class Deliveries:
             if hasattr(consumer, "known_tags"):
                 return RabbitmqConsumer(consumer, queue_name, self._is_draining, self.store.scripts.contact.is_away)
             if isinstance(queues, RedisQueues) and hasattr(consumer, "message_cache"):
-                return RedisConsumer(consumer, self._is_for_others, queues, held, me, server=self._server)
+                return RedisConsumer(
+                    consumer, self._is_for_others, queues, held, me, server=self._server, may_fetch=self._may_fetch
+                )
             return consumer
 
         self._before = broker.__dict__.get("consume")

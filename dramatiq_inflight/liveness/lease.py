@@ -250,6 +250,15 @@ class Lease:
         """Whether we may be taken for dead soon, or already are."""
         return self.last_contact.age > self._silent_after
 
+    @property
+    def may_be_forgotten(self) -> bool:
+        """Return True if Redis may not know where this worker's broker keeps what it fetches.
+
+        Recovery may have forgotten the worker, or a queue is new.  The next beat decides that; then the worker
+        registers again, unless the namespace refuses it.
+        """
+        return not self.refused and (self.unregistered or self.silent)
+
     def in_doubt(self, epoch: int, *, something_follows: bool = False) -> bool:
         """Return True if a message may have been taken from this worker since it was last looked up.
 

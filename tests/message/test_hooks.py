@@ -826,6 +826,41 @@ def test_a_process_that_only_sends_starts_nothing(app: App) -> None:
     assert not app.tracker.healthy()
 
 
+@pytest.mark.parametrize("knows", ["nothing", "that it is unknown"])
+def test_nothing_is_fetched_until_it_is_registered(app: App, monkeypatch: pytest.MonkeyPatch, knows: str) -> None:
+    """It was frozen, recovered and forgotten: should it die again, nobody would know what it has fetched since."""
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    runtime = app.runtime
+    for service in (runtime.heartbeat, runtime.presence, runtime.recovery_thread):
+        service.stop()
+    app.lab.kill(runtime.store)
+    other = app.other()
+    assert other.recovery.return_to_broker(runtime.store.me, []) == []
+    assert other.workers.forget(runtime.store.me, "")
+    if knows == "nothing":
+        runtime.lease.last_contact = ago(20)
+    else:
+        assert not runtime.store.workers.heartbeat()
+    refused: list[Lease] = []
+    asked: Any = vars(Lease)["may_be_forgotten"]
+
+    def noting(lease: Lease) -> bool:
+        is_refused = bool(asked.fget(lease))
+        if is_refused:
+            refused.append(lease)
+        return is_refused
+
+    monkeypatch.setattr(Lease, "may_be_forgotten", property(noting))
+    wait_until(lambda: refused, what="its consumer asks whether it may fetch")
+    actor.send()
+    refused.clear()
+    wait_until(lambda: len(refused) >= 8, what="its consumers have asked again")
+    assert app.client.llen(f"{app.broker.namespace}:default") == 1
+    runtime.heartbeat.run_once()
+    wait_until(lambda: app.ran, what="it is registered, and runs the message")
+
+
 def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:
     """Another incarnation each time."""
     actor = app.actor(lambda: app.ran.append(app.store.me))
