@@ -29,6 +29,7 @@ __all__ = [
     "document",
     "glance",
     "iso",
+    "time_of",
     "worker_states",
 ]
 
@@ -167,3 +168,12 @@ def _fields(of: Any) -> dict[str, Any]:
 def iso(at: datetime) -> str:
     """Return a time for programs: ISO 8601, UTC, to the millisecond."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def time_of(text: object) -> datetime | None:
+    """Return the time that a text in ISO 8601 says; None if it says none, or does not name its zone."""
+    try:
+        at = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
