@@ -176,6 +176,8 @@ class Operations:
             return Done.UNKNOWN
         if found.state == "aside":
             return Done.UNREADABLE
+        if found.state == "dead_lettered":
+            return Done.SETTLED  # also if it never was tracked, so that there is no record
         return self._take(message_id, found.queue, found.actor, condemn=True, force=force)
 
     def discard(self, message_id: str, *, force: bool = False) -> Done:

@@ -15,6 +15,8 @@ from typing import Any
 import click
 from dramatiq import Broker
 
+from ..inspection.documents import causes as causes_of
+from ..inspection.documents import document
 from ..inspection.inspector import Choice, DeadLetterView
 from ..operations import Bulk, Done
 from .act import SENTENCES
@@ -81,12 +83,11 @@ def causes(source: Source, /, as_json: bool, **filters: Any) -> None:
     """
     out = Output(as_json=as_json)
     found = _found(source, choice_of(source, "dead causes", **filters), "dead causes")
-    counted = Counter((view.cause, view.actor) for view in found)
-    rows = [(number, cause, actor) for (cause, actor), number in counted.most_common()]
+    counted = causes_of(found)
     if as_json:
-        out.json({"causes": [{"number": number, "cause": cause, "actor": actor} for number, cause, actor in rows]})
-    elif rows:
-        out.table(CAUSES, cause_rows(rows))
+        out.json({"causes": document(counted)})
+    elif counted:
+        out.table(CAUSES, cause_rows(counted))
     else:
         out.note("There are none.")
 
@@ -126,7 +127,7 @@ def _act(source: Source, verb: str, past: str, choice: Choice, *, yes: bool, as_
     if bulk is None:
         raise _cannot(f"dead {verb}")
     if as_json:
-        out.json({"done": {done.value: number for done, number in bulk.done.items()}, "is_complete": bulk.is_complete})
+        out.json(document(bulk))
     else:
         out.line(f"{_letters(bulk.number)} {past}")
         for done, number in bulk.done.items():

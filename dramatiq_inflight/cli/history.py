@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import click
 
+from ..inspection.documents import document
 from ..inspection.history import Event, EventKind
 from ..inspection.inspector import Inspector
-from . import documents
 from .failures import AWAY, away
 from .output import Output, json_option
 from .shapes import EVENTS, event_rows
@@ -78,7 +78,7 @@ def history(
     )
     if not follow:
         if as_json:
-            out.json({"events": [documents.event(event) for event in found]})
+            out.json({"events": document(found)})
         elif found:
             out.table(EVENTS, event_rows(found, short=out.terminal))
         else:
@@ -132,7 +132,7 @@ class _Printer:
     def print(self, events: Iterable[Event]) -> None:
         for event in events:
             if self.out.as_json:
-                self.out.json(documents.event(event), one_line=True)
+                self.out.json(document(event), one_line=True)
                 continue
             at, whom, actor, _, instance, text = event_rows([event])[0]
             line = [at, whom, text, actor, instance]

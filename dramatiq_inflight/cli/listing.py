@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import documents
+from ..inspection.documents import document
 from .output import Output
 from .table import Cell, Column
 
@@ -36,7 +36,7 @@ def listing(
     """
     shown = found[: limit or None]
     if out.as_json:
-        out.json({"total": len(found), name: [documents.view(view) for view in shown]})
+        out.json({"total": len(found), name: document(shown)})
         return
     columns, rows = table
     if shown:

@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from ..inspection.documents import Details, details, document
 from ..inspection.inspector import Aside, DeadLetterView, Inspector, MessageView
 from ..inspection.views import IN_FLIGHT
-from . import documents
 from .failures import not_done
 from .listing import limit_option, listing, note_rest
 from .output import Output, json_option
@@ -91,14 +90,8 @@ def show(source: Source, id: str, payload: bool, as_json: bool) -> None:
     data = inspector.payload(id) if payload else None
     dead = inspector.dead_letter(id) if view is not None and view.state == "dead_lettered" else None
     if as_json:
-        document: dict[str, Any] = {
-            "message": documents.view(view) if view else None,
-            "dead_letter": documents.view(dead) if dead else None,
-            "history": [documents.event(event) for event in events],
-        }
-        if payload:
-            document |= _payload_document(data)
-        out.json(document)
+        known = Details(message=view, dead_letter=dead, history=events)
+        out.json(document(details(known, data) if payload else known))
     elif view is None:
         out.note("Nothing is known of it now: it may be queued, or complete.")
     else:
@@ -174,7 +167,7 @@ def _list_aside(
     views = [inspector.message(one.id) for one in shown]
     states = [ASIDE if view is None else view.state for view in views]
     if out.as_json:
-        said = [{**documents.view(one), "state": state} for one, state in zip(shown, states, strict=True)]
+        said = [{**document(one), "state": state} for one, state in zip(shown, states, strict=True)]
         out.json({"total": len(found), "messages": said})
     elif shown:
         out.table(ASIDES, aside_rows(shown, states))
@@ -184,16 +177,6 @@ def _list_aside(
         out.note("There are none.")
     if not out.as_json:
         note_rest(out, found, shown)
-
-
-def _payload_document(data: bytes | None) -> dict[str, Any]:
-    """As a text, or, where it is none, as base64."""
-    if data is None:
-        return {"payload": None}
-    try:
-        return {"payload": data.decode()}
-    except UnicodeDecodeError:
-        return {"payload": None, "payload_base64": base64.b64encode(data).decode()}
 
 
 def _payload_lines(data: bytes | None) -> list[str]:

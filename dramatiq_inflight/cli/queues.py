@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from ..inspection.documents import document
 from ..inspection.inspector import QueueView
-from . import documents
 from .failures import Wrong
 from .output import Output, json_option
 from .shapes import QUEUES, queue_rows
@@ -46,7 +46,7 @@ def queues(source: Source, sort: str, as_json: bool) -> None:
         raise Wrong("queues cannot ask this broker; it can ask a RedisBroker and RabbitMQ.")
     found.sort(key=lambda queue: (ORDERS[sort](queue), queue.name))
     if as_json:
-        out.json({"queues": [documents.view(queue) for queue in found]})
+        out.json({"queues": document(found)})
     elif found:
         out.table(QUEUES, queue_rows(found))
     else:

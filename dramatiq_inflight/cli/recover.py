@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import threading
 from typing import Any
 
 import click
 
+from ..inspection.documents import document
 from ..inspection.inspector import WorkerView
 from ..operations import Operations
 from ..recovery.summary import Swept
 from ..store.records import DeadIncarnation
-from . import documents
 from .failures import AWAY, not_done
 from .output import Output, console_of, json_option
 from .source import Source
@@ -75,8 +74,7 @@ def recover(source: Source, dry_run: bool, as_json: bool) -> None:
     swept, stopped = _sweep(operations, number)
     unjudged = [] if swept.locked else _unjudged(operations, operations.left_to_recover()[0])
     if as_json:
-        document = {field.name: getattr(swept, field.name) for field in dataclasses.fields(Swept)}
-        out.json({**document, "stopped": stopped, "unjudged": [documents.view(worker) for worker in unjudged]})
+        out.json({**document(swept), "stopped": stopped, "unjudged": document(unjudged)})
     else:
         _say_what_was_done(out, swept, stopped)
         _say_who_is_unjudged(out, unjudged)
@@ -105,8 +103,7 @@ def _say_what_is_due(out: Output, dead: list[DeadIncarnation], number: int, unju
         workers = [
             {"id": one.id, "instance": one.instance, "host": one.host, "pid": one.pid, "why": one.why} for one in dead
         ]
-        waiting = [documents.view(worker) for worker in unjudged]
-        out.json({"messages": number, "workers": workers, "unjudged": waiting})
+        out.json({"messages": number, "workers": workers, "unjudged": document(unjudged)})
         return
     _say_who_is_unjudged(out, unjudged)
     if not dead and not number:

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
 
+from ..config.environment import API_TOKEN
 from .extras import load
 from .failures import Wrong
 from .source import Source
@@ -37,12 +39,17 @@ def port_option(default: int) -> Callable[[F], F]:
 )
 @click.pass_obj
 def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None:
-    """Serve a web page that shows what runs where, until Ctrl-C."""
+    """Serve a web page that shows what runs where, until Ctrl-C.
+
+    Its JSON interface is under /api. With PROCESSING_API_TOKEN in the environment, each request there has to send that
+    as "Authorization: Bearer TOKEN", and may act where --allow-actions is given; without, it only reads.
+    """
     operations = source.operations("dashboard --allow-actions") if allow_actions else None
     serve = load("dashboard", "dashboard", "dashboard").serve
     inspector = source.inspector
+    token = next((os.environ[variable] for variable in API_TOKEN if variable in os.environ), None)
     with _listening(host, port, "/"):
-        serve(inspector, operations, host=host, port=port)
+        serve(inspector, operations, host=host, port=port, api_token=token)
 
 
 @click.command(short_help="Serve metrics for Prometheus.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from ..inspection.documents import Cause
 from ..inspection.history import Event, EventKind
 from ..inspection.inspector import Aside, DeadLetterView, DelayedView, MessageView, QueueView, Tally, WorkerView
 from .table import Cell, Column
@@ -200,9 +201,9 @@ CAUSES = (
 )
 
 
-def cause_rows(rows: Iterable[tuple[int, str, str]]) -> list[list[Cell]]:
+def cause_rows(causes: Iterable[Cause]) -> list[list[Cell]]:
     """The rows of numbers, causes and actors."""
-    return [[Cell(str(number)), Cell(actor), Cell(cause, "red")] for number, cause, actor in rows]
+    return [[Cell(str(one.number)), Cell(one.actor), Cell(one.cause, "red")] for one in causes]
 
 
 DELAYED = (

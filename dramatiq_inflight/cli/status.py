@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import click
 
+from ..inspection.documents import document, glance, worker_states
 from ..inspection.history import Event
 from ..inspection.inspector import Inspector, Overview
 from ..inspection.views import WAITING_SHOWN
-from . import documents
 from .output import Output, json_option
 from .shapes import EVENTS, ROUTINE, STYLES, TALLIES, WORKERS, event_rows, tally_rows, worker_rows
 from .source import Source
@@ -38,7 +38,7 @@ def status(source: Source, as_json: bool) -> None:
     overview = inspector.overview()
     events = notable(inspector, SHOWN)
     if as_json:
-        out.json(documents.overview(overview, inspector.namespace, events))
+        out.json(document(glance(overview, inspector.namespace, events)))
         return
     out.fields(
         [
@@ -73,7 +73,7 @@ def notable(inspector: Inspector, limit: int) -> list[Event]:
 def counts(overview: Overview) -> list[tuple[str, list[Cell]]]:
     """The numbers that come first, in pieces."""
     workers: list[Cell] = []
-    for state, number in documents.worker_states(overview.workers).items():
+    for state, number in worker_states(overview.workers).items():
         if number or state in ("alive", "dead"):
             gap = [Cell(", ")] if workers else []
             workers += [*gap, Cell(f"{number} {state}", STYLES[state] if number else "dim")]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import click
 
-__all__ = ["age", "clean", "duration", "iso", "when"]
+__all__ = ["age", "clean", "duration", "when"]
 
 #: The longest duration that is taken, seconds: ten years.
 LONGEST = 10 * 365 * 24 * 3600.0
@@ -25,11 +25,6 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def iso(at: datetime) -> str:
-    """A time for programs: ISO 8601, UTC, to the millisecond."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def when(at: datetime | None) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from . import documents
+from ..inspection.documents import STATES, document
 from .output import Output, json_option
 from .shapes import WORKERS, worker_rows
 from .source import Source
@@ -18,7 +18,7 @@ __all__ = ["workers"]
 
 @click.command(short_help="Show the worker processes.")
 @click.option("--instance", metavar="NAME", help="Only those of this instance (pod, container or host).")
-@click.option("--state", type=click.Choice(documents.STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
 @json_option
 @click.pass_obj
 def workers(source: Source, instance: str | None, state: str | None, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def workers(source: Source, instance: str | None, state: str | None, as_json: bo
         view for view in source.inspector.workers() if instance in (None, view.instance) and state in (None, view.state)
     ]
     if as_json:
-        out.json({"workers": [documents.view(view) for view in views]})
+        out.json({"workers": document(views)})
     elif views:
         out.table(WORKERS, worker_rows(views, datetime.now(UTC)))
     else:

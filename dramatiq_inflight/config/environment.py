@@ -15,13 +15,16 @@ from environs import Env
 
 from .declaration import LONG, Setting
 
-__all__ = ["EFFECTS_DATABASE", "Environment"]
+__all__ = ["API_TOKEN", "EFFECTS_DATABASE", "Environment"]
 
 #: Before most short variables.
 SHORT = "PROCESSING_"
 
 #: The address of the database for `dramatiq-inflight effects`: no setting of the tracker.
 EFFECTS_DATABASE: Final = (f"{LONG}EFFECTS_DATABASE", f"{SHORT}EFFECTS_DATABASE")
+
+#: What programs send to the JSON interface of `dramatiq-inflight dashboard`: no setting of the tracker either.
+API_TOKEN: Final = (f"{LONG}API_TOKEN", f"{SHORT}API_TOKEN")
 
 #: How alike two names are that are taken for one, from 0 to 1: without their prefix, and whole.
 NEAR_STEM, NEAR = 0.8, 0.9
@@ -79,7 +82,7 @@ def misspelt(settings: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
 
     One with the long prefix is here as well if it is near none, with an empty name: the prefix is this package's.
     """
-    pairs = [EFFECTS_DATABASE, *(setting.variables for setting in settings.values() if setting.variables)]
+    pairs = [API_TOKEN, EFFECTS_DATABASE, *(setting.variables for setting in settings.values() if setting.variables)]
     known = {variable for pair in pairs for variable in pair}
     stems = {variable.removeprefix(LONG).removeprefix(SHORT): pair for pair in pairs for variable in pair}
     for variable in sorted(os.environ.keys() - known):

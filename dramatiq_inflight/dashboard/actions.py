@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
-from dramatiq.common import current_millis
-from dramatiq.logging import get_logger
 from flask import Flask, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict, Forbidden, NotFound
 
-from ..operations import Bulk, Done, Operations
+from ..inspection.documents import iso
+from ..operations import Bulk, Done
+from .acts import Acts
 from .board import Board
 from .choice import LetterChoice
 from .pages import actions_for
@@ -25,22 +24,12 @@ from .words import ACTIONS, ANSWERS, LETTER_ACTIONS
 
 __all__ = ["install"]
 
-logger = get_logger(__name__)
-
-#: How long one request acts on dead letters, seconds; then it says how many are left.
-LONGEST_ACT = 10.0
-
 #: How many queues and actors are named before it is asked.
 SHARES = 20
 
 
-def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) -> None:
+def install(app: Flask, board: Board, acts: Acts, tokens: Tokens) -> None:
     """Add them to an application."""
-    does: dict[str, Callable[..., Done]] = {
-        "requeue": operations.requeue,
-        "dead-letter": operations.dead_letter,
-        "discard": operations.discard,
-    }
 
     @app.get("/message/<any('requeue', 'dead-letter', 'discard'):action>")
     def confirm(action: str) -> ResponseReturnValue:
@@ -51,9 +40,7 @@ def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) ->
         id = request.form.get("id", "")
         if not tokens.is_valid(request.form.get("token", ""), action, id):
             raise Forbidden
-        force = request.form.get("force") == "yes"
-        answer = does[action](id, force=force)
-        logger.info("From the web page: %s of message %r%s: %s.", action, id, " by force" * force, answer.value)
+        answer = acts.on_message(action, id, force=request.form.get("force") == "yes")
         if answer is Done.DONE:
             # To a path, never to a host: what the request says of the host is anybody's.
             return redirect(url_for("message", id=id, done=action), 303)
@@ -81,32 +68,24 @@ def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) ->
         tokens.give(response, cookie)
         return response
 
-    in_bulk: dict[str, Callable[..., Bulk | None]] = {
-        "requeue": operations.requeue_dead_letters,
-        "discard": operations.purge,
-    }
-
     @app.get("/dead/act")
     def confirm_letters() -> ResponseReturnValue:
         action, chosen = request.args.get("action", ""), LetterChoice.asked(request.args)
-        if action not in in_bulk:
+        if action not in LETTER_ACTIONS:
             raise NotFound
         # What comes after this moment is not what was asked about.
-        return ask_about(action, replace(chosen, until=str(current_millis())), None, 200)
+        return ask_about(action, replace(chosen, until=iso(datetime.now(UTC))), None, 200)
 
     @app.post("/dead/act")
     def act_on_letters() -> ResponseReturnValue:
         action, chosen = request.form.get("action", ""), LetterChoice.asked(request.form)
-        if action not in in_bulk or not tokens.is_valid(
+        if action not in LETTER_ACTIONS or not tokens.is_valid(
             request.form.get("token", ""), f"all {action}", subject(chosen)
         ):
             raise Forbidden
-        ends = time.monotonic() + LONGEST_ACT
-        bulk = in_bulk[action](chosen.choice, lambda: time.monotonic() > ends)
+        bulk = acts.on_letters(action, chosen.choice)
         if bulk is None:
             raise Conflict
-        logger.info("From the web page: %s of dead letters, %d done.", action, bulk.number)
-        board.letters.refresh()
         return ask_about(action, chosen, bulk, 200)
 
     def ask_about(action: str, chosen: LetterChoice, bulk: Bulk | None, status: int) -> ResponseReturnValue:

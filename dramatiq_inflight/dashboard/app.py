@@ -12,7 +12,8 @@ from flask import Flask, Response, url_for
 
 from ..inspection.inspector import Inspector
 from ..operations import Operations
-from . import actions, errors, headers, pages, words
+from . import actions, api, errors, headers, pages, words
+from .acts import Acts
 from .board import Board
 from .tokens import Tokens
 
@@ -22,14 +23,25 @@ __all__ = ["create_app"]
 LONGEST_FORM = 64 * 1024
 
 
-def create_app(inspector: Inspector, operations: Operations | None = None, *, secret_key: str | None = None) -> Flask:
-    """Make the web page, as a WSGI application.
+def create_app(
+    inspector: Inspector,
+    operations: Operations | None = None,
+    *,
+    secret_key: str | None = None,
+    api_token: str | None = None,
+) -> Flask:
+    """Make the web page, as a WSGI application, with its JSON interface under ``/api``.
 
     Parameters:
       inspector: Of what it shows.
       operations: For its buttons; ``None``: there are none, and nothing can be changed.
       secret_key: Signs its forms.  Random if it is not given: a form of one process is then refused by another one, so
         several processes behind one address need one.
+      api_token: What programs send as ``Authorization: Bearer ...`` to the JSON interface, which then asks for it
+        always; ``None``: it only reads, and asks for nothing.
+
+    Raises:
+      ConfigurationError: The token is too short, or cannot be sent.
     """
     app = Flask("dramatiq_inflight.dashboard")
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_FORM
@@ -51,7 +63,10 @@ def create_app(inspector: Inspector, operations: Operations | None = None, *, se
     errors.install(app)
     pages.install(app, board)
     if operations is not None:
-        actions.install(app, board, operations, Tokens(secret_key or secrets.token_urlsafe(32)))
+        tokens = Tokens(secret_key or secrets.token_urlsafe(32))
+        actions.install(app, board, Acts(board, operations, "the web page"), tokens)
+    acts = Acts(board, operations, "the JSON interface") if operations is not None else None
+    api.install(app, board, acts, api_token)
 
     @app.get("/healthz")
     def healthz() -> Response:

@@ -43,8 +43,11 @@ class InBackground(Generic[T]):
         self._can_be_asked = True
         self._failed: Exception | None = None
 
-    def get(self) -> T | None:
+    def get(self, patience: float = PATIENCE) -> T | None:
         """Return the index as it is now; None if there is nothing to see from here.
+
+        Parameters:
+          patience: For how long to wait for what is new, seconds.
 
         Raises:
           redis.RedisError, ConnectionClosed: The broker cannot be reached.
@@ -55,10 +58,15 @@ class InBackground(Generic[T]):
             if self._over.is_set() and time.monotonic() >= self._next:
                 self._over.clear()
                 threading.Thread(target=self._refresh, name="dramatiq_inflight-letters", daemon=True).start()
-        self._over.wait(PATIENCE)
+        self._over.wait(patience)
         if self._failed is not None:
             raise self._failed.with_traceback(None)
         return self._index if self._can_be_asked else None
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what is new is being read."""
+        return not self._over.is_set()
 
     def refresh(self) -> None:
         """See what was done just now at the next look."""

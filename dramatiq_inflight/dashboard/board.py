@@ -84,6 +84,20 @@ class Board:
         except ConnectionClosed:
             return None
 
+    def refresh(self) -> None:
+        """Show what was done just now at the next look."""
+        for one in (self._overview, self._messages, self._queues, self._count, self.tail, self.letters, self.delayed):
+            one.refresh()
+
+    def whole_id(self, beginning: str) -> str:
+        """Return the id that begins so, if nothing is known of that itself, and only one begins so."""
+        inspector = self.inspector
+        if inspector.message(beginning) is None and not self.tail.of_message(beginning):
+            known = inspector.ids(beginning)
+            if len(known) == 1:
+                return known[0]
+        return beginning
+
     def left(self, worker: WorkerView) -> float:
         """How much of a worker's heartbeat is left, in percent of the longest that was seen."""
         longest = max(self._longest.values(), default=0)

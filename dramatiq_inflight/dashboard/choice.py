@@ -13,12 +13,13 @@ from urllib.parse import urlencode
 from flask import request
 from werkzeug.datastructures import MultiDict
 
+from ..inspection.documents import time_of
 from ..inspection.history import Event, EventKind, Group
 from ..inspection.inspector import Choice, MessageView, QueueView
-from ..store.records import moment
 from .timeline import HOURS
 
 __all__ = [
+    "DURATION",
     "GROUPS",
     "PER_PAGE",
     "QUEUE_SORTS",
@@ -29,8 +30,9 @@ __all__ = [
     "MessageChoice",
     "Order",
     "hours",
-    "page_of",
+    "page_asked",
     "paged",
+    "pages_of",
     "sorted_queues",
 ]
 
@@ -73,6 +75,9 @@ GROUPS = {
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
+#: A duration, as a regular expression: a number, and its unit.
+DURATION = r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(s|min|m|h|d|)\s*"
+
 
 def hours() -> int:
     """The stretch of the timeline."""
@@ -80,29 +85,28 @@ def hours() -> int:
     return {str(hours): hours for hours in HOURS}.get(text, min(HOURS))
 
 
-def page_of(total: int) -> int:
-    """The page that was asked for, of so many; pages count from 1."""
+def page_asked() -> int:
+    """Return the page that was asked for; pages count from 1."""
     text = request.args.get("page", "1")
-    asked = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
-    return min(max(1, -(-total // PER_PAGE)), max(1, asked))
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
-def paged(found: Sequence[Any], total: int | None = None) -> dict[str, Any]:
-    """The page of them that was asked for, as the templates know it.
+def pages_of(found: Sequence[Any]) -> int:
+    """Return how many pages they fill, 1 at least."""
+    return max(1, -(-len(found) // PER_PAGE))
 
-    Parameters:
-      found: All of them, or those up to the end of that page.
-      total: How many there are; None: as many as were found.
-    """
-    total = len(found) if total is None else total
-    page = page_of(total)
+
+def paged(found: Sequence[Any]) -> dict[str, Any]:
+    """Return the page of them that was asked for, as the templates know it; the last one if there are fewer."""
+    pages = pages_of(found)
+    page = min(pages, page_asked())
     at = (page - 1) * PER_PAGE
-    pages = max(1, -(-total // PER_PAGE))
-    return {"found": found[at : at + PER_PAGE], "first": at + 1, "total": total, "page": page, "pages": pages}
+    shown = found[at : at + PER_PAGE]
+    return {"found": shown, "first": at + 1, "total": len(found), "page": page, "pages": pages}
 
 
 def _seconds(text: str) -> float | None:
-    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(s|min|m|h|d|)\s*", text)
+    found = re.fullmatch(DURATION, text)
     return float(found[1]) * UNITS[found[2]] if found else None
 
 
@@ -202,7 +206,7 @@ class LetterChoice:
     cause: str
     text: str
     ids: tuple[str, ...] = ()
-    #: Milliseconds since 1970, as digits.
+    #: A time in ISO 8601; see `time_of`.
     until: str = ""
 
     @classmethod
@@ -211,8 +215,12 @@ class LetterChoice:
         # Causes and ids are anybody's texts, in which blanks count.
         said = {name: args.get(name, "") for name in ("queue", "actor", "cause")}
         until = args.get("until", "")
-        until = until if until.isascii() and until.isdigit() and len(until) < 15 else ""
-        return cls(**said, text=args.get("text", "").strip(), ids=tuple(args.getlist("id")), until=until)
+        return cls(
+            **said,
+            text=args.get("text", "").strip(),
+            ids=tuple(args.getlist("id")),
+            until=until if time_of(until) else "",
+        )
 
     @property
     def choice(self) -> Choice:
@@ -223,7 +231,7 @@ class LetterChoice:
             cause=self.cause or None,
             text=self.text,
             ids=frozenset(self.ids) if self.ids else None,
-            until=moment(int(self.until)) if self.until else None,
+            until=time_of(self.until),
         )
 
     @property

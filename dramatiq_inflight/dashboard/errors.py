@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import redis
 from dramatiq.errors import BrokerError
 from dramatiq.logging import get_logger
-from flask import Flask, render_template
+from flask import Flask, Response, render_template, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException
 
 from ..errors import SchemaError
 
-__all__ = ["install"]
+__all__ = ["SAID", "install", "is_api"]
 
 logger = get_logger(__name__)
 
@@ -31,7 +32,7 @@ SAID = {
 
 
 def install(app: Flask) -> None:
-    """Have errors answered with pages."""
+    """Have errors answered with pages, and those of the JSON interface with JSON."""
     said_until = [0.0]
 
     @app.errorhandler(redis.RedisError)
@@ -42,25 +43,33 @@ def install(app: Flask) -> None:
         if time.monotonic() >= said_until[0]:
             said_until[0] = time.monotonic() + 60
             logger.warning("The web page cannot reach Redis or the broker (%s).", type(error).__name__)
-        refused = isinstance(error, redis.ResponseError)
-        said = (
-            "Redis refuses what this page asks it. The log of this server says what kind of error it was."
-            if refused
-            else "Redis cannot be reached. This page comes back by itself when Redis does."
-        )
-        return _page(503, "Redis refuses" if refused else "Redis is away", said), 503, {"Retry-After": "2"}
+        if isinstance(error, redis.ResponseError):
+            name = "Redis refuses"
+            said = "Redis refuses what it is asked. The log of this server says what kind of error it was."
+        else:
+            which = "The broker" if isinstance(error, BrokerError) else "Redis"
+            name, said = f"{which} is away", f"{which} cannot be reached. This comes back by itself when that does."
+        return _answer(503, name, said, {"Retry-After": "2"})
 
     @app.errorhandler(SchemaError)
     def of_another_version(error: SchemaError) -> ResponseReturnValue:
-        return _page(503, "Another version", str(error)), 503, {"Retry-After": "10"}
+        return _answer(503, "Another version", str(error), {"Retry-After": "10"})
 
     @app.errorhandler(HTTPException)
     def told(error: HTTPException) -> ResponseReturnValue:
         code = error.code or 500
         said = SAID.get(code, "Something failed. The log of this server says what.")
-        allowed = error.valid_methods if isinstance(error, MethodNotAllowed) else None
-        return _page(code, error.name, said), code, {"Allow": ", ".join(allowed)} if allowed else {}
+        # Which methods there are, or how to say who one is.
+        headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+        return _answer(code, error.name, (is_api() and error.description) or said, headers)
 
 
-def _page(code: int, name: str, said: str) -> str:
-    return render_template("error.html", code=code, name=name, said=said)
+def is_api() -> bool:
+    """Return True if this request is for the JSON interface."""
+    return request.path.startswith("/api/")
+
+
+def _answer(code: int, name: str, said: str, headers: dict[str, str]) -> ResponseReturnValue:
+    if is_api():
+        return Response(json.dumps({"error": said}) + "\n", code, headers, content_type="application/json")
+    return render_template("error.html", code=code, name=name, said=said), code, headers

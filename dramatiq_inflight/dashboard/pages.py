@@ -143,9 +143,9 @@ def install(app: Flask, board: Board) -> None:
         id = request.args.get("id", "")
         if not id:
             raise NotFound
+        if (whole := board.whole_id(id)) != id:
+            return redirect(url_for("message", id=whole))
         view = board.inspector.message(id)
-        if view is None and not tail.of_message(id) and len(known := board.inspector.ids(id)) == 1 and known != [id]:
-            return redirect(url_for("message", id=known[0]))
         events = tail.of_message(id)
         raw = None
         wanted = request.args.get("payload") == "1" and FRAGMENT not in request.headers

@@ -20,18 +20,25 @@ logger = get_logger(__name__)
 
 
 def serve(
-    inspector: Inspector, operations: Operations | None = None, *, host: str = "127.0.0.1", port: int = 8010
+    inspector: Inspector,
+    operations: Operations | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8010,
+    api_token: str | None = None,
 ) -> None:
     """Serve the page until the process is stopped.
 
-    There is no login: whoever reaches the port sees all, and with `operations` may act.
+    There is no login: whoever reaches the port sees all, and with `operations` may act.  Only the JSON interface has a
+    token, as for `create_app`.
 
     Raises:
+      ConfigurationError: The token is too short, or cannot be sent.
       ImportError: waitress is not installed.
     """
     import waitress  # noqa: PLC0415  an application that has the page mounted needs no server
 
-    app: Any = create_app(inspector, operations)
+    app: Any = create_app(inspector, operations, api_token=api_token)
     if is_loopback(host):
         app = LoopbackOnly(app)
     logger.info("The web page is on http://%s:%d", f"[{host}]" if ":" in host else host, port)

@@ -28,6 +28,11 @@ class Shared(Generic[T]):
         self._kept: tuple[float, T] | None = None
         self._failed: tuple[float, Exception] | None = None
 
+    def refresh(self) -> None:
+        """Read anew at the next look."""
+        with self._lock:
+            self._kept = None
+
     def get(self) -> T:
         """The last reading, or a new one."""
         asked = time.monotonic()

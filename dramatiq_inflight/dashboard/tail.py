@@ -34,6 +34,10 @@ class Tail:
         """All that are known; not to be changed."""
         return self._shared.get()
 
+    def refresh(self) -> None:
+        """Read what is new at the next look."""
+        self._shared.refresh()
+
     def of_message(self, message_id: str) -> list[Event]:
         """Those of one message."""
         return [event for event in self.events() if event.message_id == message_id]

@@ -664,8 +664,8 @@ def test_the_dashboard_and_the_exporter_are_started(
 ) -> None:
     served: list[Any] = []
 
-    def serve(inspector: Inspector, operations: Any = None, *, host: str, port: int) -> None:
-        served.append((inspector.namespace, operations is not None, host, port))
+    def serve(inspector: Inspector, operations: Any = None, *, host: str, port: int, **more: Any) -> None:
+        served.append((inspector.namespace, operations is not None, host, port, more))
         if port == 1:
             raise OSError(98, "Address already in use")
 
@@ -674,10 +674,17 @@ def test_the_dashboard_and_the_exporter_are_started(
     namespace = shop.lab.namespace
     assert act_on("dashboard", "--port", "7").exit_code == 0
     assert act_on("dashboard", "--host", "0.0.0.0", "--allow-actions").exit_code == 0
+    for variable in ("PROCESSING_API_TOKEN", "DRAMATIQ_INFLIGHT_API_TOKEN"):  # the last one goes before the first
+        monkeypatch.setenv(variable, f"of {variable}")
+        assert act_on("dashboard").exit_code == 0
     result = run("exporter", "--port", "9")
     assert (result.exit_code, "http://127.0.0.1:9/metrics" in result.stderr) == (0, True), "and it says where"
     assert served == [
-        *((namespace, False, "127.0.0.1", 7), (namespace, True, "0.0.0.0", 8010), (namespace, False, "127.0.0.1", 9)),
+        (namespace, False, "127.0.0.1", 7, {"api_token": None}),
+        (namespace, True, "0.0.0.0", 8010, {"api_token": None}),
+        (namespace, False, "127.0.0.1", 8010, {"api_token": "of PROCESSING_API_TOKEN"}),
+        (namespace, False, "127.0.0.1", 8010, {"api_token": "of DRAMATIQ_INFLIGHT_API_TOKEN"}),
+        (namespace, False, "127.0.0.1", 9, {}),
     ]
     result = run("dashboard", "--allow-actions")
     assert (result.exit_code, "--broker" in result.stderr) == (2, True)

@@ -23,6 +23,7 @@ from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Finished, Reasserted, Start
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of
+from tests.support.letters import bury
 from tests.support.servers import RedisServer
 
 
@@ -486,3 +487,8 @@ def test_an_operator_replays_a_verdict_that_redis_never_heard_of(shop: Shop, a: 
     again = shop.fetch()
     assert again is not None
     assert shop.start(b, again) is Start.RUN
+
+
+def test_a_dead_letter_that_was_never_tracked_is_not_unknown(shop: Shop) -> None:
+    (id,) = bury(shop.broker, shop.work, ["ValueError: no such card"])
+    assert shop.operations.dead_letter(id) is Done.SETTLED
