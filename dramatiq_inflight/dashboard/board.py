@@ -86,7 +86,7 @@ class Board:
           queue: Only this, which is to be one of the application's; None: all.
         """
         read = partial(self.inspector.minutes, queue)
-        return self._minutes.setdefault(queue, Shared(read, seconds=2)).get()
+        return self._minutes.setdefault(queue, Shared(read, seconds=5)).get()
 
     def count_dead_letters(self) -> int | None:
         """How many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""
