@@ -90,7 +90,7 @@ def take(url: str, chromium: str, folder: Path, *, everything: bool) -> None:
         ("send_receipt", "mail", []),
         ("transcode", "media", ["ValueError: it has no frames"]),
     ):
-        bury(broker, dramatiq.actor(lambda: None, actor_name=name, queue_name=queue), errors)
+        bury(broker, dramatiq.actor(actor_name=name, queue_name=queue)(lambda: None), errors)
     Scene(redis.Redis.from_url(url), "shop").afternoon()
     inspector = Inspector.of(broker)
     with (
