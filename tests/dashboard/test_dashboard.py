@@ -47,6 +47,7 @@ from dramatiq_inflight.store.replies import Claim
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of
+from tests.support.letters import read_all
 from tests.support.scenes import Scene
 from tests.support.servers import RedisServer, free_port, wait_until
 
@@ -775,7 +776,7 @@ def test_ordinary_dead_letters_are_shown_with_their_reasons(broker: Any, acting:
     for at, message in enumerate((hostile, plain), 1_790_000_000_000):
         broker.client.zadd(key, {f"r{at}": at})
         broker.client.hset(f"{key}.msgs", f"r{at}", message.encode())
-    trouble = text(acting, "/dead")
+    trouble = read_all(acting)
     assert trouble.index('data-key="p-m2"') < trouble.index('data-key="p-m1"'), "newest first"
     assert "failed 2 times: at last but one KeyError: &#39;card&#39;" in trouble
     shown = text(acting, "/message?id=m2")
