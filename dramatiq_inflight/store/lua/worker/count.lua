@@ -21,7 +21,8 @@ local found = redis.call('HMGET', throughput, minute, 'all')
 local this, all = cjson.decode(found[1] or '{}'), cjson.decode(found[2] or '{}')
 for _, row in ipairs(rows) do
     local counted = this[row.queue] or {0, -1, 0, 0}
-    this[row.queue] = {counted[1] + row.ended, math.max(counted[2], row.backlog), counted[3] + row.failed, counted[4] + row.ms}
+    local backlog = math.max(counted[2], row.backlog)
+    this[row.queue] = {counted[1] + row.ended, backlog, counted[3] + row.failed, counted[4] + row.ms}
     all[row.queue] = (all[row.queue] or 0) + row.ended
 end
 redis.call('HSET', throughput, minute, cjson.encode(this), 'all', cjson.encode(all))
