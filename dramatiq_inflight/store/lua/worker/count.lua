@@ -12,8 +12,8 @@
 -- returns 1 if this is the first report of the present minute: then a second one is to have the backlogs
 --
 -- A field for each minute of the last hour, and one for all time. A value is JSON: by queue, how many have ended, the
--- backlog at the beginning, how many failed, and the milliseconds of all; for all time, how many have ended. No field for
--- each queue: those of an hour could not be read in a moment.
+-- backlog at the beginning, how many failed, and the milliseconds of all; for all time, how many have ended. No field
+-- for each queue: those of an hour could not be read in a moment.
 
 local MINUTES_KEPT = 60
 local minute = math.floor(clock() / 60000)
