@@ -175,13 +175,15 @@ class InFlightTracker(Tracker):
         new_context()
         if self._runtime is not None:
             self._runtime.starting.begin(message)
+        if self._throughput is not None:
+            self._throughput.begin()
 
     def after_process_message(
         self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Note how the message ended.  If another run may own it, look it up, so that nothing follows twice."""
         if self._throughput is not None:
-            self._throughput.count(message.queue_name)
+            self._throughput.count(message.queue_name, exception)
         if self._runtime is not None:
             self._runtime.ending.processed(message, result, exception)
 

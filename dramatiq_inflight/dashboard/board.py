@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from dramatiq.errors import ConnectionClosed
 
-from ..inspection.inspector import Inspector, MessageView, Overview, QueueView, WorkerView
+from ..inspection.inspector import Inspector, MessageView, MinuteView, Overview, QueueView, WorkerView
 from .background import InBackground
 from .shared import Shared
 from .tail import Tail
@@ -54,6 +55,7 @@ class Board:
         self._count = Shared(inspector.count_dead_letters, seconds=5)
         self.letters = InBackground(inspector.index_dead_letters())
         self.delayed = InBackground(inspector.index_delayed())
+        self._minutes: dict[str | None, Shared[list[MinuteView]]] = {}
         self._longest: dict[str, int] = {}
 
     def overview(self) -> Overview:
@@ -76,6 +78,15 @@ class Board:
           ConnectionClosed: RabbitMQ cannot be reached.
         """
         return self._queues.get()
+
+    def minutes(self, queue: str | None = None) -> list[MinuteView]:
+        """The minutes of the last hour.
+
+        Parameters:
+          queue: Only this, which is to be one of the application's; None: all.
+        """
+        read = partial(self.inspector.minutes, queue)
+        return self._minutes.setdefault(queue, Shared(read, seconds=5)).get()
 
     def count_dead_letters(self) -> int | None:
         """How many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""

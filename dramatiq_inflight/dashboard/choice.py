@@ -7,20 +7,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from flask import request
 from werkzeug.datastructures import MultiDict
 
+from ..inspection.dead_letters import Chosen
 from ..inspection.documents import time_of
 from ..inspection.history import Event, EventKind, Group
 from ..inspection.inspector import Choice, MessageView, QueueView
 from .timeline import HOURS
 
 __all__ = [
+    "DELAYED_SORTS",
     "DURATION",
     "GROUPS",
+    "LETTER_SORTS",
     "PER_PAGE",
     "QUEUE_SORTS",
     "SORTS",
@@ -33,6 +36,7 @@ __all__ = [
     "page_asked",
     "paged",
     "pages_of",
+    "sorted_letters",
     "sorted_queues",
 ]
 
@@ -52,6 +56,9 @@ SORTS = {
     "crashes": "Crashes",
 }
 
+#: What messages can be chosen by.
+MESSAGE_FILTERS = ("text", "queue", "actor", "instance", "state", "older")
+
 #: Those of which the greatest come first.
 FALLING = ("age", "crashes")
 
@@ -68,10 +75,16 @@ QUEUE_SORTS = {
     "rate_out": "Out",
 }
 
+#: What dead letters and delayed messages can be sorted by, and the name of it; the youngest letter comes first.
+LETTER_SORTS = {"at": "Age", "actor": "Actor", "queue": "Queue", "reason": "Reason"}
+DELAYED_SORTS = {"at": "Due", "actor": "Actor", "queue": "Queue", "attempt": "Attempt", "reason": "Reason"}
+
 #: Kinds of events that belong together: the name of each group, and the names of its events.
 GROUPS = {
     group.name.lower(): (group.value, {kind.value for kind in EventKind if group in kind.groups}) for group in Group
 }
+
+V = TypeVar("V", bound=Chosen)
 
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -118,23 +131,33 @@ class Order:
     descending: bool
     #: The columns of which the greatest come first if nothing else is said.
     falling: Collection[str]
+    #: The column if nothing else is said.
+    usual: str
 
     @classmethod
     def asked(cls, args: MultiDict[str, str], sorts: Mapping[str, str], falling: Collection[str]) -> Order:
         """As the address says; else by the first column that there is."""
-        said = args.get("sort", "").strip()
-        sort = said if said in sorts else next(iter(sorts))
+        said, usual = args.get("sort", "").strip(), next(iter(sorts))
+        sort = said if said in sorts else usual
         direction = args.get("dir", "").strip()
-        return cls(sort, direction == "desc" if direction in ("asc", "desc") else sort in falling, falling)
+        return cls(sort, direction == "desc" if direction in ("asc", "desc") else sort in falling, falling, usual)
 
     @property
     def query(self) -> dict[str, str]:
-        """The part of the address that says so."""
+        """The part of the address that says so; empty for the usual order."""
+        if self.sort == self.usual and self.descending == (self.usual in self.falling):
+            return {}
         return {"sort": self.sort, "dir": "desc" if self.descending else "asc"}
+
+    @property
+    def aria(self) -> str:
+        """The direction in words."""
+        return "descending" if self.descending else "ascending"
 
     def by(self, sort: str) -> Order:
         """By another column; the other way round if it is by that already."""
-        return Order(sort, not self.descending if sort == self.sort else sort in self.falling, self.falling)
+        descending = not self.descending if sort == self.sort else sort in self.falling
+        return replace(self, sort=sort, descending=descending)
 
 
 def sorted_queues(queues: Sequence[QueueView], order: Order) -> list[QueueView]:
@@ -147,10 +170,22 @@ def sorted_queues(queues: Sequence[QueueView], order: Order) -> list[QueueView]:
     return sorted(queues, key=place, reverse=order.descending)
 
 
+def sorted_letters(letters: Sequence[V], order: Order) -> Sequence[V]:
+    """Dead letters or delayed messages in an order; those of which nobody knows the time come as if it were the first.
+
+    Parameters:
+      letters: By their times, in the usual direction.
+    """
+    if order.sort == "at":
+        return letters if order.descending == ("at" in order.falling) else letters[::-1]
+    return sorted(letters, key=lambda view: getattr(view, order.sort), reverse=order.descending)
+
+
 @dataclass(frozen=True)
 class MessageChoice:
     """Which messages, in which order."""
 
+    text: str
     queue: str
     actor: str
     instance: str
@@ -161,8 +196,13 @@ class MessageChoice:
     @classmethod
     def asked(cls, args: MultiDict[str, str]) -> MessageChoice:
         """As the address says."""
-        said = {name: args.get(name, "").strip() for name in ("queue", "actor", "instance", "state", "older")}
+        said = {name: args.get(name, "").strip() for name in MESSAGE_FILTERS}
         return cls(**said, order=Order.asked(args, SORTS, FALLING))
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """What is asked for, but for the order."""
+        return {name: value for name in MESSAGE_FILTERS if (value := getattr(self, name))}
 
     @property
     def wrong(self) -> bool:
@@ -171,11 +211,12 @@ class MessageChoice:
 
     def of(self, messages: list[MessageView]) -> list[MessageView]:
         """The chosen ones, sorted."""
-        older = _seconds(self.older) or 0.0
+        older, text = _seconds(self.older) or 0.0, self.text.lower()
         found = [
             view
             for view in messages
-            if self.queue in ("", view.queue)
+            if text in f"{view.id}\n{view.actor}\n{view.queue}\n{view.instance}\n{view.note}".lower()
+            and self.queue in ("", view.queue)
             and self.actor in ("", view.actor)
             and self.instance in ("", view.instance)
             and self.state in ("", view.state)
@@ -193,31 +234,33 @@ class MessageChoice:
         return self._query(**self.order.query, page=str(page))
 
     def _query(self, **more: str) -> str:
-        kept = {name: getattr(self, name) for name in ("queue", "actor", "instance", "state", "older")}
-        return "?" + urlencode({name: value for name, value in {**kept, **more}.items() if value})
+        return "?" + urlencode({**self.filters, **more})
 
 
 @dataclass(frozen=True)
 class LetterChoice:
-    """Which dead letters; an empty text: all."""
+    """Which dead letters or delayed messages, in which order; an empty text: all."""
 
     queue: str
     actor: str
     cause: str
     text: str
+    order: Order
     ids: tuple[str, ...] = ()
     #: A time in ISO 8601; see `time_of`.
     until: str = ""
 
     @classmethod
-    def asked(cls, args: MultiDict[str, str]) -> LetterChoice:
+    def asked(cls, args: MultiDict[str, str], sorts: Mapping[str, str] = LETTER_SORTS) -> LetterChoice:
         """As the address or a form says."""
         # Causes and ids are anybody's texts, in which blanks count.
         said = {name: args.get(name, "") for name in ("queue", "actor", "cause")}
         until = args.get("until", "")
+        order = Order.asked(args, sorts, ("at",) if sorts is LETTER_SORTS else ("attempt",))
         return cls(
             **said,
             text=args.get("text", "").strip(),
+            order=order,
             ids=tuple(args.getlist("id")),
             until=until if time_of(until) else "",
         )
@@ -242,7 +285,11 @@ class LetterChoice:
 
     def with_cause(self, cause: str) -> str:
         """The query for the letters of one cause; an empty text: of all."""
-        return "?" + urlencode(replace(self, cause=cause).fields)
+        return "?" + urlencode([*replace(self, cause=cause).fields, *self.order.query.items()])
+
+    def sorted_by(self, sort: str) -> str:
+        """The query for another order; the other way round if it is by that already."""
+        return "?" + urlencode([*self.fields, *self.order.by(sort).query.items()])
 
     def to(self, action: str) -> str:
         """The query for an action on all of them."""
@@ -250,7 +297,7 @@ class LetterChoice:
 
     def on_page(self, page: int) -> str:
         """The query for another page."""
-        return "?" + urlencode([*self.fields, ("page", str(page))])
+        return "?" + urlencode([*self.fields, *self.order.query.items(), ("page", str(page))])
 
 
 @dataclass(frozen=True)
@@ -274,13 +321,17 @@ class EventChoice:
             for event in events
             if (not self.kind or event.name in kinds)
             and self.instance in ("", event.instance)
-            and self.message in ("", event.message_id)
+            and event.message_id.startswith(self.message)
         ]
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """What is asked for."""
+        return {name: value for name, value in vars(self).items() if value}
 
     def on_page(self, page: int) -> str:
         """The query for another page."""
-        kept = {"kind": self.kind, "instance": self.instance, "message": self.message, "page": str(page)}
-        return "?" + urlencode({name: value for name, value in kept.items() if value})
+        return "?" + urlencode({**self.filters, "page": str(page)})
 
     @staticmethod
     def kinds() -> list[str]:

@@ -24,8 +24,8 @@ logger = get_logger(__name__)
 SAID = {
     400: "The request cannot be read.",
     403: "The form was not made by this page, or is too old. Nothing was done. Load the page again.",
-    404: "There is no such page; or nothing is known of the message: it may be queued, or complete.",
-    405: "That cannot be done to this page.",
+    404: "There is no such page, or the message is not in flight: it may be queued, or complete.",
+    405: "This page does not take such a request.",
     409: "Somebody else acts on dead letters just now, or the broker cannot be asked. Nothing was done. Try again.",
     413: "The request is too big.",
 }

@@ -8,19 +8,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from dramatiq.errors import ConnectionClosed
 from flask import Flask, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from ..inspection.history import revivals
-from ..inspection.inspector import MessageView
-from . import choice, timeline
+from ..inspection.dead_letters import DeadLetterView
+from ..inspection.delayed import DelayedView
+from ..inspection.history import Event, revivals
+from ..inspection.inspector import MessageView, QueueView
+from . import charts, choice, sheet, timeline
 from .board import Board, Instance
 from .headers import FRAGMENT
 from .payload import CAP, pretty
-from .words import ACTIONS
+from .words import ACTIONS, zone
 
 __all__ = ["actions_for", "install", "show"]
 
@@ -48,6 +51,17 @@ def show(template: str, **values: Any) -> Response:
     """A page, or its changing part alone, if that is asked for."""
     layout = "fragment.html" if FRAGMENT in request.headers else "page.html"
     return make_response(render_template(template, layout=layout, **values))
+
+
+def show_list(template: str, view: type[Any], found: Sequence[Any], **values: Any) -> Response:
+    """A page with a hundred of what was found; or all of that as comma-separated values, if they are asked for.
+
+    Parameters:
+      view: The class of what was found.
+    """
+    if sheet.is_wanted():
+        return sheet.as_csv(request.endpoint or "", view, found)
+    return show(template, **choice.paged(found), **values)
 
 
 def actions_for(view: MessageView) -> list[str]:
@@ -104,6 +118,7 @@ def install(app: Flask, board: Board) -> None:
             board=board,
             timeline=timeline.draw(events, seen.workers, seen.at, choice.hours()),
             hours=list(timeline.HOURS),
+            charts=charts.draw(board.minutes(), events),
             latest=events[:LATEST],
             poison=len(tail.troubled()) if (letters := board.count_dead_letters()) is None else letters,
             revivals=[one for one in revivals(events) if one.at > seen.at - A_DAY],
@@ -114,9 +129,15 @@ def install(app: Flask, board: Board) -> None:
     def queues() -> ResponseReturnValue:
         order = choice.Order.asked(request.args, choice.QUEUE_SORTS, tuple(choice.QUEUE_SORTS)[1:])
         found = board.queues()
-        return show(
+        queues = None if found is None else choice.sorted_queues(found, order)
+        chosen = next((queue.name for queue in queues or () if queue.name == request.args.get("queue")), None)
+        return show_list(
             "queues.html",
-            queues=None if found is None else choice.sorted_queues(found, order),
+            QueueView,
+            queues or (),
+            queues=queues,
+            chosen=chosen,
+            charts=charts.draw(board.minutes(chosen), tail.events(), chosen) if chosen else [],
             order=order,
             sorts=choice.QUEUE_SORTS,
         )
@@ -125,11 +146,11 @@ def install(app: Flask, board: Board) -> None:
     def messages() -> ResponseReturnValue:
         views = board.messages()
         chosen = choice.MessageChoice.asked(request.args)
-        found = chosen.of(views)
-        return show(
+        return show_list(
             "messages.html",
+            MessageView,
+            chosen.of(views),
             chosen=chosen,
-            **choice.paged(found),
             everything=len(views),
             sorts=choice.SORTS,
             states=choice.STATES,
@@ -175,13 +196,15 @@ def install(app: Flask, board: Board) -> None:
     @app.get("/delayed")
     def delayed() -> ResponseReturnValue:
         index = board.delayed.get()
-        chosen = choice.LetterChoice.asked(request.args)
+        chosen = choice.LetterChoice.asked(request.args, choice.DELAYED_SORTS)
         is_complete, everything = _read_so_far(index)
-        found = chosen.choice.of(everything)
-        return show(
+        found = choice.sorted_letters(chosen.choice.of(everything), chosen.order)
+        return show_list(
             "delayed.html",
+            DelayedView,
+            found,
+            sorts=choice.DELAYED_SORTS,
             chosen=chosen,
-            **choice.paged(found),
             **causes_of(view.cause for view in found if view.cause),
             everything=everything,
             can_see=index is not None,
@@ -199,12 +222,14 @@ def install(app: Flask, board: Board) -> None:
             index = None  # RabbitMQ is away: what the history knows is worth showing
         chosen = choice.LetterChoice.asked(request.args)
         is_complete, everything = _read_so_far(index)
-        found = chosen.choice.of(everything)
+        found = choice.sorted_letters(chosen.choice.of(everything), chosen.order)
         aside = board.inspector.aside()
-        return show(
+        return show_list(
             "dead.html",
+            DeadLetterView if index is not None else Event,
+            found if index is not None else tail.troubled(),
+            sorts=choice.LETTER_SORTS,
             chosen=chosen,
-            **choice.paged(tail.troubled() if index is None else found),
             everything=everything,
             is_complete=is_complete,
             expected=0 if is_complete else board.count_dead_letters() or 0,
@@ -223,10 +248,11 @@ def install(app: Flask, board: Board) -> None:
         events = tail.events()
         chosen = choice.EventChoice.asked(request.args)
         found = chosen.of(events)
-        return show(
+        return show_list(
             "history.html",
+            Event,
+            found,
             chosen=chosen,
-            **choice.paged(found),
             everything=len(events),
             groups=choice.GROUPS,
             kinds=chosen.kinds(),
@@ -234,4 +260,15 @@ def install(app: Flask, board: Board) -> None:
             tail=tail,
         )
 
-    app.jinja_env.globals["message_url"] = lambda id, **more: url_for("message", id=id, **more)
+    app.jinja_env.globals.update(
+        message_url=lambda id, **more: url_for("message", id=id, **more),
+        chart_height=charts.HEIGHT,
+        csv_query=_csv_query,
+        zone=zone,
+    )
+
+
+def _csv_query() -> str:
+    """The query for all that the present list has, as comma-separated values."""
+    asked = [(name, value) for name, value in request.args.items(multi=True) if name not in ("page", "format")]
+    return "?" + urlencode([*asked, ("format", "csv")])

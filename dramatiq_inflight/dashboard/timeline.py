@@ -15,7 +15,7 @@ from ..inspection.history import Event, EventKind
 from ..inspection.inspector import WorkerView
 from .lives import Life, lives
 from .tail import TROUBLE
-from .words import clock
+from .words import clock, zone
 
 __all__ = ["HOURS", "Bar", "Lane", "Mark", "Timeline", "draw"]
 
@@ -195,6 +195,7 @@ def _mark(lanes: dict[str, Lane], event: Event, x: Scale) -> None:
 
 def _ticks(since: datetime, now: datetime, hours: int, x: Scale) -> list[tuple[float, str]]:
     step = HOURS[hours]
+    since = since.astimezone(zone())
     minutes = (since.hour * 60 + since.minute) // step * step
     at = since.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(minutes=minutes + step)
     ticks = []

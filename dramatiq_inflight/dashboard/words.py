@@ -4,31 +4,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from flask import has_request_context, request
 from markupsafe import Markup
 
 from ..inspection.history import Event
 from ..operations import Done
 from .payload import seen
 
-__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "LETTER_ACTIONS", "clock", "span", "visible"]
+__all__ = ["ACTIONS", "ANSWERS", "FILTERS", "LETTER_ACTIONS", "clock", "duration", "number", "span", "visible", "zone"]
+
+#: The cookie in which the page's script says where the visitor is.
+ZONE = "inflight-zone"
 
 #: What can be done to a message: what the button says, and what it means.
 ACTIONS = {
     "requeue": (
         "Requeue",
-        "Another copy of it is enqueued, with a clean count of crashes. Every earlier copy is void.",
+        "Another copy of it is enqueued, and its crashes are counted anew. Earlier copies do not run any more.",
     ),
     "dead-letter": (
         "Dead-letter",
-        "It is sent to the dead-letter queue, with the reason that an operator wished it. It does not run again.",
+        "It is sent to the dead-letter queue, with the reason that an operator did so. It does not run again.",
     ),
     "discard": (
         "Discard",
-        "It is given up: no copy of it runs any more. What was set aside, or is a dead letter, is deleted for good.",
+        "No copy of it runs any more. If it is a dead letter or was set aside, it is deleted for good.",
     ),
 }
 
@@ -45,16 +51,16 @@ LETTER_ACTIONS = {
 #: What became of it.
 ANSWERS = {
     Done.DONE: "Done.",
-    Done.ALIVE: "It runs on a worker that lives, or may live: nothing was done. It takes force.",
-    Done.BUSY: "Somebody recovers it just now: nothing was done. Try again.",
-    Done.SETTLED: "It is complete, or its retry or its dead letter is with the broker: nothing was done.",
-    Done.QUEUED: "It was requeued before, and that copy waits in its queue: nothing was done.",
-    Done.REQUEUED: "It was requeued before, and that copy has run, or is with its broker: nothing was done.",
-    Done.UNKNOWN: "Nothing is known of it: it may be queued, or complete. Nothing was done.",
-    Done.UNREADABLE: "Its payload cannot be decoded: nothing was enqueued.",
-    Done.BEGUN: "It is taken; the workers' recovery enqueues it once the broker can be reached.",
-    Done.ELSEWHERE: "Its dead-letter queue cannot be reached from here: use the broker's own means. Nothing was done.",
-    Done.STRANGE: "This application does not declare its queue or its actor: nothing was done.",
+    Done.ALIVE: "Nothing was done: it is running, and its worker is alive, or may be. It takes force.",
+    Done.BUSY: "Nothing was done: a worker is recovering it just now. Try again.",
+    Done.SETTLED: "Nothing was done: it is complete, or the broker has its retry or its dead letter.",
+    Done.QUEUED: "Nothing was done: it was requeued before, and that copy is still in its queue.",
+    Done.REQUEUED: "Nothing was done: it was requeued before, and that copy has run, or the broker has it.",
+    Done.UNKNOWN: "Nothing was done: it is not in flight. It may be queued, or complete.",
+    Done.UNREADABLE: "Nothing was enqueued: its payload cannot be decoded.",
+    Done.BEGUN: "It is recorded. A worker enqueues it as soon as the broker can be reached.",
+    Done.ELSEWHERE: "Nothing was done: this page cannot reach its dead-letter queue. Use the broker's own tools.",
+    Done.STRANGE: "Nothing was done: this application does not declare its queue or its actor.",
 }
 
 
@@ -74,14 +80,42 @@ def span(seconds: float) -> str:
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 
+def duration(seconds: float) -> str:
+    """How long a message has run."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else span(seconds)
+
+
+def zone() -> tzinfo:
+    """The visitor's time zone, as the page's script has said by a cookie; else UTC."""
+    return _zone(request.cookies.get(ZONE, "UTC")) if has_request_context() else UTC
+
+
+@functools.lru_cache(maxsize=64)
+def _zone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return UTC  # there is no such one here
+
+
 def clock(at: datetime | None) -> str:
-    """The time of day."""
-    return f"{at:%H:%M:%S}" if at else ""
+    """The time of day, where the visitor is."""
+    return f"{at.astimezone(zone()):%H:%M:%S}" if at else ""
+
+
+def day(at: datetime) -> str:
+    """The date, where the visitor is."""
+    return f"{at.astimezone(zone()):%Y-%m-%d}"
 
 
 def date(at: datetime | None) -> str:
+    """Date and time, where the visitor is."""
+    return f"{at.astimezone(zone()):%Y-%m-%d %H:%M:%S %Z}" if at else ""
+
+
+def utc(at: datetime) -> str:
     """Date and time."""
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def number(value: int) -> str:
@@ -117,8 +151,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "span": span,
     "clock": clock,
     "date": date,
+    "day": day,
+    "duration": duration,
     "number": number,
     "size": size,
     "state": state,
     "mark": mark,
+    "utc": utc,
 }

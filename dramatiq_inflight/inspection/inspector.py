@@ -43,7 +43,7 @@ from .history import Count, Event, EventKind
 from .parsing import dead_letter_view, message_view, text, texts
 from .queues import Throughput, queue_view
 from .reader import Instances, Reader
-from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, Overview, QueueView, Tally, WorkerView
+from .views import IN_FLIGHT, WAITING_SHOWN, Aside, MessageView, MinuteView, Overview, QueueView, Tally, WorkerView
 
 __all__ = [
     "Aside",
@@ -52,6 +52,7 @@ __all__ = [
     "DelayedView",
     "Inspector",
     "MessageView",
+    "MinuteView",
     "Overview",
     "QueueView",
     "Tally",
@@ -177,6 +178,17 @@ class Inspector(Reader):
     def ended(self) -> dict[str, int]:
         """Return how many messages have ever ended in each queue, tracked or not, as the workers have reported."""
         return self._throughput()[1].ended
+
+    def minutes(self, queue: str | None = None) -> list[MinuteView]:
+        """Return which messages ended in each minute of the last hour, tracked or not; the present minute last.
+
+        The workers report every ten seconds.  A message that is put back unrun does not count.
+
+        Parameters:
+          queue: Only this; None: all.
+        """
+        now, throughput = self._throughput()
+        return throughput.hour(now, queue)
 
     def _throughput(self) -> tuple[int, Throughput]:
         pipeline = self._client.pipeline(transaction=False)

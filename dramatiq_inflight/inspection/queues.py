@@ -1,24 +1,40 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The queues of an application: how much each has, and how quickly that comes and goes."""
+"""The queues of an application: how much each has, how quickly that comes and goes, and the last hour by the minute."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from ..brokers.dead_letters import decoded
 from ..brokers.queues import Depth
-from .views import QueueView
+from .views import MinuteView, QueueView
 
-__all__ = ["Throughput", "queue_view"]
+__all__ = ["HOUR", "Throughput", "queue_view"]
 
 MINUTE_MS = 60_000
 
-#: By queue: how many messages ended in a minute, and how many were to be run at its beginning; -1: nobody has looked.
-Minute = dict[str, tuple[int, int]]
+#: So many minutes are known.
+HOUR = 60
+
+
+class Reported(NamedTuple):
+    """A minute of one queue."""
+
+    ended: int = 0
+    #: How many messages were to be run at its beginning; -1: nobody has looked.
+    backlog: int = -1
+    failed: int = 0
+    #: How long all of those that ended had run, milliseconds.
+    ms: int = 0
+
+
+#: By queue.
+Minute = dict[str, Reported]
 
 
 @dataclass(frozen=True)
@@ -49,11 +65,31 @@ class Throughput:
         if this - 1 not in self.minutes:
             return None, None
         seconds = (now_ms - (this - 1) * MINUTE_MS) / 1000
-        ended, before = self.minutes[this - 1].get(queue, (0, -1))
-        ended += self.minutes.get(this, {}).get(queue, (0, -1))[0]
+        last = self.minutes[this - 1].get(queue, Reported())
+        ended = last.ended + self.minutes.get(this, {}).get(queue, Reported()).ended
         # What is there now was there before, or has come since.
-        come = None if before < 0 else max(0, ended + backlog - before) / seconds
+        come = None if last.backlog < 0 else max(0, ended + backlog - last.backlog) / seconds
         return come, ended / seconds
+
+    def hour(self, now_ms: int, queue: str | None = None) -> list[MinuteView]:
+        """Return the minutes of the last hour, the present one last.
+
+        Parameters:
+          queue: Only this; None: all.
+        """
+        this = now_ms // MINUTE_MS
+        return [self._minute(minute, queue) for minute in range(this - HOUR + 1, this + 1)]
+
+    def _minute(self, minute: int, queue: str | None) -> MinuteView:
+        said = self.minutes.get(minute, {})
+        found = list(said.values()) if queue is None else [said.get(queue, Reported())]
+        ended = sum(one.ended for one in found)
+        return MinuteView(
+            at=datetime.fromtimestamp(minute * 60, tz=UTC),
+            ended=ended,
+            failed=sum(one.failed for one in found),
+            duration=sum(one.ms for one in found) / 1000 / ended if ended else None,
+        )
 
 
 def queue_view(name: str, depth: Depth, in_flight: int, throughput: Throughput, now_ms: int) -> QueueView:
@@ -88,8 +124,8 @@ def _oldest(depth: Depth, now_ms: int) -> float | None:
 
 
 def _minute(text: str) -> Minute:
-    pairs = {queue: pair for queue, pair in _object(text).items() if isinstance(pair, list) and len(pair) == 2}
-    return {queue: (_number(ended), _number(backlog)) for queue, (ended, backlog) in pairs.items()}
+    rows = {queue: row for queue, row in _object(text).items() if isinstance(row, list) and len(row) == 4}
+    return {queue: Reported(*map(_number, row)) for queue, row in rows.items()}
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["IN_FLIGHT", "WAITING_SHOWN", "Aside", "MessageView", "Overview", "QueueView", "Tally", "WorkerView"]
+__all__ = [
+    "IN_FLIGHT",
+    "WAITING_SHOWN",
+    "Aside",
+    "MessageView",
+    "MinuteView",
+    "Overview",
+    "QueueView",
+    "Tally",
+    "WorkerView",
+]
 
 #: The states of a message that is in flight.
 IN_FLIGHT = frozenset({"running", "recovering", "requeued"})
@@ -143,6 +153,19 @@ class QueueView:
     #: None if no worker has reported for so long.
     rate_in: float | None
     rate_out: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinuteView:
+    """Which messages ended in one minute, tracked or not, as the workers have reported."""
+
+    #: When it began.
+    at: datetime
+    ended: int
+    #: How many of them ended with an exception, whether or not they are retried.
+    failed: int
+    #: How long they ran on average, seconds; None if none ended.
+    duration: float | None
 
 
 @dataclass(frozen=True)

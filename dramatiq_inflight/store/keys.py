@@ -17,7 +17,7 @@
     {namespace}:schema                     hash     which version of all this is in use (see store/schema.py)
     {namespace}:history                    stream   what happened, for people (see inspection/history.py)
     {namespace}:counts                     hash     how often it ever did
-    {namespace}:throughput                 hash     how many messages ended in each queue, by minute, and in all
+    {namespace}:throughput                 hash     which messages ended in each queue, by minute, and in all
 
 Two channels are no keys: ``{namespace}:in:<incarnation>``, which it is subscribed to as long as it lives, and
 ``{namespace}:probe:<incarnation>``, for a moment.

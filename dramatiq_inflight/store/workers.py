@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -18,7 +19,7 @@ from .replies import Seen, Suspicion
 from .schema import FIELDS, Held, Refusal
 from .scripts import Part, ms
 
-__all__ = ["BEAT", "CLOSED", "DIED", "GRACE", "JOINED", "Workers"]
+__all__ = ["BEAT", "CLOSED", "DIED", "GRACE", "JOINED", "Ended", "Workers"]
 
 #: The shortest grace after an outage, seconds; see common.lua.
 GRACE = 6.0
@@ -34,6 +35,15 @@ CLOSED = "its connections to Redis are closed"
 
 #: How many are told of a death by one that saw it, and recovers nothing itself.
 SOME = 4
+
+
+@dataclass(slots=True)
+class Ended:
+    """How many messages of a queue have ended, how many of them failed, and how long all of them ran."""
+
+    ended: int = 0
+    failed: int = 0
+    seconds: float = 0.0
 
 
 class Workers(Part):
@@ -77,13 +87,17 @@ class Workers(Part):
             self.heartbeat()  # Redis did not know this incarnation, and was to hear that it shuts down
         return None
 
-    def count(self, ended: Mapping[str, int], backlogs: Mapping[str, int]) -> bool:
-        """Record how many messages have ended in each queue since the last time, and how many are there to be run.
+    def count(self, ended: Mapping[str, Ended], backlogs: Mapping[str, int]) -> bool:
+        """Record which messages have ended in each queue since the last time, and how many are there to be run.
 
         Returns: True if this is the first report of the present minute, so that backlogs are wanted.
         """
         queues = ended.keys() | backlogs.keys()
-        rows = [{"queue": queue, "ended": ended.get(queue, 0), "backlog": backlogs.get(queue, -1)} for queue in queues]
+        rows = []
+        for queue in queues:
+            tally = ended.get(queue, Ended())
+            counted = {"ended": tally.ended, "failed": tally.failed, "ms": round(tally.seconds * 1000)}
+            rows.append({"queue": queue, **counted, "backlog": backlogs.get(queue, -1)})
         return bool(self.scripts.execute("count", rows))
 
     def refusal(self) -> Refusal | None:

@@ -17,6 +17,7 @@ import redis
 
 from dramatiq_inflight import Inspector, Operations
 from dramatiq_inflight.dashboard import create_app
+from dramatiq_inflight.store.workers import Ended
 from tests.conftest import CHROMIUM, missing
 from tests.support.cluster import Cluster
 from tests.support.lab import Lab, copy_of
@@ -31,7 +32,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
-PATHS = ("/", "/?hours=24", "/messages", "/dead", "/history", "/nowhere")
+PATHS = ("/", "/?hours=24", "/queues", "/messages", "/delayed", "/dead", "/history", "/nowhere")
 
 #: How long a page has to show something: only a page that never will takes so long.
 PATIENCE = 120_000
@@ -251,8 +252,115 @@ def test_a_keyboard_is_enough(shop: Cluster, address: str, gate: Path, tab: Tab)
     gate.touch()
 
 
+def test_times_are_local_and_utc_when_pointed_at(lab: Lab, open_tab: Callable[..., Tab]) -> None:
+    """Also after the page has changed, and while it is away nothing else is said."""
+    event = {"event": "joined", "worker": "w", "instance": "pod"}
+    lab.client.xadd(f"{lab.prefix}history", event, id="1790280307000-0")
+    tab = open_tab(timezone_id="Asia/Tokyo")
+    with served(create_app(Inspector(lab.client, lab.namespace))) as address:
+        tab.go(f"{address}/history")
+        tab.sees("Times are those of Asia/Tokyo")
+        time_there = tab.page.locator(".events time").first
+        assert (time_there.inner_text(), time_there.get_attribute("title")) == ("05:05:07", "2026-09-24 20:05:07 UTC")
+        tab.sees("2026-09-25", within=".day")
+        tab.go(f"{address}/messages")
+        assert "Asia/Tokyo" in tab.page.locator(".zone").inner_text(), "known from the second page on"
+
+
+@pytest.mark.parametrize("has_clipboard", [True, False], ids=["https", "http"])
+def test_a_whole_id_is_copied_by_a_click(lab: Lab, open_tab: Callable[..., Tab], has_clipboard: bool) -> None:
+    """By the key as well.  Browsers have no clipboard for pages without HTTPS on another host."""
+    copy = copy_of("a-whole-id-that-is-long")
+    lab.runs(lab.incarnation("a"), copy)
+    tab = open_tab(permissions=["clipboard-read", "clipboard-write"], viewport={"width": 1280, "height": 900})
+    if not has_clipboard:
+        tab.context.add_init_script("Object.defineProperty(navigator, 'clipboard', {get: () => undefined})")
+
+    def pasted() -> str:
+        search = tab.page.locator("input[name=text]")
+        search.fill("")
+        search.press("Control+V")
+        return str(search.input_value())
+
+    with served(create_app(Inspector(lab.client, lab.namespace))) as address:
+        tab.go(f"{address}/messages")
+        tab.page.locator("tbody tr").hover()
+        tab.page.get_by_role("button", name="Copy the id").click()
+        tab.sees("Copied", within="#status")
+        assert pasted() == copy.message_id
+        tab.page.locator("input[name=text]").fill("something else")
+        tab.page.keyboard.press("Control+A")
+        tab.page.keyboard.press("Control+C")
+        assert pasted() == "something else"
+        tab.page.locator("tbody a").focus()
+        tab.page.keyboard.press("c")
+        tab.sees("Copied", within="#status")
+        assert pasted() == copy.message_id
+
+
+def test_keys_lead_to_pages_rows_and_the_search(lab: Lab, tab: Tab) -> None:
+    a = lab.incarnation("a")
+    for id in ("first", "second", "third"):
+        lab.runs(a, copy_of(id))
+    press = tab.page.keyboard.press
+    with served(create_app(Inspector(lab.client, lab.namespace))) as address:
+        tab.go(address)
+        press("3")
+        tab.sees("Messages in flight")
+        shown = tab.page.locator("tbody a").all_inner_texts()
+        for key, expected in (("j", 0), ("j", 1), ("j", 2), ("j", 2), ("k", 1)):
+            press(key)
+            assert tab.focused() == shown[expected]
+        press("/")
+        assert tab.focused() == "text"
+        press("3")
+        press("?")
+        assert tab.page.locator("input[name=text]").input_value() == "3?", "in a field a key is a letter"
+        tab.page.locator("tbody a").nth(1).focus()
+        press("Enter")
+        tab.sees(shown[1], within=".whole-id")
+        press("p")
+        tab.sees("Paused", within="#status")
+        press("?")
+        tab.sees("the next row", within="dialog")
+        press("1")
+        tab.page.get_by_role("button", name="Turn the keys off").click()
+        tab.page.get_by_role("button", name="Turn the keys off", pressed=True).wait_for()
+        press("Escape")
+        tab.page.locator("dialog").wait_for(state="hidden")
+        press("1")
+        press("?")
+        assert not tab.page.locator("dialog").is_visible()
+        assert tab.page.url.startswith(f"{address}/message?"), "they are off"
+        tab.go(f"{address}/history")
+        press("1")
+        tab.page.get_by_role("button", name="Keyboard").click()
+        tab.page.get_by_role("button", name="Turn the keys off").click()
+        tab.page.get_by_role("button", name="Close").click()
+        press("2")
+        tab.page.wait_for_url(f"{address}/queues")
+
+
+def test_a_chart_grows_while_it_is_looked_at(lab: Lab, tab: Tab) -> None:
+    workers = lab.incarnation("a").workers
+    with served(create_app(Inspector(lab.client, lab.namespace))) as address:
+        tab.go(address)
+        tab.sees("Nothing ended, and nothing was recovered.")
+        ended = tab.page.locator(".is-ended")
+        workers.count({"default": Ended(1200, 30, 60.0)}, {})
+        ended.locator("rect").wait_for()
+        assert "1\u202f200, peak 1\u202f200" in ended.inner_text()
+        box = ended.locator("rect").bounding_box()
+        frame = ended.locator("svg").bounding_box()
+        assert box is not None
+        assert frame is not None
+        assert box["height"] == pytest.approx(frame["height"], abs=2)
+        assert box["x"] + box["width"] == pytest.approx(frame["x"] + frame["width"], abs=2), "now is at the right"
+        assert tab.page.locator(".is-failed rect title").text_content().endswith(": 30")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("width", [320, 390, 1280])
 def test_every_page_fits_and_breaks_no_rule(
     client: redis.Redis, lab: Lab, open_tab: Callable[..., Tab], scheme: str, width: int
 ) -> None:
@@ -261,7 +369,7 @@ def test_every_page_fits_and_breaks_no_rule(
     tab = open_tab(viewport={"width": width, "height": 800}, color_scheme=scheme)
     id = inspector.messages()[0].id
     with served(create_app(inspector)) as address:
-        for path in (*PATHS, f"/message?id={id}&payload=1"):
+        for path in (*PATHS, "/messages?text=x&sort=actor", f"/message?id={id}&payload=1"):
             tab.go(address + path)
             assert tab.width() <= width, path
             if path == "/":  # and after a swap

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import subprocess
@@ -28,6 +30,7 @@ from werkzeug.test import Client
 import dramatiq_inflight.dashboard
 from dramatiq_inflight import Event, EventKind, InFlightTracker, Inspector, Operations
 from dramatiq_inflight.dashboard import create_app
+from dramatiq_inflight.dashboard.charts import draw as draw_charts
 from dramatiq_inflight.dashboard.choice import GROUPS, EventChoice
 from dramatiq_inflight.dashboard.headers import CSP, FRAGMENT
 from dramatiq_inflight.dashboard.payload import CAP, pretty
@@ -38,11 +41,13 @@ from dramatiq_inflight.dashboard.timeline import draw
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.doctor import examine
 from dramatiq_inflight.inspection.history import revivals
+from dramatiq_inflight.inspection.queues import Throughput
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Claim
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of
+from tests.support.letters import read_all
 from tests.support.scenes import Scene
 from tests.support.servers import RedisServer, free_port, wait_until
 
@@ -120,6 +125,130 @@ def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskCl
     assert "720 bytes" in trouble
     assert "its process is gone" in text(web, "/history?kind=died")
     assert "joined" not in text(web, "/history?kind=died").partition('class="events"')[2]
+
+
+def report(lab: Lab, *minutes: dict[str, list[int]]) -> None:
+    """Write what workers have reported, for the last minutes up to the present one."""
+    now = lab.client.time()[0] // 60
+    first = now - len(minutes) + 1
+    lab.client.hset(
+        f"{lab.prefix}throughput", mapping={str(first + n): json.dumps(one) for n, one in enumerate(minutes)}
+    )
+
+
+def test_the_last_hour_is_drawn_by_the_minute(lab: Lab, a: Store, b: Store, web: FlaskClient) -> None:
+    assert "Nothing ended, and nothing was recovered." in text(web, "/")
+    copy = copy_of()
+    lab.runs(a, copy)
+    lab.kill(a)
+    lab.return_to_broker(b, a, copy)
+    report(lab, {"mail": [100, 0, 4, 20_000], HOSTILE: [20, 0, 0, 0]}, {"mail": [30, 0, 0, 70_000]})
+    page = text(create_app(Inspector(lab.client, lab.namespace)).test_client(), "/")
+    for name, summary in (
+        ("Ended", "150, peak 120"),
+        ("Failed", "4, peak 4"),
+        ("Mean duration", "600 ms, peak 2.3 s"),
+        ("Recovered", "1, peak 1"),
+        ("Dead-lettered", "none"),
+    ):
+        assert f'aria-label="{name} by the minute: {summary}"' in page
+    assert page.count('width="0.8"') == 6, "no bar for a minute without anything"
+
+
+def test_charts_have_a_bar_for_each_minute() -> None:
+    now = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
+    minutes = Throughput.of({str(int(now.timestamp()) // 60 - ago): '{"q": [5, 0, 1, 500]}' for ago in (0, 30, 59, 60)})
+    at = int(now.timestamp() * 1000)
+    raw = {"event": "recovered", "message": "m", "worker": "w"}
+    times = (at + 20_000, at - 59 * 60_000, at - 59 * 60_000 - 1)
+    events = [Event.of(f"{when}-0", {**raw, "queue": queue}) for when in times for queue in ("q", "other")]
+    charts = {chart.kind: chart for chart in draw_charts(minutes.hour(at), events)}
+    assert [bar.x for bar in charts["ended"].bars] == [0, 29, 59]
+    assert charts["ended"].bars[-1].title == "12:30: 5"
+    assert charts["duration"].summary == "100 ms, peak 100 ms"
+    assert [(bar.x, bar.title) for bar in charts["recovered"].bars] == [(0, "11:31: 2"), (59, "12:30: 2")]
+    charts = {chart.kind: chart for chart in draw_charts(minutes.hour(at, "other"), events, "other")}
+    assert [(chart.kind, chart.summary) for chart in charts.values() if chart.bars] == [("recovered", "2, peak 1")]
+
+
+def test_a_queue_has_its_own_charts(lab: Lab, broker: Any, acting: FlaskClient) -> None:
+    report(lab, {"default": [7, 0, 2, 0], "other": [99, 0, 0, 0]})
+    page = text(acting, "/queues?queue=default&sort=depth")
+    assert "Ended by the minute: 7, peak 7" in page
+    assert 'href="/queues?queue=default&amp;sort=name&amp;dir=desc"' not in page
+    assert 'href="/queues?queue=default&amp;sort=depth&amp;dir=asc"' in page, "the queue stays as the order changes"
+    assert "The last hour of" not in text(acting, "/queues?queue=nonsense")
+
+
+def test_times_are_those_of_the_visitor(lab: Lab, web: FlaskClient) -> None:
+    at = datetime(2026, 11, 26, 20, 5, 7, tzinfo=UTC)
+    event = {"event": "joined", "worker": "w", "instance": "pod"}
+    lab.client.xadd(f"{lab.prefix}history", event, id=f"{int(at.timestamp() * 1000)}-0")
+    page = text(web, "/history")
+    assert ">20:05:07</time>" in page
+    assert "Times are UTC." in page
+    web.set_cookie("inflight-zone", "Asia/Tokyo")
+    page = text(web, "/history")
+    assert 'title="2026-11-26 20:05:07 UTC">05:05:07</time>' in page
+    assert '<li class="day" data-key="d-2026-11-27">' in page
+    assert "Times are those of Asia/Tokyo" in text(web, "/history", headers={FRAGMENT: "1"})
+    assert "2026-11-26T20:05:07+00:00" in text(web, "/history?format=csv"), "a sheet has UTC"
+
+
+@pytest.mark.parametrize(
+    "zone", ["Nowhere/Land", "../../etc/passwd", "America", "/etc/localtime", "x" * 300, HOSTILE, ""]
+)
+def test_a_zone_that_is_none_is_utc(lab: Lab, web: FlaskClient, zone: str) -> None:
+    web.set_cookie("inflight-zone", zone)
+    assert "Times are UTC." in text(web, "/")
+
+
+def rows(web: FlaskClient, path: str) -> list[dict[str, str]]:
+    answer = web.get(path)
+    assert (answer.status_code, answer.mimetype) == (200, "text/csv")
+    assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
+    assert answer.headers["Content-Security-Policy"] == CSP
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+def test_a_list_is_there_as_comma_separated_values(client: redis.Redis, lab: Lab, web: FlaskClient) -> None:
+    """All that match, in the same order."""
+    Scene(client, lab.namespace).crowd(60, 250)
+    found = rows(web, "/messages?queue=queue-1&sort=actor&dir=asc&format=csv&page=2")
+    assert len(found) == 50
+    assert [row["actor"] for row in found] == sorted(row["actor"] for row in found)
+    assert {row["queue"] for row in found} == {"queue-1"}
+    assert found[0]["started"].endswith("+00:00")
+    assert 'href="?queue=queue-1&amp;format=csv"' in text(web, "/messages?queue=queue-1&page=1")
+    events = rows(web, "/history?kind=died&format=csv")
+    assert len(events) == 2500
+    assert events[0]["text"].startswith("died: its process is gone")
+    assert rows(web, "/queues?format=csv") == rows(web, "/delayed?format=csv") == rows(web, "/dead?format=csv") == []
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\n=1", "  =1"])
+def test_no_cell_is_a_formula(lab: Lab, a: Store, web: FlaskClient, formula: str) -> None:
+    copy = copy_of(formula)
+    copy.actor = formula
+    lab.runs(a, copy)
+    (row,) = rows(web, "/messages?format=csv")
+    assert row["actor"].startswith("'")
+    assert row["actor"] == row["id"]
+    assert row["crashes"] == "0"
+
+
+def test_filters_are_cleared_by_one_link(lab: Lab, a: Store, web: FlaskClient) -> None:
+    copy, other = copy_of("abcdef"), copy_of("other")
+    lab.runs(a, copy)
+    lab.runs(a, other)
+    for path, clear in (("/messages?text=BCD", "/messages"), ("/history?message=abc", "/history")):
+        assert f'<a class="button" href="{clear}">Clear</a>' in text(web, path)
+        assert ">Clear</a>" not in text(web, clear)
+    shown = text(web, "/messages?text=BCD")
+    assert "1 to 1 of 1, of 2 in flight" in shown
+    assert 'data-key="m-abcdef"' in shown
+    assert "None of 2 in flight" in text(web, "/messages?text=nonsense")
+    assert 'href="?text=BCD&amp;sort=actor&amp;dir=asc"' in shown, "what was chosen stays as the order changes"
 
 
 def test_a_probe_is_told_if_the_page_works(own_server: RedisServer, namespace: str) -> None:
@@ -311,11 +440,11 @@ def test_what_runs_on_a_living_worker_takes_force(lab: Lab, a: Store, acting: Fl
     copy = copy_of()
     lab.runs(a, copy)
     page = text(acting, f"/message/discard?id={copy.message_id}")
-    assert "By force" in page
+    assert "By force, though it is running." in page
     data = {"id": copy.message_id, "token": token_of(page)}
     answer = acting.post("/message/discard", data=data)
     assert answer.status_code == 409
-    assert "takes force" in answer.get_data(as_text=True)
+    assert "It takes force" in answer.get_data(as_text=True)
     assert lab.state(copy) == "running"
     assert acting.post("/message/discard", data={**data, "force": "yes"}).status_code == 303
     assert lab.state(copy) != "running"
@@ -647,7 +776,7 @@ def test_ordinary_dead_letters_are_shown_with_their_reasons(broker: Any, acting:
     for at, message in enumerate((hostile, plain), 1_790_000_000_000):
         broker.client.zadd(key, {f"r{at}": at})
         broker.client.hset(f"{key}.msgs", f"r{at}", message.encode())
-    trouble = text(acting, "/dead")
+    trouble = read_all(acting)
     assert trouble.index('data-key="p-m2"') < trouble.index('data-key="p-m1"'), "newest first"
     assert "failed 2 times: at last but one KeyError: &#39;card&#39;" in trouble
     shown = text(acting, "/message?id=m2")

@@ -152,13 +152,37 @@ def test_what_takes_too_long_goes_on_in_another_request(
     assert "175 dead letters discarded" in web.post("/dead/act", data=form_of(answer.text)).text
 
 
+def test_letters_are_sorted_by_any_column(app: App, web: FlaskClient) -> None:
+    shop(app)
+
+    def order(query: str) -> list[str]:
+        shown = read_all(web, f"/dead?{query}")
+        return re.findall(r'data-label="Queue"><bdi>([^<]+)<', shown)
+
+    assert read_all(web).count('aria-sort="descending"') == 1
+    assert order("sort=queue") == ["default"] * 25 + ["mail"] * 75
+    assert order("sort=queue&dir=desc") == ["mail"] * 100
+    newest = re.findall(r'data-key="p-([^"]+)"', read_all(web, "/dead?actor=charge"))
+    oldest = re.findall(r'data-key="p-([^"]+)"', read_all(web, "/dead?actor=charge&sort=at&dir=asc"))
+    assert newest == oldest[::-1]
+    shown = read_all(web, "/dead?sort=queue&text=TimeoutError")
+    assert 'href="?text=TimeoutError&amp;sort=queue&amp;dir=asc&amp;page=2"' in shown
+    assert 'href="?text=TimeoutError&amp;action=requeue"' in shown.replace("/dead/act", "")
+    assert read_all(web, "/dead?sort=nonsense").count('aria-sort="descending"') == 1
+    sheet = web.get("/dead?sort=queue&format=csv").text.splitlines()
+    assert len(sheet) == 1 + 175
+    assert sheet[0].startswith("id,queue,actor,at,reason,cause,retries")
+    assert ",default," in sheet[1]
+    assert ",mail," in sheet[-1]
+
+
 def test_letters_that_cannot_be_requeued_are_told(app: App, web: FlaskClient) -> None:
     _, declined = shop(app)
     del app.broker.actors["charge"]
     read_all(web)
     answer = web.post("/dead/act", data=form_of(web.get("/dead/act?action=requeue&actor=charge").text))
     assert "0 dead letters requeued" in answer.text
-    assert "25: This application does not declare its queue or its actor" in answer.text
+    assert "25: Nothing was done: this application does not declare its queue or its actor" in answer.text
     assert declined
 
 

@@ -17,6 +17,7 @@ from dramatiq_inflight import ConfigurationError, Event, EventKind, InFlightTrac
 from dramatiq_inflight.store.records import Enqueued, Orphan
 from dramatiq_inflight.store.replies import Claim, Finished
 from dramatiq_inflight.store.store import Store
+from dramatiq_inflight.store.workers import Ended
 from tests.support.lab import JOURNAL, Lab, copy_of
 
 
@@ -79,7 +80,7 @@ def test_a_life_in_order_is_told(lab: Lab, a: Store, inspector: Inspector) -> No
     assert last(inspector).instance == "pod-a"
     assert last(inspector).running == 0
     assert lab.names() == set()
-    assert a.workers.count({"default": 1}, {})
+    assert a.workers.count({"default": Ended(1)}, {})
     for key in JOURNAL:
         assert 0 < lab.client.ttl(lab.prefix + key) <= 30 * 24 * 3600, "an abandoned namespace cleans itself up"
 

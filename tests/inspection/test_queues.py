@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sys
 import threading
+import time
 import types
 from typing import Any
 
 import pytest
 import redis
 from click.testing import CliRunner
+from dramatiq.middleware import Shutdown
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dramatiq_inflight import Inspector, QueueView
+from dramatiq_inflight import HandBack, Inspector, MessageLost, PoisonMessage, QueueView, TryAgain
 from dramatiq_inflight.brokers.queues import BrokerQueues
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.cli.app import cli
@@ -24,6 +27,7 @@ from dramatiq_inflight.dashboard import create_app
 from dramatiq_inflight.inspection.queues import Throughput
 from dramatiq_inflight.metrics import InFlightCollector
 from dramatiq_inflight.metrics import throughput as reports
+from dramatiq_inflight.store.workers import Ended
 from tests.support.inprocess import App
 from tests.support.lab import Lab
 from tests.support.rabbit_app import RabbitApp
@@ -123,7 +127,7 @@ def test_rates_are_of_this_minute_and_the_last(app: App) -> None:
     for _ in range(40):
         work.send()
     now = now_of(app.lab)
-    write_minutes(app.lab, now, {"default": [60, 10]}, {"default": [30, 25]})
+    write_minutes(app.lab, now, {"default": [60, 10, 0, 0]}, {"default": [30, 25, 0, 0]})
     seen = by_name(Inspector.of(app.broker))
     seconds = 60 + now % 60_000 / 1000
     rates = seen["default"].rate_in, seen["default"].rate_out
@@ -134,7 +138,7 @@ def test_rates_are_of_this_minute_and_the_last(app: App) -> None:
 
 
 def test_rates_are_worked_out_by_the_minute() -> None:
-    told = Throughput.of({"100": '{"q": [60, 10]}', "101": '{"q": [30, 25]}', "all": '{"q": 500}'})
+    told = Throughput.of({"100": '{"q": [60, 10, 0, 0]}', "101": '{"q": [30, 25, 0, 0]}', "all": '{"q": 500}'})
     assert told.ended == {"q": 500}
     assert told.rates("q", 101 * 60_000 + 30_000, 40) == ((90 + 40 - 10) / 90, 1.0)
     assert told.rates("q", 101 * 60_000 + 30_000, 0) == ((90 - 10) / 90, 1.0)
@@ -143,9 +147,9 @@ def test_rates_are_worked_out_by_the_minute() -> None:
     assert told.rates("q", 103 * 60_000, 40) == (None, None), "nobody has reported for a minute"
 
 
-@pytest.mark.parametrize("damaged", ["", "[", "[]", "7", '{"q": 1}', '{"q": ["a", null]}', '{"q": {}}'])
+@pytest.mark.parametrize("damaged", ["", "[", "[]", "7", '{"q": 1}', '{"q": ["a", null, 0, 0]}', '{"q": {}}'])
 def test_damaged_reports_hide_nothing(damaged: str) -> None:
-    told = Throughput.of({"100": damaged, "x": damaged, "all": damaged, "101": '{"q": [60, 0]}'})
+    told = Throughput.of({"100": damaged, "x": damaged, "all": damaged, "101": '{"q": [60, 0, 0, 0]}'})
     assert told.rates("q", 102 * 60_000, 0) == (1.0, 1.0)
     assert set(told.ended.values()) <= {0, 1}
 
@@ -166,8 +170,62 @@ def test_workers_report_what_ended_tracked_or_not(app: App, monkeypatch: pytest.
     app.stop()
     assert inspector.ended() == {"a": 3, "b": 1}
     (minutes,) = [value for name, value in app.client.hgetall(f"{app.lab.prefix}throughput").items() if name != b"all"]
-    assert {queue: ended for queue, (ended, _) in json.loads(minutes).items()} == {"a": 3, "b": 1}
+    assert {queue: ended for queue, (ended, *_) in json.loads(minutes).items()} == {"a": 3, "b": 1}
     assert 0 < app.client.pttl(f"{app.lab.prefix}throughput") <= 30 * 24 * 3600 * 1000
+
+
+def test_minutes_have_failures_and_durations(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tracked and untracked messages alike."""
+    monkeypatch.setattr(reports, "INTERVAL", 3600)
+    seconds = 0.2
+    app.actor(lambda: time.sleep(seconds), actor_name="tracked").send()
+    app.actor(lambda: time.sleep(seconds), actor_name="plain", track_inflight=False).send()
+    app.actor(fail, actor_name="bad", queue_name="other", max_retries=0).send()
+    app.start()
+    inspector = Inspector.of(app.broker)
+    wait_until(
+        lambda: sum(queue.depth + (queue.unacked or 0) for queue in by_name(inspector).values()) == 0, what="all"
+    )
+    app.stop()
+    minutes = inspector.minutes()
+    assert len(minutes) == 60
+    assert {(after.at - before.at).total_seconds() for before, after in itertools.pairwise(minutes)} == {60}
+    assert (sum(one.ended for one in minutes), sum(one.failed for one in minutes)) == (3, 1)
+    took = {one.duration for one in inspector.minutes("default") if one.ended}
+    assert all(duration is not None and seconds <= duration < 60 for duration in took)
+    assert took
+    assert {one.failed for one in inspector.minutes("default")} == {0}
+    assert {(one.ended, one.duration) for one in inspector.minutes("nowhere")} == {(0, None)}
+
+
+def test_a_message_that_never_began_has_no_duration(app: App) -> None:
+    app.actor(lambda: None, actor_name="work")
+    report = reports.Throughput(app.broker, BrokerQueues(), app.other().workers)
+    report.begin()
+    time.sleep(0.05)
+    report.count("default", None)
+    report.count("default", PoisonMessage("it is poison"))
+    for goes_on in (HandBack(), TryAgain("not now"), MessageLost(), Shutdown()):
+        report.count("default", goes_on)
+    report.run_once()
+    ended = [one for one in Inspector.of(app.broker).minutes() if one.ended]
+    assert [(one.ended, one.failed) for one in ended] == [(6, 1)]
+    assert 0.05 / 6 <= (ended[0].duration or 0) < 60
+
+
+def test_an_hour_of_a_hundred_queues_is_small(app: App) -> None:
+    """Some 40 bytes for a queue and minute, however much ends."""
+    now = now_of(app.lab)
+    workers = app.other().workers
+    names = [f"queue-{n}" for n in range(100)]
+    workers.count({name: Ended(1_000_000, 10_000, 3_600_000) for name in names}, dict.fromkeys(names, 1_000_000))
+    key = f"{app.lab.prefix}throughput"
+    (minute,) = (value for name, value in app.client.hgetall(key).items() if name != b"all")
+    assert json.loads(minute)["queue-0"] == [1_000_000, 1_000_000, 10_000, 3_600_000_000]
+    assert len(minute) < 55 * len(names)
+    write_minutes(app.lab, now, *[json.loads(minute)] * 60)
+    assert app.client.memory_usage(key, samples=0) < 400_000
+    assert sum(one.ended for one in Inspector.of(app.broker).minutes()[:-1]) == 59 * 100 * 1_000_000
 
 
 def test_the_first_report_of_a_minute_has_the_backlogs(app: App) -> None:
@@ -177,26 +235,26 @@ def test_the_first_report_of_a_minute_has_the_backlogs(app: App) -> None:
     other = app.other()
     report = reports.Throughput(app.broker, RedisQueues(app.broker, app.lab.client), other.workers)
     for queue in ("default", "default", "made up", ["a", "list"]):
-        report.count(queue)  # type: ignore[arg-type]
+        report.count(queue, None)  # type: ignore[arg-type]
     report.run_once()
     (said,) = [value for name, value in app.client.hgetall(f"{app.lab.prefix}throughput").items() if name != b"all"]
-    assert json.loads(said) == {"default": [2, 3]}
+    assert json.loads(said) == {"default": [2, 3, 0, 0]}
     work.send()
     report.run_once()
     minutes = [json.loads(value) for name, value in app.client.hgetall(f"{app.lab.prefix}throughput").items()]
-    assert {"default": [2, 3]} in minutes, "the backlog is that of the beginning"
+    assert {"default": [2, 3, 0, 0]} in minutes, "the backlog is that of the beginning"
 
 
 def test_what_redis_did_not_hear_is_reported_later(app: App) -> None:
     report = reports.Throughput(app.broker, BrokerQueues(), app.other().workers)
     app.actor(lambda: None, actor_name="work")
-    report.count("default")
+    report.count("default", None)
     key = f"{app.lab.prefix}throughput"
     app.client.set(key, "in the way")
     with pytest.raises(redis.ResponseError):
         report.run_once()
     app.client.delete(key)
-    report.count("default")
+    report.count("default", None)
     report.run_once()
     assert Inspector.of(app.broker).ended() == {"default": 2}
 
@@ -204,9 +262,9 @@ def test_what_redis_did_not_hear_is_reported_later(app: App) -> None:
 def test_reports_of_an_hour_are_kept(app: App) -> None:
     app.actor(lambda: None, actor_name="work")
     now = now_of(app.lab)
-    write_minutes(app.lab, now, *[{"default": [1, 0]} for _ in range(100)])
+    write_minutes(app.lab, now, *[{"default": [1, 0, 0, 0]} for _ in range(100)])
     app.lab.client.hdel(f"{app.lab.prefix}throughput", now // 60_000, now // 60_000 + 1)
-    assert app.other().workers.count({"default": 1}, {})
+    assert app.other().workers.count({"default": Ended(1)}, {})
     assert 59 <= app.lab.client.hlen(f"{app.lab.prefix}throughput") - 1 <= 61
 
 
@@ -271,7 +329,7 @@ def test_the_page_shows_the_queues(app: App) -> None:
     assert "&lt;b&gt;\\u001b[2J" in shown
     shown = web.get("/queues?sort=depth").get_data(as_text=True)
     assert shown.index("z-big") < shown.index("small")
-    assert 'href="?sort=depth&amp;dir=asc"' in shown
+    assert 'href="/queues?sort=depth&amp;dir=asc"' in shown
     assert web.get("/queues?sort=nonsense&dir=up").status_code == 200
 
 
@@ -284,7 +342,7 @@ def test_metrics_of_queues_are_there_to_scale_on(app: App) -> None:
     work = app.actor(lambda: None, actor_name="work")
     enqueue_old(app, work, (90,))
     work.send_with_options(delay=3_600_000)
-    app.other().workers.count({"default": 7}, {})
+    app.other().workers.count({"default": Ended(7)}, {})
     registry = CollectorRegistry(auto_describe=False)
     registry.register(InFlightCollector(Inspector.of(app.broker)))
 

@@ -20,6 +20,7 @@ from playwright.sync_api import sync_playwright
 
 from dramatiq_inflight import InFlightTracker, Inspector, Operations
 from dramatiq_inflight.dashboard import create_app
+from tests.support.letters import bury
 from tests.support.scenes import Scene
 from tests.support.served import find_chromium, served
 from tests.support.servers import RedisServer, find_server
@@ -47,7 +48,10 @@ def shots(inspector: Inspector, everything: bool) -> Iterator[tuple[str, str, tu
         "message": f"/message?id={message}&payload=1",
         "poisoned": f"/message?id={poison}",
         "confirm": f"/message/discard?id={message}",
-        "trouble": "/trouble",
+        "queues": "/queues",
+        "queue": "/queues?queue=billing",
+        "scheduled": "/delayed",
+        "dead": "/dead",
         "history": "/history",
         "error": "/nowhere",
     }
@@ -81,6 +85,12 @@ def take(url: str, chromium: str, folder: Path, *, everything: bool) -> None:
     broker: Any = RedisBroker(client=redis.Redis.from_url(url))
     broker.add_middleware(InFlightTracker(namespace="shop"))
     dramatiq.set_broker(broker)
+    for name, queue, errors in (
+        ("charge", "billing", ["TimeoutError: no answer in 30 s"] * 3 + ["CardDeclined: card 7"]),
+        ("send_receipt", "mail", []),
+        ("transcode", "media", ["ValueError: it has no frames"]),
+    ):
+        bury(broker, dramatiq.actor(actor_name=name, queue_name=queue)(lambda: None), errors)
     Scene(redis.Redis.from_url(url), "shop").afternoon()
     inspector = Inspector.of(broker)
     with (

@@ -25,7 +25,7 @@
   }
 
   function since() {
-    return fresh.toISOString().slice(11, 19);
+    return fresh.toTimeString().slice(0, 8);
   }
 
   // Not node.id: of a form that is its input with the name "id".
@@ -111,8 +111,7 @@
     timer = setTimeout(poll, milliseconds);
   }
 
-  // A checkbox that selects all others of its table; it is shown by this class, for the swap would show it no more.
-  document.documentElement.classList.add("live");
+  // A checkbox that selects all others of its table.
   document.addEventListener("change", (event) => {
     if (!event.target.matches(".all")) return;
     for (const box of event.target.closest("table").querySelectorAll("input[type=checkbox]"))
