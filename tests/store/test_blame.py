@@ -12,6 +12,7 @@ import dataclasses
 import pytest
 
 from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.cause import LEFT
 from dramatiq_inflight.store.records import Enqueued, Head, Orphan
 from dramatiq_inflight.store.replies import Claim, Finished, Reasserted, Returned, Start, Started
 from dramatiq_inflight.store.store import Store
@@ -448,7 +449,7 @@ def test_what_is_left_by_one_that_left_is_charged_to_nobody(lab: Lab, a: Store, 
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     assert a.workers.deregister() == 1
-    assert b.workers.incarnation("a").left
+    assert b.workers.incarnation("a").cause == LEFT
     lab.kill(a, draining=b.workers.incarnation("a").draining)
     assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
     head = lab.head(copy)

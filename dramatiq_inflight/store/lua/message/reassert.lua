@@ -47,6 +47,7 @@ local again = {'again', known, now, 0, 0, 0}
 local function take_back()
     if run > 0 and record.crashes > crashes then
         record.crashes = record.crashes - 1
+        record.causes = string.gsub(record.causes, '%S+ $', '')
     elseif run > 0 and record.drains > drains then
         record.drains = record.drains - 1
     else
@@ -79,7 +80,7 @@ if not record or record.state == 'damaged' then
         record.run, record.generation = before.run + 1, math.max(record.generation, before.generation)
         record.contended = before.state == 'completed' and 0 or before.contended
         if before.state == 'released' or before.state == 'let_go' then
-            record.crashes, record.drains = before.crashes, before.drains
+            record.crashes, record.drains, record.causes = before.crashes, before.drains, before.causes
         end
     end
     if is_all then
