@@ -8,6 +8,7 @@ before it kills it.  So the end of a process by SIGKILL is put down to memory if
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections import defaultdict
@@ -20,6 +21,8 @@ from .pidfd import Watched
 __all__ = ["Causes", "oom_counter"]
 
 CGROUPS = Path("/sys/fs/cgroup")
+
+OOM_KILL = re.compile(rb"^oom_kill ([0-9]{1,18})$", re.MULTILINE)
 
 #: For how long what the kernel has killed may be a process that is watched, and has not ended yet, seconds.
 #: After twice that at the latest it was another one, a child of a worker, say.
@@ -89,10 +92,10 @@ class _Counter:
 
     def _read(self) -> int:
         try:
-            lines = self._file.read_text("ascii").splitlines()
-        except (OSError, ValueError):
+            found = OOM_KILL.search(self._file.read_bytes())
+        except OSError:
             return 0
-        return next((int(words[1]) for words in map(str.split, lines) if words[0] == "oom_kill"), 0)
+        return int(found[1]) if found else 0
 
 
 def oom_counter(watched: Watched, groups: Path = CGROUPS) -> Path | None:

@@ -69,8 +69,8 @@ local JITTER = 1000
 local SHORTEST_OUTAGE = 10
 
 -- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
--- Such a deadline is the number of the cause of its death. Of all others that are dead the heartbeat has EXPIRED, or they
--- have LEFT with messages still running.
+-- Such a deadline is the number of the cause of its death. Others that are dead have LEFT with messages still running,
+-- or their heartbeat has EXPIRED.
 local PROVEN, EXPIRED, LEFT = 1000, 0, 4
 
 -- The longest list of causes that a record keeps, bytes.
