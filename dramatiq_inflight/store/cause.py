@@ -82,7 +82,7 @@ class Cause:
         Parameters:
           left: The incarnation has ended in order, with messages still running.
         """
-        if deadline is not None and deadline < PROVEN_MS:
+        if deadline is not None and 0 <= deadline < PROVEN_MS:
             return cls(int(deadline))
         return LEFT if left else EXPIRED
 

@@ -539,6 +539,23 @@ def test_a_death_that_was_none_leaves_no_cause(lab: Lab, a: Store, b: Store) -> 
     assert (head.crashes, head.causes.split()) == (1, [str(OUT_OF_MEMORY.number)])
 
 
+def test_of_two_deaths_the_one_that_was_none_is_taken_back(lab: Lab, a: Store, b: Store) -> None:
+    """Another worker has run the message since, and was killed."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=9)
+    for store, other, cause in ((a, b, CONNECTION), (b, a, OUT_OF_MEMORY)):
+        orphan = crash(lab, store, other, copy, cause)
+        copy = dataclasses.replace(copy, generation=orphan.generation)
+        other.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead=store.me)
+        if store is a:
+            lab.runs(b, copy, limit=9)
+            a.workers.register({"instance": "pod-a"})
+    assert lab.reassert(a, copy, run=1, limit=9)[0] is Reasserted.RETAKEN
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.crashes, causes_of(head.causes)) == (1, (OUT_OF_MEMORY,))
+
+
 def test_a_proof_says_more_than_closed_connections(lab: Lab, a: Store, b: Store) -> None:
     """What is known last is charged; it is no second death in the history."""
     copy = copy_of()

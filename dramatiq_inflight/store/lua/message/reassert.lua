@@ -46,8 +46,13 @@ local again = {'again', known, now, 0, 0, 0}
 -- We were charged with a death, and are alive.
 local function take_back()
     if run > 0 and record.crashes > crashes then
+        local causes = {}
+        for cause in string.gmatch(record.causes, '%S+ ') do
+            causes[#causes + 1] = cause
+        end
+        table.remove(causes, #causes - (record.crashes - crashes) + 1) -- the next run may have crashed since
+        record.causes = table.concat(causes)
         record.crashes = record.crashes - 1
-        record.causes = string.gsub(record.causes, '%S+ $', '')
     elseif run > 0 and record.drains > drains then
         record.drains = record.drains - 1
     else
