@@ -137,7 +137,7 @@ MUTATIONS = (
     Mutation("return_claims", "what was not tried waits", "payload_of(row.record_key, record), 0", "payload_of(row.record_key, record), 60000"),
     # return_to_broker.lua
     Mutation("return_to_broker", "the living are robbed", "if lives_for(heartbeats, dead, now, ttl) ~= 0 then\n    return {0}\nend\n", ""),
-    Mutation("return_to_broker", "a draining worker's death counts", "was_draining(heartbeats, dead)\n", "false\n"),
+    Mutation("return_to_broker", "a draining worker's death counts", "was_draining(heartbeats, dead)", "false"),
     Mutation("return_to_broker", "the generation grows", "record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now", "record.generation = record.generation + 1\n            record.state, record.owner, record.contended, record.now = 'requeued', '', 1, now"),
     Mutation("return_to_broker", "the payload is forgotten", "local payload = payload_of(record_key, record)", "local payload = ''"),
     Mutation("return_to_broker", "what the broker does not hold waits", "elseif not held then", "elseif false then"),
