@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from .store.cause import in_words, times
 from .store.records import DeadIncarnation, Orphan, moment
 
 __all__ = ["Incident", "Kind"]
@@ -53,7 +54,9 @@ class Incident:
     first_started: datetime | None
     #: When the worker was given up.
     dead_since: datetime | None
-    #: What proves that it is dead.
+    #: Why it has died, as far as is known: ``out_of_memory``, ``signal 9``, ``exit 1``, ``heartbeat``, ...
+    cause: str
+    #: The same in words, and whether the worker was shutting down.
     why: str
     #: What happened, in a sentence.
     reason: str
@@ -78,6 +81,7 @@ class Incident:
             started=moment(orphan.started_ms),
             first_started=moment(orphan.first_ms),
             dead_since=moment(dead.dead_since_ms),
+            cause=dead.cause.name,
             why=dead.why,
             reason=_reason(kind, orphan, dead),
         )
@@ -97,9 +101,10 @@ def _plain(value: Any) -> Any:
 def _reason(kind: Kind, orphan: Orphan, dead: DeadIncarnation) -> str:
     parts = []
     if orphan.crashes:
-        parts.append(f"its worker died while running it: {_times(orphan.crashes)}")
+        causes = f" ({in_words(orphan.causes, orphan.crashes)})" if orphan.crashes > 1 else ""
+        parts.append(f"its worker died while running it: {times(orphan.crashes)}{causes}")
     if orphan.drains:
-        parts.append(f"{'' if parts else 'its worker '}was shut down while running it: {_times(orphan.drains)}")
+        parts.append(f"{'' if parts else 'its worker '}was shut down while running it: {times(orphan.drains)}")
     said = ", and ".join(parts) or "its worker is gone"
     if dead.id:
         said += f", {'last ' if orphan.crashes + orphan.drains > 1 else ''}on {dead}"
@@ -112,7 +117,3 @@ def _reason(kind: Kind, orphan: Orphan, dead: DeadIncarnation) -> str:
     if orphan.limit == "once":
         return f"{said}; on_orphan is 'dead_letter': it may have run, and does not run again"
     return f"{said}; max_recoveries is {orphan.limit}, and the last time it had its process to itself"
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"

@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from ..store.cause import Cause
+
 __all__ = ["Count", "Event", "EventKind", "Group", "Revival", "revivals"]
 
 
@@ -191,7 +193,7 @@ HOWS = {
 }
 
 #: The number that a field of an event is.
-NUMBERS = ("run", "crashes", "running", "after", "number")
+NUMBERS = ("run", "crashes", "running", "after", "number", "cause")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +224,9 @@ class Event:
     copy: str = ""
     #: How it was recovered: ``handed back``, ``copied`` or ``taken over``.
     how: str = ""
-    #: What proved a death, or the error for which a message was dead-lettered.
+    #: Why a worker has died, as far as is known: ``out_of_memory``, ``signal 9``, ``exit 1``, ``heartbeat``, ...
+    cause: str = ""
+    #: The same in words, or the error for which a message was dead-lettered.
     why: str = ""
     #: The end of the traceback with which a message was dead-lettered.
     traceback: str = ""
@@ -246,6 +250,10 @@ class Event:
             values[number] = int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text) else None
         values["message_id"] = values.pop("message", "")
         values["after_ms"] = values.pop("after")
+        cause = Cause(values["cause"]) if values["cause"] is not None else None
+        values["cause"] = cause.name if cause else ""
+        if cause:
+            values["why"] = cause.why(raw.get("draining") == "1")
         known = {field.name for field in fields(cls)}
         values = {key: value for key, value in values.items() if key in known}
         milliseconds = int(id.partition("-")[0])
@@ -293,13 +301,15 @@ class Count:
     queue: str
     actor: str
     number: int
+    #: Of a death.
+    cause: Cause | None = None
 
     @classmethod
     def of(cls, name: str, number: int) -> Count:
         """Read a field of the hash."""
         if name.startswith("["):
-            kind, queue, actor = json.loads(name)[:3]
-            return cls(kind, queue, actor, number)
+            kind, queue, actor, *rest = json.loads(name)
+            return cls(kind, queue, actor, number, Cause(rest[0]) if rest and isinstance(rest[0], int) else None)
         return cls(name, "", "", number)
 
 

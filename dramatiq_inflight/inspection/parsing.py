@@ -9,15 +9,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..store.records import LEFT, Head, moment
+from ..store.cause import PROVEN_MS, Cause
+from ..store.records import Head, moment
 from ..store.schema import number
 from .dead_letters import DeadLetterView
 from .views import MessageView, WorkerView
 
 __all__ = ["dead_letter_view", "message_view", "progressed", "text", "texts", "worker_view"]
-
-#: A heartbeat below this is no time: the incarnation was proven dead (see common.lua).
-PROVEN_MS = 100
 
 
 def worker_view(id: str, replies: Sequence[Any], now: int) -> WorkerView:
@@ -34,6 +32,8 @@ def worker_view(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         state = "silent"
     else:
         state = "alive" if draining is None else "draining"
+    cause = Cause.of_deadline(deadline, "left" in said)
+    is_over = "left" in said or (state == "dead" and (deadline or 0) <= now)
     since = said.get("gone") or said.get("left") or (deadline if deadline and deadline >= PROVEN_MS else 0)
     return WorkerView(
         id=id,
@@ -44,7 +44,8 @@ def worker_view(id: str, replies: Sequence[Any], now: int) -> WorkerView:
         booted=moment(number(said.get("booted", ""))),
         expires_in_ms=int((deadline or 0) - now),
         running=int(running),
-        why=said.get("why", LEFT if "left" in said else ""),
+        cause=cause.name if is_over else "",
+        why=cause.why(draining is not None) if is_over else "",
         queues=_names(said.get("queues", "[]")),
         dead_since=moment(int(since)) if state in ("silent", "dead") else None,
         version=said.get("version", ""),

@@ -44,7 +44,9 @@ class WorkerView:
     expires_in_ms: int
     #: How many tracked messages it runs.
     running: int
-    #: What proved that it is dead; else empty.
+    #: Why it is dead, as far as is known: ``out_of_memory``, ``signal 9``, ``exit 1``, ``heartbeat``, ...; else empty.
+    cause: str
+    #: The same in words.
     why: str
     #: The queues that it fetches from, where its broker is a RedisBroker on the tracker's Redis.
     queues: tuple[str, ...]

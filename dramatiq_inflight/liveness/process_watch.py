@@ -14,11 +14,13 @@ import select
 import threading
 from collections.abc import Callable
 
+from ..store.cause import REPLACED, Cause
 from ..store.records import DeadIncarnation
 from ..store.store import Store
 from ..store.workers import JOINED
 from ..threads.service import Service
-from .pidfd import GONE, Process, Watched
+from .causes import Causes
+from .pidfd import Process, Watched
 
 __all__ = ["NEIGHBOURS", "Watch"]
 
@@ -27,8 +29,6 @@ NEIGHBOURS = 4
 
 #: How often to look for new neighbours that could not make themselves known, seconds.
 REFRESH = 30.0
-
-SUCCEEDED = "a newer container has its instance id, which is exclusive"
 
 
 class Watch(Service):
@@ -51,6 +51,9 @@ class Watch(Service):
         #: The processes that are watched, by incarnation.
         self.watched: dict[str, tuple[Watched, DeadIncarnation]] = {}
         self._gone: set[str] = set()
+        self._causes = Causes()
+        #: Of those that are gone, and of whom Redis does not know it yet.
+        self._found: dict[str, Cause] = {}
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._mutex = threading.Lock()  # whoever writes does so while the pipe is there
@@ -119,6 +122,7 @@ class Watch(Service):
             gone = self._see_who_is_gone()
             everybody = False
             self._forget(self.watched.keys() - set(ring[:NEIGHBOURS]))
+            self._causes.keep(watched for watched, _ in self.watched.values())
 
     def succeed(self) -> None:
         """Whoever had this exclusive instance id in another container is dead.
@@ -133,7 +137,7 @@ class Watch(Service):
             return
         for said in self.store.workers.incarnations(self.store.workers.everybody()):
             elsewhere = said.place and said.place != self.me.place
-            if said.instance == self.exclusive and elsewhere and self.store.workers.mark_dead(said, SUCCEEDED):
+            if said.instance == self.exclusive and elsewhere and self.store.workers.mark_dead(said, REPLACED):
                 self.on_death()
 
     def _ring(self) -> list[str]:
@@ -151,9 +155,12 @@ class Watch(Service):
 
     def _see_who_is_gone(self) -> bool:
         gone = [id for id, (watched, _) in self.watched.items() if watched.is_gone()]
+        new = [id for id in gone if id not in self._found]
+        self._found.update(zip(new, self._causes.of([self.watched[id][0] for id in new]), strict=True))
         for id in gone:
-            if self.store.workers.mark_dead(self.watched[id][1], GONE):
+            if self.store.workers.mark_dead(self.watched[id][1], self._found[id]):
                 self.on_death()
+            del self._found[id]
             self._gone.add(id)
             self._forget({id})
         return bool(gone)

@@ -22,11 +22,13 @@ from pathlib import Path
 
 import redis
 
+from ..store.cause import PROCESS
 from ..store.connection import Address
 from ..store.scripts import Scripts
 from ..store.store import Store
 from ..store.workers import DIED
-from .pidfd import GONE, Process, Watched
+from .causes import Causes
+from .pidfd import Process, Watched
 from .subscription import CannotSubscribe, Subscriptions
 
 __all__ = ["BYE", "READY", "Attendant", "Task", "main"]
@@ -76,6 +78,7 @@ class Attendant:
         )
         self._ready = False
         self._watched = Watched(task.process) if task.process is not None else None
+        self._causes = Causes()
 
     def run(self) -> None:
         """Until the worker has gone, or says that it goes."""
@@ -84,6 +87,7 @@ class Attendant:
         next_beat = 0.0
         while not self._is_orphaned():
             if time.monotonic() >= next_beat:
+                self._causes.keep([self._watched] if self._watched is not None else [])
                 next_beat = time.monotonic() + (self.task.interval if self._beat() else RETRY)
             if self._wait(next_beat - time.monotonic()):
                 return
@@ -151,11 +155,12 @@ class Attendant:
 
     def _tell(self) -> None:
         """The worker has died: prove it, and wake some who are to recover what it left behind."""
+        (cause,) = self._causes.of([self._watched]) if self._watched is not None else [PROCESS]
         ends = time.monotonic() + LAST_WORDS
         while time.monotonic() < ends:
             try:
                 dead = self.store.workers.incarnation(self.task.incarnation)
-                if self.store.workers.mark_dead(dead, GONE):
+                if self.store.workers.mark_dead(dead, cause):
                     self.store.workers.tell_some(DIED)
                 return
             except redis.RedisError:

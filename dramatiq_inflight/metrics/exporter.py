@@ -26,6 +26,7 @@ from dramatiq.logging import get_logger
 from ..errors import SchemaError
 from ..inspection.history import Count, EventKind
 from ..inspection.inspector import Inspector, Overview, QueueView
+from ..store.cause import CauseKind
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -170,6 +171,16 @@ class InFlightCollector:
                 PREFIX + "events", "What happened to messages, and how often.", labels=("event", "queue", "actor")
             ),
             of_messages,
+        )
+        deaths = {(kind.value,): 0 for kind in CauseKind}
+        for count in counts:
+            if count.cause is not None:
+                deaths[(count.cause.kind.value,)] += count.number
+        yield _family(
+            CounterMetricFamily(
+                PREFIX + "deaths", "Worker processes that have died, by cause as far as it is known.", labels=("cause",)
+            ),
+            deaths,
         )
         took = sum(count.number for count in counts if count.kind == TOOK)
         yield SummaryMetricFamily(

@@ -30,6 +30,7 @@ from redis.lock import Lock
 from ..brokers.errors import is_passing
 from ..brokers.redis import RedisQueues
 from ..incident import Incident, Kind
+from ..store.cause import causes_of
 from ..store.records import DeadIncarnation, Due, Head, Orphan
 from ..store.replies import Claim, Returned
 from ..store.scripts import BATCH
@@ -316,4 +317,5 @@ def _returned(message_id: str, head: Head, dead: DeadIncarnation) -> Orphan:
         origin=head.origin,
         queue=head.queue,
         actor=head.actor,
+        causes=causes_of(head.causes) + (() if dead.draining else (dead.cause,)),
     )

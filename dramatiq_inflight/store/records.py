@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
+from .cause import EXPIRED, Cause
 from .keys import Keys
 from .replies import Claim
 
 __all__ = [
     "AT_A_TIME",
     "DRAINING",
-    "LEFT",
     "DeadIncarnation",
     "Due",
     "Enqueued",
@@ -42,9 +42,6 @@ AT_A_TIME = 1000
 
 #: As `json.loads`, which spends as long again on finding out what it was given.
 _decode = json.JSONDecoder().decode
-
-#: Why a worker is dead that has ended in order.
-LEFT: Final = "it left while messages were still running"
 
 
 def moment(ms: int) -> datetime | None:
@@ -80,6 +77,7 @@ class Head:
     deaths: int
     dead_letter: int
     kept_in: str = ""
+    causes: str = ""
 
     @classmethod
     def of(cls, fields: list[Any]) -> Head:
@@ -153,6 +151,8 @@ class Orphan:
     origin: str = ""
     queue: str = ""
     actor: str = ""
+    #: Of the last crashes, the newest last.
+    causes: tuple[Cause, ...] = ()
     payload: bytes = b""
 
 
@@ -195,22 +195,16 @@ class DeadIncarnation:
     dead_since_ms: int = 0
     #: It was shutting down.
     draining: bool = False
-    #: It ended in order, with messages still running.
-    left: bool = False
-    #: What proved its death; empty: its heartbeat has expired.
-    proof: str = ""
+    #: Why it has died, as far as is known; of one that lives nothing is said.
+    cause: Cause = EXPIRED
     #: Where its process can be told from others; see `liveness.pidfd`.
     place: str = ""
     process_started: str = ""
 
     @property
     def why(self) -> str:
-        """What proves that it is dead."""
-        if self.proof:
-            return f"{self.proof}{' while it was shutting down' if self.draining else ''}"
-        if self.left:
-            return LEFT
-        return f"its heartbeat has expired{' while it was shutting down' if self.draining else ''}"
+        """Why it has died, or how that became known."""
+        return self.cause.why(self.draining)
 
     def __str__(self) -> str:
         if not self.instance:

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.lock import Lock
 
+from .cause import causes_of
 from .records import Due, Enqueued, Orphan
 from .replies import Claim, Requeued, Returned
 from .scripts import BATCH, Part, ms
@@ -149,7 +150,7 @@ def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
     if len(row) == 1:
         return answer
     run, generation, crashes, limit, started, first, drains, tries = row[1:9]
-    origin, queue, actor = (text.decode(errors="replace") for text in row[9:12])
+    origin, queue, actor, causes = (text.decode(errors="replace") for text in row[9:13])
     return Orphan(
         message_id=message_id,
         verdict=answer,
@@ -164,5 +165,6 @@ def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
         origin=origin,
         queue=queue,
         actor=actor,
-        payload=row[12],
+        causes=causes_of(causes),
+        payload=row[13],
     )

@@ -14,12 +14,13 @@ import redis
 
 from ..threads.moment import Moment
 from ..version import __version__
+from .cause import CONNECTION, Cause
 from .records import DRAINING, DeadIncarnation
 from .replies import Seen, Suspicion
 from .schema import FIELDS, Held, Refusal
 from .scripts import Part, ms
 
-__all__ = ["BEAT", "CLOSED", "DIED", "GRACE", "JOINED", "Ended", "Workers"]
+__all__ = ["BEAT", "DIED", "GRACE", "JOINED", "Ended", "Workers"]
 
 #: The shortest grace after an outage, seconds; see common.lua.
 GRACE = 6.0
@@ -29,9 +30,6 @@ HAND_OVER_DELAY = 5.0
 
 #: A message was taken from you: beat, and hear of it; I am new, watch me; somebody has died, recover what is left.
 BEAT, JOINED, DIED = "beat", "joined", "died"
-
-#: Why an incarnation is dead that has no connection any more.
-CLOSED = "its connections to Redis are closed"
 
 #: How many are told of a death by one that saw it, and recovers nothing itself.
 SOME = 4
@@ -233,15 +231,17 @@ class Workers(Part):
         rows = self.scripts.ask(pipeline.execute)
         return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
-    def mark_dead(self, dead: DeadIncarnation, why: str) -> bool:
+    def mark_dead(self, dead: DeadIncarnation, cause: Cause) -> bool:
         """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
         incarnation, place = self.keys.incarnation(dead.id), self.keys.place(dead.place)
-        return bool(self.scripts.execute("mark_dead", incarnation=incarnation, place=place, dead=dead.id, why=why))
+        return bool(
+            self.scripts.execute("mark_dead", incarnation=incarnation, place=place, dead=dead.id, cause=cause.number)
+        )
 
     def record_death(self, dead: DeadIncarnation) -> bool:
         """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
         incarnation = self.keys.incarnation(dead.id)
-        return bool(self.scripts.execute("record_death", incarnation=incarnation, dead=dead.id, why=dead.why))
+        return bool(self.scripts.execute("record_death", incarnation=incarnation, dead=dead.id))
 
     def forget(self, dead: str, place: str = "") -> bool:
         """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
@@ -347,7 +347,7 @@ class Workers(Part):
             its_channel=self.keys.channel(other),
             my_probe=self.keys.probe(self.me),
             absent_since=since,
-            why=CLOSED,
+            cause=CONNECTION.number,
         )
         return Suspicion(Seen(seen.decode()), absent_since, patience / 1000)
 
@@ -369,8 +369,7 @@ def _incarnation(id: str, raw: dict[bytes, bytes], deadline: float | None, drain
         custody=said.get("custody", ""),
         dead_since_ms=int(said.get("gone", deadline or 0)),
         draining=draining is not None,
-        left="left" in said,
-        proof=said.get("why", ""),
+        cause=Cause.of_deadline(deadline, "left" in said),
         place=said.get("place", ""),
         process_started=said.get("process_started", ""),
     )

@@ -24,8 +24,8 @@ from dramatiq_inflight.config.policy import Policy
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.recovery.for_broker import recovery_of
 from dramatiq_inflight.recovery.sweep import Recoverer
+from dramatiq_inflight.store.cause import CONNECTION
 from dramatiq_inflight.store.messages import ACK_TTL
-from dramatiq_inflight.store.workers import CLOSED
 from tests.support.brokers import quorum_arguments
 from tests.support.cluster import Cluster
 from tests.support.history import History
@@ -92,7 +92,7 @@ def test_a_lost_host_is_known_by_its_connections(
     made.wait(lambda: history.count("start") == 2, what="it runs again")
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="all is done")
-    wait_until(lambda: CLOSED in other.output(), what="said")
+    wait_until(lambda: CONNECTION.why() in other.output(), what="said")
     assert history.count("end") == 1
 
 

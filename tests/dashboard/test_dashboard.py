@@ -123,7 +123,7 @@ def test_all_pages_say_what_there_is(client: redis.Redis, lab: Lab, web: FlaskCl
     trouble = text(web, "/dead")
     assert "in the dead-letter queue, 4 crashes" in trouble
     assert "720 bytes" in trouble
-    assert "its process is gone" in text(web, "/history?kind=died")
+    assert "died: out of memory" in text(web, "/history?kind=died")
     assert "joined" not in text(web, "/history?kind=died").partition('class="events"')[2]
 
 

@@ -23,6 +23,7 @@ from dramatiq.results import ResultMissing
 from dramatiq_inflight import InFlightTracker, current
 from dramatiq_inflight.brokers.redis import RedisQueues
 from dramatiq_inflight.liveness.lease import JUST_NOW
+from dramatiq_inflight.store.cause import PROCESS
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
 from dramatiq_inflight.threads.moment import Moment
@@ -175,7 +176,7 @@ def test_a_worker_that_is_gone_takes_its_ttl_along(fleet: Fleet, how: str) -> No
     if how.startswith("leaves"):
         gone.workers.deregister()
     elif how == "is proven dead":
-        assert me.workers.mark_dead(me.workers.incarnation(gone.me), "seen")
+        assert me.workers.mark_dead(me.workers.incarnation(gone.me), PROCESS)
     else:
         fleet.lab.kill(gone)
         assert me.recovery.find_due().dead == [gone.me]

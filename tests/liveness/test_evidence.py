@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from dramatiq_inflight.liveness import pidfd as evidence
 from dramatiq_inflight.liveness.pidfd import Process, Watched
 from dramatiq_inflight.liveness.process_watch import NEIGHBOURS, Watch
+from dramatiq_inflight.store.cause import EXPIRED, OUT_OF_MEMORY, PROCESS
 from dramatiq_inflight.store.replies import Returned, Start
 from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
@@ -199,11 +201,11 @@ def test_what_is_proven_needs_no_grace_and_no_clock(lab: Lab, a: Store, b: Store
     lab.runs(a, copy)
     lab.client.zadd(lab.prefix + "heartbeats", {"*grace": 10**14, "*last": 1})
     assert b.recovery.find_due().dead == []
-    assert b.workers.mark_dead(b.workers.incarnation("a"), "seen") is True
-    assert b.workers.mark_dead(b.workers.incarnation("a"), "seen again") is False
+    assert b.workers.mark_dead(b.workers.incarnation("a"), PROCESS) is True
+    assert b.workers.mark_dead(b.workers.incarnation("a"), OUT_OF_MEMORY) is False
     assert b.recovery.find_due().dead == ["a"]
     dead = b.workers.incarnation("a")
-    assert (dead.why, dead.draining) == ("seen", False)
+    assert (dead.cause, dead.draining) == (PROCESS, False)
     assert abs(dead.dead_since_ms - time.time() * 1000) < 60_000
     assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
     assert b.workers.forget("a")
@@ -214,7 +216,7 @@ def test_a_duplicate_takes_over_from_the_proven(lab: Lab, a: Store, b: Store) ->
     copy = copy_of()
     lab.runs(a, copy)
     assert lab.start(b, copy).answer is Start.DUPLICATE
-    b.workers.mark_dead(b.workers.incarnation("a"), "seen")
+    b.workers.mark_dead(b.workers.incarnation("a"), PROCESS)
     started = lab.start(b, copy)
     assert (started.answer, started.owner, started.crashes) == (Start.RUN, "a", 1)
 
@@ -225,10 +227,10 @@ def test_a_death_during_a_shutdown_stays_one(lab: Lab, a: Store, b: Store) -> No
     lab.runs(a, copy, limit=0)
     a.workers.drain()
     a.workers.heartbeat()
-    b.workers.mark_dead(b.workers.incarnation("a"), "seen")
+    b.workers.mark_dead(b.workers.incarnation("a"), PROCESS)
     dead = b.workers.incarnation("a")
     assert dead.draining
-    assert dead.why == "seen while it was shutting down"
+    assert dead.why == "its process is gone, seen from the same host while it was shutting down"
     assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
 
 
@@ -236,11 +238,11 @@ def test_whoever_beats_is_not_dead_whatever_was_seen(lab: Lab, a: Store, b: Stor
     """Should the evidence ever be wrong: it goes on, as after any false alarm."""
     copy = copy_of()
     lab.runs(a, copy)
-    b.workers.mark_dead(b.workers.incarnation("a"), "seen")
+    b.workers.mark_dead(b.workers.incarnation("a"), PROCESS)
     assert a.workers.heartbeat() is False
     a.workers.register({"instance": "pod-a"})
     assert b.recovery.find_due().dead == []
-    assert b.workers.incarnation("a").proof == ""
+    assert b.workers.incarnation("a").cause == EXPIRED
 
 
 def test_one_that_left_is_not_proven_dead(lab: Lab, a: Store, b: Store) -> None:
@@ -251,7 +253,7 @@ def test_one_that_left_is_not_proven_dead(lab: Lab, a: Store, b: Store) -> None:
     said = b.workers.incarnation("a")
     assert a.workers.deregister() == 0
     assert b.workers.in_place("here") == ["b"]
-    assert b.workers.mark_dead(said, "seen") is False
+    assert b.workers.mark_dead(said, PROCESS) is False
     assert b.recovery.find_due().dead == []
     assert b.workers.deregister() == 0
     assert lab.names() == set()
@@ -488,7 +490,7 @@ def test_the_messages_of_a_killed_process_run_again_at_once(
     before = history.count("start")
     last = made.worker(threads=4)
     made.wait(lambda: history.count("start") == before + 4, what="the next worker finds them")
-    made.wait(lambda: "its process is gone, seen from the same host" in last.output(), what="it is said why")
+    made.wait(lambda: re.search(r"is dead: its process (was killed|is gone)", last.output()), what="it is said why")
     Path(gate).touch()
     made.wait(lambda: made.enqueued() == 0, what="all complete")
     last.stop()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_it_sees_the_death_and_says_so(watched: Callable[..., Worker], b: Store)
     worker = watched()
     worker.process.kill()
     wait_until(lambda: b.recovery.find_due().dead == ["a"], what="the death is proven")
-    assert b.workers.incarnation("a").why == "its process is gone, seen from the same host"
+    assert b.workers.incarnation("a").why == "its process was killed by signal 9 (SIGKILL)"
     assert words.wait(120) == DIED
     words.close()
     worker.heartbeat.stopping = True
@@ -367,4 +368,4 @@ def test_a_single_process_has_a_witness(cluster: MakeCluster, history: History, 
     made.wait(lambda: history.count("start") == 2, what="it runs again")
     gate.touch()
     made.wait(lambda: made.enqueued() == 0, what="it is done")
-    wait_until(lambda: "its process is gone, seen from the same host" in other.output(), what="said")
+    wait_until(lambda: re.search(r"is dead: its process (was killed|is gone)", other.output()), what="said")

@@ -23,11 +23,12 @@ from dramatiq_inflight.liveness.lease import KnownBy, Lease
 from dramatiq_inflight.liveness.presence import Presence
 from dramatiq_inflight.liveness.subscription import CannotSubscribe, Subscription, Subscriptions
 from dramatiq_inflight.liveness.suspicions import Suspicions
+from dramatiq_inflight.store.cause import CONNECTION, EXPIRED, OUT_OF_MEMORY, PROCESS
 from dramatiq_inflight.store.records import DeadIncarnation
 from dramatiq_inflight.store.replies import Claim, Reasserted, Returned, Seen, Start, Suspicion
 from dramatiq_inflight.store.scripts import Scripts
 from dramatiq_inflight.store.store import Store
-from dramatiq_inflight.store.workers import BEAT, CLOSED, DIED, JOINED, Workers
+from dramatiq_inflight.store.workers import BEAT, DIED, JOINED, Workers
 from dramatiq_inflight.threads.bell import Bell
 from tests.support.inprocess import App
 from tests.support.lab import Lab, copy_of
@@ -138,7 +139,7 @@ def test_whoever_is_absent_for_its_patience_is_declared_dead(lab: Lab, me: Perso
     assert me.judges(other) is Seen.GONE
     assert me.store.recovery.find_due().dead == ["other"]
     dead = me.store.workers.incarnation("other")
-    assert (dead.why, dead.dead_since_ms > suspicion.since - 1) == (CLOSED, True)
+    assert (dead.cause, dead.dead_since_ms > suspicion.since - 1) == (CONNECTION, True)
     assert not lab.client.exists(lab.prefix + "suspects")
 
 
@@ -331,7 +332,7 @@ def test_a_shutdown_is_not_forgotten(me: Person, other: Person) -> None:
     other.disappears()
     assert me.judges(other) is Seen.GONE
     dead = me.store.workers.incarnation("other")
-    assert (dead.draining, dead.why) == (True, CLOSED + " while it was shutting down")
+    assert (dead.draining, dead.why) == (True, "its connections to Redis are closed while it was shutting down")
 
 
 # Who enters.
@@ -791,11 +792,11 @@ def test_a_proof_ends_the_doubt(
     lab.runs(other.store, copy, **kind)
     gone()
     assert in_doubt(lab, other)
-    assert me.store.workers.mark_dead(me.store.workers.incarnation("other"), "seen")
+    assert me.store.workers.mark_dead(me.store.workers.incarnation("other"), PROCESS)
     assert not in_doubt(lab, other)
-    assert not me.store.workers.mark_dead(me.store.workers.incarnation("other"), "seen again")
+    assert not me.store.workers.mark_dead(me.store.workers.incarnation("other"), OUT_OF_MEMORY)
     assert lab.claim_answer(me.store, copy, "other") is Claim.POISONED
-    assert me.store.workers.incarnation("other").why == "seen"
+    assert me.store.workers.incarnation("other").cause == PROCESS
 
 
 def test_a_shutdown_convicts_nobody_by_its_connections(
@@ -834,7 +835,7 @@ def test_one_that_is_back_hears_of_it_and_takes_its_message_back(
     other.store.workers.register({"instance": "pod-other"})
     assert not in_doubt(lab, other)
     assert other.store.workers.heartbeat() is True
-    assert me.store.workers.incarnation("other").proof == ""
+    assert me.store.workers.incarnation("other").cause == EXPIRED
 
 
 def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
@@ -853,7 +854,7 @@ def test_one_that_may_be_back_keeps_its_place_in_the_namespace(
 def test_a_dead_incarnation_is_not_declared_dead_twice(me: Person, other: Person, gone: Callable[[], None]) -> None:
     gone()
     assert me.judges(other) is Seen.UNSEEABLE
-    assert me.store.workers.mark_dead(_unknown(), "seen") is False
+    assert me.store.workers.mark_dead(_unknown(), PROCESS) is False
 
 
 def _unknown() -> DeadIncarnation:

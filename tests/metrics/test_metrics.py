@@ -28,6 +28,7 @@ from dramatiq_inflight import EventKind, Inspector
 from dramatiq_inflight.metrics import InFlightCollector, serve
 from dramatiq_inflight.metrics import process as process_metrics
 from dramatiq_inflight.metrics.process import ProcessMetrics, forget_the_dead, is_reported
+from dramatiq_inflight.store.cause import OUT_OF_MEMORY, Cause, CauseKind
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.store import Store
 from tests.support.cluster import Cluster
@@ -97,6 +98,23 @@ def test_an_empty_namespace_is_told_from_zero(inspector: Inspector) -> None:
     assert [seen.value(name) for name in ("running", "waiting", "overdue", "aside", "unrecovered_seconds")] == [0] * 5
     assert all(seen.value("all_events_total", event=kind.value) == 0 for kind in EventKind)
     assert seen.value("recovery_seconds_count") == seen.value("recovery_seconds_sum") == 0
+
+
+def test_deaths_are_counted_by_cause(lab: Lab, b: Store, inspector: Inspector) -> None:
+    """Signals and exit codes are one cause each; a cause of a later version is another one."""
+    causes = [OUT_OF_MEMORY, Cause.of_status(9), Cause.of_status(11), Cause.of_status(3 << 8), Cause(77), None]
+    for number, cause in enumerate(causes):
+        dead = lab.incarnation(f"w{number}")
+        if cause is None:
+            lab.kill(dead)
+            assert b.workers.record_death(b.workers.incarnation(dead.me))
+        else:
+            assert b.workers.mark_dead(b.workers.incarnation(dead.me), cause)
+    seen = Scrape.of(InFlightCollector(inspector))
+    deaths = {kind.value: seen.value("deaths_total", cause=kind.value) for kind in CauseKind}
+    expected = {"out_of_memory": 1, "signal": 2, "exit": 1, "other": 1, "heartbeat": 1}
+    assert deaths == {kind.value: expected.get(kind.value, 0) for kind in CauseKind}
+    assert seen.value("all_events_total", event="died") == len(causes)
 
 
 def test_what_is_in_flight_and_what_happened_is_told(lab: Lab, a: Store, b: Store, inspector: Inspector) -> None:

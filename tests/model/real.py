@@ -16,6 +16,7 @@ import redis
 
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.liveness.subscription import Subscriptions
+from dramatiq_inflight.store.cause import PROCESS, PROVEN_MS
 from dramatiq_inflight.store.connection import bounded_client
 from dramatiq_inflight.store.declarations import SCRIPTS
 from dramatiq_inflight.store.records import DRAINING, DeadIncarnation, Enqueued, Head, Orphan
@@ -32,7 +33,7 @@ MESSAGE = "m"
 TTL_MS, FENCE_MS = 60_000, 60_000
 #: A time of Redis's clock, for the start of the first run; the others follow.
 FIRST_START = 1_000_000
-EXPIRED, PROVEN = 1000, 1
+EXPIRED, PROVEN = PROVEN_MS, PROCESS.number
 #: The members for what `Heart` has besides its kind, in that order: before an id.
 MARKS = (DRAINING, "*doubted:")
 #: In the place of until when it may be back: it cannot.
@@ -222,7 +223,7 @@ class Real:
         elif score > self.now:
             kind = "fresh"
         else:
-            kind = "expired" if score >= 100 else "gone" if -until > self.now else "proven"
+            kind = "expired" if score >= PROVEN_MS else "gone" if -until > self.now else "proven"
         return Heart(kind, *(scores.get(prefix + name) == -inf for prefix in MARKS))
 
     def _decoded(self, raw: bytes | None) -> Record | None:
@@ -470,7 +471,7 @@ class Real:
 
     def _mark_dead(self, dead: int) -> Any:
         incarnation = DeadIncarnation(self.names[dead], "", "", "", "", "", [])
-        return self.members[0].workers.mark_dead(incarnation, "seen")
+        return self.members[0].workers.mark_dead(incarnation, PROCESS)
 
     def _forget(self, dead: int) -> Any:
         return self.members[0].workers.forget(self.names[dead])

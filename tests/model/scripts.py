@@ -41,7 +41,7 @@ DAYS_LATER = 8
 
 
 class Record(NamedTuple):
-    """As in common.lua, but for queue and actor, of which there is one."""
+    """As in common.lua, but for queue and actor, of which there is one, and causes, which decide nothing."""
 
     state: str
     owner: int = NOBODY
@@ -117,8 +117,8 @@ UNUSED_BY = {
     "reassert": {"unacked"},
     "return_to_broker": {"me"},
     "confirm_copies": {"delay"},
-    "mark_dead": {"why"},
-    "suspect": {"why"},
+    "mark_dead": {"cause"},
+    "suspect": {"cause"},
     "set_aside": {"why"},
 }
 

@@ -8,12 +8,18 @@ Every rule is tested in the three ways by which an orphan is taken from the dead
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from dramatiq_inflight.delivery import Copy
-from dramatiq_inflight.store.records import Enqueued, Head, Orphan
-from dramatiq_inflight.store.replies import Claim, Finished, Reasserted, Returned, Start, Started
+from dramatiq_inflight.incident import Incident, Kind
+from dramatiq_inflight.inspection.history import EventKind
+from dramatiq_inflight.inspection.inspector import Inspector
+from dramatiq_inflight.recovery.enqueue import NOBODY
+from dramatiq_inflight.store.cause import CONNECTION, LEFT, OUT_OF_MEMORY, PROCESS, Cause, causes_of
+from dramatiq_inflight.store.records import DeadIncarnation, Enqueued, Head, Orphan
+from dramatiq_inflight.store.replies import Claim, Finished, Reasserted, Requeued, Returned, Start, Started
 from dramatiq_inflight.store.store import Store
 from tests.support.lab import Lab, copy_of, payload_of
 
@@ -448,7 +454,7 @@ def test_what_is_left_by_one_that_left_is_charged_to_nobody(lab: Lab, a: Store, 
     copy = copy_of()
     lab.runs(a, copy, limit=0)
     assert a.workers.deregister() == 1
-    assert b.workers.incarnation("a").left
+    assert b.workers.incarnation("a").cause == LEFT
     lab.kill(a, draining=b.workers.incarnation("a").draining)
     assert b.recovery.return_to_broker("a", [(copy.message_id, True)]) == [Returned.RETURNED]
     head = lab.head(copy)
@@ -464,3 +470,128 @@ def test_one_that_drains_marks_nobody_else(lab: Lab, a: Store, b: Store) -> None
     b.workers.drain()
     assert lab.start(b, copy).answer is Start.DUPLICATE
     assert not b.workers.incarnation("a").draining
+
+
+# Why they died.
+
+
+def reason_of(orphan: Orphan, dead: DeadIncarnation) -> str:
+    return Incident.of(Kind.POISON, orphan, dead).reason
+
+
+def crash(lab: Lab, dead: Store, other: Store, copy: Copy, cause: Cause | None) -> Orphan:
+    """Let `dead` run it and die; None: its heartbeat expires.  Recovery takes it."""
+    if cause is None:
+        lab.kill(dead)
+    else:
+        assert other.workers.mark_dead(other.workers.incarnation(dead.me), cause)
+    (claimed,) = other.recovery.claim([copy.message_id], dead=dead.me, hold=60)
+    assert isinstance(claimed, Orphan)
+    return claimed
+
+
+def test_a_record_keeps_why_its_workers_died(lab: Lab, b: Store) -> None:
+    """Through copies and takeovers; the reason says how often each was the cause."""
+    copy, killed = copy_of(), Cause.of_status(9)
+    lab.runs(lab.incarnation("w0"), copy, limit=9)
+    copies = [OUT_OF_MEMORY, None, OUT_OF_MEMORY, PROCESS, killed]
+    for number, cause in enumerate(copies, 1):
+        orphan = crash(lab, lab.incarnation(f"w{number - 1}"), b, copy, cause)
+        assert len(orphan.causes) == orphan.crashes == number
+        copy = dataclasses.replace(copy, generation=orphan.generation)
+        assert b.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead="w0") == [Requeued.REQUEUED]
+        lab.runs(lab.incarnation(f"w{number}"), copy, limit=9)
+    assert b.workers.mark_dead(b.workers.incarnation("w5"), OUT_OF_MEMORY)
+    assert lab.start(b, copy, limit=9).answer is Start.RUN, "taken over"
+    orphan = crash(lab, b, lab.incarnation("c"), copy, CONNECTION)
+    assert reason_of(orphan, NOBODY).startswith(
+        "its worker died while running it: 7 times (out of memory 3 times, heartbeat expired once, unknown once, "
+        "killed by signal 9 (SIGKILL) once, connections closed once);"
+    )
+
+
+def test_the_list_of_causes_is_bounded(lab: Lab, a: Store, b: Store) -> None:
+    """The last ones are kept; of the others the cause is not known any more."""
+    copy = copy_of()
+    lab.runs(a, copy, limit="unlimited")
+    key = f"{lab.prefix}record:{copy.message_id}"
+    fields = json.loads(lab.client.get(key).partition(b"\n")[0])
+    fields[4], causes = 1000, "555 " * 30
+    lab.client.set(key, json.dumps([*fields, causes]).encode() + b"\n" + payload_of(copy))
+    orphan = crash(lab, a, b, copy, OUT_OF_MEMORY)
+    assert (orphan.crashes, len(orphan.causes), orphan.causes[-1]) == (1001, 30, OUT_OF_MEMORY)
+    assert "1001 times (unknown 971 times, exit code 255 29 times, out of memory once)" in reason_of(orphan, NOBODY)
+
+
+def test_a_death_that_was_none_leaves_no_cause(lab: Lab, a: Store, b: Store) -> None:
+    """The worker lives, and takes its message back: no dead letter says that its connections were closed."""
+    copy = copy_of()
+    lab.runs(b, copy, limit=9)
+    orphan = crash(lab, b, a, copy, OUT_OF_MEMORY)
+    copy = dataclasses.replace(copy, generation=orphan.generation)
+    a.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead="b")
+    lab.runs(a, copy, limit=9)
+    b.workers.register({"instance": "pod-b"})
+    crash(lab, a, b, copy, CONNECTION)
+    assert lab.reassert(a, copy, run=2, crashes=1, limit=9)[0] is Reasserted.RETAKEN
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.crashes, head.causes.split()) == (1, [str(OUT_OF_MEMORY.number)])
+
+
+def test_of_two_deaths_the_one_that_was_none_is_taken_back(lab: Lab, a: Store, b: Store) -> None:
+    """Another worker has run the message since, and was killed."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=9)
+    for store, other, cause in ((a, b, CONNECTION), (b, a, OUT_OF_MEMORY)):
+        orphan = crash(lab, store, other, copy, cause)
+        copy = dataclasses.replace(copy, generation=orphan.generation)
+        other.recovery.confirm_copies([Enqueued(orphan, "", "default", 0)], dead=store.me)
+        if store is a:
+            lab.runs(b, copy, limit=9)
+            a.workers.register({"instance": "pod-a"})
+    assert lab.reassert(a, copy, run=1, limit=9)[0] is Reasserted.RETAKEN
+    head = lab.head(copy)
+    assert head is not None
+    assert (head.crashes, causes_of(head.causes)) == (1, (OUT_OF_MEMORY,))
+
+
+def test_a_proof_says_more_than_closed_connections(lab: Lab, a: Store, b: Store) -> None:
+    """What is known last is charged; it is no second death in the history."""
+    copy = copy_of()
+    lab.runs(a, copy, limit=9)
+    assert b.workers.mark_dead(b.workers.incarnation("a"), CONNECTION)
+    lab.client.zadd(lab.prefix + "heartbeats", {"*until:a": -(10**14)})  # it may be back
+    assert b.workers.mark_dead(b.workers.incarnation("a"), OUT_OF_MEMORY)
+    assert b.workers.incarnation("a").cause == OUT_OF_MEMORY
+    assert not b.workers.mark_dead(b.workers.incarnation("a"), PROCESS), "less is known by that"
+    (orphan,) = b.recovery.claim([copy.message_id], dead="a", hold=60)
+    assert isinstance(orphan, Orphan)
+    assert orphan.causes == (OUT_OF_MEMORY,)
+    assert [event.cause for event in Inspector(lab.client, lab.namespace).history(kinds=[EventKind.DIED])] == [
+        "connection"
+    ]
+
+
+@pytest.mark.parametrize(("text", "causes"), [("5 x -1 109 9999999999 ", (5, 109)), ("<b>", ()), ("\x1b[2J", ())])
+def test_what_is_no_cause_in_a_record_is_passed_over(text: str, causes: tuple[int, ...]) -> None:
+    assert causes_of(text) == tuple(map(Cause, causes))
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "short"),
+    [
+        *((5, "out_of_memory", "out of memory"), (109, "signal 9", "killed by signal 9 (SIGKILL)")),
+        *(
+            (140, "signal 40", "killed by signal 40"),
+            (300, "exit 0", "exit code 0"),
+            (555, "exit 255", "exit code 255"),
+        ),
+        *((556, "other", "unknown"), (77, "other", "unknown"), (-3, "other", "unknown"), (10**17, "other", "unknown")),
+    ],
+)
+def test_each_number_is_a_cause(number: int, name: str, short: str) -> None:
+    """Also one of a later version."""
+    cause = Cause(number)
+    assert (cause.name, str(cause), cause.kind.value) == (name, short, name.split(maxsplit=1)[0])
+    assert cause.why()

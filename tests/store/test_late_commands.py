@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dramatiq_inflight.delivery import Copy
+from dramatiq_inflight.store.cause import PROCESS
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Reasserted, Start
 from dramatiq_inflight.store.store import Store
@@ -291,7 +292,7 @@ SAID: dict[str, Callable[[Scene], Any]] = {
 SWEPT: dict[str, Callable[[Scene], Any]] = {
     "find_due": lambda scene: scene.b.recovery.find_due(),
     "record_death": lambda scene: scene.b.workers.record_death(scene.b.workers.incarnation("a")),
-    "mark_dead": lambda scene: scene.b.workers.mark_dead(scene.b.workers.incarnation("a"), "it is gone"),
+    "mark_dead": lambda scene: scene.b.workers.mark_dead(scene.b.workers.incarnation("a"), PROCESS),
     "suspect": lambda scene: scene.b.workers.suspect("a"),
     "return_to_broker": lambda scene: scene.b.recovery.return_to_broker("a", []),
     "hand_back, of a message": lambda scene: scene.b.recovery.return_to_broker("a", [("m", True)]),

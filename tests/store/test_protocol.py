@@ -1004,9 +1004,9 @@ def test_mending_takes_nothing_from_a_new_owner(lab: Lab, a: Store, b: Store) ->
     assert before.crashes == 1
     assert lab.reassert(a, copy)[0] is Reasserted.LOST
     # But the charge for a death that was none is taken back, once.
-    assert lab.head(copy) == dataclasses.replace(before, crashes=0)
+    assert lab.head(copy) == dataclasses.replace(before, crashes=0, causes="")
     assert lab.reassert(a, copy)[0] is Reasserted.LOST
-    assert lab.head(copy) == dataclasses.replace(before, crashes=0)
+    assert lab.head(copy) == dataclasses.replace(before, crashes=0, causes="")
     assert a.messages.running_here() == set()
     b.messages.complete(copy, 2, again=False, contended=False)
     assert lab.reassert(a, copy)[0] is Reasserted.LOST

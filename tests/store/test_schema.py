@@ -461,8 +461,9 @@ def add_to_record(lab: Lab, copy: Any) -> None:
     key = f"{lab.prefix}record:{copy.message_id}"
     raw: bytes = lab.client.get(key)
     head, _, payload = raw.partition(b"\n")
-    assert head.endswith(b"]")
-    lab.client.set(key, head[:-1] + b',"of a later version",null,{"a":[1]}]\n' + payload)
+    fields = json.loads(head)
+    fields += [""] * (len(TYPES) - len(fields))  # those that need not be there
+    lab.client.set(key, json.dumps([*fields, *MORE]).encode() + b"\n" + payload)
 
 
 def added_to(lab: Lab, copy: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from dramatiq.results.backends import RedisBackend
 import dramatiq_inflight
 from dramatiq_inflight import HandBack, InFlightTracker, MessageLost
 from tests.support.brokers import make_broker
+from tests.support.deaths import is_watched
 from tests.support.history import History
 from tests.support.hooked import beside
 from tests.support.notes import Killer, Notes
@@ -124,6 +125,24 @@ def killer(key: Any, seconds: float) -> None:
     """Kills its worker after a while."""
     _noted(key, seconds)
     os.killpg(0, signal.SIGKILL)
+
+
+@actor(track_inflight=True)
+def ending(key: Any, how: str) -> None:
+    """Ends its own process once another one watches it: by a signal, with an exit code, or for want of memory."""
+    history.write("start", key, _message_id())
+    while not is_watched(os.getpid()):
+        time.sleep(0.05)
+    kind, _, number = how.partition(" ")
+    if kind == "signal":
+        os.kill(os.getpid(), int(number))
+        time.sleep(60)
+    elif kind == "exit":
+        os._exit(int(number))
+    else:
+        hoard = []
+        while True:
+            hoard.append(b"x" * 2**23)
 
 
 @actor

@@ -34,6 +34,7 @@ from typing import Any
 
 import redis
 
+from dramatiq_inflight.inspection.history import Event
 from dramatiq_inflight.liveness import heartbeat
 from dramatiq_inflight.recovery import sweep as recovery
 
@@ -259,7 +260,11 @@ class Watched:
         """Add the deaths that were recorded or logged, and how often a worker was told of its own."""
         self.collect()
         logs = [worker.output() for worker in workers]
-        died = [f"{event['worker']}: {event['why']}" for event in self._events.values() if event["event"] == "died"]
+        died = [
+            f"{event['worker']}: {Event.of('0-0', event).why}"
+            for event in self._events.values()
+            if event["event"] == "died"
+        ]
         logged = [f"{worker}: {why}" for log in logs for worker, why in A_DEATH.findall(log)]
         figures.deaths = max(died, logged, key=len)
         revived = sum(event["event"] == "revived" for event in self._events.values())

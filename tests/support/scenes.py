@@ -12,6 +12,7 @@ from typing import Any
 
 from dramatiq import Message
 
+from dramatiq_inflight.store.cause import OUT_OF_MEMORY
 from dramatiq_inflight.store.keys import Keys
 from dramatiq_inflight.store.records import Head
 
@@ -20,7 +21,8 @@ __all__ = ["Scene"]
 #: How long a heartbeat is believed, milliseconds.
 TTL = 90_000
 
-OUT = "its process is gone, as another process of the host has seen"
+#: What the event of a death says of its cause.
+OUT = {"cause": OUT_OF_MEMORY.number}
 
 
 class Scene:
@@ -53,11 +55,11 @@ class Scene:
             pipeline.xadd(self.keys.history, event, id=f"{at}-*")
         pipeline.execute()
 
-    def lives(self, instance: str, pid: int, *, booted: float, left: float = 0.8, why: str = "") -> str:
+    def lives(self, instance: str, pid: int, *, booted: float, left: float = 0.8) -> str:
         """A worker process that is there: since so many minutes, with that much of its heartbeat left."""
         id = f"{instance}-{pid}"
         said = {"instance": instance, "host": instance, "pid": str(pid), "booted": str(int(self.now - booted * 60_000))}
-        self.client.hset(self.keys.incarnation(id), mapping={**said, **({"why": why, "noticed": "1"} if why else {})})
+        self.client.hset(self.keys.incarnation(id), mapping=said)
         self.client.zadd(self.keys.heartbeats, {id: int(self.now + left * TTL)})
         return id
 
@@ -127,7 +129,7 @@ class Scene:
         return self.random.uniform(0.2, most)
 
     def _out_of_memory(self) -> None:
-        self.worker(34, "died", "media-0", 8, why=OUT)
+        self.worker(34, "died", "media-0", 8, **OUT)
         for _ in range(7):
             values = {"actor": "resize", "by": "media-0-7", "how": "handed back"}
             self.message(33.98, "recovered", self.id(), "media-0-8", **values)
@@ -139,7 +141,7 @@ class Scene:
         self.worker(120, "joined", "media-1", pid)
         for crashes in range(1, 5):
             worker = f"media-1-{pid}"
-            self.worker(at, "died", "media-1", pid, why=OUT)
+            self.worker(at, "died", "media-1", pid, **OUT)
             values = {"by": "media-0-7", "crashes": crashes, "run": crashes}
             if crashes < 4:
                 self.message(at - 0.02, "recovered", poison, worker, actor="transcode", how="handed back", **values)
@@ -158,7 +160,7 @@ class Scene:
         for number in range(10_000):
             instance = f"pod-{number % instances:04d}"
             kind = ("joined", "left", "died", "cleared")[number % 4]
-            self.worker(60 * 20 * (1 - number / 10_000), kind, instance, number, why=OUT * (kind == "died"))
+            self.worker(60 * 20 * (1 - number / 10_000), kind, instance, number, **OUT if kind == "died" else {})
         self.write_events()
         workers = [self.lives(f"pod-{n:04d}", pid, booted=500) for n in range(instances) for pid in (7, 8)]
         for number in range(messages):

@@ -34,6 +34,8 @@
 --   deaths       how many recoverers in a row have died with it in hand
 --   dead_letter  1: recovering or requeued: its copy is to be dead-lettered
 --   kept_in      the broker's hash that has the payload as `copy`, unless it is here
+--   causes       why its incarnations died, those of the last crashes: the number of each, as in store/cause.py, with a
+--                blank behind it; missing where there was no crash
 --
 -- What a later version has added behind them is kept, unless the message is started anew (see docs/upgrading.rst).
 
@@ -67,7 +69,12 @@ local JITTER = 1000
 local SHORTEST_OUTAGE = 10
 
 -- A deadline below this says that the incarnation is gone beyond doubt, ms: it takes no grace and no clock to judge it.
-local PROVEN = 100
+-- Such a deadline is the number of the cause of its death. Others that are dead have LEFT with messages still running,
+-- or their heartbeat has EXPIRED.
+local PROVEN, EXPIRED, LEFT = 1000, 0, 4
+
+-- The longest list of causes that a record keeps, bytes.
+local LONGEST_CAUSES = 120
 
 -- Members of the heartbeat set that are no incarnation: when Redis was last in use, and until when the grace lasts. Of
 -- each incarnation that is not judged yet, TTL and its id has its TTL, as a negative number of ms. Of each one that was
@@ -95,7 +102,7 @@ end
 local function check(v)
     return v[3] + v[4] + v[5] + v[7] + v[8] + v[9] + v[10] + v[15] + v[16] + v[17] + v[18] + v[19] + v[20]
         + string.len(v[2]) + string.len(v[11]) + string.len(v[12]) + string.len(v[13]) + string.len(v[14])
-        + string.len(v[21] or '')
+        + string.len(v[21] or '') + string.len(v[22] or '')
         + (STATES[v[1]] and (LIMITS[v[6]] and 0 or v[6]))
 end
 
@@ -117,7 +124,8 @@ local function load(key)
         state = v[1], owner = v[2], run = v[3], generation = v[4], crashes = v[5], limit = v[6], contended = v[7],
         forced = v[8], started = v[9], first = v[10], origin = v[11], copy = v[12], queue = v[13], actor = v[14],
         drains = v[15], alone = v[16], tailored = v[17], tries = v[18], deaths = v[19],
-        dead_letter = v[20], kept_in = v[21] or '', more = #v > 21 and v or nil, payload_at = cut,
+        dead_letter = v[20], kept_in = v[21] or '', causes = v[22] or '', more = #v > 22 and v or nil,
+        payload_at = cut,
     }
 end
 
@@ -144,7 +152,10 @@ local function dump(r)
         r.drains or 0, r.alone or 0, r.tailored or 0, r.tries or 0, r.deaths or 0, r.dead_letter or 0,
         r.kept_in or '',
     }
-    for i = 22, r.more and #r.more or 0 do
+    if r.more or (r.crashes or 0) > 0 then
+        v[22] = (r.crashes or 0) > 0 and r.causes or ''
+    end
+    for i = 23, r.more and #r.more or 0 do
         v[i] = r.more[i]
     end
     return cjson.encode(v) .. '\n'
@@ -327,6 +338,12 @@ local function lives_for(heartbeats, incarnation, now, ttl)
     return deadline >= PROVEN and nobody_is_judged(heartbeats, now, ttl) or 0
 end
 
+-- Why a dead incarnation has died, as far as anybody knows: a number of store/cause.py.
+local function cause_of(heartbeats, incarnation)
+    local deadline = tonumber(redis.call('ZSCORE', heartbeats, incarnation) or PROVEN)
+    return deadline < PROVEN and deadline or EXPIRED
+end
+
 -- How long the owner of a record is still believed to live, ms; 0: it is dead. A missing heartbeat beside a record is
 -- data that Redis lost: it gets one TTL to come back, the longest, for its own is lost as well.
 local function believed_for(heartbeats, owner, now, ttl)
@@ -424,13 +441,16 @@ end
 
 -- Its incarnation died while it was running: charge it. Everything that was running is charged; only what had its
 -- process to itself can be convicted. Says whether it is.
-local function charge(record, drained)
+local function charge(record, drained, cause)
     local convicted = is_convicted(record, drained)
     record.alone = 0
     if drained then
         record.drains = record.drains + 1
     else
-        record.crashes = record.crashes + 1
+        record.crashes, record.causes = record.crashes + 1, record.causes .. cause .. ' '
+        if #record.causes > LONGEST_CAUSES then
+            record.causes = string.match(record.causes, ' (.*)')
+        end
     end
     return convicted
 end
@@ -459,7 +479,7 @@ local function orphan_of(record, payload)
     return {
         record.dead_letter == 1 and 'poisoned' or 'claimed', record.run, record.generation, record.crashes,
         record.limit, record.started, record.first, record.drains, record.tries, record.origin, record.queue,
-        record.actor, payload,
+        record.actor, record.causes, payload,
     }
 end
 
@@ -495,18 +515,26 @@ local function note_fenced(history, counts, id, record, me, run, outcome)
 end
 
 -- Of an incarnation, by what it has said of itself.
-local function note_worker(history, counts, event, id, incarnation_key, ...)
+local function note_worker(history, counts, event, count_as, id, incarnation_key, ...)
     local said = redis.call('HMGET', incarnation_key, 'instance', 'host', 'pid')
-    note(history, counts, event, event, 'worker', id,
+    note(history, counts, event, count_as, 'worker', id,
         'instance', said[1] or '', 'host', said[2] or '', 'pid', said[3] or '', ...)
 end
 
--- An incarnation is dead, and nobody has to wait for its heartbeat to expire.
-local function record_death(heartbeats, incarnation_key, history, counts, id, now, why)
-    redis.call('ZADD', heartbeats, 1, id)
-    redis.call('ZREM', heartbeats, TTL .. id)
-    redis.call('HSET', incarnation_key, 'why', why, 'gone', now)
-    if redis.call('HSETNX', incarnation_key, 'noticed', now) == 1 then
-        note_worker(history, counts, 'died', id, incarnation_key, 'why', why)
+-- An incarnation is dead: that is noted once, and counted by the cause. Says whether it was noted just now.
+local function note_death(heartbeats, incarnation_key, history, counts, id, now, cause)
+    if redis.call('HSETNX', incarnation_key, 'noticed', now) == 0 then
+        return false
     end
+    note_worker(history, counts, 'died', cjson.encode({'died', '', '', cause}), id, incarnation_key,
+        'cause', cause, 'draining', was_draining(heartbeats, id) and 1 or 0)
+    return true
+end
+
+-- An incarnation is dead, and nobody has to wait for its heartbeat to expire.
+local function prove_death(heartbeats, incarnation_key, history, counts, id, now, cause)
+    redis.call('ZADD', heartbeats, cause, id)
+    redis.call('ZREM', heartbeats, TTL .. id)
+    redis.call('HSET', incarnation_key, 'gone', now)
+    note_death(heartbeats, incarnation_key, history, counts, id, now, cause)
 end

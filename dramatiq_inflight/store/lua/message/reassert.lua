@@ -46,6 +46,12 @@ local again = {'again', known, now, 0, 0, 0}
 -- We were charged with a death, and are alive.
 local function take_back()
     if run > 0 and record.crashes > crashes then
+        local causes = {}
+        for cause in string.gmatch(record.causes, '%S+ ') do
+            causes[#causes + 1] = cause
+        end
+        table.remove(causes, #causes - (record.crashes - crashes) + 1) -- the next run may have crashed since
+        record.causes = table.concat(causes)
         record.crashes = record.crashes - 1
     elseif run > 0 and record.drains > drains then
         record.drains = record.drains - 1
@@ -79,7 +85,7 @@ if not record or record.state == 'damaged' then
         record.run, record.generation = before.run + 1, math.max(record.generation, before.generation)
         record.contended = before.state == 'completed' and 0 or before.contended
         if before.state == 'released' or before.state == 'let_go' then
-            record.crashes, record.drains = before.crashes, before.drains
+            record.crashes, record.drains, record.causes = before.crashes, before.drains, before.causes
         end
     end
     if is_all then

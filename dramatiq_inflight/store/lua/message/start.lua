@@ -112,7 +112,8 @@ local function run(crashes, drains, contended)
         generation = kept_generation, crashes = crashes, limit = limit, contended = contended,
         started = next_start(before, now, enqueued_by), first = 0, origin = origin, copy = copy, queue = queue,
         actor = actor,
-        drains = drains, alone = alone and 1 or 0, tailored = tailored, tries = tries,
+        drains = drains, causes = before and before.causes,
+        alone = alone and 1 or 0, tailored = tailored, tries = tries,
         kept_in = stored == 1 and broker_messages or '',
     }
     if stored == 0 then
@@ -217,7 +218,7 @@ end
 
 -- Its owner is dead: take over, unless it is convicted, or is to be recovered by a copy.
 owner = record.owner
-local convicted = charge(record, was_draining(heartbeats, owner))
+local convicted = charge(record, was_draining(heartbeats, owner), cause_of(heartbeats, owner))
 if not convicted and record.tailored == 0 then
     local reply = run(record.crashes, record.drains, 1)
     if reply[1] == 'run' then

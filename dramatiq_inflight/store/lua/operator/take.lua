@@ -13,8 +13,8 @@
 --    force: although it runs on a living worker
 --
 -- returns {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue, actor,
---       payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a living
---       worker), busy (somebody recovers it just now), moved (its owner is another by now), settled, gone
+--       causes, payload}, or {answer} alone where nothing was taken; answers: claimed, poisoned, alive (it runs on a
+--       living worker), busy (somebody recovers it just now), moved (its owner is another by now), settled, gone
 --
 -- I2: the record has the payload from now on. I5: the generation grows: all other copies are stale, and a run that goes
 -- on is fenced.

@@ -14,7 +14,7 @@
 --    deadly_after: after how many deaths of recoverers a payload is set aside
 --
 -- returns for each record {answer, run, generation, crashes, limit, started ms, first ms, drains, tries, origin, queue,
---       actor, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, alive, gone,
+--       actor, causes, payload}, or {answer} alone where nothing was claimed; answers: claimed, poisoned, alive, gone,
 --       busy (another recoverer has it), mine (I have claimed it, and may be at it), waits (it could not be enqueued;
 --       its deadline comes), later (not looked at), aside (the record cannot be read), deadly (its payload was set
 --       aside: whoever had it in hand has died)
@@ -33,7 +33,7 @@
 
 local now = clock()
 local results, suspects = {}, {}
-local drained = was_draining(heartbeats, dead)
+local drained, cause = was_draining(heartbeats, dead), cause_of(heartbeats, dead)
 local doubted = dead ~= '' and doubted_for(heartbeats, dead, now) > 0
 local believed -- how long the dead one still is, ms; asked only beside a record of it
 
@@ -83,7 +83,7 @@ local function claim(row, record, died)
         return {'gone'}
     end
     if record.state == 'running' then
-        record.dead_letter = charge(record, drained) and 1 or 0
+        record.dead_letter = charge(record, drained, cause) and 1 or 0
         give_up(record)
     end
     if record.owner ~= '' or not again then

@@ -22,7 +22,7 @@ local quiet = nobody_is_judged(heartbeats, now, ttl)
 local dead, next_deadline, until_when = {}, -1, now
 if quiet then
     -- Sooner than that: a pause between two looks is no outage then, though nobody else uses Redis.
-    next_deadline, until_when = math.min(quiet, shortest_ttl(heartbeats, ttl) / 3), PROVEN
+    next_deadline, until_when = math.min(quiet, shortest_ttl(heartbeats, ttl) / 3), '(' .. PROVEN
 end
 local expired = redis.call('ZRANGEBYSCORE', heartbeats, 0, until_when, 'LIMIT', 0, skip_dead + limit + 2)
 for _, member in ipairs(expired) do

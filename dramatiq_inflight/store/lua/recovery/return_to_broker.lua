@@ -26,7 +26,7 @@ redis.call('ZREMRANGEBYSCORE', handed, '-inf', now - fence_ttl)
 redis.call('ZADD', handed, now, dead)
 redis.call('PEXPIRE', handed, fence_ttl)
 
-local results, drained = {1}, was_draining(heartbeats, dead)
+local results, drained, cause = {1}, was_draining(heartbeats, dead), cause_of(heartbeats, dead)
 local doubted = doubted_for(heartbeats, dead, now) > 0
 
 for _, row in ipairs(rows) do
@@ -48,7 +48,7 @@ for _, row in ipairs(rows) do
         result = 'busy' -- until it is known for certain
     else
         local put_off = record.copy == ''
-        local convicted = charge(record, drained)
+        local convicted = charge(record, drained, cause)
         if (convicted or record.tailored == 1) and (held or put_off) then
             result = 'to_claim' -- the claim charges it; a copy of it that was put off is stale then
         elseif not held then

@@ -15,7 +15,7 @@
 local now = clock()
 local left = redis.call('ZCARD', running)
 if redis.call('EXISTS', incarnation) == 1 then
-    note_worker(history, counts, 'left', me, incarnation, 'running', left)
+    note_worker(history, counts, 'left', 'left', me, incarnation, 'running', left)
 end
 if left == 0 then
     forget(heartbeats, incarnation, suspects, place, me)

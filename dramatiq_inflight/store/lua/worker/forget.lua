@@ -20,7 +20,7 @@ local deadline = tonumber(redis.call('ZSCORE', heartbeats, dead) or now)
 -- Since its death was seen, or else since its last heartbeat.
 local after = math.max(0, math.floor(now - (tonumber(said[1]) or deadline - tonumber(said[2] or ttl))))
 if redis.call('EXISTS', incarnation) == 1 then
-    note_worker(history, counts, 'cleared', dead, incarnation, 'after', after)
+    note_worker(history, counts, 'cleared', 'cleared', dead, incarnation, 'after', after)
     redis.pcall('HINCRBY', counts, 'cleared_ms', after)
 end
 forget(heartbeats, incarnation, suspects, place, dead)

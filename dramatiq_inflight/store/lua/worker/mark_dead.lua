@@ -4,10 +4,10 @@
 -- An incarnation is dead beyond doubt: somebody has seen it.
 --
 --@ keys  heartbeats incarnation history counts [place]
---@ args  dead why
+--@ args  dead cause:int
 --
 --    place: the incarnations in its place
---    why: what proves it
+--    cause: of its death, as far as is known: a number of store/cause.py
 --
 -- returns 1, or 0 if it is known already, or has left or been reaped meanwhile
 
@@ -22,5 +22,5 @@ local doubted = redis.call('ZREM', heartbeats, UNTIL .. dead) == 1
 if deadline >= 0 and deadline < PROVEN and not doubted then
     return 0
 end
-record_death(heartbeats, incarnation, history, counts, dead, clock(), why)
+prove_death(heartbeats, incarnation, history, counts, dead, clock(), cause)
 return 1

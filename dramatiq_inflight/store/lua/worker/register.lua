@@ -60,7 +60,7 @@ if joined and up > 0 then
         revived = revived or (said[2] == 'cleared' and said[4] == me)
     end
 end
-redis.call('HDEL', incarnation, 'why', 'gone', 'noticed') -- should anybody have taken it for dead
+redis.call('HDEL', incarnation, 'gone', 'noticed') -- should anybody have taken it for dead
 if place then
     redis.call('SADD', place, me)
 end
@@ -73,6 +73,7 @@ if redis.call('HGET', schema, 'schema') ~= tostring(writes) then
 end
 redis.call('PEXPIRE', schema, HISTORY_TTL)
 if joined or revived then
-    note_worker(history, counts, revived and 'revived' or 'joined', me, incarnation)
+    local event = revived and 'revived' or 'joined'
+    note_worker(history, counts, event, event, me, incarnation)
 end
 return known

@@ -4,12 +4,12 @@
 -- An incarnation has seen no connection of another one: note that, and when its patience is over, that it is dead.
 --
 --@ keys  heartbeats suspects incarnation other_incarnation history counts
---@ args  other count my_channel its_channel my_probe absent_since why
+--@ args  other count my_channel its_channel my_probe absent_since cause:int
 --
 --    count: NUMSUB or SHARDNUMSUB
 --    my_probe: the channel of my probe
 --    absent_since: since when it was absent, as an earlier answer has said; 0: none has
---    why: why it is dead
+--    cause: of its death, should it be dead
 --
 -- returns {answer, since when it is absent ms, its patience ms}; answers: unqualified (I have not been connected for
 --       long enough), lost (this server does not see me), present, unseeable (its heartbeat decides), absent,
@@ -63,5 +63,5 @@ if not alike and 3 * suspected > living then
 end
 redis.call('HDEL', suspects, other)
 redis.call('ZADD', heartbeats, -tonumber(deadline), UNTIL .. other)
-record_death(heartbeats, other_incarnation, history, counts, other, now, why)
+prove_death(heartbeats, other_incarnation, history, counts, other, now, cause)
 return {'gone', tonumber(since), patience}
