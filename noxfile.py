@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What there is to run: ``nox -l`` lists it.  ``nox -s demo`` and ``nox -s tests`` are the two to know."""
+"""The sessions of this project: ``nox -l`` lists it.  ``nox -s demo`` and ``nox -s tests`` are the two to know."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _lines(title: str, lines: Sequence[Line], low: float, high: float) -> str:
 
 
 def _table(measured: dict[str, Any]) -> str:
-    """What the docs include: the figures, and how they were measured."""
+    """Return the table that the docs include: the figures, and how they were measured."""
     where = measured["environment"]
     rows = [["", "median", "least to most", "runs", "target"]]
     for figure in measured["figures"]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the benchmarks have in common: figures with their spread, servers of their own, and child processes."""
+"""The shared parts of the benchmarks: figures with their spread, servers of their own, and child processes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Figure:
 
 @dataclass
 class Result:
-    """What one benchmark has to say."""
+    """The result of one benchmark."""
 
     title: str
     figures: list[Figure] = field(default_factory=list)

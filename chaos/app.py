@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The application that the pods run.  What it does is written to the history, by a clock that nobody skews."""
+"""The application that the pods run.  Each run writes to the history, by a clock that nobody skews."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The judge: says of a history what went wrong, and what is excused by a weakness that the documentation states.
 
-An excuse needs a fault, noted by the nemesis, that hit this very process at this very time.  What has none is a
-violation.  The excuses:
+An excuse needs a fault, noted by the nemesis, that hit this very process at this very time.  A finding without an
+excuse is a violation.  The excuses:
 
 frozen, cut off
     The worker was stopped, or cut off from Redis, for longer than it is believed to live: its message was taken over.
@@ -77,7 +77,7 @@ VERDICTS = ("lost", "doubled", "repeated", "convicted", "crash_loops", "keys_lef
 
 @dataclass(frozen=True)
 class Ending:
-    """What was found when all was over."""
+    """The findings when all was over."""
 
     #: Keys of all messages whose enqueue returned.
     sent: Sequence[str] = ()
@@ -95,7 +95,7 @@ class Ending:
 
 @dataclass
 class Judgement:
-    """What the history says: figures, violations by verdict, and how often what was excused."""
+    """The judgement of a history: figures, violations by verdict, and the number of each excuse."""
 
     sent: int = 0
     unsure: int = 0
@@ -159,7 +159,7 @@ class Judgement:
 
 @dataclass
 class Fault:
-    """What the nemesis did, from just before to just after."""
+    """An act of the nemesis, from just before to just after."""
 
     kind: str
     part: str
@@ -224,7 +224,7 @@ class Run:
 
 
 def max_recoveries_of(key: str) -> int:
-    """Of a poison message."""
+    """Return the ``max_recoveries`` of a poison message."""
     return int(key.rpartition(".")[2])
 
 
@@ -321,7 +321,7 @@ class _Judge:
             self._judge_poison(key, runs)
 
     def _why_doubled(self, earlier: Run, later: Run) -> str:
-        """What excuses that a run began while an earlier one went on; empty: nothing."""
+        """Return the excuse for a run that began while an earlier one went on; empty if there is none."""
         earlier.zombie = (
             earlier.zombie
             or self._woke(earlier, later)
@@ -333,7 +333,7 @@ class _Judge:
         return earlier.zombie
 
     def _why_repeated(self, earlier: Run, later: Run) -> str:
-        """What excuses that a run began after an earlier one had completed; empty: nothing."""
+        """Return the excuse for a run that began after an earlier one had completed; empty if there is none."""
         if earlier.zombie:
             return earlier.zombie
         if self._untracked(earlier, later):

@@ -78,7 +78,7 @@ class Nemesis:
     Every kind comes once before any comes again, so that no seed leaves one out.
 
     Parameters:
-      sentinels: What fails over; ``None``: there is one Redis, which is `server`.
+      sentinels: The Redis that fails over; ``None`` if there is one Redis, which is `server`.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Nemesis:
                 self.errors.append(f"a fault was not over after a minute: {thread.name}")
 
     def _part(self, kind: str) -> str | None:
-        """What this would break; ``None``: that is broken already."""
+        """Return the part that this would break; ``None`` if it is broken already."""
         part = FAULTS[kind][1]
         if part != "pod":
             return None if part in self._busy else part

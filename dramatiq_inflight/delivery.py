@@ -31,7 +31,7 @@ def own_enqueue() -> Iterator[None]:
 
 
 class Mark(TypedDict, total=False):
-    """What a copy of a message carries with it in its options, under `OPTION`."""
+    """The mark that a copy of a message carries in its options, under `OPTION`."""
 
     #: Grows with every copy that recovery enqueues; absent: 1.
     generation: int
@@ -63,7 +63,7 @@ OF_COPIES: Final = frozenset(Mark.__annotations__) - {"origin", "fence"}
 
 @dataclass(slots=True)
 class Copy:
-    """What identifies one copy of a message, as the broker delivered it.
+    """The identity of one copy of a message, as the broker delivered it.
 
     Not frozen: one is made for every message, and that would take four times as long.
     """

@@ -82,7 +82,7 @@ class MessageLost(Interrupt):
 
 
 class AlreadyDone(InFlightError, Retry):
-    """What `dramatiq_inflight.effects.once` was to do is done: an earlier run has committed it.
+    """An earlier run has committed the effect of `dramatiq_inflight.effects.once`.
 
     Let it through.  The message is acknowledged as a success with the stored result, and what follows is enqueued.
     """

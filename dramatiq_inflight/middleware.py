@@ -241,6 +241,9 @@ class InFlightTracker(Tracker):
 
 
 def _pause(worker: Worker) -> None:
-    """Start nothing more.  What runs goes on; the consumers as well, which acknowledge it, and keep what they have."""
+    """Start nothing more.
+
+    Running messages go on; the consumers as well, which acknowledge them, and keep the messages that they have.
+    """
     for thread in worker.workers:
         thread.pause()

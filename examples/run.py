@@ -228,7 +228,7 @@ def charge_by_web(stage: Stage, web: Web, worker: list[str], cwd: Path = ROOT, *
 
 
 def basic(password: str) -> str:
-    """What HTTP's basic authentication sends."""
+    """Return the header of HTTP's basic authentication."""
     return "Basic " + base64.b64encode(f"somebody:{password}".encode()).decode()
 
 

@@ -58,7 +58,7 @@ def python_of(environment: str) -> str | None:
 
 
 def versions() -> dict[str, dict[str, str]]:
-    """What is installed in each environment that is here."""
+    """Return the packages in each environment that is here."""
     code = (
         "import importlib.metadata as m, json;"
         "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
@@ -167,7 +167,7 @@ class Bench:
         return json.loads(answer)
 
     def events(self, event: str, key: str | None = None) -> list[dict[str, Any]]:
-        """What the jobs have noted, in order."""
+        """Return the notes of the jobs, in order."""
         lines = [json.loads(line) for line in self.history.read_text().splitlines()]
         return [line for line in lines if line["event"] == event and key in (None, line["key"])]
 

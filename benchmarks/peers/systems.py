@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The systems that are compared, each with its own defaults and what its documentation calls for: nobody is crippled.
 
-A second row shows a shorter setting that the system documents.  Such a time must be longer than the longest job, or
+A second row shows a shorter setting that the system documents.  This time must be longer than the longest job, or
 that runs twice (Celery's ``visibility_timeout``, taskiq's ``idle_timeout``), or is cut off (arq's ``job_timeout``); the
 heartbeats of RQ, Dramatiq and this package have no such bound.
 """

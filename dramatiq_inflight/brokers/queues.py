@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the tracker asks of a broker's queues, and the answers of a broker that cannot be asked."""
+"""The tracker's questions to a broker's queues, and the answers of a broker that cannot be asked."""
 
 from __future__ import annotations
 

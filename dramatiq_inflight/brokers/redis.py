@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Dramatiq's RedisBroker keeps in Redis for a worker, and how to give a dead worker's share back.
+"""The messages that Dramatiq's RedisBroker keeps in Redis for a worker, and how to return those of a dead one.
 
 The key names are those at the head of Dramatiq's ``dispatch.lua`` (the same from 2.0 to 2.2).  Nothing is moved by
 hand: the broker's own ``requeue`` command does it, which moves a message only if the ack set still has it.  So it
@@ -56,7 +56,7 @@ class RedisQueues(BrokerQueues):
     No thread of the tracker uses the broker's own client, which may wait for an answer for ever.
 
     Parameters:
-      client: Of the broker's Redis, with the tracker's bounds.
+      client: A client of the broker's Redis, with the tracker's bounds.
     """
 
     shared = True

@@ -83,7 +83,7 @@ def dead_letter(source: Source, ids: Sequence[str], **options: Any) -> None:
 @click.command(short_help="Give messages up.")
 @_command
 def discard(source: Source, ids: Sequence[str], **options: Any) -> None:
-    """Give messages up: no copy of them runs any more.  What was set aside is deleted.
+    """Give messages up: no copy of them runs any more.  A message that was set aside is deleted.
 
     Exit code 1: that was not done for each of them.
     """

@@ -96,7 +96,7 @@ def causes(source: Source, /, as_json: bool, **filters: Any) -> None:
 def requeue(source: Source, /, yes: bool, as_json: bool, **filters: Any) -> None:
     """Enqueue all dead letters that match again, after it has said how many there are.
 
-    Each begins with no retries.  What fails again meanwhile is not taken twice.
+    Each begins with no retries.  A message that fails again meanwhile is not taken twice.
 
     Exit code 1: that was not done for each of them, or it was not confirmed.
     """

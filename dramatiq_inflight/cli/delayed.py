@@ -28,7 +28,7 @@ __all__ = ["delayed"]
 def delayed(source: Source, /, retries: bool, limit: int, as_json: bool, **filters: Any) -> None:
     """List what waits for its time in a RedisBroker's queues, with the attempt and why the last one failed.
 
-    What is due soonest comes first.
+    The message that is due soonest comes first.
 
     Exit code 0, whether there is anything or not.
     """

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the command line ends with when it cannot do what it was asked."""
+"""The errors and exit codes of the command line."""
 
 from __future__ import annotations
 

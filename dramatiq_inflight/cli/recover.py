@@ -85,7 +85,7 @@ def recover(source: Source, dry_run: bool, as_json: bool) -> None:
 
 
 def _unjudged(operations: Operations, dead: list[DeadIncarnation]) -> list[WorkerView]:
-    """Those that are silent, and yet not taken for dead: after an outage of Redis nobody is, until somebody beats."""
+    """Return the silent workers that are not declared dead: after an outage of Redis none is, until a worker beats."""
     known = {one.id for one in dead}
     return [view for view in operations.inspector.workers() if view.state == "silent" and view.id not in known]
 

@@ -25,7 +25,7 @@ FOOT = 2
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is to be drawn."""
+    """The data that is drawn."""
 
     namespace: str
     overview: Overview
@@ -47,7 +47,7 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
     """The lines of a picture of that size.
 
     Parameters:
-      help: What can be pressed.
+      help: The keys that can be pressed.
       trouble: Why the picture is old; empty: it is not.
     """
     overview = seen.overview

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is to become of which message: the policies of the actors, and who is tracked."""
+"""The policy of each message: the policies of the actors, and which messages are tracked."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Policies:
         return self.settings.track_by_default if track is None else bool(track)
 
     def of(self, message: Any) -> Policy:
-        """What is to become of a message: its own options, over its actor's, over the tracker's."""
+        """Return the policy of a message: its own options override its actor's, which override the tracker's."""
         policy = self._policies.get(message.actor_name, self.settings.policy)
         own = message.options
         if OPTIONS.keys().isdisjoint(own):

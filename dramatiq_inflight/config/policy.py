@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is to become of a message whose worker died: the settings that actors and messages have as options, too."""
+"""The policy for a message whose worker died: the settings that actors and messages have as options, too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST = 7 * DAY
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What is to become of a message whose worker died.  All durations are in seconds."""
+    """The policy for a message whose worker died.  All durations are in seconds."""
 
     max_recoveries: int | None = setting(
         Whole(none="no limit"),

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the checks look at, and what a check is."""
+"""The case that the checks examine, and the class of a check."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Check:
 
     Parameters:
       code: The code of the finding that all is well.
-      what: What it looks at; reads well before "could not be checked".
-      fine: What to say if it finds nothing.
-      find: What it finds.
+      what: The subject; reads well before "could not be checked".
+      fine: The title if it finds nothing.
+      find: The function that yields its findings.
       applies: Whether it makes sense here.
     """
 
@@ -72,14 +72,14 @@ class Case:
 
     @property
     def inspector(self) -> Inspector:
-        """Of the namespace."""
+        """An inspector of the namespace."""
         if self._inspector is None:
             raise CannotTell("there is no Redis")
         return self._inspector
 
     @property
     def trackers(self) -> list[Tracker]:
-        """Those in the broker's middleware: one, if all is well."""
+        """The trackers in the broker's middleware: one, if all is well."""
         return [] if self._broker is None else trackers_of(self._broker)
 
     @property
@@ -107,7 +107,7 @@ class Case:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """The server's answer to ``INFO``."""
         return dict(self.server.info())
 
     def config(self, name: str) -> str:

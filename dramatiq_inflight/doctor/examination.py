@@ -60,7 +60,7 @@ def examine(broker: Broker | None, inspector: Inspector | None = None) -> list[F
 
     Parameters:
       broker: The application's, with its actors declared; ``None``: only Redis is looked at.
-      inspector: Of the namespace; ``None``: that of the broker's tracker.
+      inspector: An inspector of the namespace, or ``None`` for that of the broker's tracker.
     """
     return list(_examine(broker, inspector))
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the user of Redis may do, and whether the history is written."""
+"""Checks of the rights of the Redis user, and that the history is written."""
 
 from __future__ import annotations
 

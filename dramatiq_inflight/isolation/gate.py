@@ -57,7 +57,7 @@ class Pass:
 
 
 class Gate:
-    """Who is inside, by thread (or greenlet): Dramatiq runs one message at a time in each.
+    """The messages inside, by thread (or greenlet): Dramatiq runs one message at a time in each.
 
     Parameters:
       siblings: The worker processes that die together with this one.
@@ -79,7 +79,7 @@ class Gate:
         self._closing = False
 
     def enter(self) -> bool:
-        """Go in; wait while another is alone, or was here first and is to be.  Who is inside stays there.
+        """Go in; wait while another is alone, or was here first and is to be.  A message that is inside stays there.
 
         Returns: True if it is inside; False if it would have to wait, and the worker is shutting down.
         """

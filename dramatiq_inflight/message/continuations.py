@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What follows from a message: its retry, the next stage of its pipeline, the callback of its group.
+"""The consequences of a message: its retry, the next stage of its pipeline, the callback of its group.
 
 Dramatiq enqueues it when the actor has ended.  If the broker is away then, Dramatiq logs that and acknowledges the
 message, and what was to follow never runs.  So what could not be enqueued is enqueued here before the acknowledgement,

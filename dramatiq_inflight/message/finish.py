@@ -290,7 +290,7 @@ class Ending:
 
 
 def _generation(entry: Entry) -> int:
-    """Of a copy that its own run enqueues: what is older than the record would be stale."""
+    """Return the generation of a copy that its own run enqueues: a copy older than the record would be stale."""
     return max(entry.numbers.generation, entry.copy.generation)
 
 

@@ -78,7 +78,7 @@ class Retry(enum.Enum):
 
 @dataclass(slots=True)
 class FollowUp:
-    """What follows from a run."""
+    """A message that follows from a run."""
 
     #: What is still to be enqueued, with its delay in milliseconds, by message id.  Replaced, never changed.
     pending: dict[str, tuple[Any, int | None]] = field(default_factory=dict)
@@ -271,7 +271,7 @@ class Entry:
         """Note that the record in Redis says that the message runs here.
 
         Parameters:
-          numbers: Those of `Numbers` that were answered.
+          numbers: The fields of `Numbers` that were answered.
         """
         with self._changing:
             self.numbers = self.numbers._replace(**numbers)
@@ -386,7 +386,10 @@ class Table:
             self._free(entry)
 
     def forget(self, message: Any) -> None:
-        """The broker is done with this object.  What Redis is still to be told stays, and keeps its id."""
+        """The broker is done with this object.
+
+        An entry with a report that Redis still has to get stays, and keeps its id.
+        """
         with self._mutex:
             found = self._by_object.pop(id(message), None)
             if found is None:

@@ -64,7 +64,7 @@ def _disarming(kind: type[Any]) -> Callable[..., object] | None:
 
 
 class Strand:
-    """What the thread, or greenlet, that made it does until it says that this is over."""
+    """The work of the thread, or greenlet, that made it, until it reports the end."""
 
     def __init__(self) -> None:
         #: Held for moments only: whoever waits for it may be about to be interrupted.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What each worker process tells of itself, beside what Dramatiq's Prometheus middleware tells, on the same server.
+"""Metrics of each worker process, beside those of Dramatiq's Prometheus middleware, on the same server.
 
 There is nothing to set up: the tracker looks whether that middleware is in its broker's.  It reports by the files of
 prometheus_client's multiprocess mode, from which Dramatiq's exposition server reads all there is.  A collector that is

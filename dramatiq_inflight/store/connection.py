@@ -55,7 +55,7 @@ class Address:
 
     @classmethod
     def of(cls, client: redis.Redis) -> Address | None:
-        """Of a client; ``None`` if it is of a class of its own, of which nothing is known."""
+        """Return the address of a client, or ``None`` if its class is unknown."""
         if isinstance(client, redis.RedisCluster):
             manager = client.nodes_manager
             nodes = tuple((node.host, node.port) for node in manager.startup_nodes.values())
@@ -80,7 +80,7 @@ class Address:
         """For another process.
 
         Raises:
-          Exception: What the user gave to the client cannot be pickled.
+          Exception: An argument that the user gave to the client cannot be pickled.
         """
         file = io.BytesIO()
         _Pickler(file).dump(self)

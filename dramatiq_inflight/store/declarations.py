@@ -73,7 +73,7 @@ class Argument(NamedTuple):
 
 
 class Declaration:
-    """What one script takes.
+    """The keys and arguments of one script.
 
     Parameters:
       script: Its name, for errors.

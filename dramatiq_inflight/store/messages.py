@@ -63,7 +63,7 @@ class Messages(Part):
         Parameters:
           payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
           limit: How many crashes it may have; see `Policy.limit`.
-          here: What this process knows of the message; see `Table.reserve`.
+          here: The runs of the message in this process; see `Table.reserve`.
           forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
           alone: Whether it has the process to itself; ``None``: that was not seen to yet.
           tailored: Whether its recovery takes a copy.
@@ -106,7 +106,7 @@ class Messages(Part):
         return Saved(reply[0].decode())
 
     def kept(self, message_id: str) -> dict[str, str]:
-        """What the last checkpoint of a message has; empty: there is none."""
+        """Return the last checkpoint of a message; empty if there is none."""
         raw: Any = self.scripts.ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
 
@@ -248,7 +248,7 @@ class Messages(Part):
           consumed: False: it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
           copy: The copy that ran; None: whichever it was.
-          why, traceback: Of the error, for the history, if it was dead-lettered.
+          why, traceback: The error's text, for the history, if it was dead-lettered.
         """
         origin = copy.origin if copy is not None else ""
         state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"

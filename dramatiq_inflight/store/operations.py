@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an operator does to the records."""
+"""The changes that an operator makes to the records."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Operations(Part):
         """Record that dead letters were discarded.
 
         Parameters:
-          message_id: Of the one; empty if there are several.
+          message_id: The id of the one; empty if there are several.
         """
         self.scripts.execute(
             "note_act", event="discarded", id=message_id, queue=queue, actor=actor, copy="", number=number

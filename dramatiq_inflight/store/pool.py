@@ -196,11 +196,11 @@ class _Rules:
 
 
 class Pool(_Rules, redis.ConnectionPool):
-    """Of a server."""
+    """A pool of connections to a server."""
 
 
 class SentinelPool(_Rules, SentinelConnectionPool):
-    """Of a server that sentinels know."""
+    """A pool of connections to a server that sentinels know."""
 
     def close(self) -> None:
         """Keep no connection any more, to the sentinels either."""

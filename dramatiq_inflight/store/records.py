@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is kept in Redis of a message and of an incarnation, as it is read."""
+"""The records in Redis of a message and of an incarnation, as they are read."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class Enqueued(NamedTuple):
 
 @dataclass(frozen=True)
 class Due:
-    """What there is to recover."""
+    """The work of a recovery."""
 
     dead: list[str]
     overdue: list[str]
@@ -179,7 +179,7 @@ class Due:
 
 @dataclass(frozen=True)
 class DeadIncarnation:
-    """What a dead incarnation said of itself when it booted; empty where Redis has lost it."""
+    """The description that a dead incarnation gave of itself at its boot; empty if Redis has lost it."""
 
     id: str
     instance: str
@@ -205,7 +205,7 @@ class DeadIncarnation:
 
     @property
     def why(self) -> str:
-        """What proves that it is dead."""
+        """The evidence of its death."""
         if self.proof:
             return f"{self.proof}{' while it was shutting down' if self.draining else ''}"
         if self.left:

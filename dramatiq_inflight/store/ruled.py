@@ -32,7 +32,7 @@ IN_TRANSIT, SLOWEST = 8 * 1024 * 1024, 256 * 1024
 
 
 class _Ruled:
-    """What a connection does to obey the rules; a class of redis-py's comes behind it."""
+    """The part of a connection that obeys the rules; a class of redis-py's comes behind it."""
 
     pool: Any
     _sock: Any

@@ -126,7 +126,7 @@ class Workers(Part):
         self.draining = True
 
     def deregister(self) -> int:
-        """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
+        """End this incarnation in order.  Messages that it still runs are handed over after `HAND_OVER_DELAY` seconds.
 
         Returns: how many messages that are.
         """
@@ -179,15 +179,15 @@ class Workers(Part):
     # The others.
 
     def incarnation(self, id: str) -> DeadIncarnation:
-        """What an incarnation said of itself."""
+        """Return the description that an incarnation gave of itself."""
         return self.incarnations([id])[0]
 
     def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
-        """What incarnations said of themselves."""
+        """Return the descriptions that incarnations gave of themselves."""
         return [_incarnation(id, raw, *scores) for id, (raw, scores) in zip(ids, self._said(ids), strict=True)]
 
     def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], list[float | None]]]:
-        """What incarnations said of themselves, until when they are believed to live, and whether they shut down."""
+        """Return the descriptions of incarnations, the deadlines of their heartbeats, and whether they shut down."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
             pipeline.hgetall(self.keys.incarnation(id))
@@ -321,7 +321,7 @@ class Workers(Part):
         """Note that no connection of another incarnation was seen; and that it is dead, once its patience is over.
 
         Parameters:
-          since: What an earlier answer has said, if a connection was opened from scratch since; see suspect.lua.
+          since: The earlier answer, if a connection was opened from scratch since; see suspect.lua.
         """
         seen, absent_since, patience = self.scripts.execute(
             "suspect",

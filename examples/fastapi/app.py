@@ -27,7 +27,7 @@ app = FastAPI()
 
 
 class Order(BaseModel):
-    """What is ordered."""
+    """The ordered goods."""
 
     order: int
 

@@ -97,7 +97,7 @@ class Stage:
 
 
 def counts(app: RabbitApp) -> list[int]:
-    """What RabbitMQ has counted for all that is in the queue and its delay queue."""
+    """Return RabbitMQ's counts of all messages in the queue and its delay queue."""
     channel, found = app.channel(), []
     for queue in (app.queue, dq_name(app.queue)):
         while (delivery := channel.basic_get(queue))[0] is not None:
@@ -125,7 +125,7 @@ def dead(app: RabbitApp) -> int:
 
 @pytest.mark.parametrize("tracked", [True, False])
 def test_an_orderly_stop_is_not_counted(newer_rabbitmq_url: str, make: Make, tracked: bool) -> None:
-    """What was fetched goes back at the beginning of the shutdown, not at its end, and by basic.nack."""
+    """Fetched messages go back at the beginning of the shutdown, not at its end, and by basic.nack."""
     app = make(newer_rabbitmq_url)
     stage = Stage(app, track_inflight=tracked)
     stage.work.send("prefetched")

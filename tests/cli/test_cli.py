@@ -50,7 +50,7 @@ class Run(Protocol):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the shell of whoever runs the tests says is not for them."""
+    """Keep the environment of the developer's shell out of the tests."""
     for name in ("PROCESSING_REDIS_URL", "PROCESSING_NS", "NO_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))

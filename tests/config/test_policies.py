@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What becomes of a message whose worker died: policies, who is told, and the last chance, in a real worker."""
+"""Policies for messages whose worker died: options, callbacks and the last chance, in a real worker."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_what_runs_survives_a_loss_and_its_worker(
 ) -> None:
     """SIGKILL after the next heartbeat: the message runs again, once.
 
-    What is left with the broker, in an ack set or in no queue at all, is a stale copy by then.
+    The copy left with the broker, in an ack set or in no queue at all, is stale by then.
     """
     apart, what = LOSSES[loss]
     tracker_url = another_database(own_server.url) if apart else own_server.url

@@ -327,7 +327,7 @@ class Apart:
         wait_until(lambda: self.runtime.connectivity.away, what="the heartbeat has found out")
 
     def commands(self) -> list[str]:
-        """What threads other than the heartbeat's and recovery's send from now on."""
+        """Return the commands that other threads than the heartbeat's and recovery's send from now on."""
         sent, call = list[str](), self.runtime.store.scripts.wire.call
 
         def noting(script: Any, *args: Any) -> Any:

@@ -291,7 +291,7 @@ def test_a_thread_whose_message_was_given_up_is_expelled(gate: Gate, guests: lis
 
 
 def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> None:
-    """Whoever was told that it is alone saw nobody else, until it gave way."""
+    """A message that is alone meets no other, until it gives way."""
     inside: set[int] = set()
     alone: set[int] = set()
     wrong: list[str] = []

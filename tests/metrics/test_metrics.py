@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Prometheus is told: of the whole namespace, and of each worker process beside Dramatiq's own numbers."""
+"""Metrics for Prometheus: of the whole namespace, and of each worker process beside Dramatiq's own numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DASHBOARD, ALERTS = MONITORING / "grafana.json", MONITORING / "alerts.yml"
 
 
 class Scrape:
-    """What an endpoint has said."""
+    """The answer of an endpoint."""
 
     def __init__(self, text: str) -> None:
         self.samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -133,7 +133,7 @@ HOSTILE = ['"} 1\nup 0', "\ud800half", "a\\b\n", "…" * 4000, "{}", "\x00\x1b[3
 
 
 def test_names_are_told_whatever_they_are(lab: Lab, inspector: Inspector) -> None:
-    """Whoever can enqueue can make up names."""
+    """Anybody who can enqueue can make up names."""
     counts = lab.prefix + "counts"
     for name in HOSTILE:
         lab.client.hset(counts, json.dumps(["poison", name, name]), 1)

@@ -29,7 +29,7 @@ class Violation(Exception):
 
 @dataclass
 class Explored:
-    """What was found."""
+    """The result of an exploration."""
 
     states: int = 0
     transitions: int = 0
@@ -107,7 +107,7 @@ def is_good_end(world: World) -> bool:
 
 
 def violated(world: World, step: Step, bounds: Bounds) -> str:
-    """What does not hold in this step; empty: all does."""
+    """Return what does not hold in this step; empty if all does."""
     if _is_hasty(world, step.after):
         return "It was declared dead though it had shown itself."
     return _of_the_message(world, step, bounds)

@@ -96,7 +96,7 @@ def compare(model: Redis, real: Real, call: Call) -> tuple[Any, Redis]:
 
 
 def difference(real: Redis, model: Redis) -> str:
-    """What differs between two states of Redis, in words."""
+    """Return the difference of two states of Redis, in words."""
     parts = []
     for field in model._fields:
         ours, theirs = getattr(real, field), getattr(model, field)

@@ -14,7 +14,7 @@ __all__ = ["MUTATIONS", "Mutation", "mutated"]
 
 
 class Mutation(NamedTuple):
-    """What stands in a script exactly once, and what is put in its place."""
+    """A text that stands in a script exactly once, and its replacement."""
 
     script: str
     name: str
@@ -252,7 +252,7 @@ def mutated(mutation: Mutation) -> dict[str, str]:
     """The scripts with a mutation in one, or in what all have in common.
 
     Raises:
-      AssertionError: What is to be replaced is not there exactly once.
+      AssertionError: The text to be replaced is not there exactly once.
     """
     scripts = texts()
     if mutation.script == "common":

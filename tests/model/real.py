@@ -259,13 +259,13 @@ class Real:
         return self.starts.setdefault(time, run)
 
     def _time(self, start: int) -> int:
-        """Of a start that the model knows by its number."""
+        """Return the time of a start that the model knows by its number."""
         return max((time for time, number in self.starts.items() if number == start), default=0) if start else 0
 
     # The world, where no script stands for it.
 
     def pass_time(self, state: Redis) -> None:
-        """What needs no script: heartbeats expire, doubts end, deadlines come, a record is damaged."""
+        """Let events happen that need no script: heartbeats expire, doubts end, deadlines come, a record is damaged."""
         for name, (kind, *_) in zip(self.names, state.hearts, strict=True):
             if kind == "expired":
                 self.client.zadd(self.hearts, {name: EXPIRED})

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What each Lua script does to the record of one message, as a function: the state of Redis to an answer and the next.
+"""Each Lua script as a function on the record of one message: the state of Redis to an answer and the next.
 
 Times are kept as what they mean: a heartbeat is fresh or expired, a deadline is later or due, the time of a start is
 the number of its run.  Incarnations are numbers from 0; ids of copies are numbers from 1.  ``test_model.py`` runs the
@@ -541,7 +541,7 @@ def shorten_retention(redis: Redis, run: int) -> tuple[Any, Redis]:
 
 
 def _end(redis: Redis, me: int, run: int, origin: int) -> tuple[str, Redis]:
-    """What a release and a hand-over have in common: the answer, empty if the record is mine."""
+    """The shared part of a release and a hand-over: the answer, empty if the record is mine."""
     record = redis.record
     _, _, redis = beat_of(redis, me)
     if record is None:
@@ -576,7 +576,9 @@ def await_copy(redis: Redis, me: int, run: int, payload: int, delay: bool, origi
 
 
 def payload_to_keep(record: Record, at_broker: int | None) -> int | None:
-    """Of a record that is to be the only copy; `at_broker`: what the broker has of the copy that it names."""
+    """Return the payload of a record that is to be the only copy; `at_broker` is the broker's payload of the copy
+    that it names.
+    """
     return at_broker if record.payload is None else record.payload
 
 
@@ -863,7 +865,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool, at_broker: int | No
 
 
 def _orphan(record: Record) -> tuple[Any, ...]:
-    """What whoever has claimed a record is told."""
+    """Return the answer to the claimant of a record."""
     return (
         "poisoned" if record.dead_letter else "claimed",
         *(record.run, record.generation, record.crashes, record.limit, record.drains, record.tries, record.origin),

@@ -3,7 +3,8 @@
 """The world around the scripts: one message, a broker, workers, and all that may happen to them, a step at a time.
 
 A state is all there is; `steps` lists what may happen next.  A step executes one script at the most, so whatever can
-come between two scripts does.  What may happen only so often (crashes, false alarms, ...) has a budget; the rest is
+come between two scripts does.  An event that may happen only so often (crashes, false alarms, ...) has a budget; the
+rest is
 progress, and is what is left to put everything right when the budgets are spent.
 
 Two brokers.  ``redis``: a RedisBroker on the tracker's Redis, whose messages are handed back.  ``other``: RabbitMQ,
@@ -22,7 +23,7 @@ __all__ = ["Bounds", "Step", "World", "first_world", "release", "steps"]
 
 
 class Bounds(NamedTuple):
-    """What is explored."""
+    """The bounds of an exploration."""
 
     broker: str = "redis"
     workers: int = 2
@@ -75,7 +76,7 @@ class Bounds(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """What the broker holds."""
+    """A copy that the broker holds."""
 
     id: int
     generation: int
@@ -114,7 +115,7 @@ class Delivery(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a recoverer is at."""
+    """The present step of a recoverer."""
 
     at: str
     dead: int
@@ -724,7 +725,7 @@ class _Steps:
                 yield Step(f"an operator discards it{' by force' * force}", call, after)
 
     def robbed(self, world: World, force: bool) -> World:
-        """Whoever runs it loses it by force, and does not know that yet."""
+        """The worker that runs it loses it by force, and does not know that yet."""
         record = self.world.redis.record
         if not force or record is None or record.owner == NOBODY:
             return world
@@ -798,7 +799,7 @@ class _Steps:
         return Step(f"{_w(me)} claims: {verdict}", call, self.at(world, me, after))
 
     def then(self, job: Job) -> Job | None:
-        """What comes after a claim."""
+        """The steps after a claim."""
         if job.dead == NOBODY or job.kept:
             return None
         if self.world.redis.hearts[job.dead].kind == "fresh":
@@ -1027,7 +1028,7 @@ class _Steps:
 
 
 def release(me: int, run: int, origin: int, state: str, *, contended: bool = True) -> Call:
-    """What a worker says of a run that has failed, or that it does not know: any copy may be under way."""
+    """Release a run that has failed, or that the worker does not know: any copy may be under way."""
     return Call.of("release", me=me, run=run, origin=origin, state=state, contended=contended)
 
 

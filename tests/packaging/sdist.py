@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an sdist and a wheel hold: ``python -m tests.packaging.sdist FOLDER``."""
+"""The contents of an sdist and a wheel: ``python -m tests.packaging.sdist FOLDER``."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_the_readme_names_every_page() -> None:
 
 
 def rows(text: str) -> dict[str, str]:
-    """Of the tables whose first column is a literal: the rest of the first line."""
+    """Return the rest of the first line of each row whose first column is a literal."""
     return dict(re.findall(r"^``(\w+)(?:\(\))?``(.*)$", text, re.MULTILINE))
 
 

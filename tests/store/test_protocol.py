@@ -1451,7 +1451,7 @@ def test_a_copy_that_may_still_be_queued_is_waited_for_a_day(lab: Lab, a: Store,
 
 
 def claimed_by(lab: Lab, name: str, ids: list[str], *, draining: bool = False) -> tuple[list[str], list[Claim]]:
-    """Who claims what a dead worker or recoverer has left, and dies: what it claimed, and what else it heard."""
+    """Claim the messages of a dead worker or recoverer, and die; return the claims and the rest of the answer."""
     store = lab.incarnation(name)
     answers = store.recovery.claim(ids, dead="a", hold=60)
     lab.kill(store, draining=draining)

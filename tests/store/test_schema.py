@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Who can share a namespace with whom, on a real server, and what whoever cannot does instead."""
+"""Which versions can share a namespace, on a real server, and what the others do instead."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_older_version_is_refused_once_a_newer_one_wrote(there: Namespace) ->
 
 
 def test_that_is_so_when_all_of_the_newer_version_are_gone_too(there: Namespace) -> None:
-    """What they have left there is theirs."""
+    """The records that they have left there are theirs."""
     there.enters(2).workers.deregister()
     assert enter(there.of(1)) == Refusal(2)
     there.enters(3)
@@ -289,7 +289,9 @@ def apart(server_url: str, namespace: str, lab: Lab, own_server: RedisServer) ->
 def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     apart: App, own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It boots all the same, and works; and starts no more messages once it knows.  What runs goes on to its end."""
+    """It boots all the same, and works; and starts no more messages once it knows.  Running messages go on to their
+    end.
+    """
     gate, ran = threading.Event(), []
     begun = threading.Event()
 

@@ -63,7 +63,7 @@ class Plan:
 
 @dataclass
 class Verdict:
-    """What the history says."""
+    """The verdict of a history."""
 
     plan: Plan
     deaths: int = 0

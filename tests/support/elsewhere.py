@@ -3,7 +3,8 @@
 """A worker in a Python that has no more than macOS or Windows would have.
 
 ``python -m tests.support.elsewhere macos|windows REDIS_URL NAMESPACE thread|process``: runs a message, recovers an
-orphan, stops, and prints what ran and what is left.  What is missing there is taken away before anything is imported:
+orphan, stops, and prints what ran and what is left.  A part that is missing there is taken away before anything is
+imported:
 this shows that nothing of it is needed, not that all else works there.
 """
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Kubernetes does to pods, and how soon a job runs again: with the defaults, and with examples/kubernetes.
+"""Evictions of pods by Kubernetes, and how soon a job runs again: with the defaults, and with examples/kubernetes.
 
 ``python -m tests.support.evictions [CASE...]``; root, for pid namespaces.  A pod is a ``dramatiq`` with two worker
 processes, the first of which is process 1 of a pid namespace, as in a container; another pod has room for the job.  The

@@ -95,7 +95,7 @@ class Fleet:
                 self.lab.overdue(copy_of(id))
 
     def enqueued(self) -> list[Message[Any]]:
-        """What is in the queue, in its order."""
+        """Return the messages in the queue, in its order."""
         ids: Any = self.broker.client.lrange(f"{self.broker.namespace}:default", 0, -1)
         data: Any = self.broker.client.hmget(f"{self.broker.namespace}:default.msgs", ids) if ids else []
         return [Message.decode(item) for item in data]

@@ -33,7 +33,7 @@ def watch() -> None:
 
 
 def taken() -> list[str]:
-    """What has been found since the last time."""
+    """Return the findings since the last time."""
     found = _found[:]
     del _found[: len(found)]
     return found

@@ -49,7 +49,7 @@ KINDS = (SIGKILL, SIGTERM, BOTH, SIGSTOP)
 
 @dataclass
 class Kill:
-    """What was done to a run, and when (``time.time``)."""
+    """The kill of a run, and its time (``time.time``)."""
 
     kind: str
     #: The pid and the number of the run.
@@ -61,7 +61,7 @@ class Kill:
 
 @dataclass
 class Run:
-    """What a run of the job has noted."""
+    """The notes of a run of the job."""
 
     name: Name
     started: float
@@ -74,7 +74,7 @@ class Run:
 
 @dataclass
 class Report:
-    """What the history says of a job."""
+    """The judgement of a job's history."""
 
     steps: int
     kills: list[Kill]
@@ -347,7 +347,7 @@ def roll_over_the_job(
 
 @dataclass
 class Completions:
-    """What the history says of messages that were complete, and not acknowledged, when their process was killed."""
+    """The judgement of messages that were complete, and not acknowledged, when their process was killed."""
 
     #: How many these were, and by how many kills.
     messages: int = 0

@@ -36,7 +36,7 @@ THREADS = 2
 
 @dataclass
 class Returns:
-    """What became of the messages."""
+    """The ends of the messages."""
 
     report: Report
     #: How often a message began to run.

@@ -32,7 +32,7 @@ __all__ = ["Report", "judge", "kill_rounds"]
 
 @dataclass
 class Report:
-    """What the history says."""
+    """The judgement of a history."""
 
     rounds: int = 0
     sent: int = 0
@@ -130,9 +130,9 @@ def kill_rounds(
     """Two workers; again and again one is killed while 8 of its messages run, and replaced.
 
     Parameters:
-      seed: Of the moments, the victims and the lengths of the messages.
-      at_most_once: What may have run is dead-lettered; a second start counts as `repeated`.
-      beside: What the second worker has beside `worker`.
+      seed: The seed of the moments, the victims and the lengths of the messages.
+      at_most_once: A message that may have run is dead-lettered; a second start counts as `repeated`.
+      beside: The second worker's arguments beside `worker`.
     """
     random_ = random.Random(seed)
     history = cluster.history
