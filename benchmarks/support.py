@@ -61,7 +61,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; ``None``: there is none."""
+        """True if the target is met; ``None``: there is none."""
         if not self.values:
             return None
         if self.at_least is not None:

@@ -81,7 +81,7 @@ class Recorder(Middleware):
 
 
 def _by_consumer() -> bool:
-    """Whether a delayed message moves to its queue."""
+    """Return whether a delayed message moves to its queue."""
     return isinstance(threading.current_thread(), ConsumerThread)
 
 

@@ -176,7 +176,7 @@ class Fault:
         return self.until + min(2.5, 1.0 + self.until - self.begin)
 
     def hits(self, who: str) -> bool:
-        """Whether it hits this process."""
+        """Return whether it hits this process."""
         boot = who.partition(":")[0]
         return self.victim in (who, boot) if self.victim else boot.partition(".")[0] == self.part
 
@@ -237,7 +237,7 @@ def judge(events: Iterable[Event], ending: Ending, faults: dict[str, int], *, ra
 
     Parameters:
       faults: How often each kind was carried out.
-      rabbitmq: Whether the broker is a RabbitMQ.
+      rabbitmq: True if the broker is a RabbitMQ.
     """
     return _Judge(sorted(events, key=lambda event: event.at), ending, faults, rabbitmq).judge()
 
@@ -359,7 +359,7 @@ class _Judge:
         )
 
     def _is_untold(self, run: Run, until: float) -> bool:
-        """Whether Redis was away when the run ended, and may not have been told of its end until then."""
+        """Return whether Redis was away when the run ended, and may not have been told of its end until then."""
         away = self._away(run.who, run.end, min(run.acked, run.end + MOMENT))
         return any(until < self._mended(run.who, fault) for fault in away)
 
@@ -380,7 +380,7 @@ class _Judge:
         return ""
 
     def _woke(self, earlier: Run, later: Run) -> str:
-        """Whether the later run was recorded first, and its worker was stopped before the actor's first line."""
+        """Return whether the later run was recorded first, and its worker was stopped before the actor's first line."""
         for fault in self.faults:
             if (
                 fault.kind.startswith("freeze")
@@ -394,7 +394,7 @@ class _Judge:
         return ""
 
     def _untracked(self, earlier: Run, later: Run) -> str:
-        """Whether one of the two began while its worker could not reach Redis, and so was not recorded."""
+        """Return whether one of the two began while its worker could not reach Redis, and so was not recorded."""
         for run in (earlier, later):
             if run.number == 0:
                 for fault in self._away(run.who, run.start - MENDING, run.start):
@@ -403,7 +403,7 @@ class _Judge:
         return ""
 
     def _forgotten(self, at: float) -> str:
-        """Whether a failover may have forgotten what happened at that time."""
+        """Return whether a failover may have forgotten what happened at that time."""
         failovers = [fault for fault in self.faults if fault.kind == "redis failover"]
         return "failover" if any(fault.begin - MOMENT < at < fault.until for fault in failovers) else ""
 
@@ -449,7 +449,7 @@ class _Judge:
         return since
 
     def _no_broker(self, who: str, begin: float, until: float) -> bool:
-        """Whether the process may have lost RabbitMQ in this time."""
+        """Return whether the process may have lost RabbitMQ in this time."""
         return self.rabbitmq and any(
             fault.is_felt(begin, until)
             and (
@@ -523,7 +523,7 @@ class _Judge:
         )
 
     def _is_cut_short(self, who: str, at: float) -> bool:
-        """Whether what the process told the broker next may not have arrived."""
+        """Return whether what the process told the broker next may not have arrived."""
         lost = self._no_broker(who, at, at + MOMENT) if self.rabbitmq else bool(self._away(who, at, at + MOMENT))
         return lost or self.deaths.get(who, math.inf) < at + MOMENT
 
@@ -547,7 +547,7 @@ class _Judge:
             self.judgement.violate("crash_loops", f"{key} ran {counted} times, {allowed} allowed: {self._tell(key)}")
 
     def _drained(self, run: Run) -> bool:
-        """Whether its worker was shutting down when it died."""
+        """Return whether its worker was shutting down when it died."""
         boot = run.who.partition(":")[0]
         return any(
             (event.what == "shutdown" and event.pid == run.who)
@@ -583,7 +583,7 @@ class _Judge:
             self.judgement.violate("convicted", f"{self._tell(key)}: {self.ending.dead_letters.get(key)}")
 
     def _seems_cut_off(self, run: Run, until: float) -> bool:
-        """Whether it was running when its worker died, as far as others could tell by then."""
+        """Return whether it was running when its worker died, as far as others could tell by then."""
         if run.acked == math.inf and run.death < math.inf:
             return True
         if self._silenced(run, dataclasses.replace(run, start=until)):

@@ -135,7 +135,7 @@ def check_page(app: Sphinx, page: nodes.document) -> None:
 
 
 def check_pictures(app: Sphinx, env: BuildEnvironment) -> None:
-    """Whether each picture is shown."""
+    """Check that each picture is shown."""
     shown = set(env.images)
     built = posixpath.join("_build", "")
     for path in sorted(Path(app.srcdir).rglob("*")):

@@ -151,5 +151,5 @@ def mark_of_copy(message: Any, *, generation: int, origin: str) -> Mark:
 
 
 def is_copy(message: Any) -> bool:
-    """Whether this package has made the copy: recovery has, or it was put off."""
+    """Return whether this package has made the copy: recovery has, or it was put off."""
     return bool(mark_of(message).keys() & OF_COPIES)

@@ -179,8 +179,9 @@ class Operations:
         return self._take(message_id, found.queue, found.actor, condemn=True, force=force)
 
     def discard(self, message_id: str, *, force: bool = False) -> Done:
-        """Give a message up: no copy of it runs any more.  A message that was set aside, or is a dead letter, is
-        deleted.
+        """Give a message up: no copy of it runs any more.
+
+        A message that was set aside, or is a dead letter, is deleted.
 
         Parameters:
           force: Also one that runs on a living worker: its run goes on, and changes nothing any more.
@@ -279,9 +280,7 @@ class Operations:
         return self.inspector.message(message_id)
 
     def _since_requeued(self, message_id: str) -> Done | None:
-        """Return the result of a copy that an operator has enqueued before; None if none did, or something happened
-        since.
-        """
+        """Return the result of a copy that an operator enqueued; None if none did, or something happened since."""
         last = self.inspector.last_event(message_id)
         if last is None or last.kind is not EventKind.REQUEUED:
             return None

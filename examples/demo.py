@@ -218,7 +218,7 @@ class Demo:
                 self.tell_batches()
 
     def is_queue_empty(self) -> bool:
-        """Whether the broker has nothing that is not acknowledged."""
+        """Return whether the broker has nothing that is not acknowledged."""
         assert self.broker is not None
         try:
             self.broker.join("default", interval=10, timeout=50)

@@ -127,7 +127,7 @@ class Server(Process):
         super().__init__([binary, *args, "--dir", str(folder)], folder / "server.log")
 
     def answers(self) -> bool:
-        """Whether it is ready.
+        """Return whether it is ready.
 
         Raises:
           DemoError: It has ended.
@@ -274,7 +274,7 @@ class Diary:
         return running
 
     def has_completed(self, pod: str) -> bool:
-        """Whether a pod has completed something."""
+        """Return whether a pod has completed something."""
         return any(event.pod == pod and event.what == "end" for event in self.events)
 
     def run_twice(self, cut_off: Iterable[int]) -> set[int]:

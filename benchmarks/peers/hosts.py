@@ -211,7 +211,7 @@ def benches(folder: Path, systems: list[System], *, isolated: bool) -> Iterator[
     """All systems that are here, each with a Redis of its own; those with RabbitMQ share one.
 
     Parameters:
-      isolated: Whether each host is one of its own; else the processes of a system see each other.
+      isolated: True if each host is one of its own; else the processes of a system see each other.
     """
     binary = find_server()
     if binary is None:

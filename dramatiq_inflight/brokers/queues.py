@@ -125,7 +125,7 @@ class BrokerQueues:
         """
 
     def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
-        """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
+        """Return whether a delivery to this broker is still its own, and whether the broker has the message at all.
 
         Raises:
           redis.RedisError: Redis cannot be reached.

@@ -64,7 +64,7 @@ class Policies:
                 )
 
     def tracks(self, broker: Broker, message: Any) -> bool:
-        """Whether a message is tracked: as it says itself, or its actor, or the tracker.
+        """Return whether a message is tracked: as it says itself, or its actor, or the tracker.
 
         A copy that this package has made is tracked to its end, whatever is said by now: its record waits for that.
         """

@@ -108,12 +108,12 @@ class Policy:
 
     @property
     def may_interrupt(self) -> bool:
-        """Whether a run may have to be interrupted."""
+        """True if a run may have to be interrupted."""
         return self.interrupt_on_loss or self.hand_back is not None
 
     @property
     def tailored(self) -> bool:
-        """Whether recovery has to look into the message and to enqueue a copy: the broker's own will not do."""
+        """True if recovery has to look into the message and to enqueue a copy: the broker's own will not do."""
         return bool(self.recovery_queue or self.recovery_delay or self.on_recovery)
 
     def delay(self, crashes: int) -> float:

@@ -34,7 +34,7 @@ class Check:
       what: The subject; reads well before "could not be checked".
       fine: The title if it finds nothing.
       find: The function that yields its findings.
-      applies: Whether it makes sense here.
+      applies: True if it makes sense here.
     """
 
     code: Code
@@ -67,7 +67,7 @@ class Case:
 
     @property
     def has_redis(self) -> bool:
-        """Whether there is a Redis to look at."""
+        """True if there is a Redis to look at."""
         return self._inspector is not None
 
     @property
@@ -94,7 +94,7 @@ class Case:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the client knows that it speaks to a Redis Cluster."""
+        """True if the client knows that it speaks to a Redis Cluster."""
         return isinstance(self.inspector._client, redis.RedisCluster)
 
     @cached_property

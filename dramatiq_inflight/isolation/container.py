@@ -32,7 +32,7 @@ INSIDE = 1
 
 
 def die_together(root: Path = Path("/sys/fs/cgroup"), cgroup: Path = Path("/proc/self/cgroup")) -> bool:
-    """Whether the kernel kills all processes of this container when it runs out of memory."""
+    """Return whether the kernel kills all processes of this container when it runs out of memory."""
     try:
         lines = cgroup.read_text("utf-8").splitlines()
     except OSError:

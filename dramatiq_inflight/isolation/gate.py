@@ -61,7 +61,7 @@ class Gate:
 
     Parameters:
       siblings: The worker processes that die together with this one.
-      one_thread: Whether the worker has one thread.
+      one_thread: True if the worker has one thread.
     """
 
     def __init__(self, siblings: Siblings | None = None, *, one_thread: bool = False) -> None:
@@ -131,7 +131,7 @@ class Gate:
 
     @property
     def has_visitor(self) -> bool:
-        """Whether more than the messages of one thread are inside."""
+        """True if more than the messages of one thread are inside."""
         with self.lock:
             return len(self.inside) > 1
 

@@ -42,7 +42,7 @@ logger = get_logger(__name__)
 
 
 def has_more_to_do(broker: Broker, message: Any) -> bool:
-    """Whether a success of this message is to have consequences beyond those of the actor itself."""
+    """Return whether a success of this message is to have consequences beyond those of the actor itself."""
     its_own, its_actors = message.options, broker.actors[message.actor_name].options
     if not (OPTIONS.isdisjoint(its_own) and OPTIONS.isdisjoint(its_actors)):
         options = {**its_actors, **its_own}
@@ -83,7 +83,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
     """Enqueue what Dramatiq could not.  Does not return until it is with the broker, or cannot be for good.
 
     Parameters:
-      is_lost: Whether another worker has the message by now, which then answers for what follows.
+      is_lost: True if another worker has the message by now, which then answers for what follows.
     """
     for message, delay in list(entry.follow_up.pending.values()):
         failures, said = 0, False

@@ -64,7 +64,7 @@ class Current:
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker shuts down, and the message, which has ``hand_back``, is to stop: see `hand_back`."""
+        """True if the worker shuts down, and the message, which has ``hand_back``, is to stop: see `hand_back`."""
         return self._entry.stopping
 
     def hand_back(self) -> NoReturn:
@@ -118,7 +118,7 @@ class Current:
 
     @property
     def recovered(self) -> bool:
-        """Whether an earlier run of the message was cut off by the death of its worker."""
+        """True if an earlier run of the message was cut off by the death of its worker."""
         return self.crashes > 0 or self.drains > 0 or self.generation > 1
 
 

@@ -269,7 +269,7 @@ class Ledger:
         return delivery.encoded()
 
     def owes(self, entry: Entry) -> bool:
-        """Whether Redis is still to be told how a message ended.
+        """Return whether Redis is still to be told how a message ended.
 
         Not what it never heard of, and of which it has nothing to remember: what runs while Redis is away would fill
         the memory of the process.

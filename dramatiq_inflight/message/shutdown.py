@@ -108,8 +108,8 @@ class ShutdownSignals:
 
     Parameters:
       begin: Called at the first signal, once, in a thread of its own.
-      is_known: Whether Redis knows of the shutdown.
-      is_handing_back: Whether messages are being handed back.
+      is_known: True if Redis knows of the shutdown.
+      is_handing_back: True if messages are being handed back.
     """
 
     def __init__(

@@ -197,7 +197,7 @@ class Starting:
         """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
 
         Parameters:
-          seen_to: Whether it was seen to it that the message is alone, as far as that is possible.
+          seen_to: True if it was seen to it that the message is alone, as far as that is possible.
         """
         broker_keys = self.queues.keys(entry.copy.queue)
 

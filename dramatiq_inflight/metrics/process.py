@@ -40,7 +40,7 @@ LIVING = "gauge_liveall_"
 
 
 def is_reported(broker: Broker) -> bool:
-    """Whether Dramatiq's Prometheus middleware is in a broker's."""
+    """Return whether Dramatiq's Prometheus middleware is in a broker's."""
     module = sys.modules.get("dramatiq.middleware.prometheus")
     return module is not None and any(isinstance(m, module.Prometheus) for m in broker.middleware)
 
@@ -49,7 +49,7 @@ class ProcessMetrics(Service):
     """Writes what this process has to tell, until it is stopped.
 
     Parameters:
-      healthy: Whether the process keeps itself alive in Redis.
+      healthy: True if the process keeps itself alive in Redis.
     """
 
     def __init__(

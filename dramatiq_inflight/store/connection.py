@@ -92,7 +92,7 @@ class Address:
 
         Parameters:
           timeout: How long an answer may take, seconds.
-          waits: Whether its commands wait at the server, so that a late answer says nothing.
+          waits: True if its commands wait at the server, so that a late answer says nothing.
         """
         arguments = {**self.arguments, **bounds(timeout)}
         if self.nodes:

@@ -35,12 +35,12 @@ PASSING_REPLIES = re.compile(r"(^|: -)(BUSY|MISCONF|NOREPLICAS|OOM|READONLY) ")
 
 
 def says_wrong_server(error: redis.RedisError) -> bool:
-    """Whether an answer says that this connection leads to the wrong server, or that its credentials are old."""
+    """Return whether an answer says that this connection leads to the wrong server, or that its credentials are old."""
     return isinstance(error, WRONG_SERVER) or bool(WRONG_SERVER_REPLIES.search(str(error)))
 
 
 def comes_and_goes(error: redis.RedisError) -> bool:
-    """Whether an answer of Redis is about its present state, not about what it was asked."""
+    """Return whether an answer of Redis is about its present state, not about what it was asked."""
     return isinstance(error, PASSING) or bool(PASSING_REPLIES.search(str(error)))
 
 

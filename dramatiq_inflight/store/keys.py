@@ -73,9 +73,7 @@ class Keys:
         return f"{self.prefix}in:{incarnation}"
 
     def probe(self, incarnation: str) -> str:
-        """Return the channel that an incarnation subscribes to, by a connection from scratch, before it declares
-        another dead.
-        """
+        """Return the channel that an incarnation subscribes to anew before it declares another one dead."""
         return f"{self.prefix}probe:{incarnation}"
 
     def place(self, place: str) -> str | None:

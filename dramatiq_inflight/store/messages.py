@@ -64,9 +64,9 @@ class Messages(Part):
           payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
           limit: How many crashes it may have; see `Policy.limit`.
           here: The runs of the message in this process; see `Table.reserve`.
-          forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
-          alone: Whether it has the process to itself; ``None``: that was not seen to yet.
-          tailored: Whether its recovery takes a copy.
+          forgotten: True if Redis has ever lost what it knew of this incarnation, or may have.
+          alone: True if it has the process to itself; ``None``: that was not seen to yet.
+          tailored: True if its recovery takes a copy.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         begun = Moment.now()
@@ -148,7 +148,7 @@ class Messages(Part):
           payload: The encoded message, or what encodes it; called only if the record is to be written.
           run: As `start` gave it; 0 if its answer was lost.
           crashes, drains: As they were when this run started: what it was charged with since is taken back.
-          acked: Whether the broker was told already that its copy is done with.
+          acked: True if the broker was told already that its copy is done with.
           broker_keys: As for `start`.
 
         Returns: what became of it, and the record's run, generation, crashes and drains.
@@ -201,10 +201,10 @@ class Messages(Part):
         """The message is complete.  One round trip.
 
         Parameters:
-          again: Whether the run enqueued its own message again.
-          contended: Whether another copy of it was met in this process.
+          again: True if the run enqueued its own message again.
+          contended: True if another copy of it was met in this process.
           started_ms: As `start` gave it; 0: not known.
-          unacked: Whether it is to be remembered until `shorten_retention` says that the broker was told.
+          unacked: True if it is to be remembered until `shorten_retention` says that the broker was told.
           remember: How long it is to be remembered at the least, seconds.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its

@@ -79,7 +79,7 @@ class _Ruled:
         super().disconnect(*args, **options)  # type: ignore[misc]
 
     def is_alive(self) -> bool:
-        """Whether it is answered at once; if not, it is closed."""
+        """Return whether it is answered at once; if not, it is closed."""
         self.proving = True
         try:
             self.send_command("PING")

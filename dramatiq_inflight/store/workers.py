@@ -143,11 +143,11 @@ class Workers(Part):
         return int(left)
 
     def was_handed_back(self) -> bool:
-        """Whether what this incarnation had fetched was ever given to others."""
+        """Return whether what this incarnation had fetched was ever given to others."""
         return self.scripts.ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
 
     def is_forgotten(self, since: str = "") -> bool:
-        """Whether Redis may have lost what it knew of this incarnation, or a part of it.
+        """Return whether Redis may have lost what it knew of this incarnation, or a part of it.
 
         It does not know the incarnation, though nobody has recovered it.  Or it is another server than before: its
         data may be older than what has happened since.
@@ -242,7 +242,7 @@ class Workers(Part):
 
     @property
     def sharded(self) -> bool:
-        """Whether channels belong to the node that has the keys, and messages stay there."""
+        """True if channels belong to the node that has the keys, and messages stay there."""
         return isinstance(self.client, redis.RedisCluster)
 
     def wake(self, ids: Sequence[str], what: str) -> None:
@@ -311,7 +311,7 @@ class Workers(Part):
         return dict(zip(ids, map(int, reply[1::2]), strict=True))
 
     def have_entered(self, ids: Collection[str]) -> Mapping[str, bool]:
-        """Whether the server has ever seen each incarnation's subscription: then it looks at others."""
+        """Return whether the server has ever seen each incarnation's subscription: then it looks at others."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
             pipeline.hexists(self.keys.incarnation(id), "life")

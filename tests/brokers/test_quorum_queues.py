@@ -107,7 +107,7 @@ def counts(app: RabbitApp) -> list[int]:
 
 
 def has_fetched(thread: dramatiq.worker.ConsumerThread) -> bool:
-    """Whether something waits in memory that came by the connection that there is now."""
+    """Return whether something waits in memory that came by the connection that there is now."""
     waiting = [*thread.work_queue.queue, *thread.delay_queue.queue]
     return any(getattr(message_in(item), "came_by", None) is thread.consumer for item in waiting)
 

@@ -130,7 +130,7 @@ def wrong(state: State) -> str:
 
 
 def fails_to_end(state: State, rules: Rules) -> bool:
-    """Whether a new run cannot end the job, once the transactions of the others are over."""
+    """Return whether a new run cannot end the job, once the transactions of the others are over."""
     runs = tuple(run._replace(end=run.end or "failed") for run in state.runs)
     state = state._replace(lock=None, runs=(*runs, Run()))
     while not state.runs[-1].end:

@@ -150,7 +150,7 @@ def _of_the_message(world: World, step: Step, bounds: Bounds) -> str:
 
 
 def _is_hasty(before: World, after: World) -> bool:
-    """Whether one is declared dead by its connections that has shown itself since it was suspected."""
+    """Return whether one is declared dead by its connections that has shown itself since it was suspected."""
     return any(
         now.kind == "gone" and then.kind != "gone" and (worker.shown or worker.connected)
         for worker, then, now in zip(before.workers, before.redis.hearts, after.redis.hearts, strict=True)
@@ -172,7 +172,7 @@ def _has_forgotten(world: World, number: int) -> bool:
 
 
 def _has_two_enqueues(world: World, bounds: Bounds) -> bool:
-    """Whether it was retried or replayed, and the first enqueue was given to another worker while it ran.
+    """Return whether it was retried or replayed, and the first enqueue was given to another worker while it ran.
 
     Both are with the broker then, and a failure does not remember the first.
     """

@@ -77,7 +77,7 @@ class Heart(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether it is believed to live, and all that it ran is still its own."""
+        """True if it is believed to live, and all that it ran is still its own."""
         return self.kind == "fresh" and not self.doubted
 
 
@@ -215,13 +215,13 @@ def doubt(redis: Redis, who: int) -> Redis:
 
 
 def is_dead(redis: Redis, who: int) -> bool:
-    """Whether it has a heartbeat that has ended: one that has none has left, or was reaped."""
+    """Return whether it has a heartbeat that has ended: one that has none has left, or was reaped."""
     kind = redis.hearts[who].kind
     return kind in ("gone", "proven") or (kind == "expired" and redis.last)
 
 
 def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
-    """Whether the owner of a record is believed to live; one whose heartbeat is missing gets a new one."""
+    """Return whether the owner of a record is believed to live; one whose heartbeat is missing gets a new one."""
     redis = appear(redis, who)
     return not is_dead(redis, who), redis
 
@@ -263,7 +263,7 @@ def is_convicted(record: Record, drained: bool) -> bool:
 
 
 def is_spared(redis: Redis, record: Record, dead: int) -> bool:
-    """Whether it would be convicted by a death that may be none."""
+    """Return whether it would be convicted by a death that may be none."""
     heart = redis.hearts[dead]
     return heart.kind == "gone" and is_convicted(record, heart.draining)
 
@@ -287,7 +287,7 @@ def is_run(record: Record, me: int, run: int, origin: int) -> bool:
 
 
 def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> bool:
-    """Whether a mend has retaken it for this run, which has not heard of that."""
+    """Return whether a mend has retaken it for this run, which has not heard of that."""
     return is_run(record, me, run + 1, origin) and record.started == started != 0
 
 
@@ -295,7 +295,7 @@ def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> 
 
 
 def starts_short(redis: Redis, *, me: int, here: str, due: bool, delivery: tuple[bool, bool] | None, **_: Any) -> bool:
-    """Whether nobody knows the message, its delivery is `me`'s, and that is believed to live."""
+    """Return whether nobody knows the message, its delivery is `me`'s, and that is believed to live."""
     held = delivery is None or all(delivery)
     return not due and redis.record is None and here == "no" and held and redis.hearts[me].kind == "fresh"
 
@@ -312,7 +312,7 @@ def completes_short(
     delivery: tuple[bool, bool] | None,
     **_: Any,
 ) -> bool:
-    """Whether the record is that of the run, and nothing is to be remembered of it."""
+    """Return whether the record is that of the run, and nothing is to be remembered of it."""
     record = redis.record
     held = delivery is None or delivery[0]
     if due or contended or unacked or not held or record is None or not is_run(record, me, run, origin):
@@ -324,7 +324,7 @@ SHORT: dict[str, Callable[..., bool]] = {"start": starts_short, "complete": comp
 
 
 def is_short(redis: Redis, call: Call) -> bool:
-    """Whether a script goes its short way."""
+    """Return whether a script goes its short way."""
     return call.script in SHORT and SHORT[call.script](redis, **call.named)
 
 
@@ -355,7 +355,7 @@ def start(
 
     Parameters:
       copy: The broker's id of the copy; 0 where it gives none.
-      condemned: Whether the copy carries a verdict, and the broker has delivered it before.
+      condemned: True if the copy carries a verdict, and the broker has delivered it before.
       delivery: Whether the broker still holds it for `me`, and whether it holds it at all; ``None``: it is not asked.
     """
     record = redis.record
@@ -641,7 +641,7 @@ def reassert(
     """The answer is its name, and the record's run, generation, crashes and drains.
 
     Parameters:
-      held: Whether the broker still holds the copy for `me`; ``None``: it is not asked.
+      held: True if the broker still holds the copy for `me`; ``None``: it is not asked.
     """
     record = redis.record
     _, _, redis = beat_of(redis, me)

@@ -925,7 +925,7 @@ class _Steps:
         return _with_worker(world, number, worker._replace(connected=False, deliveries=doubting))
 
     def is_under_way(self) -> bool:
-        """Whether the copy that the record waits for, or what will make one, is anywhere."""
+        """Return whether the copy that the record waits for, or what will make one, is anywhere."""
         world, record = self.world, self.world.redis.record
         assert record is not None
         copies = [*world.queue]
@@ -951,7 +951,7 @@ class _Steps:
         return answer, world
 
     def due(self, me: int) -> tuple[bool, ...]:
-        """Whether the next script may be to renew the heartbeat: both, where that makes any difference."""
+        """Return whether the next script may be to renew the heartbeat: both, where that makes any difference."""
         redis = self.world.redis
         return (True, False) if beat_of(redis, me)[2] != redis else (True,)
 
@@ -965,7 +965,7 @@ class _Steps:
         return any(c.id == copy.id for c in self.world.workers[me].unacked), self.holds(copy.id)
 
     def holds(self, copy_id: int) -> bool:
-        """Whether the broker has the copy, delivered or not."""
+        """Return whether the broker has the copy, delivered or not."""
         world = self.world
         return any(c.id == copy_id for c in (*world.queue, *(c for w in world.workers for c in w.unacked)))
 
@@ -1002,7 +1002,7 @@ class _Steps:
         return _with_worker(world, me, worker._replace(unacked=kept))
 
     def is_same(self, held: Copy, copy: Copy) -> bool:
-        """Whether it is this delivery: RedisBroker knows a copy by its id, others a delivery by its tag."""
+        """Return whether it is this delivery: RedisBroker knows a copy by its id, others a delivery by its tag."""
         return held.id == copy.id and (self.with_redis or held.again == copy.again)
 
     def reject(self, me: int, at: int) -> World:

@@ -45,7 +45,7 @@ class Line(NamedTuple):
     where: str
 
     def fits(self, text: str) -> bool:
-        """Whether a text is this line with something put in."""
+        """Return whether a text is this line with something put in."""
         return re.fullmatch(".*?".join(map(re.escape, self.parts)), text, re.DOTALL) is not None
 
 

@@ -289,9 +289,7 @@ def apart(server_url: str, namespace: str, lab: Lab, own_server: RedisServer) ->
 def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     apart: App, own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It boots all the same, and works; and starts no more messages once it knows.  Running messages go on to their
-    end.
-    """
+    """It boots all the same, and works; it starts no more messages once it knows, and running ones go on."""
     gate, ran = threading.Event(), []
     begun = threading.Event()
 

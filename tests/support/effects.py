@@ -148,7 +148,7 @@ def shake(
 
 
 def is_frozen(pid: int) -> bool:
-    """Whether a process is stopped, with all of its threads: the kernel takes its time over that."""
+    """Return whether a process is stopped, with all of its threads: the kernel takes its time over that."""
     try:
         states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:

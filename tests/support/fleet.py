@@ -44,7 +44,7 @@ class Fleet:
         """An incarnation that died with so many messages running.
 
         Parameters:
-          apart: Whether its broker is on another Redis.
+          apart: True if its broker is on another Redis.
           size: How many bytes each of the messages has, and a few more.
         """
         me = Store(Scripts(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))

@@ -43,7 +43,7 @@ class Collection:
 
     Parameters:
       work: The work of a thread meanwhile, given the world and the function that ends the message.
-      here: Whether the thread is that of the message.
+      here: True if the thread is that of the message.
     """
 
     name: str

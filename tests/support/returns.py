@@ -47,7 +47,7 @@ class Returns:
 
     @property
     def is_right(self) -> bool:
-        """Whether all have run to their end, none beside itself, and none was dead-lettered."""
+        """True if all have run to their end, none beside itself, and none was dead-lettered."""
         return self.report.is_right and not self.dead_letters
 
     def __str__(self) -> str:

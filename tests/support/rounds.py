@@ -52,7 +52,7 @@ class Report:
 
     @property
     def is_right(self) -> bool:
-        """Whether no message was lost, run twice at once, or run again after its completion."""
+        """True if no message was lost, run twice at once, or run again after its completion."""
         return not (self.lost or self.doubled or self.repeated)
 
     def __str__(self) -> str:

@@ -174,7 +174,7 @@ FAULTS = {
 
 
 def is_found(fault: Fault, url: str) -> bool:
-    """Whether the sweep finds a fault."""
+    """Return whether the sweep finds a fault."""
     with quick_consumers(), fault.take_out():
         if fault.source == "garbage":
             report = Report()
