@@ -28,9 +28,9 @@ from .support import Result, calls, server
 
 __all__ = ["OneByOne", "booted", "run"]
 
-#: What the client calls; everything else that is counted was called by a script.
+#: The client's own commands; a script called every other one that is counted.
 CLIENTS = ("evalsha", "zcard")
-#: What would make Redis look at all of its keys.
+#: The commands that would make Redis look at all of its keys.
 FORBIDDEN = ("keys", "scan")
 
 

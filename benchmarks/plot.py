@@ -65,7 +65,7 @@ def run() -> None:
         print(f"{path.name}: {', '.join(written)}")
 
 
-# What is drawn.
+# The drawings.
 
 
 def _latency(measured: dict[str, Any]) -> dict[str, str]:
@@ -189,7 +189,7 @@ def _lines(title: str, lines: Sequence[Line], low: float, high: float) -> str:
     return picture(title, parts, WIDTH, bottom + 44 + 20 * len(lines), margin=MARGIN)
 
 
-# What is written.
+# The files that are written.
 
 
 def _table(measured: dict[str, Any]) -> str:

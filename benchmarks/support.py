@@ -39,7 +39,7 @@ __all__ = [
 
 ROOT = Path(__file__).parents[1]
 
-#: Of more values than this, the files have the median and the ends.
+#: If there are more values than this, the files have the median and the ends.
 MANY = 50
 
 
@@ -52,7 +52,7 @@ class Figure:
     unit: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    #: What is to be said instead of a value, or beside it.
+    #: A text instead of a value, or beside it.
     note: str = ""
 
     @property
@@ -89,9 +89,9 @@ class Result:
 
     title: str
     figures: list[Figure] = field(default_factory=list)
-    #: What should be known of how it was measured.
+    #: Notes on the measurement.
     notes: list[str] = field(default_factory=list)
-    #: What else is written to the file: what the plots need, and what was compared.
+    #: Further data for the file: for the plots, and for the comparison.
     details: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 

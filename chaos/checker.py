@@ -81,15 +81,15 @@ class Ending:
 
     #: Keys of all messages whose enqueue returned.
     sent: Sequence[str] = ()
-    #: Of those whose enqueue failed: they may have been enqueued all the same.
+    #: Messages whose enqueue failed: they may have been enqueued all the same.
     unsure: Sequence[str] = ()
     #: Reasons, by key.
     dead_letters: dict[str, str] = field(default_factory=dict)
     #: The tracker's keys without an expiry.
     keys_left: Sequence[str] = ()
-    #: What was waited for in vain.
+    #: The events that were waited for in vain.
     late: str = ""
-    #: What went wrong with the run itself.
+    #: Errors of the run itself.
     errors: Sequence[str] = ()
 
 
@@ -106,7 +106,7 @@ class Judgement:
     #: For each recorded run that the death of its process cut off, how long after that its message was recovered, or
     #: ran again, seconds, in order.
     waits: list[float] = field(default_factory=list)
-    #: Of worker processes.
+    #: Deaths of worker processes.
     deaths: int = 0
     boots: int = 0
     faults: dict[str, int] = field(default_factory=dict)
@@ -371,7 +371,7 @@ class _Judge:
             silent = min(fault.felt_until, later.start) - self._out_of_touch_since(earlier.who, fault)
             # A cut is silent: it closes no connection.
             enough = silent + HEARTBEAT_INTERVAL >= HEARTBEAT_TTL
-            # What was not recorded is handed back without a trace, and may wait in its queue for long.
+            # A run that was not recorded is handed back without a trace, and may wait in its queue for long.
             # Nor could it be settled before it was acknowledged, if that took longer.
             acked = earlier.acked if earlier.acked < math.inf else 0.0
             in_time = later.start < max(self._mended(earlier.who, fault), acked) or not earlier.number
@@ -561,7 +561,7 @@ class _Judge:
             return
         runs = self.runs.get(key, [])
         rejected = next((event.at for event in self.events if event.what == "nacked" and event.key == key), math.inf)
-        # What came after it are copies that were under way.
+        # The copies after it were under way.
         runs = [run for run in runs if run.start < rejected]
         cut_off = [
             run

@@ -36,7 +36,7 @@ PATIENCE = 12.0
 #: By how much a pod's clock is off, seconds: Dramatiq's own heartbeats are believed for a minute.
 SKEW = (75, 240)
 
-#: What each kind is, and which part it breaks; a part is broken by one fault at a time.
+#: Each kind of fault, and the part that it breaks; one fault at a time breaks a part.
 FAULTS = {
     "kill process": ("a worker process is killed", "pod"),
     "kill pod": ("all processes of a pod are killed", "pod"),
@@ -173,7 +173,7 @@ class Nemesis:
             [(w, pid) for w, pid in self.supervisor.workers.items() if w.startswith(pod.boot_name + ":")]
         )
 
-    # What is done to pods.
+    # Acts on pods.
 
     def _kill_process(self, choose: random.Random, pod: Pod) -> None:
         who, pid = self._worker_of(choose, pod)
@@ -230,7 +230,7 @@ class Nemesis:
             time.sleep(seconds)
             pod.mend(network)
 
-    # What is done to servers.
+    # Acts on servers.
 
     def _redis_kill(self, choose: random.Random) -> None:
         server = self.server()

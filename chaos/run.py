@@ -238,7 +238,7 @@ class Run:
     def _calm_down(self, app: ModuleType, pods: list[Pod], supervisor: Supervisor, skew: Path | None) -> Ending:
         """Replace all pods, wait until all is done, end the pods, and look at what is left."""
         for pod in pods:
-            # What a pod whose clock was ahead had put off until then is due.
+            # Messages that a pod whose clock was ahead had put off until then are due.
             pod.offset = max(SKEW) + 60 if skew is not None else 0
         self._end(pods)
         late = ""

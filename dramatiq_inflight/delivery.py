@@ -57,7 +57,7 @@ class Mark(TypedDict, total=False):
     fence: int
 
 
-#: What only a copy carries that this package has made.  Whatever else there is, a later version has added it.
+#: Fields that only a copy of this package carries.  A later version has added any other.
 OF_COPIES: Final = frozenset(Mark.__annotations__) - {"origin", "fence"}
 
 

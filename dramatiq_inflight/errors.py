@@ -91,7 +91,7 @@ class AlreadyDone(InFlightError, Retry):
         super().__init__(f"{key!r} is done already.")
         #: The key.
         self.key = key
-        #: What the block that did it has kept as its result; None: nothing.
+        #: The result that the block has kept, or None.
         self.result = result
         self.delay = None
 

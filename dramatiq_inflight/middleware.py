@@ -109,7 +109,7 @@ class InFlightTracker(Tracker):
         try:
             self._boot(broker, worker)
         except ConfigurationError:
-            # What others have begun: with AsyncIO's thread the process would never exit.
+            # Undo the work that others have begun: with AsyncIO's thread the process would never exit.
             broker.emit_after("worker_shutdown", worker)
             raise
 

@@ -46,7 +46,7 @@ HOLD = 30.0
 #: The options of a message that say what became of earlier copies of it.
 OF_EARLIER_COPIES = frozenset({OPTION, "redis_message_id", "retries", "traceback", "requeue_timestamp"})
 
-#: What the reason says of a message that an operator has sent to the dead-letter queue.
+#: The reason of a message that an operator has sent to the dead-letter queue.
 BY_HAND = "an operator has sent it to the dead-letter queue"
 
 

@@ -26,7 +26,7 @@ __all__ = ["Bench", "Host", "benches", "no_hosts", "versions"]
 #: Where the environments of the systems are: one folder each, named after it.
 FOLDER = os.environ.get("BENCH_PEERS", "")
 
-#: What makes a host of its own: processes that see no others, and another name.
+#: The command for a host of its own: processes that see no others, and another name.
 ISOLATED = (
     "unshare",
     "--pid",

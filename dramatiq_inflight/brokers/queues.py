@@ -24,7 +24,7 @@ Complete = Callable[[str, str, Call], None]
 #: Returns the brokers of all incarnations, by namespace and id.
 Registered = Callable[[], list[tuple[str, str]]]
 
-#: Of copies that can be asked about, by message id, ``held``, ``consumed`` or ``maybe``; and how many were moved back
+#: For copies that can be asked about, by message id: ``held``, ``consumed`` or ``maybe``; and how many were moved back
 #: to their queue.
 Answers = tuple[dict[str, str], int]
 
@@ -140,7 +140,7 @@ class BrokerQueues:
         """
         return True
 
-    # What the queues have.
+    # The contents of the queues.
 
     def depths(self, queues: Iterable[str]) -> dict[str, Depth] | None:
         """Return how many messages each queue has; None if the broker cannot be asked.

@@ -46,7 +46,7 @@ LETTERS = 500
 #: The most bytes of letters that one command reads.  A larger letter is read by itself.
 MOST_BYTES = 256 * 1024
 
-#: What an enqueue of a RedisBroker consists of, as Dramatiq has it.
+#: The parts of a RedisBroker's enqueue, as Dramatiq has it.
 ENQUEUE = {name: getattr(RedisBroker, name, None) for name in ("enqueue", "do_enqueue", "_dispatch")}
 
 

@@ -22,7 +22,7 @@ from .text import age, clean
 
 __all__ = ["SENTENCES", "dead_letter", "discard", "requeue"]
 
-#: What became of it; that of `DONE` depends on the command.
+#: The result in words; that of `DONE` depends on the command.
 SENTENCES = {
     Done.DONE: "done",
     Done.ALIVE: "not changed: it runs on a living worker; with --force the result of that run is ignored",

@@ -117,7 +117,7 @@ def _act(source: Source, verb: str, past: str, choice: Choice, *, yes: bool, as_
     out = Output(as_json=as_json)
     operations = source.operations(f"dead {verb}")
     _check(operations.broker, choice)
-    # What comes after this moment is not what was asked about.
+    # Letters that come after this moment were not asked about.
     choice = replace(choice, until=datetime.now(UTC))
     if not yes and not _ask(out, _found(source, choice, f"dead {verb}"), verb):
         return

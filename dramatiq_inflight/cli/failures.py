@@ -23,7 +23,7 @@ UNREACHABLE = 3
 #: The commands that go on until they are ended; the doctor's exit code is its own.
 LIVE = ("watch", "dashboard", "exporter", "doctor")
 
-#: What Redis's client raises when Redis is away or refuses.
+#: The errors of Redis's client when Redis is away or refuses.
 AWAY = (redis.RedisError, RedisClusterException)
 
 

@@ -26,7 +26,7 @@ __all__ = ["recover"]
 #: How often the bar is moved, seconds.
 PAUSE = 0.5
 
-#: What a sweep did, in words.
+#: The results of a sweep, in words.
 SAID = {
     "handed_back": "returned to their queues",
     "returned": "returned to their queues in all, with messages that were fetched and had not started",
@@ -39,7 +39,7 @@ SAID = {
     "reaped": "dead worker processes removed",
 }
 
-#: Of these, those that somebody may have to see to.
+#: The results that somebody may have to look at.
 TO_LOOK_AT = ("left", "set_aside", "refused")
 
 DEAD = (

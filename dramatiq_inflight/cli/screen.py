@@ -57,7 +57,7 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
     head += [[Cell(f"{name:9}  ", "bold"), *pieces] for name, pieces in counts(overview)]
     foot: Line = [Cell(cut(clean(trouble), width), "bold red")] if trouble else [Cell(cut(help, width), "dim")]
     sections = [section for section in _sections(seen) if section.rows]
-    # Of each section, an empty line and the titles; those that have no room for a row are left out.
+    # Each section has an empty line and the titles; those that have no room for a row are left out.
     room = height - len(head) - FOOT
     while sections and room < 3 * len(sections):
         sections.pop()

@@ -37,10 +37,10 @@ CODES: Mapping[str, Code] = {
     if isinstance(code, Code)
 }
 
-#: What is asked of the application alone.
+#: The checks that need the application alone.
 OF_APPLICATION: tuple[Check, ...] = (*application.CHECKS, *rabbitmq.CHECKS)
 
-#: What takes a Redis.
+#: The checks that need a Redis.
 OF_REDIS: tuple[Check, ...] = (
     *server.CHECKS,
     *load.CHECKS,

@@ -16,7 +16,7 @@ from .findings import Code, Finding
 
 __all__ = ["CHECKS", "PROBES"]
 
-#: What the scripts and the store do, each in a way that does no harm, and that works after those before it.  The
+#: The commands of the scripts and the store, each harmless, and possible after those before it.  The
 #: first of the arguments is a kind of key, where there is one.
 PROBES: tuple[tuple[str, Sequence[Any]], ...] = (
     ("SET", ("string", "x", "PX", 60_000)),

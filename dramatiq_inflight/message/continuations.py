@@ -26,10 +26,10 @@ from .in_flight import Entry, Outcome, Retry
 
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
 
-#: What Dramatiq's middleware does after a success, by the message's options.
+#: The enqueues of Dramatiq's middleware after a success, by the message's options.
 OPTIONS = frozenset({"pipe_target", "group_completion_uuid", "group_completion_callbacks", "on_success", "on_failure"})
 
-#: What is wrong with the message itself, or with the application: to try again is no use.
+#: Errors of the message itself, or of the application: to try again is no use.
 PERMANENT = (TypeError, ValueError, ActorNotFound, QueueNotFound)
 
 #: How often an enqueue is tried that fails for another reason than that the broker is away.
@@ -93,7 +93,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
                     if entry.succeeded:
                         entry.outcome = Outcome.CUT_SHORT
                     return
-                # Of a delayed message Dramatiq's hooks see the copy that goes to the delay queue.
+                # If a message is delayed, Dramatiq's hooks see the copy that goes to the delay queue.
                 copy = message.copy(queue_name=q_name(message.queue_name))
                 with own_enqueue():
                     broker.enqueue(copy, delay=delay)

@@ -193,7 +193,7 @@ class Ending:
         Parameters:
           delay: How long it waits, milliseconds.
         """
-        # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
+        # The origin is the same: if we are killed before the ack, the broker has both, and one of them runs.
         mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
         copy = message.copy(options={OPTION: mark})
         entry.follow_up.pending = {entry.copy.message_id: (copy, delay)}

@@ -197,7 +197,7 @@ class ShutdownSignals:
         if is_gevent_active():
             import gevent  # type: ignore[import-untyped]  # noqa: PLC0415  it is there if it is active, and only then
 
-            # What a handler raises in a thread's greenlet ends that; raised in the hub it gets to the main one.
+            # An exception of a handler in a thread's greenlet ends that; raised in the hub it gets to the main one.
             gevent.get_hub().loop.run_callback(os.kill, os.getpid(), number)
         else:
             os.kill(os.getpid(), number)

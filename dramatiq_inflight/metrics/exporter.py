@@ -197,7 +197,7 @@ class InFlightCollector:
 
 UP = "1: Redis can be read."
 
-#: What is told of each queue of the application: the name, the help, and the value; None: the broker does not say.
+#: Metrics of each queue of the application: the name, the help, and the value; None if the broker has none.
 QUEUES: tuple[tuple[str, str, Callable[[QueueView], float | None]], ...] = (
     ("depth", "Messages that no worker has fetched.", lambda queue: queue.depth),
     ("delayed", "Messages that wait for their time, retries included.", lambda queue: queue.delayed),
@@ -206,7 +206,7 @@ QUEUES: tuple[tuple[str, str, Callable[[QueueView], float | None]], ...] = (
     ("oldest_seconds", "For how long the message waits that waits longest.", lambda queue: queue.oldest),
 )
 
-#: What is counted among the events and is none: how long recoveries took in all, milliseconds.
+#: A count among the events that is no event: how long recoveries took in all, milliseconds.
 TOOK = "cleared_ms"
 
 #: The names of the events that are about worker processes.

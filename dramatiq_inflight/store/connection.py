@@ -34,7 +34,7 @@ KEEPALIVE = {
     if hasattr(socket, name)
 }
 
-#: What a connection pool adds to its connections' arguments for its own use, in one redis-py or another.
+#: The arguments that a connection pool adds to its connections' for its own use, in one redis-py or another.
 POOL_INTERNALS = ("maint_notifications", "orig_", "himport_registry", "connection_pool", "retry", "event_dispatcher")
 
 
@@ -45,12 +45,12 @@ class Address:
     Holds the password, and shows none of it.
     """
 
-    #: Of a connection; of the client, where that is a cluster's.
+    #: Arguments of a connection; of the client, if that is a cluster's.
     connection_class: type[Any] = field(repr=False)
     arguments: dict[str, Any] = field(repr=False)
     #: Host and port of some nodes of a cluster.
     nodes: tuple[tuple[str, int], ...] = ()
-    #: What else the pool was made with, where sentinels give the address.
+    #: The pool's other arguments, if sentinels give the address.
     sentinel_pool: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -189,7 +189,7 @@ class DeadIncarnation:
     broker_namespace: str
     broker_id: str
     queues: list[str]
-    #: Who keeps its messages, where that can be told; see `BrokerQueues.custody`.
+    #: The broker that keeps its messages, if known; see `BrokerQueues.custody`.
     custody: str = ""
     #: When it was given up, milliseconds of Redis's clock; 0: not known.
     dead_since_ms: int = 0
@@ -197,7 +197,7 @@ class DeadIncarnation:
     draining: bool = False
     #: It ended in order, with messages still running.
     left: bool = False
-    #: What proved its death; empty: its heartbeat has expired.
+    #: The evidence of its death; empty if its heartbeat has expired.
     proof: str = ""
     #: Where its process can be told from others; see `liveness.pidfd`.
     place: str = ""

@@ -155,7 +155,7 @@ class Claim(enum.Enum):
     GONE = "gone"
     #: Its record cannot be read, and was set aside whole.
     ASIDE = "aside"
-    #: Whoever had it in hand has died, one after the other; it was set aside whole.
+    #: Its recoverers have died, one after the other; it was set aside whole.
     DEADLY = "deadly"
 
 

@@ -27,7 +27,7 @@ LATE, AFTER_ANOTHER = 0.5, 0.1
 #: A command of more bytes is sent piece by piece, each in the time of an answer.
 LARGE = 64 * 1024
 
-#: What kernels and proxies may still hold of a large command that is sent, bytes; how fast that goes on at the least.
+#: The bytes of a sent command that kernels and proxies may still hold; how fast these go on at the least.
 IN_TRANSIT, SLOWEST = 8 * 1024 * 1024, 256 * 1024
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 __all__ = ["SCHEMA", "Held", "Refusal", "number"]
 
-#: What this version writes.  It reads that and every older one.
+#: The schema that this version writes.  It reads that and every older one.
 SCHEMA = 1
 
 

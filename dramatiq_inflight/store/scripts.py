@@ -29,7 +29,7 @@ BATCH = 50
 #: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
 FIRST_DEADLINE_TTLS = 10
 
-#: What Redis can be told of a message later as well, by the heartbeat.
+#: The scripts that the heartbeat may also send later.
 LATER = frozenset(
     {
         "clear_alone",

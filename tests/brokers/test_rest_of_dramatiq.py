@@ -154,7 +154,7 @@ def lives(app: App) -> None:
     assert [message.actor_name for message in app.dead_letters()] == ["poison"]
 
 
-# What Dramatiq's options and middleware do.
+# The effects of Dramatiq's options and middleware.
 
 
 @pytest.mark.skipif(dramatiq.__version__.startswith("2.0."), reason="Dramatiq 2.0's worker is not filled in this way")

@@ -772,7 +772,7 @@ def test_what_is_set_aside_is_counted_and_kept_whole(app: App, caplog: pytest.Lo
     assert "aside" in app.lab.names()
 
 
-# What the actor sees.
+# The actor's view.
 
 
 def test_the_handle_tells_a_recovered_run_from_a_first_one(app: App) -> None:

@@ -334,7 +334,7 @@ def test_connections_that_were_rejected(serve: Serve) -> None:
     assert at(server).wrong()["rejected-connections"] == "warning"
 
 
-# What the user may do.
+# The rights of the user.
 
 
 @pytest.mark.parametrize("asks", [True, False], ids=["asked", "tried out"])
@@ -349,7 +349,7 @@ def test_a_user_who_may_not_do_all(serve: Serve, asks: bool) -> None:
     assert seen.wrong()["rights"] == "error"
     assert "may not use HINCRBY, XADD in" in seen.of("rights").title
     assert admin.keys("*") == []
-    # What follows from it: the workers work, and leave no history.
+    # The consequence: the workers work, and leave no history.
     store = Store(Scripts(client, "n", "a", heartbeat_ttl=60, fence_ttl=60))
     store.workers.register({"instance": "a"})
     assert look(None, inspector).wrong()["history"] == "warning"

@@ -25,7 +25,7 @@ from tests.support.servers import RedisServer, another_database, wait_until
 
 MakeCluster = Callable[..., Cluster]
 
-#: What is lost, by what is kept in which database: of the broker, and of the tracker.
+#: The lost data, by the database that keeps it: of the broker, and of the tracker.
 LOSSES: dict[str, tuple[bool, tuple[str, ...]]] = {
     "everything": (False, ("",)),
     "the broker's keys": (False, ("broker",)),

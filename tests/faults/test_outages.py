@@ -406,7 +406,7 @@ def test_what_ran_when_redis_went_away_is_told_when_it_is_back(apart: Apart) -> 
     client.close()
 
 
-# What a living worker holds of a RedisBroker.
+# The messages of a RedisBroker that a living worker holds.
 
 
 class Held:

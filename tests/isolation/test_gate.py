@@ -113,7 +113,7 @@ def test_nobody_is_overtaken(gate: Gate, guests: list[Guest]) -> None:
     queued(gate, 2)
     a.leave()
     neighbour.result(60)
-    # Those who queued before b is alone again go first.
+    # Messages that queued before b is alone again go first.
     alone_again = d.enter_alone()
     queued(gate, 1)
     a_again = a.enter()

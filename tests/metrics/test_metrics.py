@@ -209,7 +209,7 @@ def test_both_endpoints_tell_the_truth_after_a_kill(
     made.wait(lambda: len(history.keys("end")) == 4, what="they end")
     made.wait(lambda: Scrape.at(exporter).value("running") == 0, what="nothing runs")
 
-    # What the processes tell, a second later.
+    # The processes' metrics, a second later.
     made.wait(lambda: sum(Scrape.at(port).values("process_messages_total")) == 4, what="all is told")
     mine = Scrape.at(port)
     pids = {str(e.pid) for e in history.events("boot") if e.extra == others.group}

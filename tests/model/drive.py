@@ -134,7 +134,7 @@ def drive_any(
     )
 
 
-#: Of any calls in any order, until a mutation is noticed: the same as long as the model is.
+#: Any calls in any order, until a mutation is noticed: the same as long as the model is.
 SEEDS = (None, 1, 2, 3, 4)
 
 

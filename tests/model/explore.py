@@ -33,7 +33,7 @@ class Explored:
 
     states: int = 0
     transitions: int = 0
-    #: Of these, those from which nothing is left to do.
+    #: The states of these from which nothing is left to do.
     ends: int = 0
     seconds: float = 0.0
     depth: int = 0
@@ -90,7 +90,7 @@ def explore(bounds: Bounds, scripts: Scripts = MODEL) -> Explored:
     return found
 
 
-# What must hold.
+# The checks that must hold.
 
 
 def is_good_end(world: World) -> bool:

@@ -39,7 +39,7 @@ MARKS = (DRAINING, "*doubted:")
 LONG_AGO = -1.1e12
 PATIENCE_MS = 20_000
 A_WEEK = 7 * 24 * 3600 * 1000
-#: Of the payload that is damaged, and of what the record is expected to expire after: see `Real.expiry`.
+#: The damaged payload, and the expected expiry of the record: see `Real.expiry`.
 DAMAGED = b"what is this?"
 #: The payload of a record that has none, and does not say who has.
 NOWHERE = -1

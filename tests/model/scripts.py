@@ -90,15 +90,15 @@ class Redis(NamedTuple):
     #: In whose index of running messages it is.
     running: tuple[bool, ...]
     hearts: tuple[Heart, ...]
-    #: What of whom was handed back.
+    #: The returned messages, and whose they were.
     handed: tuple[bool, ...]
     #: Whether it was set aside.
     aside: bool
     #: Whether Redis knows when anybody last beat.  If not, nobody is judged by a heartbeat.
     last: bool
-    #: Who has entered on the server as it is now.
+    #: The incarnations that have entered on the server as it is now.
     entered: tuple[bool, ...]
-    #: Of whom it is noted that no connection was seen, and who has not shown itself since.
+    #: The incarnations that are noted as absent, and have not shown themselves since.
     noted: tuple[bool, ...]
 
 
@@ -109,7 +109,7 @@ UNUSED = frozenset({
     *("channel", "my_channel", "its_channel", "my_probe", "absent_since", "asked"),
 })  # fmt: skip
 
-#: Of these alone, besides.
+#: Values of these alone, besides.
 UNUSED_BY = {
     "defer": {"me"},
     "close_unstarted": {"copy", "why", "traceback"},
@@ -122,7 +122,7 @@ UNUSED_BY = {
     "set_aside": {"why"},
 }
 
-#: What a script is told by its keys, or sees of its surroundings.
+#: The arguments that a script gets by its keys, or sees around it.
 SEES = {
     "start": ("delivery",),
     "complete": ("delivery",),
@@ -140,7 +140,7 @@ def _taken(script: str, declared: Declaration) -> tuple[str, ...]:
     return (*(name for name in names if name not in unused), *SEES.get(script, ()))
 
 
-#: What each script of the model takes: what the real one declares, without what is of no use here.
+#: The arguments of each script of the model: those of the real one, without those that are of no use here.
 TAKES = {script: _taken(script, declared) for script, declared in DECLARATIONS.items()}
 
 
@@ -180,7 +180,7 @@ def fresh_redis(incarnations: int, *, entered: bool = False) -> Redis:
     return Redis(None, "", nobody, hearts, nobody, aside=False, last=True, entered=all_entered, noted=nobody)
 
 
-# What the scripts have in common.
+# The part that the scripts share.
 
 
 def put(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
@@ -917,7 +917,7 @@ def set_aside(redis: Redis, me: int, generation: int, dead: int) -> tuple[Any, R
     return True, unlist(redis, dead)._replace(record=None, waiting="", aside=True)
 
 
-# What an operator does.
+# The actions of an operator.
 
 
 def take(redis: Redis, me: int, dead_letter: bool, force: bool, at_broker: int | None) -> tuple[Any, Redis]:

@@ -21,7 +21,7 @@ from tests.model.world import Bounds
 
 pytestmark = pytest.mark.once
 
-#: Those of the mutations that the ordinary tests run: of most scripts one that a step of the model notices, whatever
+#: The mutations that the ordinary tests run: of most scripts one that a step of the model notices, whatever
 #: hypothesis comes upon.
 NAMES = {
     "start": "no copy is stale",

@@ -142,7 +142,7 @@ class Worker(NamedTuple):
     shown: bool = False
     draining: bool = False
     deliveries: tuple[Delivery, ...] = ()
-    #: What the broker has delivered to it, and was not told about.
+    #: The deliveries to it that the broker was not told about.
     unacked: tuple[Copy, ...] = ()
     job: Job | None = None
     #: Whose message its start has claimed.
@@ -162,7 +162,7 @@ class World(NamedTuple):
     twin: tuple[int, int] = (0, 0)
     #: An operator has given it up.
     discarded: bool = False
-    #: What is left of each budget, in the order of `BUDGETS`.
+    #: The rest of each budget, in the order of `BUDGETS`.
     left: tuple[int, ...] = ()
 
 
@@ -202,7 +202,7 @@ HERE = {
     **dict.fromkeys(("handed_back", "sent_back", "unheard", "enqueued", "to_release"), "handed_back"),
 }
 
-#: What a worker runs for itself: it is in doubt of what it runs if the answer is lost.
+#: The scripts that a worker runs for itself: if an answer is lost, it doubts its messages.
 OWN = frozenset({"start", "clear_alone", "complete", "release", "await_copy", "reassert", "heartbeat", "enter"})
 
 #: A lost answer leaves a number that says so.
@@ -857,7 +857,7 @@ class _Steps:
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} postpones: {answer}", call, self.at(world, me, None))
 
-    # What happens to them.
+    # The events.
 
     def surroundings(self) -> Iterator[Step]:
         world, redis = self.world, self.world.redis
@@ -935,7 +935,7 @@ class _Steps:
             copies += [*worker.unacked, *(delivery.copy for delivery in worker.deliveries)]
         return any(copy.origin == record.origin and copy.generation >= record.generation for copy in copies)
 
-    # What steps are made of.
+    # The parts of steps.
 
     def execute(self, me: int, call: Call, *, own: bool = True) -> tuple[Any, World]:
         """Run a script.  If it is the worker's `own`, that hears whether it had been taken for dead."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: What is not given to others: what only a repository has, and what tools leave behind.
+#: Files that are not published: parts of the repository alone, and the remains of tools.
 NOT_GIVEN = {
     ".git",
     ".github",

@@ -55,7 +55,7 @@ from tests.support.wire import note_writes
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
-#: What is read without the site: there, Sphinx looks after the pages (see test_site.py).
+#: Pages that are read without the site: there, Sphinx looks after them (see test_site.py).
 PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "examples").rglob("*.rst")])
 
 

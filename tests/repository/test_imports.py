@@ -36,7 +36,7 @@ FLOORS = (
     {"cli", "dashboard"},
 )
 
-#: What is there with an extra only: the core does without, and the parts may use what is theirs.
+#: Modules that only an extra brings: the core does without, and each part may use its own.
 EXTRAS = {
     "click": {"cli"},
     "django": {"effects"},

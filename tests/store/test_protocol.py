@@ -1470,7 +1470,7 @@ def test_a_message_that_kills_three_recoverers_is_set_aside(lab: Lab, a: Store, 
     ids = [copy.message_id for copy in copies]
     assert claimed_by(lab, "r1", ids) == (ids, [])
     assert claimed_by(lab, "r2", ids) == (ids[:1], [Claim.LATER] * 2)
-    # What it has not named goes first: the message that kills comes last.
+    # Messages that it has not named go first: the message that kills comes last.
     for name, id in (("r3", "m1"), ("r4", "m2")):
         store = lab.incarnation(name)
         (orphan,) = [answer for answer in store.recovery.claim(ids, dead="a", hold=60) if isinstance(answer, Orphan)]

@@ -450,7 +450,7 @@ def test_the_web_page_and_the_exporter_say_so(foreign: Any, caplog: pytest.LogCa
     assert "has schema 2" in caplog.text
 
 
-# What a later version may add without another schema: all that this version reads it reads with more in it.
+# Additions of a later version without another schema: this version reads all of its data with more in it.
 
 
 MORE = ["of a later version", None, {"a": [1]}]

@@ -179,7 +179,7 @@ class Boundaries:
                 self.reach(frame, "as it begins")
             return None
         if code.co_flags & GENERATORS:
-            # What is raised in its "call" would end it without its handlers.
+            # An exception in its "call" would end it without its handlers.
             frame.f_trace_opcodes = True
             return _Frame(self, "as it goes on")
         self.reach(frame, "as it begins")
@@ -210,7 +210,7 @@ class _Frame:
 
     def __init__(self, boundaries: Boundaries, how: str = "") -> None:
         self._boundaries = boundaries
-        #: What has happened; the next instruction is a boundary.
+        #: Something has happened; the next instruction is a boundary.
         self._how = how
         self._last = -1
 

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: What these systems' Pythons lack of what this package or Dramatiq might use.
+#: The parts that these systems' Pythons lack, and that this package or Dramatiq might use.
 LACKS: dict[str, list[tuple[Any, str]]] = {
     "macos": [(os, "pidfd_open"), (os, "setns"), (select, "epoll"), (os, "memfd_create")],
     "windows": [

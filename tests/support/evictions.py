@@ -29,7 +29,7 @@ __all__ = ["CASES", "Case"]
 
 ROOT = Path(__file__).parents[2]
 
-#: What makes a pid namespace.
+#: The command that makes a pid namespace.
 CONTAINER = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 
 #: The longest that anything takes here, seconds.
@@ -171,7 +171,7 @@ def stepwise(app: Any, gate: str) -> None:
     app.stepwise.send("job", 1, 0.05, 5.0, gate)
 
 
-#: What is done to which job, by setup; and other settings.
+#: The act on each job, by setup; and other settings.
 CASES: dict[str, tuple[str, Callable[[Any, str], None], Callable[[Case], None], dict[str, str]]] = {
     "drain-default": ("default", gated, drain, {}),
     "drain-base": ("base", gated, drain, {}),

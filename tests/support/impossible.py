@@ -15,7 +15,7 @@ from dramatiq_inflight.message.state import State, Transition
 
 __all__ = ["in_log", "taken", "watch"]
 
-#: What the log line of each has.
+#: A part of the log line of each.
 DEFECT = "This is a defect of dramatiq_inflight"
 
 _report = in_flight.impossible

@@ -31,7 +31,7 @@ from .workers import WorkerProcess
 
 __all__ = ["DEFAULTS", "Hosts", "lose_hosts"]
 
-#: What a user has who sets nothing, whatever the tests' own defaults are.
+#: The settings of a user who sets nothing, whatever the tests' own defaults are.
 DEFAULTS = {
     "HEARTBEAT_INTERVAL": "30",
     "HEARTBEAT_TTL": "90",

@@ -65,7 +65,7 @@ class Report:
         )
 
 
-#: Of each pid, when (``time.time``) each process that has had it was started, and was killed: pids come again.
+#: For each pid, when (``time.time``) each process that has had it was started, and was killed: pids come again.
 Deaths = Mapping[int, Sequence[tuple[float, float]]]
 
 
@@ -221,7 +221,7 @@ def main() -> int:
             "TEST_RABBITMQ_QUEUES": "quorum" if options.quorum else "",
             "PROCESSING_HEARTBEAT": options.heartbeat,
             "PROCESSING_WATCH_PROCESSES": "true" if options.seen else "false",
-            # What a killed recoverer had claimed of copies that were overdue is taken up after this.
+            # Overdue copies that a killed recoverer had claimed are taken up after this.
             "RECOVERY_LOCK_TTL": "30",
             **apart,
             **rabbitmq,

@@ -37,7 +37,7 @@ from .frozen import ROOT, save
 
 PACKAGE = Path(dramatiq_inflight.__file__).parent
 
-#: What workers do without.
+#: The files that workers do without.
 PARTS = {"cli", "dashboard", "doctor", "__pycache__"}
 
 
