@@ -170,7 +170,7 @@ def server(binary: str | None = None) -> Iterator[RedisServer]:
 
 
 def calls(client: redis.Redis) -> dict[str, int]:
-    """How often each command was called so far, in scripts or by clients."""
+    """Return how often each command was called so far, in scripts or by clients."""
     stats: dict[str, Any] = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): int(values["calls"]) for name, values in stats.items()}
 

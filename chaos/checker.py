@@ -143,7 +143,7 @@ class Judgement:
         return dataclasses.asdict(self)
 
     def histogram(self) -> dict[str, int]:
-        """How many of `waits` took how long."""
+        """Return how many of `waits` took how long."""
         names = [*(f"less than {bound:g} s" for bound in BOUNDS), f"{BOUNDS[-1]:g} s or more"]
         counts = Counter(names[bisect.bisect_right(BOUNDS, wait)] for wait in self.waits)
         return {name: counts[name] for name in names}
@@ -423,7 +423,7 @@ class _Judge:
         return "last copy" if restarted and self._may_be_taken(later.who, fetched, earlier.start) else ""
 
     def _away(self, who: str, begin: float, until: float) -> list[Fault]:
-        """Why the process may not have reached Redis in this time."""
+        """Return why the process may not have reached Redis in this time."""
         found = [fault for fault in self.faults if fault.is_felt(begin, until)]
         return [
             fault

@@ -41,7 +41,7 @@ ISOLATED = (
 
 
 def no_hosts() -> str:
-    """Why there can be no hosts of their own here; empty if there can."""
+    """Return why there can be no hosts of their own here; empty if there can."""
     try:
         made = subprocess.run([*ISOLATED, "probe", "true"], capture_output=True, text=True, check=False)
     except OSError as error:

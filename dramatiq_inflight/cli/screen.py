@@ -71,7 +71,7 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
 
 
 def share(wants: Sequence[int], room: int) -> list[int]:
-    """How many lines each gets: a line each in turn, until all have what they want or there is no room."""
+    """Return how many lines each gets: a line each in turn, until all have what they want or there is no room."""
     got = [0] * len(wants)
     while room > 0 and got != list(wants):
         for i, wanted in enumerate(wants):

@@ -46,7 +46,7 @@ class Column:
 
 
 def cells(text: str) -> int:
-    """How wide a text is on a terminal."""
+    """Return how wide a text is on a terminal."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - most texts need it not

@@ -117,7 +117,7 @@ class Policy:
         return bool(self.recovery_queue or self.recovery_delay or self.on_recovery)
 
     def delay(self, crashes: int) -> float:
-        """How long a copy waits after so many crashes, seconds.  A shutdown is no crash, and costs no time."""
+        """Return how long a copy waits after so many crashes, seconds.  A shutdown is no crash, and costs no time."""
         if crashes == 0:
             return 0.0
         return min(self.recovery_delay * 2.0 ** min(crashes - 1, 64), max(DELAY_CAP, self.recovery_delay))

@@ -111,7 +111,7 @@ class Case:
         return dict(self.server.info())
 
     def config(self, name: str) -> str:
-        """How the server is configured."""
+        """Return how the server is configured."""
         try:
             found = self.server.config_get(name)
         except redis.exceptions.NoPermissionError:

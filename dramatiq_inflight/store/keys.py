@@ -57,7 +57,7 @@ class Keys:
         return f"{self.prefix}record:{message_id}"
 
     def checkpoint(self, message_id: str) -> str:
-        """How far the runs of a message have come."""
+        """Return how far the runs of a message have come."""
         return f"{self.prefix}checkpoint:{message_id}"
 
     def running(self, incarnation: str) -> str:

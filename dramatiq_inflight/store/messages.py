@@ -356,7 +356,7 @@ class Messages(Part):
         return [found.get(id) for id in ids]
 
     def count_running(self) -> int:
-        """How many messages Redis says that this incarnation runs."""
+        """Return how many messages Redis says that this incarnation runs."""
         return int(self.scripts.ask(lambda: self.client.zcard(self.scripts.mine)))
 
     def running_here(self) -> set[str]:
@@ -383,5 +383,5 @@ class Messages(Part):
         return {id: (head.run, head.origin) for id, head in zip(ids, self.peek(ids), strict=True) if head is not None}
 
     def count_aside(self) -> int:
-        """How many payloads are set aside because they could not be decoded."""
+        """Return how many payloads are set aside because they could not be decoded."""
         return int(self.scripts.ask(lambda: self.client.hlen(self.keys.aside)))

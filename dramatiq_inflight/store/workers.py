@@ -87,12 +87,12 @@ class Workers(Part):
         return bool(self.scripts.execute("count", rows))
 
     def refusal(self) -> Refusal | None:
-        """Why whoever is no worker must not change anything here; ``None``: it may."""
+        """Return why a process that is no worker may change nothing here; ``None`` if it may."""
         answer = self._register("", {})
         return answer if isinstance(answer, Refusal) else None
 
     def explain(self, refusal: Refusal) -> str:
-        """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
+        """Return why the namespace cannot be shared, in words: by whom it is held, and what to do."""
         raw: Any = self.scripts.ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
         blocker = str(self.incarnation(refusal.blocker)) if refusal.blocker else ""
         return refusal.text(self.scripts.namespace, __version__, self.scripts.schema, Held.of(raw).version, blocker)
@@ -304,7 +304,7 @@ class Workers(Part):
         return bool(entered[0])
 
     def look(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """How many connections each incarnation has that are subscribed to its channel."""
+        """Return how many connections each incarnation has that are subscribed to its channel."""
         node = self.node()
         channels = [self.keys.channel(id) for id in ids]
         reply: Any = self.scripts.ask(lambda: node.execute_command("PUBSUB", self._count, *channels))

@@ -82,7 +82,7 @@ class Stage:
         return worker
 
     def fetched(self, worker: dramatiq.Worker) -> tuple[int, int]:
-        """How many messages wait in memory, and how many for their time."""
+        """Return how many messages wait in memory, and how many for their time."""
         return worker.work_queue.qsize(), worker.consumers[dq_name(self.app.queue)].delay_queue.qsize()
 
     def stop(self, *, until: Callable[[], bool] = lambda: True) -> None:

@@ -95,7 +95,7 @@ def test_an_actor_that_nobody_declares_is_said_at_boot(app: App, caplog: pytest.
 
 
 def waiting(app: App) -> int:
-    """How many messages wait at the gate."""
+    """Return how many messages wait at the gate."""
     return len(app.runtime.gate.queue)
 
 

@@ -144,7 +144,7 @@ class Older:
         return dict(self.client.zrange(f"{self.app.lab.prefix}heartbeats", 0, -1, withscores=True))
 
     def fetched(self, queue: str = "default") -> int:
-        """How many messages of a queue the worker has, as its ack set says."""
+        """Return how many messages of a queue the worker has, as its ack set says."""
         keys = list(self.client.scan_iter(f"{self.app.broker.namespace}:__acks__*.{queue}"))
         return sum(self.client.scard(key) for key in keys)
 

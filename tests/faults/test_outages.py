@@ -71,7 +71,7 @@ class Fleet:
         return f"*ttl:{store.me}" in self.scores()
 
     def grace(self) -> float:
-        """How long the grace lasts yet, seconds."""
+        """Return how long the grace lasts yet, seconds."""
         return (self.scores().get("*grace", 0) - self.now()) / 1000
 
 

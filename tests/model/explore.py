@@ -231,7 +231,7 @@ def _share(world: World, shared: dict[Any, Any]) -> World:
 
 
 def _trace(number: int, worlds: list[World], parents: list[int], bounds: Bounds, scripts: Scripts) -> list[str]:
-    """How a state comes about."""
+    """Return how a state comes about."""
     trace = []
     while parents[number] >= 0:
         parent, world = parents[number], worlds[number]

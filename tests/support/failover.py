@@ -146,7 +146,7 @@ def tracked_again(starts: list[Event], begun: float) -> tuple[float, int]:
 
 
 def declared_dead(cluster: Cluster) -> int:
-    """How often a worker that was declared dead came back."""
+    """Return how often a worker that was declared dead came back."""
     return int(cluster.client.hget(cluster.prefix + "counts", "revived") or 0)
 
 

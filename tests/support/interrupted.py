@@ -546,7 +546,7 @@ class Sweep:
             world.close()
 
     def count(self, scenario: Scenario, kind: str, source: Source) -> int:
-        """How many boundaries there are; the scenario runs without an interrupt.
+        """Return how many boundaries there are; the scenario runs without an interrupt.
 
         Until it is the same twice: there are some more where a connection is opened.
         """

@@ -12,7 +12,7 @@ __all__ = ["Cable", "ip", "no_namespaces"]
 
 
 def no_namespaces() -> str:
-    """Why there can be no network namespaces here; empty if there can."""
+    """Return why there can be no network namespaces here; empty if there can."""
     if shutil.which("ip") is None:
         return "there is no ip command (Debian: iproute2)"
     name = f"probe-{uuid.uuid4().hex[:8]}"

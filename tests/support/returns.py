@@ -99,7 +99,7 @@ def _running(cluster: Cluster, pid: int) -> int:
 
 
 def _delayed(cluster: Cluster) -> int:
-    """How many delayed messages nobody has fetched."""
+    """Return how many delayed messages nobody has fetched."""
     return int(cluster.broker.get_queue_message_counts(cluster.app.QUEUE)[1])
 
 

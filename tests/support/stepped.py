@@ -371,7 +371,7 @@ class World:
         return f"{self.namespace}-broker:{name}"
 
     def stored(self) -> tuple[int, int, int]:
-        """How many messages are in the queue, delayed, and dead-lettered; at once, for a delayed one moves."""
+        """Return how many messages are in the queue, delayed, and dead-lettered; at once, for a delayed one moves."""
         pipeline = self.admin.pipeline(transaction=True)
         for end in ("", ".DQ", ".XQ"):
             pipeline.hlen(self.key(f"default{end}.msgs"))
