@@ -196,7 +196,7 @@ class Operations:
         """Discard all dead letters that are chosen.
 
         Parameters:
-          stop: Asked before each; True: leave the rest.
+          stop: Asked before each; True leaves the rest.
 
         Returns: what became of them; None if the broker cannot be asked, or others have taken too long.
 

@@ -228,7 +228,7 @@ class RedisConsumer(_Consumer):
 
 
 def fetched_from(message: Any) -> str:
-    """The Redis, by its run id, from which or from a later one a message was fetched; empty: that is not known."""
+    """The Redis, by its run id, from which or from a later one a message was fetched; empty if not known."""
     return str(getattr(message, "fetched_from", ""))
 
 

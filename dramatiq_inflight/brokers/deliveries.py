@@ -132,7 +132,7 @@ class Deliveries:
         """Return whether Redis may have lost data since a message was fetched from it.
 
         Parameters:
-          fetched_from: The server, by its run id, from which or from a later one it came; empty: from the one at boot.
+          fetched_from: The server, by its run id, from which or from a later one it came; empty for the one at boot.
 
         Raises:
           redis.RedisError: Redis cannot be reached.

@@ -48,7 +48,7 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
 
     Parameters:
       help: The keys that can be pressed.
-      trouble: Why the picture is old; empty: it is not.
+      trouble: Why the picture is old; empty if it is not.
     """
     overview = seen.overview
     right = f"{when(overview.at)} UTC"

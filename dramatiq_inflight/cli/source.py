@@ -44,7 +44,7 @@ class Source:
 
     @functools.cached_property
     def broker(self) -> Broker | None:
-        """The application's broker; ``None``: it was not named."""
+        """The application's broker; ``None`` if it was not named."""
         if self.broker_name is None:
             return None
         if self.redis_url is not None or self.namespace is not None:

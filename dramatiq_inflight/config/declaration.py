@@ -38,7 +38,7 @@ class Setting:
       value: The kind of its values, with their bounds.
       default: The value where nothing is set, or a function that returns it.
       default_said: The default in reStructuredText, where the value itself says too little.
-      variable: The short environment variable; empty: no text can hold a value.
+      variable: The short environment variable; empty if no text can hold a value.
       section: Where docs/settings.rst has it.
       doc: The meaning, in reStructuredText.
       is_option: True if actors and messages have an option of the same name.

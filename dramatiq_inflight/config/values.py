@@ -94,7 +94,7 @@ class Value:
 
     @property
     def bounds(self) -> str:
-        """A sentence about what else the value must be, as a page shows it; empty: there is nothing to say."""
+        """A sentence about what else the value must be, as a page shows it; empty if there is none."""
         return ""
 
 

@@ -84,7 +84,7 @@ class Case:
 
     @property
     def settings(self) -> Settings | None:
-        """The tracker's; ``None``: there is none to ask."""
+        """The tracker's settings, or ``None`` without a tracker."""
         return next((tracker.settings for tracker in self.trackers), None)
 
     @cached_property

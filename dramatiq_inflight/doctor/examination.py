@@ -59,7 +59,7 @@ def examine(broker: Broker | None, inspector: Inspector | None = None) -> list[F
     ['no-broker', 'unchecked']
 
     Parameters:
-      broker: The application's, with its actors declared; ``None``: only Redis is looked at.
+      broker: The application's, with its actors declared; if ``None``, only Redis is examined.
       inspector: An inspector of the namespace, or ``None`` for that of the broker's tracker.
     """
     return list(_examine(broker, inspector))

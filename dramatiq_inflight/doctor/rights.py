@@ -101,7 +101,7 @@ def _commands(case: Case) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def _dry_run(case: Case) -> list[str] | None:
-    """Ask Redis what would be refused; ``None``: it does not say, or not to this user."""
+    """Ask Redis which commands it would refuse; ``None`` if it does not say, or not to this user."""
     commands = _commands(case)
     try:
         user = text(case.server.execute_command("ACL", "WHOAMI"))

@@ -38,7 +38,7 @@ class Effect:
 
     @property
     def last_checkpoint(self) -> Any:
-        """The value that an earlier block of this key has kept last; None: there is none."""
+        """The value that an earlier block of this key has kept last, or None."""
         return None if self._found is None else json.loads(self._found)
 
     def checkpoint(self, value: Any) -> None:

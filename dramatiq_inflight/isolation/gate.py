@@ -102,9 +102,9 @@ class Gate:
 
         Parameters:
           timeout: How long to wait at the most, and how long the others then wait before they ask to come in; seconds.
-          give_way: Called, by a thread that waits, before another is let in.  False: to be asked again.
+          give_way: Called, by a thread that waits, before another is let in.  It returns False to be asked again.
 
-        Returns: whether it is alone; ``None``: the worker is shutting down, and it is not inside.
+        Returns: whether it is alone; ``None`` if the worker is shutting down, and it is not inside.
         """
         this = Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
         self._wait(this)
@@ -116,7 +116,7 @@ class Gate:
 
         A message that has been alone for long enough gets company.
 
-        Returns: whether the visitor is inside; False: a message is alone.
+        Returns: whether the visitor is inside; False if a message is alone.
         """
         me = threading.get_ident()
         with self.lock:

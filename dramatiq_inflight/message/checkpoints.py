@@ -63,7 +63,7 @@ class Checkpoints:
         return self._save(entry, fields)
 
     def load(self, entry: Entry) -> Any:
-        """The last value that was kept by any run; ``None``: there is none.
+        """The last value that any run has kept; ``None`` if there is none.
 
         Raises:
           redis.RedisError: Redis cannot be reached: to begin anew would be wrong.

@@ -85,7 +85,7 @@ class Strand:
             self.over = True
 
     def interrupt(self, exception: type[Interrupt], before: Callable[[], object] = lambda: None) -> bool:
-        """Raise it there, when that next runs Python code; a greenlet: has its turn.  False: it is over.
+        """Raise it there, when that next runs Python code, or the greenlet has its turn; return False if it is over.
 
         Parameters:
           before: Called first, unless it is over.

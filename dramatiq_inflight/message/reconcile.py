@@ -74,7 +74,7 @@ class Ledger:
         self._compare()
 
     def clear_alone(self, entry: Entry) -> bool:
-        """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
+        """Record that a message gets company, so that a death does not convict it; return False if that failed."""
         try:
             with entry.mutex:
                 if entry.state.recorded is Recorded.NOTHING:

@@ -72,7 +72,7 @@ class HandingBack(Service):
             self.wake()
 
     def run_once(self) -> float | None:
-        """Ask and interrupt whatever is due.  Returns how long to pause, seconds; None: until a message starts."""
+        """Ask and interrupt whatever is due; return the pause in seconds, or None to wait until a message starts."""
         next_at = float("inf")
         with self._mutex:
             for entry in self._table.entries():

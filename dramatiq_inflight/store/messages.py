@@ -61,11 +61,11 @@ class Messages(Part):
         """May this copy run here?  One round trip.
 
         Parameters:
-          payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
+          payload: The encoded message; empty for the broker's own, which takes `broker_keys`.
           limit: How many crashes it may have; see `Policy.limit`.
           here: The runs of the message in this process; see `Table.reserve`.
           forgotten: True if Redis has ever lost what it knew of this incarnation, or may have.
-          alone: True if it has the process to itself; ``None``: that was not seen to yet.
+          alone: True if it has the process to itself; ``None`` if it did not wait for that yet.
           tailored: True if its recovery takes a copy.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
@@ -245,9 +245,9 @@ class Messages(Part):
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.
 
         Parameters:
-          consumed: False: it never ran here, and whatever copy the broker has may run.
+          consumed: False if it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
-          copy: The copy that ran; None: whichever it was.
+          copy: The copy that ran; None for whichever it was.
           why, traceback: The error's text, for the history, if it was dead-lettered.
         """
         origin = copy.origin if copy is not None else ""
@@ -272,7 +272,7 @@ class Messages(Part):
         """Let go of a message for which no copy could be enqueued: recovery enqueues one.
 
         Parameters:
-          payload: The encoded message; empty: as the record has it.
+          payload: The encoded message; empty for the record's own.
           later: True if it is about to be enqueued here: recovery does so only if no copy of it starts.
         """
         reply = self.scripts.own(
@@ -350,7 +350,7 @@ class Messages(Part):
         return int(self.scripts.execute("shorten_retention", rows))
 
     def peek(self, ids: Iterable[str]) -> list[Head | None]:
-        """The heads of records; ``None``: there is none, or it cannot be read."""
+        """Return the heads of records; ``None`` for one that is missing, or cannot be read."""
         ids = list(ids)
         found = self.scripts.ask(lambda: read_heads(self.client, self.keys, ids))
         return [found.get(id) for id in ids]

@@ -81,7 +81,7 @@ class Operations(Part):
           replay: Is given a function, which it calls now and then if it takes long; False: others may have begun.
           ttl: How long it may take between two such calls, and how long others are waited for, seconds.
 
-        Returns: what `replay` does; ``None``: others have taken too long.
+        Returns: what `replay` does; ``None`` if others have taken too long.
         """
         lock = Lock(self.client, self.keys.replay, timeout=ttl, blocking_timeout=ttl)
         if not lock.acquire():

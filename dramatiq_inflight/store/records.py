@@ -101,7 +101,7 @@ TYPES: Final[list[Any]] = [
 
 
 def head_of(raw: bytes) -> Head | None:
-    """The head of a record, of which `raw` is the beginning; ``None``: it cannot be read, or is longer."""
+    """Return the head of a record that begins with `raw`; ``None`` if it cannot be read, or is longer."""
     line, newline, _ = raw.partition(b"\n")
     if not newline:
         return None

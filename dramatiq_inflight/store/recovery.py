@@ -43,7 +43,7 @@ class Recovery(Part):
         Parameters:
           held: At most `BATCH` pairs of message id and whether the broker still holds its copy.
 
-        Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
+        Returns: what became of each, of the first at least; ``None`` if the incarnation is back, and nothing was done.
         """
         reply = self.scripts.execute(
             "return_to_broker",

@@ -54,7 +54,7 @@ class Refusal(NamedTuple):
 
         Parameters:
           version: The version of this package, which writes `schema`.
-          first: The version of the package that was the first to write what is in use; empty: it is not known.
+          first: The version of the package that was the first to write the schema in use; empty if not known.
           blocker: The workers in the way, in words.
         """
         by = f", first by dramatiq_inflight {first}" if first else ""

@@ -57,7 +57,7 @@ class Workers(Part):
     def register(self, fields: dict[str, str]) -> Refusal | None:
         """Say who this incarnation is; `incarnation` gives it back.
 
-        Returns: why it cannot share the namespace with those that are there; ``None``: it does.
+        Returns: why it cannot share the namespace with those that are there; ``None`` if it does.
         """
         if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
             pipeline = self.client.pipeline(transaction=False)
@@ -153,7 +153,7 @@ class Workers(Part):
         data may be older than what has happened since.
 
         Parameters:
-          since: The server that is meant, by its run id; empty: the one at boot.
+          since: The server that is meant, by its run id; empty for the one at boot.
         """
         if self.ask_server() != (since or self._server):
             return True
@@ -220,17 +220,17 @@ class Workers(Part):
         return [(namespace.decode(), id.decode()) for namespace, id in rows if namespace and id]
 
     def mark_dead(self, dead: DeadIncarnation, why: str) -> bool:
-        """An incarnation is dead beyond doubt.  False: that was known, or it has left."""
+        """Record that an incarnation is dead beyond doubt; return False if that was known, or it has left."""
         incarnation, place = self.keys.incarnation(dead.id), self.keys.place(dead.place)
         return bool(self.scripts.execute("mark_dead", incarnation=incarnation, place=place, dead=dead.id, why=why))
 
     def record_death(self, dead: DeadIncarnation) -> bool:
-        """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
+        """Note for people that an incarnation is dead; return False if it is back, or that is noted already."""
         incarnation = self.keys.incarnation(dead.id)
         return bool(self.scripts.execute("record_death", incarnation=incarnation, dead=dead.id, why=dead.why))
 
     def forget(self, dead: str, place: str = "") -> bool:
-        """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
+        """Forget a dead incarnation; return False if it is back, or something of it is still to be recovered."""
         reaped = self.scripts.execute(
             "forget",
             incarnation=self.keys.incarnation(dead),
