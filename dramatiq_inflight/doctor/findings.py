@@ -71,5 +71,5 @@ UNCHECKED = Code(
     "unchecked",
     ("note",),
     "It may be wrong, or all right.",
-    "Let the doctor ask as a user who may (INFO, CONFIG GET, SLOWLOG GET), or look yourself.",
+    "Let the doctor use a Redis user with the right to INFO, CONFIG GET and SLOWLOG GET, or check it yourself.",
 )

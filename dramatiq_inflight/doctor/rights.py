@@ -71,7 +71,7 @@ NO_RIGHTS = Code(
     "rights",
     ("error",),
     "Messages are not tracked, or not recovered, or nobody can read what has happened.",
-    "Give the user what docs/brokers.rst lists.",
+    "Give the user the permissions in docs/brokers.rst.",
 )
 
 NO_HISTORY = Code(
