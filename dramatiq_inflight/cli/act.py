@@ -49,7 +49,7 @@ def _command(run: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--force",
             is_flag=True,
-            help="Also what runs on a living worker: its run goes on, and changes nothing any more.",
+            help="Also take a message that runs on a living worker: its run goes on, and changes nothing.",
         ),
         json_option,
         click.pass_obj,

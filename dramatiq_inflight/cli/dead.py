@@ -33,10 +33,12 @@ NAMED = 20
 def choice_options(run: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose dead letters, or delayed messages."""
     options: list[Callable[[Any], Any]] = [
-        click.option("--queue", metavar="NAME", help="Only those of this queue."),
-        click.option("--actor", metavar="NAME", help="Only those of this actor."),
-        click.option("--cause", metavar="CAUSE", help='Only those of this cause, as "dead causes" has it.'),
-        click.option("--text", default="", metavar="TEXT", help="Only those with this in their reason or traceback."),
+        click.option("--queue", metavar="NAME", help="Only dead letters of this queue."),
+        click.option("--actor", metavar="NAME", help="Only dead letters of this actor."),
+        click.option("--cause", metavar="CAUSE", help='Only dead letters of this cause, as "dead causes" has it.'),
+        click.option(
+            "--text", default="", metavar="TEXT", help="Only dead letters with this text in their reason or traceback."
+        ),
     ]
     return functools.reduce(lambda made, option: option(made), reversed(options), run)
 

@@ -19,9 +19,9 @@ from .source import Source
 __all__ = ["delayed"]
 
 
-@click.command(short_help="List what waits for its time, retries included.")
+@click.command(short_help="List the delayed messages, retries included.")
 @choice_options
-@click.option("--retries", is_flag=True, help="Only those that have failed before.")
+@click.option("--retries", is_flag=True, help="Only messages that have failed before.")
 @limit_option
 @json_option
 @click.pass_obj

@@ -51,8 +51,8 @@ DEAD = (
 )
 
 
-@click.command(short_help="Recover now what is due.")
-@click.option("--dry-run", is_flag=True, help="Only say what there is to recover.")
+@click.command(short_help="Recover everything that is due now.")
+@click.option("--dry-run", is_flag=True, help="Only print what is due.")
 @json_option
 @click.pass_obj
 def recover(source: Source, dry_run: bool, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def _say_who_is_unjudged(out: Output, unjudged: list[WorkerView]) -> None:
         number = sum(view.running for view in unjudged)
         out.prose(
             f"{len(unjudged)} worker process{'es are' if len(unjudged) != 1 else ' is'} silent, with "
-            f"{_messages(number)}, and not taken for dead yet: no heartbeat has arrived for so long that it may be "
+            f"{_messages(number)}, and not declared dead yet: no heartbeat has arrived for so long that it may be "
             "Redis that was away. Start a worker: it waits for a moment, and recovers."
         )
 

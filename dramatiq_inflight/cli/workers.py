@@ -17,8 +17,8 @@ __all__ = ["workers"]
 
 
 @click.command(short_help="Show the worker processes.")
-@click.option("--instance", metavar="NAME", help="Only those of this instance (pod, container or host).")
-@click.option("--state", type=click.Choice(documents.STATES), help="Only those in this state.")
+@click.option("--instance", metavar="NAME", help="Only workers of this instance (pod, container or host).")
+@click.option("--state", type=click.Choice(documents.STATES), help="Only workers in this state.")
 @json_option
 @click.pass_obj
 def workers(source: Source, instance: str | None, state: str | None, as_json: bool) -> None:

@@ -149,7 +149,7 @@ class InFlightCollector:
             yield GaugeMetricFamily(PREFIX + name, text, value)
         workers = {(state,): sum(worker.state == state for worker in seen.workers) for state in STATES}
         yield _family(
-            GaugeMetricFamily(PREFIX + "workers", "Worker processes, by what is believed of them.", labels=("state",)),
+            GaugeMetricFamily(PREFIX + "workers", "Worker processes, by their state.", labels=("state",)),
             workers,
         )
 
