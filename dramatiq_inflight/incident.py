@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What happened to a message whose worker died: for people, for actors, and for a callback."""
+"""The incident of a message whose worker died: for people, for actors, and for a callback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Incident", "Kind"]
 
 
 class Kind(enum.Enum):
-    """What became of the message."""
+    """The outcome for the message."""
 
     #: It is with its broker again, or another worker has taken it over.
     RECOVERED = "recovered"
@@ -27,7 +27,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """What happened to one message whose worker died.  Times are of Redis's clock; ``None``: not known."""
+    """The incident of one message whose worker died.  Times are of Redis's clock; ``None``: not known."""
 
     kind: Kind
     message_id: str
@@ -53,9 +53,9 @@ class Incident:
     first_started: datetime | None
     #: When the worker was given up.
     dead_since: datetime | None
-    #: What proves that it is dead.
+    #: The evidence of its death.
     why: str
-    #: What happened, in a sentence.
+    #: The incident, in a sentence.
     reason: str
 
     @classmethod

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What ``--json`` prints: the fields of the package's own views, under their names."""
+"""The documents of ``--json``: the fields of the package's own views, under their names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def overview(of: Overview, namespace: str, events: Iterable[Event]) -> dict[str,
 
 
 def worker_states(workers: Iterable[WorkerView]) -> dict[str, int]:
-    """How many there are in each state."""
+    """Return how many there are in each state."""
     counted = Counter(worker.state for worker in workers)
     return {state: counted[state] for state in STATES}
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What changes something: a page that asks whether it is meant, and what that page sends."""
+"""Actions: a page that asks for a confirmation, and the form that it sends."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) ->
         action, chosen = request.args.get("action", ""), LetterChoice.asked(request.args)
         if action not in in_bulk:
             raise NotFound
-        # What comes after this moment is not what was asked about.
+        # Letters that come after this moment were not asked about.
         return ask_about(action, replace(chosen, until=str(current_millis())), None, 200)
 
     @app.post("/dead/act")
@@ -137,5 +137,5 @@ def install(app: Flask, board: Board, operations: Operations, tokens: Tokens) ->
 
 
 def subject(chosen: LetterChoice) -> str:
-    """Which letters a form is about, for its token."""
+    """Return which letters a form is about, for its token."""
     return json.dumps(chosen.fields)

@@ -16,7 +16,7 @@ from .payload import seen
 
 __all__ = ["ACTIONS", "ANSWERS", "FILTERS", "LETTER_ACTIONS", "clock", "span", "visible"]
 
-#: What can be done to a message: what the button says, and what it means.
+#: The actions on a message: the text of the button, and its meaning.
 ACTIONS = {
     "requeue": (
         "Requeue",
@@ -32,7 +32,7 @@ ACTIONS = {
     ),
 }
 
-#: What can be done to dead letters: what the button says, what it means, and what was done.
+#: The actions on dead letters: the text of the button, its meaning, and the result.
 LETTER_ACTIONS = {
     "requeue": (
         "Requeue",
@@ -42,7 +42,7 @@ LETTER_ACTIONS = {
     "discard": ("Discard", "They are deleted for good. That cannot be undone.", "discarded"),
 }
 
-#: What became of it.
+#: The result.
 ANSWERS = {
     Done.DONE: "Done.",
     Done.ALIVE: "It runs on a worker that lives, or may live: nothing was done. It takes force.",
@@ -59,7 +59,7 @@ ANSWERS = {
 
 
 def span(seconds: float) -> str:
-    """How long, with as many digits as help."""
+    """Return how long, with as many digits as help."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     if seconds < 120:
@@ -109,7 +109,7 @@ def visible(value: Any) -> Any:
 
 
 def mark(event: Event) -> str:
-    """Which mark stands for it."""
+    """Return which mark stands for it."""
     return "other" if event.kind is None else event.kind.mark
 
 

@@ -23,7 +23,7 @@ Minute = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Throughput:
-    """What the workers have reported.
+    """The reports of the workers.
 
     Parameters:
       minutes: The minutes of the last hour, by their number since 1970.
@@ -51,7 +51,7 @@ class Throughput:
         seconds = (now_ms - (this - 1) * MINUTE_MS) / 1000
         ended, before = self.minutes[this - 1].get(queue, (0, -1))
         ended += self.minutes.get(this, {}).get(queue, (0, -1))[0]
-        # What is there now was there before, or has come since.
+        # The messages that are there now were there before, or have come since.
         come = None if before < 0 else max(0, ended + backlog - before) / seconds
         return come, ended / seconds
 

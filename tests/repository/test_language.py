@@ -26,6 +26,9 @@ BARE = re.compile(r"(?:What|Who|Whoever|Of|Those|Such)\b(?! as\b)[^?]*$", re.DOT
 #: The longest line of a page, and the longest subject of a commit.
 LINE, SUBJECT = 160, 60
 
+#: A line of a log stands on its page as it is logged, so that a search finds it.
+ONE_LITERAL = re.compile(r"``[^`]+``")
+
 #: The last commit before subjects were checked.
 SINCE = "9a751a5b250caa62596548140900d5e978745fe1"
 
@@ -53,6 +56,29 @@ def pages() -> list[Path]:
     written = [*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst"), *(ROOT / "examples").rglob("*.rst")]
     by_programs = (ROOT / "docs" / "_build", ROOT / "docs" / "benchmarks")
     return [path for path in written if not any(path.is_relative_to(folder) for folder in by_programs)]
+
+
+def test_few_sentences_of_docstrings_open_with_a_bare_pronoun() -> None:
+    sources = [ROOT / "noxfile.py", *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
+    said = [
+        (path.relative_to(ROOT).as_posix(), sentence)
+        for path in sources
+        for text in docstrings(path.read_text("utf-8"))
+        for sentence in sentences(text)
+    ]
+    assert len(said) > 5000
+    bare = [f"{name}: {sentence}" for name, sentence in said if BARE.match(sentence)]
+    assert len(bare) / len(said) <= SHARE, "\n".join(bare)
+
+
+def test_no_line_of_a_page_is_longer_than_a_screen() -> None:
+    assert len(pages()) > 40
+    assert [
+        f"{path.relative_to(ROOT)}:{number}: {len(line)} characters"
+        for path in pages()
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if len(line) > LINE and not ONE_LITERAL.fullmatch(line)
+    ] == []
 
 
 def git(*args: str) -> subprocess.CompletedProcess[str]:
