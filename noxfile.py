@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What there is to run: ``nox -l`` lists it.  ``nox -s demo`` and ``nox -s tests`` are the two to know."""
+"""The sessions of this project: ``nox -l`` lists it.  ``nox -s demo`` and ``nox -s tests`` are the two to know."""
 
 from __future__ import annotations
 
@@ -92,11 +92,12 @@ for name, text in SCRIPTS.items():
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format and types; and the Lua scripts, where luacheck is installed."""
+    """Check style, format, types and plain language; and the Lua scripts, where luacheck is installed."""
     session.install("ruff>=0.9", "mypy>=1.15", "check-jsonschema>=0.29", "nox", "-e", ".[test,examples]", "pika")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("pytest", "-q", "tests/repository/test_language.py")
     for schema, files in (("workflows", "workflows"), ("issue-forms", "ISSUE_TEMPLATE")):
         paths = sorted(str(path) for path in (ROOT / ".github" / files).glob("*.yml") if path.stem != "config")
         if paths:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What tracking asks of Redis, counted: ``INFO commandstats`` before and after.
+"""The commands that tracking sends to Redis, counted: ``INFO commandstats`` before and after.
 
 One thread fetches, runs and acknowledges messages one by one, by Dramatiq's own `WorkerThread` and consumer, so that
 the counts are exact.  (`benchmarks.overhead` counts the scripts of a real worker.)
@@ -28,9 +28,9 @@ from .support import Result, calls, server
 
 __all__ = ["OneByOne", "booted", "run"]
 
-#: What the client calls; everything else that is counted was called by a script.
+#: The client's own commands; a script called every other one that is counted.
 CLIENTS = ("evalsha", "zcard")
-#: What would make Redis look at all of its keys.
+#: The commands that would make Redis look at all of its keys.
 FORBIDDEN = ("keys", "scan")
 
 
@@ -62,7 +62,7 @@ def _inner(counted: Counter[str]) -> int:
 
 
 def _count(redis_server: RedisServer, messages: int, beats: int, *, tracked: bool) -> tuple[Counter[str], Counter[str]]:
-    """What so many messages, and so many heartbeats of an idle worker, make Redis do."""
+    """Count the commands of so many messages, and of so many heartbeats of an idle worker."""
     client = redis_server.client()
     client.execute_command("FLUSHALL", "SYNC")
     one_by_one, noop, runtime = booted(redis_server, tracked=tracked)

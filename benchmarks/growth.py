@@ -113,7 +113,7 @@ def _never(*args: object, **options: object) -> Any:
 
 
 def _timed(client: Any, do: Callable[[], object], times: int) -> tuple[list[float], list[float]]:
-    """How long it takes, milliseconds each; and how long the server is at it, microseconds."""
+    """Return how long it takes, milliseconds each; and how long the server is at it, microseconds."""
     client.slowlog_reset()
     taken = []
     for _ in range(times):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Redis keeps for a message that runs, beyond the message itself.
+"""The memory of Redis for a message that runs, beyond the message itself.
 
 Messages start under incarnations of eight each, as workers with eight threads would have it; ``used_memory`` before
 and after, divided by their number, less the size of the payload.  It includes everything: the records, the sets, what

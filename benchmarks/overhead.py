@@ -35,7 +35,7 @@ from .support import ROOT, Figure, Result, calls, server
 
 __all__ = ["run", "run_grid"]
 
-#: What `benchmarks.app` calls it, without importing it here.
+#: The name in `benchmarks.app`, without importing it here.
 RESULT = "bench:result"
 
 #: How long the argument of a message is, and how many threads the worker has.

@@ -65,7 +65,7 @@ def run() -> None:
         print(f"{path.name}: {', '.join(written)}")
 
 
-# What is drawn.
+# The drawings.
 
 
 def _latency(measured: dict[str, Any]) -> dict[str, str]:
@@ -189,11 +189,11 @@ def _lines(title: str, lines: Sequence[Line], low: float, high: float) -> str:
     return picture(title, parts, WIDTH, bottom + 44 + 20 * len(lines), margin=MARGIN)
 
 
-# What is written.
+# The files that are written.
 
 
 def _table(measured: dict[str, Any]) -> str:
-    """What the docs include: the figures, and how they were measured."""
+    """Return the table that the docs include: the figures, and how they were measured."""
     where = measured["environment"]
     rows = [["", "median", "least to most", "runs", "target"]]
     for figure in measured["figures"]:

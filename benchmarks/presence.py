@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What incarnations at rest cost Redis: each is subscribed, looks at others, beats, and looks for what is due."""
+"""The cost of incarnations at rest in Redis: each is subscribed, looks at others, beats, and sweeps."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _at_rest(plain: redis.Redis, number: int, rest: float) -> _Used:
 
 
 class _Incarnation(threading.Thread):
-    """What a worker's threads do when there is nothing to do."""
+    """The threads of an idle worker."""
 
     def __init__(self, client: redis.Redis, number: int, over: threading.Event) -> None:
         super().__init__(daemon=True)

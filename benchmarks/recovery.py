@@ -20,7 +20,7 @@ from .support import Result, child, server
 
 __all__ = ["run"]
 
-#: What scripts are noted under that ran while plain Dramatiq enqueued.
+#: The name of the scripts that ran while plain Dramatiq enqueued.
 CONTROL = ""
 
 WAYS = ("hand back", "copy")

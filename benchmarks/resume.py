@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What it costs that a long job resumes where it was: a checkpoint, an iteration, a completion that is remembered.
+"""The cost of resuming a long job: a checkpoint, an iteration, a completion that is remembered.
 
 The job runs in this process, by Dramatiq's own `WorkerThread`, on a server of the benchmark's own.  Iterations take
 turns with the bare loop (bare, iterate, iterate, bare, ...), and every neighbouring pair gives one ratio.  A step keeps
@@ -149,7 +149,7 @@ def _memory(redis_server: RedisServer, messages: int, remember: float) -> float:
 
 
 def _in_a_job(redis_server: RedisServer, measure: Callable[[Current], Any]) -> Any:
-    """What a function says that a tracked actor calls."""
+    """Return the result of a function that a tracked actor calls."""
     redis_server.client().execute_command("FLUSHALL", "SYNC")
     tracker, said = InFlightTracker(), []
     broker = RedisBroker(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the benchmarks have in common: figures with their spread, servers of their own, and child processes."""
+"""The shared parts of the benchmarks: figures with their spread, servers of their own, and child processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 ROOT = Path(__file__).parents[1]
 
-#: Of more values than this, the files have the median and the ends.
+#: If there are more values than this, the files have the median and the ends.
 MANY = 50
 
 
@@ -52,7 +52,7 @@ class Figure:
     unit: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    #: What is to be said instead of a value, or beside it.
+    #: A text instead of a value, or beside it.
     note: str = ""
 
     @property
@@ -61,7 +61,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; ``None``: there is none."""
+        """True if the target is met; ``None``: there is none."""
         if not self.values:
             return None
         if self.at_least is not None:
@@ -85,13 +85,13 @@ class Figure:
 
 @dataclass
 class Result:
-    """What one benchmark has to say."""
+    """The result of one benchmark."""
 
     title: str
     figures: list[Figure] = field(default_factory=list)
-    #: What should be known of how it was measured.
+    #: Notes on the measurement.
     notes: list[str] = field(default_factory=list)
-    #: What else is written to the file: what the plots need, and what was compared.
+    #: Further data for the file: for the plots, and for the comparison.
     details: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -170,7 +170,7 @@ def server(binary: str | None = None) -> Iterator[RedisServer]:
 
 
 def calls(client: redis.Redis) -> dict[str, int]:
-    """How often each command was called so far, in scripts or by clients."""
+    """Return how often each command was called so far, in scripts or by clients."""
     stats: dict[str, Any] = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): int(values["calls"]) for name, values in stats.items()}
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What it costs that processes watch each other, at rest; and what a heartbeat process takes of memory."""
+"""The cost of watching each other, at rest; and the memory of a heartbeat process."""
 
 from __future__ import annotations
 

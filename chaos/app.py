@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""The application that the pods run.  What it does is written to the history, by a clock that nobody skews."""
+"""The application that the pods run.  Each run writes to the history, by a clock that nobody skews."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Recorder(Middleware):
 
 
 def _by_consumer() -> bool:
-    """Whether a delayed message moves to its queue."""
+    """Return whether a delayed message moves to its queue."""
     return isinstance(threading.current_thread(), ConsumerThread)
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The judge: says of a history what went wrong, and what is excused by a weakness that the documentation states.
 
-An excuse needs a fault, noted by the nemesis, that hit this very process at this very time.  What has none is a
-violation.  The excuses:
+An excuse needs a fault, noted by the nemesis, that hit this very process at this very time.  A finding without an
+excuse is a violation.  The excuses:
 
 frozen, cut off
     The worker was stopped, or cut off from Redis, for longer than it is believed to live: its message was taken over.
@@ -77,25 +77,25 @@ VERDICTS = ("lost", "doubled", "repeated", "convicted", "crash_loops", "keys_lef
 
 @dataclass(frozen=True)
 class Ending:
-    """What was found when all was over."""
+    """The findings when all was over."""
 
     #: Keys of all messages whose enqueue returned.
     sent: Sequence[str] = ()
-    #: Of those whose enqueue failed: they may have been enqueued all the same.
+    #: Messages whose enqueue failed: they may have been enqueued all the same.
     unsure: Sequence[str] = ()
     #: Reasons, by key.
     dead_letters: dict[str, str] = field(default_factory=dict)
     #: The tracker's keys without an expiry.
     keys_left: Sequence[str] = ()
-    #: What was waited for in vain.
+    #: The events that were waited for in vain.
     late: str = ""
-    #: What went wrong with the run itself.
+    #: Errors of the run itself.
     errors: Sequence[str] = ()
 
 
 @dataclass
 class Judgement:
-    """What the history says: figures, violations by verdict, and how often what was excused."""
+    """The judgement of a history: figures, violations by verdict, and the number of each excuse."""
 
     sent: int = 0
     unsure: int = 0
@@ -106,7 +106,7 @@ class Judgement:
     #: For each recorded run that the death of its process cut off, how long after that its message was recovered, or
     #: ran again, seconds, in order.
     waits: list[float] = field(default_factory=list)
-    #: Of worker processes.
+    #: Deaths of worker processes.
     deaths: int = 0
     boots: int = 0
     faults: dict[str, int] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Judgement:
         return dataclasses.asdict(self)
 
     def histogram(self) -> dict[str, int]:
-        """How many of `waits` took how long."""
+        """Return how many of `waits` took how long."""
         names = [*(f"less than {bound:g} s" for bound in BOUNDS), f"{BOUNDS[-1]:g} s or more"]
         counts = Counter(names[bisect.bisect_right(BOUNDS, wait)] for wait in self.waits)
         return {name: counts[name] for name in names}
@@ -159,7 +159,7 @@ class Judgement:
 
 @dataclass
 class Fault:
-    """What the nemesis did, from just before to just after."""
+    """An act of the nemesis, from just before to just after."""
 
     kind: str
     part: str
@@ -176,7 +176,7 @@ class Fault:
         return self.until + min(2.5, 1.0 + self.until - self.begin)
 
     def hits(self, who: str) -> bool:
-        """Whether it hits this process."""
+        """Return whether it hits this process."""
         boot = who.partition(":")[0]
         return self.victim in (who, boot) if self.victim else boot.partition(".")[0] == self.part
 
@@ -224,7 +224,7 @@ class Run:
 
 
 def max_recoveries_of(key: str) -> int:
-    """Of a poison message."""
+    """Return the ``max_recoveries`` of a poison message."""
     return int(key.rpartition(".")[2])
 
 
@@ -237,7 +237,7 @@ def judge(events: Iterable[Event], ending: Ending, faults: dict[str, int], *, ra
 
     Parameters:
       faults: How often each kind was carried out.
-      rabbitmq: Whether the broker is a RabbitMQ.
+      rabbitmq: True if the broker is a RabbitMQ.
     """
     return _Judge(sorted(events, key=lambda event: event.at), ending, faults, rabbitmq).judge()
 
@@ -321,7 +321,7 @@ class _Judge:
             self._judge_poison(key, runs)
 
     def _why_doubled(self, earlier: Run, later: Run) -> str:
-        """What excuses that a run began while an earlier one went on; empty: nothing."""
+        """Return the excuse for a run that began while an earlier one went on; empty if there is none."""
         earlier.zombie = (
             earlier.zombie
             or self._woke(earlier, later)
@@ -333,7 +333,7 @@ class _Judge:
         return earlier.zombie
 
     def _why_repeated(self, earlier: Run, later: Run) -> str:
-        """What excuses that a run began after an earlier one had completed; empty: nothing."""
+        """Return the excuse for a run that began after an earlier one had completed; empty if there is none."""
         if earlier.zombie:
             return earlier.zombie
         if self._untracked(earlier, later):
@@ -359,7 +359,7 @@ class _Judge:
         )
 
     def _is_untold(self, run: Run, until: float) -> bool:
-        """Whether Redis was away when the run ended, and may not have been told of its end until then."""
+        """Return whether Redis was away when the run ended, and may not have been told of its end until then."""
         away = self._away(run.who, run.end, min(run.acked, run.end + MOMENT))
         return any(until < self._mended(run.who, fault) for fault in away)
 
@@ -371,7 +371,7 @@ class _Judge:
             silent = min(fault.felt_until, later.start) - self._out_of_touch_since(earlier.who, fault)
             # A cut is silent: it closes no connection.
             enough = silent + HEARTBEAT_INTERVAL >= HEARTBEAT_TTL
-            # What was not recorded is handed back without a trace, and may wait in its queue for long.
+            # A run that was not recorded is handed back without a trace, and may wait in its queue for long.
             # Nor could it be settled before it was acknowledged, if that took longer.
             acked = earlier.acked if earlier.acked < math.inf else 0.0
             in_time = later.start < max(self._mended(earlier.who, fault), acked) or not earlier.number
@@ -380,7 +380,7 @@ class _Judge:
         return ""
 
     def _woke(self, earlier: Run, later: Run) -> str:
-        """Whether the later run was recorded first, and its worker was stopped before the actor's first line."""
+        """Return whether the later run was recorded first, and its worker was stopped before the actor's first line."""
         for fault in self.faults:
             if (
                 fault.kind.startswith("freeze")
@@ -394,7 +394,7 @@ class _Judge:
         return ""
 
     def _untracked(self, earlier: Run, later: Run) -> str:
-        """Whether one of the two began while its worker could not reach Redis, and so was not recorded."""
+        """Return whether one of the two began while its worker could not reach Redis, and so was not recorded."""
         for run in (earlier, later):
             if run.number == 0:
                 for fault in self._away(run.who, run.start - MENDING, run.start):
@@ -403,7 +403,7 @@ class _Judge:
         return ""
 
     def _forgotten(self, at: float) -> str:
-        """Whether a failover may have forgotten what happened at that time."""
+        """Return whether a failover may have forgotten what happened at that time."""
         failovers = [fault for fault in self.faults if fault.kind == "redis failover"]
         return "failover" if any(fault.begin - MOMENT < at < fault.until for fault in failovers) else ""
 
@@ -423,7 +423,7 @@ class _Judge:
         return "last copy" if restarted and self._may_be_taken(later.who, fetched, earlier.start) else ""
 
     def _away(self, who: str, begin: float, until: float) -> list[Fault]:
-        """Why the process may not have reached Redis in this time."""
+        """Return why the process may not have reached Redis in this time."""
         found = [fault for fault in self.faults if fault.is_felt(begin, until)]
         return [
             fault
@@ -449,7 +449,7 @@ class _Judge:
         return since
 
     def _no_broker(self, who: str, begin: float, until: float) -> bool:
-        """Whether the process may have lost RabbitMQ in this time."""
+        """Return whether the process may have lost RabbitMQ in this time."""
         return self.rabbitmq and any(
             fault.is_felt(begin, until)
             and (
@@ -523,7 +523,7 @@ class _Judge:
         )
 
     def _is_cut_short(self, who: str, at: float) -> bool:
-        """Whether what the process told the broker next may not have arrived."""
+        """Return whether what the process told the broker next may not have arrived."""
         lost = self._no_broker(who, at, at + MOMENT) if self.rabbitmq else bool(self._away(who, at, at + MOMENT))
         return lost or self.deaths.get(who, math.inf) < at + MOMENT
 
@@ -547,7 +547,7 @@ class _Judge:
             self.judgement.violate("crash_loops", f"{key} ran {counted} times, {allowed} allowed: {self._tell(key)}")
 
     def _drained(self, run: Run) -> bool:
-        """Whether its worker was shutting down when it died."""
+        """Return whether its worker was shutting down when it died."""
         boot = run.who.partition(":")[0]
         return any(
             (event.what == "shutdown" and event.pid == run.who)
@@ -561,7 +561,7 @@ class _Judge:
             return
         runs = self.runs.get(key, [])
         rejected = next((event.at for event in self.events if event.what == "nacked" and event.key == key), math.inf)
-        # What came after it are copies that were under way.
+        # The copies after it were under way.
         runs = [run for run in runs if run.start < rejected]
         cut_off = [
             run
@@ -583,7 +583,7 @@ class _Judge:
             self.judgement.violate("convicted", f"{self._tell(key)}: {self.ending.dead_letters.get(key)}")
 
     def _seems_cut_off(self, run: Run, until: float) -> bool:
-        """Whether it was running when its worker died, as far as others could tell by then."""
+        """Return whether it was running when its worker died, as far as others could tell by then."""
         if run.acked == math.inf and run.death < math.inf:
             return True
         if self._silenced(run, dataclasses.replace(run, start=until)):

@@ -269,7 +269,7 @@ class Matrix:
         self.cluster.wait(lambda: key in self.history.keys(what), timeout=PATIENCE, what=f"{what} of {key}")
 
     def _flows(self, since: float) -> bool:
-        """Whether messages that were sent since then run, tracked, on each worker that is there."""
+        """Return whether messages that were sent since then run, tracked, on each worker that is there."""
         living = [worker for worker in self.cluster.workers if worker.process.poll() is None]
         return self.load.flows(since, {worker.booted_pid() for worker in living})
 

@@ -36,7 +36,7 @@ PATIENCE = 12.0
 #: By how much a pod's clock is off, seconds: Dramatiq's own heartbeats are believed for a minute.
 SKEW = (75, 240)
 
-#: What each kind is, and which part it breaks; a part is broken by one fault at a time.
+#: Each kind of fault, and the part that it breaks; one fault at a time breaks a part.
 FAULTS = {
     "kill process": ("a worker process is killed", "pod"),
     "kill pod": ("all processes of a pod are killed", "pod"),
@@ -78,7 +78,7 @@ class Nemesis:
     Every kind comes once before any comes again, so that no seed leaves one out.
 
     Parameters:
-      sentinels: What fails over; ``None``: there is one Redis, which is `server`.
+      sentinels: The Redis that fails over; ``None`` if there is one Redis, which is `server`.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Nemesis:
                 self.errors.append(f"a fault was not over after a minute: {thread.name}")
 
     def _part(self, kind: str) -> str | None:
-        """What this would break; ``None``: that is broken already."""
+        """Return the part that this would break; ``None`` if it is broken already."""
         part = FAULTS[kind][1]
         if part != "pod":
             return None if part in self._busy else part
@@ -173,7 +173,7 @@ class Nemesis:
             [(w, pid) for w, pid in self.supervisor.workers.items() if w.startswith(pod.boot_name + ":")]
         )
 
-    # What is done to pods.
+    # Acts on pods.
 
     def _kill_process(self, choose: random.Random, pod: Pod) -> None:
         who, pid = self._worker_of(choose, pod)
@@ -230,7 +230,7 @@ class Nemesis:
             time.sleep(seconds)
             pod.mend(network)
 
-    # What is done to servers.
+    # Acts on servers.
 
     def _redis_kill(self, choose: random.Random) -> None:
         server = self.server()

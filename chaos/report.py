@@ -65,7 +65,7 @@ def write_report(path: Path, title: str, judgement: Judgement, events: Sequence[
     """Write the report.
 
     Parameters:
-      title: What was run.
+      title: The command.
       command: How to run it again.
     """
     path.write_text(report(title, judgement, events, command), "utf-8")

@@ -52,7 +52,7 @@ BACKLOG = 40
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is asked for."""
+    """The options of a run."""
 
     seed: int
     duration: float
@@ -64,14 +64,14 @@ class Options:
 
     @property
     def told(self) -> str:
-        """What was asked for, in words."""
+        """The options, in words."""
         broker = "RabbitMQ" if self.broker == "rabbitmq" else "RedisBroker"
         redis = ", Redis behind sentinels" if self.redis == "sentinel" else ""
         return f"seed {self.seed}, {broker}{redis}, {self.duration:g} seconds"
 
     @property
     def command(self) -> str:
-        """What asks for it again."""
+        """The command that repeats the run."""
         asked = f"--seed {self.seed} --duration {self.duration:g} --broker {self.broker} --redis {self.redis}"
         return f"nox -s chaos -- {asked}" + (f" --faults '{','.join(self.faults)}'" if self.faults else "")
 
@@ -226,19 +226,19 @@ class Run:
     # The end.
 
     def _done(self) -> set[str]:
-        """What has completed, or was dead-lettered."""
+        """Return the messages that have completed, or were dead-lettered."""
         done = {event.key for event in self.history.events("end") if event.extra["outcome"] == "ok"}
         return done | self.history.keys("nacked")
 
     def _awaited(self) -> set[str]:
-        """What is still to be done: a second stage unless its first one was dead-lettered."""
+        """Return the messages still to be done: a second stage unless its first one was dead-lettered."""
         nacked = self.history.keys("nacked")
         return {key for key in set(self.sent) - self._done() if key[:-1] + "1" not in nacked}
 
     def _calm_down(self, app: ModuleType, pods: list[Pod], supervisor: Supervisor, skew: Path | None) -> Ending:
         """Replace all pods, wait until all is done, end the pods, and look at what is left."""
         for pod in pods:
-            # What a pod whose clock was ahead had put off until then is due.
+            # Messages that a pod whose clock was ahead had put off until then are due.
             pod.offset = max(SKEW) + 60 if skew is not None else 0
         self._end(pods)
         late = ""
@@ -315,7 +315,7 @@ class Run:
         return time.monotonic() > self._empty_since + 1.5
 
     def _enqueued(self, app: ModuleType) -> int:
-        """What the broker has, and what the tracker knows of."""
+        """Return the messages that the broker or the tracker has."""
         try:
             client: Any = connect(self.redis_url)
             tracked = sum(client.zcard(key) for key in client.scan_iter("{chaos}:running:*"))

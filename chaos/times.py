@@ -16,7 +16,7 @@ SETTINGS = {
     "PROCESSING_MAX_RECOVERIES": str(MAX_RECOVERIES),
     "PROCESSING_NS": "chaos",
     "PROCESSING_ALONE_TIMEOUT": "30",
-    # What a killed recoverer had claimed is taken up after this.
+    # Messages that a killed recoverer had claimed are taken up after this.
     "RECOVERY_LOCK_TTL": "10",
     "dramatiq_restart_delay": "300",
 }

@@ -19,7 +19,7 @@ __all__ = ["fault"]
 
 
 def fault(language: str, code: str) -> str:
-    """What is wrong with a block of code; empty: nothing."""
+    """Return what is wrong with a block of code; empty if nothing is."""
     if language in UNCHECKED:
         return ""
     if language not in READERS:

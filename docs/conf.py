@@ -3,7 +3,7 @@
 """How Sphinx builds the documentation: ``nox -s docs``.
 
 The pages are plain reStructuredText wherever that will do, with links to files (``brokers.rst``), so that they can be
-read in the repository as well.  What the site makes of that, and what it checks, is in ``docs/extension.py``.
+read in the repository as well.  ``docs/extension.py`` turns that into the site, and checks it.
 """
 
 from __future__ import annotations

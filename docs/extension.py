@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Sphinx lacks for these pages; each defect is a warning, and warnings are errors (``nox -s docs``).
+"""Sphinx extensions for these pages; each defect is a warning, and warnings are errors (``nox -s docs``).
 
 * Links to files, as the repository shows them (``brokers.rst#rabbitmq``), lead to pages and their sections, or are
   downloads.
@@ -106,7 +106,7 @@ class Glossaries(SphinxTransform):
 
 
 def keep_colons(app: Sphinx, what: str, *of_it: Any) -> None:
-    """What an attribute says is no "type: description", as napoleon would have it: begin with an empty comment."""
+    """Keep napoleon from reading an attribute's text as "type: description": begin it with an empty comment."""
     lines = of_it[-1]
     if what in ("attribute", "property", "data"):
         lines[:0] = ["..", ""]
@@ -120,7 +120,7 @@ def describe_member(app: Sphinx, what: str, *of_it: Any) -> None:
 
 
 def check_page(app: Sphinx, page: nodes.document) -> None:
-    """What a page shows, and what it names."""
+    """Check the code and pictures that a page shows, and the files that it names."""
     for block in page.findall(nodes.literal_block):
         what = fault(block.get("language", "text"), block.astext())
         if what:
@@ -135,7 +135,7 @@ def check_page(app: Sphinx, page: nodes.document) -> None:
 
 
 def check_pictures(app: Sphinx, env: BuildEnvironment) -> None:
-    """Whether each picture is shown."""
+    """Check that each picture is shown."""
     shown = set(env.images)
     built = posixpath.join("_build", "")
     for path in sorted(Path(app.srcdir).rglob("*")):

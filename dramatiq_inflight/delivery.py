@@ -31,7 +31,7 @@ def own_enqueue() -> Iterator[None]:
 
 
 class Mark(TypedDict, total=False):
-    """What a copy of a message carries with it in its options, under `OPTION`."""
+    """The mark that a copy of a message carries in its options, under `OPTION`."""
 
     #: Grows with every copy that recovery enqueues; absent: 1.
     generation: int
@@ -57,13 +57,13 @@ class Mark(TypedDict, total=False):
     fence: int
 
 
-#: What only a copy carries that this package has made.  Whatever else there is, a later version has added it.
+#: Fields that only a copy of this package carries.  A later version has added any other.
 OF_COPIES: Final = frozenset(Mark.__annotations__) - {"origin", "fence"}
 
 
 @dataclass(slots=True)
 class Copy:
-    """What identifies one copy of a message, as the broker delivered it.
+    """The identity of one copy of a message, as the broker delivered it.
 
     Not frozen: one is made for every message, and that would take four times as long.
     """
@@ -151,5 +151,5 @@ def mark_of_copy(message: Any, *, generation: int, origin: str) -> Mark:
 
 
 def is_copy(message: Any) -> bool:
-    """Whether this package has made the copy: recovery has, or it was put off."""
+    """Return whether this package has made the copy: recovery has, or it was put off."""
     return bool(mark_of(message).keys() & OF_COPIES)

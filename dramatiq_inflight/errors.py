@@ -82,7 +82,7 @@ class MessageLost(Interrupt):
 
 
 class AlreadyDone(InFlightError, Retry):
-    """What `dramatiq_inflight.effects.once` was to do is done: an earlier run has committed it.
+    """An earlier run has committed the effect of `dramatiq_inflight.effects.once`.
 
     Let it through.  The message is acknowledged as a success with the stored result, and what follows is enqueued.
     """
@@ -91,7 +91,7 @@ class AlreadyDone(InFlightError, Retry):
         super().__init__(f"{key!r} is done already.")
         #: The key.
         self.key = key
-        #: What the block that did it has kept as its result; None: nothing.
+        #: The result that the block has kept, or None.
         self.result = result
         self.delay = None
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What happened to a message whose worker died: for people, for actors, and for a callback."""
+"""The incident of a message whose worker died: for people, for actors, and for a callback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Incident", "Kind"]
 
 
 class Kind(enum.Enum):
-    """What became of the message."""
+    """The outcome for the message."""
 
     #: It is with its broker again, or another worker has taken it over.
     RECOVERED = "recovered"
@@ -28,7 +28,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """What happened to one message whose worker died.  Times are of Redis's clock; ``None``: not known."""
+    """The incident of one message whose worker died.  Times are of Redis's clock; ``None``: not known."""
 
     kind: Kind
     message_id: str
@@ -58,7 +58,7 @@ class Incident:
     cause: str
     #: The same in words, and whether the worker was shutting down.
     why: str
-    #: What happened, in a sentence.
+    #: The incident, in a sentence.
     reason: str
 
     @classmethod

@@ -109,7 +109,7 @@ class InFlightTracker(Tracker):
         try:
             self._boot(broker, worker)
         except ConfigurationError:
-            # What others have begun: with AsyncIO's thread the process would never exit.
+            # Undo the work that others have begun: with AsyncIO's thread the process would never exit.
             broker.emit_after("worker_shutdown", worker)
             raise
 
@@ -243,6 +243,9 @@ class InFlightTracker(Tracker):
 
 
 def _pause(worker: Worker) -> None:
-    """Start nothing more.  What runs goes on; the consumers as well, which acknowledge it, and keep what they have."""
+    """Start nothing more.
+
+    Running messages go on; the consumers as well, which acknowledge them, and keep the messages that they have.
+    """
     for thread in worker.workers:
         thread.pause()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an operator may do: put a message back, dead-letter it, give it up, and recover now.
+"""The actions of an operator: put a message back, dead-letter it, give it up, and recover now.
 
 Each is checked and done in Redis in one step, as a worker's own; a message that runs on a living worker is left alone,
 unless it is taken by force: its run is fenced then, so that it changes nothing any more.
@@ -46,12 +46,12 @@ HOLD = 30.0
 #: The options of a message that say what became of earlier copies of it.
 OF_EARLIER_COPIES = frozenset({OPTION, "redis_message_id", "retries", "traceback", "requeue_timestamp"})
 
-#: What the reason says of a message that an operator has sent to the dead-letter queue.
+#: The reason of a message that an operator has sent to the dead-letter queue.
 BY_HAND = "an operator has sent it to the dead-letter queue"
 
 
 class Done(enum.Enum):
-    """What became of an operator's wish."""
+    """The result of an operator's action."""
 
     DONE = "done"
     #: It runs on a living worker: it takes force.
@@ -79,7 +79,7 @@ class Done(enum.Enum):
 
 @dataclass(frozen=True)
 class Bulk:
-    """What became of many dead letters.
+    """The result for many dead letters.
 
     Parameters:
       done: How many of them had which end.
@@ -181,7 +181,9 @@ class Operations:
         return self._take(message_id, found.queue, found.actor, condemn=True, force=force)
 
     def discard(self, message_id: str, *, force: bool = False) -> Done:
-        """Give a message up: no copy of it runs any more.  What was set aside, or is a dead letter, is deleted.
+        """Give a message up: no copy of it runs any more.
+
+        A message that was set aside, or is a dead letter, is deleted.
 
         Parameters:
           force: Also one that runs on a living worker: its run goes on, and changes nothing any more.
@@ -196,7 +198,7 @@ class Operations:
         """Discard all dead letters that are chosen.
 
         Parameters:
-          stop: Asked before each; True: leave the rest.
+          stop: Asked before each; True leaves the rest.
 
         Returns: what became of them; None if the broker cannot be asked, or others have taken too long.
 
@@ -219,7 +221,7 @@ class Operations:
     def requeue_dead_letters(self, choice: Choice, stop: Callable[[], bool] = lambda: False) -> Bulk | None:
         """Enqueue all dead letters that are chosen once more, each as `requeue` does; as `purge` otherwise.
 
-        What was requeued and has failed again meanwhile is not taken twice.
+        A message that was requeued and has failed again meanwhile is not taken twice.
         """
         begun = moment(current_millis())
         until = min(choice.until, begun) if choice.until is not None and begun is not None else begun
@@ -264,7 +266,7 @@ class Operations:
         return self._recovery.sweep(stop)
 
     def left_to_recover(self) -> tuple[list[DeadIncarnation], int]:
-        """What `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
+        """Return what `recover` would look at: dead worker processes, and how many messages they ran or are overdue."""
         self._check_schema()
         ids: dict[str, None] = {}
         while batch := [id for id in self._store.recovery.find_due(skip_dead=len(ids)).dead if id not in ids]:
@@ -280,7 +282,7 @@ class Operations:
         return self.inspector.message(message_id)
 
     def _since_requeued(self, message_id: str) -> Done | None:
-        """What became of a copy that an operator has enqueued before; None if none did, or something happened since."""
+        """Return the result of a copy that an operator enqueued; None if none did, or something happened since."""
         last = self.inspector.last_event(message_id)
         if last is None or last.kind is not EventKind.REQUEUED:
             return None

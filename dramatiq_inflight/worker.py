@@ -342,7 +342,7 @@ class WorkerProcess:
             yield False
             return
         try:
-            # Those of a worker with one thread, which are alone without asking for it.
+            # Messages of a worker with one thread are alone without asking for it.
             # One that starts just now finds the visitor inside.
             alone = [entry for entry in self.table.entries() if entry.alone and entry.state.phase is Phase.RUNNING]
             yield all(self.ledger.clear_alone(entry) for entry in alone)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """A worker is killed while it runs messages, and one can watch what becomes of them.
 
-All is real: a server, ``dramatiq`` command lines, SIGKILL.  What is told comes from the workers' logs and from a diary
+All is real: a server, ``dramatiq`` command lines, SIGKILL.  The story comes from the workers' logs and from a diary
 that the actor keeps of each start and end.  The exit status is 0 only if no message was lost or run twice.
 """
 
@@ -50,7 +50,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Batch:
-    """What a pod has lately started and completed: one line of the story."""
+    """The messages that a pod has lately started and completed: one line of the story."""
 
     first: float
     last: float
@@ -218,7 +218,7 @@ class Demo:
                 self.tell_batches()
 
     def is_queue_empty(self) -> bool:
-        """Whether the broker has nothing that is not acknowledged."""
+        """Return whether the broker has nothing that is not acknowledged."""
         assert self.broker is not None
         try:
             self.broker.join("default", interval=10, timeout=50)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the demo and the examples are run with: a server, workers, and what they leave in writing."""
+"""The parts of the demo and the examples: a server, workers, and their logs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class Teller:
         return error.status
 
     def tell(self, who: str, text: str, *, at: float | None = None, colour: str = "") -> None:
-        """A line of the story; without a time, of now.  What became known late is told at the time of the last line."""
+        """A line of the story; without a time, of now.  An event that became known late is told at the time of the
+        last line.
+        """
         self._told_at = max(self._told_at, time.time() if at is None else at)
         self.say(f"{self._told_at - self.start:5.1f} s  {who:6}  {text}", colour)
 
@@ -125,7 +127,7 @@ class Server(Process):
         super().__init__([binary, *args, "--dir", str(folder)], folder / "server.log")
 
     def answers(self) -> bool:
-        """Whether it is ready.
+        """Return whether it is ready.
 
         Raises:
           DemoError: It has ended.
@@ -182,7 +184,7 @@ class Pod(Process):
         )
 
     def read_log(self) -> list[LogLine]:
-        """What it has logged since the last call.
+        """Return the lines that it has logged since the last call.
 
         Raises:
           DemoError: It has not booted, and never will.
@@ -254,7 +256,7 @@ class Diary:
     _read_to: int = 0
 
     def read(self) -> list[Event]:
-        """What is new."""
+        """Return the new lines."""
         lines, self._read_to = _read_lines(self.path, self._read_to)
         new = [Event(*json.loads(line)) for line in lines]
         self.events += new
@@ -272,7 +274,7 @@ class Diary:
         return running
 
     def has_completed(self, pod: str) -> bool:
-        """Whether a pod has completed something."""
+        """Return whether a pod has completed something."""
         return any(event.pod == pod and event.what == "end" for event in self.events)
 
     def run_twice(self, cut_off: Iterable[int]) -> set[int]:

@@ -75,14 +75,14 @@ class Web(Process):
         return json.loads(self.ask(path, form, **headers))
 
     def refuses(self, path: str) -> bool:
-        """Whether it wants to know who asks: it says so, or leads to a login."""
+        """Return whether it wants to know who asks: it says so, or leads to a login."""
         try:
             return "log in" in self.ask(path).lower()
         except urllib.error.HTTPError as error:
             return error.code == 401
 
     def answers(self, path: str) -> bool:
-        """Whether it is ready.
+        """Return whether it is ready.
 
         Raises:
           DemoError: It has ended.
@@ -228,7 +228,7 @@ def charge_by_web(stage: Stage, web: Web, worker: list[str], cwd: Path = ROOT, *
 
 
 def basic(password: str) -> str:
-    """What HTTP's basic authentication sends."""
+    """Return the header of HTTP's basic authentication."""
     return "Basic " + base64.b64encode(f"somebody:{password}".encode()).decode()
 
 

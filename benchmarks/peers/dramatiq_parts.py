@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What both applications with Dramatiq have in common."""
+"""The parts that both applications with Dramatiq share."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ __all__ = ["Bench", "Host", "benches", "no_hosts", "versions"]
 #: Where the environments of the systems are: one folder each, named after it.
 FOLDER = os.environ.get("BENCH_PEERS", "")
 
-#: What makes a host of its own: processes that see no others, and another name.
+#: The command for a host of its own: processes that see no others, and another name.
 ISOLATED = (
     "unshare",
     "--pid",
@@ -41,7 +41,7 @@ ISOLATED = (
 
 
 def no_hosts() -> str:
-    """Why there can be no hosts of their own here; empty if there can."""
+    """Return why there can be no hosts of their own here; empty if there can."""
     try:
         made = subprocess.run([*ISOLATED, "probe", "true"], capture_output=True, text=True, check=False)
     except OSError as error:
@@ -58,7 +58,7 @@ def python_of(environment: str) -> str | None:
 
 
 def versions() -> dict[str, dict[str, str]]:
-    """What is installed in each environment that is here."""
+    """Return the packages in each environment that is here."""
     code = (
         "import importlib.metadata as m, json;"
         "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
@@ -167,7 +167,7 @@ class Bench:
         return json.loads(answer)
 
     def events(self, event: str, key: str | None = None) -> list[dict[str, Any]]:
-        """What the jobs have noted, in order."""
+        """Return the notes of the jobs, in order."""
         lines = [json.loads(line) for line in self.history.read_text().splitlines()]
         return [line for line in lines if line["event"] == event and key in (None, line["key"])]
 
@@ -211,7 +211,7 @@ def benches(folder: Path, systems: list[System], *, isolated: bool) -> Iterator[
     """All systems that are here, each with a Redis of its own; those with RabbitMQ share one.
 
     Parameters:
-      isolated: Whether each host is one of its own; else the processes of a system see each other.
+      isolated: True if each host is one of its own; else the processes of a system see each other.
     """
     binary = find_server()
     if binary is None:

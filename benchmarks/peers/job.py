@@ -49,7 +49,7 @@ def kill_itself(key: str) -> None:
 
 
 def nothing(key: str) -> None:
-    """What else there is to do."""
+    """Do nothing, as the rest of a load."""
     _note("ran", key)
 
 

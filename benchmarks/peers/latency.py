@@ -4,10 +4,10 @@
 
 Each system has two workers, each on a host of its own as far as it can tell: its own process and UTS namespace, so
 another host name, and no view of the other's processes.  One job that works until it is told to end is sent; once it
-has started, all processes of its worker are killed at once.  What counts is the time until the job starts on the other
+has started, all processes of its worker are killed at once.  The figure is the time until the job starts on the other
 one.  All the while each system has a small job to do once a second, as a system in use has: some recover only then.
 
-All systems run at the same time, each with a Redis of its own; they do next to nothing.  Who is quick has several
+All systems run at the same time, each with a Redis of its own; they do next to nothing.  A quick system has several
 rounds.
 """
 

@@ -62,7 +62,7 @@ def run(*, patience: float = 120.0) -> Result:
 
 
 def _kills(bench: Bench, patience: float) -> tuple[int, str]:
-    """How many were killed, and how it ended."""
+    """Return how many were killed, and how it ended."""
     host = bench.start_host()
     bench.wait_ready()
     bench.ask("kill_itself", "poison")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The systems that are compared, each with its own defaults and what its documentation calls for: nobody is crippled.
 
-A second row shows a shorter setting that the system documents.  Such a time must be longer than the longest job, or
+A second row shows a shorter setting that the system documents.  This time must be longer than the longest job, or
 that runs twice (Celery's ``visibility_timeout``, taskiq's ``idle_timeout``), or is cut off (arq's ``job_timeout``); the
 heartbeats of RQ, Dramatiq and this package have no such bound.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["REQUIREMENTS", "SYSTEMS", "THROUGHPUT", "System"]
 
-#: What is installed for each, from PyPI, in an environment of its own: their requirements exclude each other.
+#: The packages of each, from PyPI, in an environment of its own: their requirements exclude each other.
 REQUIREMENTS = {
     "dramatiq": ["dramatiq[redis,rabbitmq]", "environs", "hiredis"],
     "celery": ["celery[redis]>=5.4", "hiredis"],
@@ -35,7 +35,7 @@ class System:
     app: str
     #: How its worker is started, after the environment's Python.
     worker: Sequence[str]
-    #: What differs from its defaults.
+    #: The settings that differ from its defaults.
     settings: str
     #: Where its time of recovery comes from.
     source: str = ""
@@ -171,7 +171,7 @@ EIGHT_THREADS = ("-p", "1", "-t", "8")
 ARQ = ("-m", "arq", "--custom-log-dict", "benchmarks.peers.arq_app.LOGGING", "benchmarks.peers.arq_app.WorkerSettings")
 TASKIQ_ALONE = (*TASKIQ, "--workers", "1", "--max-async-tasks", "8", "--log-level", "WARNING")
 
-#: What `throughput` compares: one worker, which has eight jobs at once in the way that the system has.  None keeps
+#: The setup that `throughput` compares: one worker, with eight jobs at once in the system's own way.  None keeps
 #: results, or logs a line for each job.
 THROUGHPUT = [
     System("inflight", "dramatiq", "inflight_app", (*INFLIGHT, *EIGHT_THREADS), "8 threads"),

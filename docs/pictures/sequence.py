@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Who says what to whom, from top to bottom: a sequence diagram as SVG."""
+"""A sequence diagram as SVG: the messages between some parties, from top to bottom."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ logger = get_logger(__name__)
 
 
 class Held:
-    """What the workers of one RedisBroker in this process hold of each queue, by the broker's ids.
+    """The messages of each queue that the workers of one RedisBroker in this process hold, by the broker's ids.
 
     One worker may hold two deliveries of one message: the broker took back the first.
     """
@@ -192,8 +192,8 @@ class RedisConsumer(_Consumer):
     def _compare(self) -> None:
         """Give back what the ack set has and nobody here holds.
 
-        In the thread that fetches, and with nothing fetched in between.  What is acknowledged meanwhile is not in the
-        ack set any more when it is given back, so it is not moved.
+        In the thread that fetches, and with nothing fetched in between.  A message that is acknowledged meanwhile is
+        not in the ack set any more when it is given back, so it is not moved.
         """
         if self._held.workers == 1 and os.getpid() == HOME:  # else others hold what is in the same ack set
             try:
@@ -238,7 +238,7 @@ class RedisConsumer(_Consumer):
 
 
 def fetched_from(message: Any) -> str:
-    """The Redis, by its run id, from which or from a later one a message was fetched; empty: that is not known."""
+    """The Redis, by its run id, from which or from a later one a message was fetched; empty if not known."""
     return str(getattr(message, "fetched_from", ""))
 
 

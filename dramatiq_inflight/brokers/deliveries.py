@@ -41,7 +41,7 @@ class Deliveries:
 
     Parameters:
       queues: The broker's.
-      is_for_others: Whether a message that was fetched goes back to a RedisBroker.
+      is_for_others: True if a message that was fetched goes back to a RedisBroker.
       is_draining: Returns True once the worker shuts down.
       may_fetch: Returns False while Redis may not know the worker, or one of its queues.
     """
@@ -93,7 +93,7 @@ class Deliveries:
         """The broker's consumers are its own again.
 
         Parameters:
-          over: Whether nothing of the worker runs any more.
+          over: True if nothing of the worker runs any more.
         """
         if self._held is not None:
             self._held.workers -= 1
@@ -135,10 +135,10 @@ class Deliveries:
             return False
 
     def may_have_lost_data(self, fetched_from: str) -> bool:
-        """Whether Redis may have lost data since a message was fetched from it.
+        """Return whether Redis may have lost data since a message was fetched from it.
 
         Parameters:
-          fetched_from: The server, by its run id, from which or from a later one it came; empty: from the one at boot.
+          fetched_from: The server, by its run id, from which or from a later one it came; empty for the one at boot.
 
         Raises:
           redis.RedisError: Redis cannot be reached.

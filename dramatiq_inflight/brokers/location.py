@@ -42,7 +42,7 @@ def queues_of(broker: Broker, client: redis.Redis, *, shared: bool) -> BrokerQue
 
     Parameters:
       client: The tracker's.
-      shared: Whether that is of the broker's own Redis.
+      shared: True if that is of the broker's own Redis.
     """
     if not isinstance(broker, RedisBroker):
         return RabbitmqQueues.of(broker) or BrokerQueues()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the tracker asks of a broker's queues, and the answers of a broker that cannot be asked."""
+"""The tracker's questions to a broker's queues, and the answers of a broker that cannot be asked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Complete = Callable[[str, str, Call], None]
 #: Returns the brokers of all incarnations, by namespace and id.
 Registered = Callable[[], list[tuple[str, str]]]
 
-#: Of copies that can be asked about, by message id, ``held``, ``consumed`` or ``maybe``; and how many were moved back
+#: For copies that can be asked about, by message id: ``held``, ``consumed`` or ``maybe``; and how many were moved back
 #: to their queue.
 Answers = tuple[dict[str, str], int]
 
@@ -125,7 +125,7 @@ class BrokerQueues:
         """
 
     def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
-        """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
+        """Return whether a delivery to this broker is still its own, and whether the broker has the message at all.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -140,7 +140,7 @@ class BrokerQueues:
         """
         return True
 
-    # What the queues have.
+    # The contents of the queues.
 
     def depths(self, queues: Iterable[str]) -> dict[str, Depth] | None:
         """Return how many messages each queue has; None if the broker cannot be asked.

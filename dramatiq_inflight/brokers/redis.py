@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Dramatiq's RedisBroker keeps in Redis for a worker, and how to give a dead worker's share back.
+"""The messages that Dramatiq's RedisBroker keeps in Redis for a worker, and how to return those of a dead one.
 
 The key names are those at the head of Dramatiq's ``dispatch.lua`` (the same from 2.0 to 2.2).  Nothing is moved by
 hand: the broker's own ``requeue`` command does it, which moves a message only if the ack set still has it.  So it
@@ -46,7 +46,7 @@ LETTERS = 500
 #: The most bytes of letters that one command reads.  A larger letter is read by itself.
 MOST_BYTES = 256 * 1024
 
-#: What an enqueue of a RedisBroker consists of, as Dramatiq has it.
+#: The parts of a RedisBroker's enqueue, as Dramatiq has it.
 ENQUEUE = {name: getattr(RedisBroker, name, None) for name in ("enqueue", "do_enqueue", "_dispatch")}
 
 
@@ -56,7 +56,7 @@ class RedisQueues(BrokerQueues):
     No thread of the tracker uses the broker's own client, which may wait for an answer for ever.
 
     Parameters:
-      client: Of the broker's Redis, with the tracker's bounds.
+      client: A client of the broker's Redis, with the tracker's bounds.
     """
 
     shared = True
@@ -140,7 +140,7 @@ class RedisQueues(BrokerQueues):
         return sorted(self.broker.get_declared_queues() | self.broker.get_declared_delay_queues())
 
     def held(self, copies: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether the broker still holds each copy, given as queue and the broker's id; delayed ones included.
+        """Return whether the broker still holds each copy, given as queue and the broker's id; delayed ones included.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -239,7 +239,7 @@ class RedisQueues(BrokerQueues):
         return {queue: (replies[2 * i], *replies[2 * i + 1]) for i, queue in enumerate(names)}
 
     def has_dead_letter(self, queue: str, copy_id: str) -> bool:
-        """Whether that copy is in the dead-letter queue.
+        """Return whether that copy is in the dead-letter queue.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -247,7 +247,7 @@ class RedisQueues(BrokerQueues):
         return bool(self._client.hexists(self._messages(xq_name(queue)), copy_id))
 
     def has_delivery(self, queue: str, copy_id: str) -> tuple[bool, bool]:
-        """Whether a delivery to this broker is still its own, and whether the broker has the message at all.
+        """Return whether a delivery to this broker is still its own, and whether the broker has the message at all.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -342,7 +342,7 @@ class RedisQueues(BrokerQueues):
         return len(strays)
 
     def is_empty(self, broker_id: str, queues: Collection[str]) -> bool:
-        """Whether a worker has nothing left that it had fetched."""
+        """Return whether a worker has nothing left that it had fetched."""
         keys = [self._acks(broker_id, queue) for queue in queues]
         return not keys or not self._client.exists(*keys)
 
@@ -366,7 +366,7 @@ class RedisQueues(BrokerQueues):
         return {id: "held" if has else "consumed" for id, has in held.items()}, returned
 
     def _held_of(self, heads: Mapping[str, Head]) -> dict[str, bool]:
-        """Whether the broker has each copy; of those that it can be asked about."""
+        """Return whether the broker has each copy; of those that it can be asked about."""
         named = {id: head for id, head in heads.items() if head.copy}
         held = self.held([(head.queue, head.copy) for head in named.values()]) if named else []
         return dict(zip(named, held, strict=True))

@@ -22,7 +22,7 @@ from .text import age, clean
 
 __all__ = ["SENTENCES", "dead_letter", "discard", "requeue"]
 
-#: What became of it; that of `DONE` depends on the command.
+#: The result in words; that of `DONE` depends on the command.
 SENTENCES = {
     Done.DONE: "done",
     Done.ALIVE: "not changed: it runs on a living worker; with --force the result of that run is ignored",
@@ -49,7 +49,7 @@ def _command(run: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--force",
             is_flag=True,
-            help="Also what runs on a living worker: its run goes on, and changes nothing any more.",
+            help="Also take a message that runs on a living worker: its run goes on, and changes nothing.",
         ),
         json_option,
         click.pass_obj,
@@ -83,7 +83,7 @@ def dead_letter(source: Source, ids: Sequence[str], **options: Any) -> None:
 @click.command(short_help="Give messages up.")
 @_command
 def discard(source: Source, ids: Sequence[str], **options: Any) -> None:
-    """Give messages up: no copy of them runs any more.  What was set aside is deleted.
+    """Give messages up: no copy of them runs any more.  A message that was set aside is deleted.
 
     Exit code 1: that was not done for each of them.
     """

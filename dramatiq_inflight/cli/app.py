@@ -68,7 +68,7 @@ def cli(
 ) -> None:
     """See what Dramatiq's workers run, what became of it, and act on it.
 
-    Where to look is said by --broker MODULE, or by --redis-url URL.  What changes something needs --broker.
+    Where to look is said by --broker MODULE, or by --redis-url URL.  Commands that change something need --broker.
     """
     ctx.obj = Source(broker, redis_url, namespace, paths)
 

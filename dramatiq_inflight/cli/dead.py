@@ -35,10 +35,12 @@ NAMED = 20
 def choice_options(run: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose dead letters, or delayed messages."""
     options: list[Callable[[Any], Any]] = [
-        click.option("--queue", metavar="NAME", help="Only those of this queue."),
-        click.option("--actor", metavar="NAME", help="Only those of this actor."),
-        click.option("--cause", metavar="CAUSE", help='Only those of this cause, as "dead causes" has it.'),
-        click.option("--text", default="", metavar="TEXT", help="Only those with this in their reason or traceback."),
+        click.option("--queue", metavar="NAME", help="Only dead letters of this queue."),
+        click.option("--actor", metavar="NAME", help="Only dead letters of this actor."),
+        click.option("--cause", metavar="CAUSE", help='Only dead letters of this cause, as "dead causes" has it.'),
+        click.option(
+            "--text", default="", metavar="TEXT", help="Only dead letters with this text in their reason or traceback."
+        ),
     ]
     return functools.reduce(lambda made, option: option(made), reversed(options), run)
 
@@ -97,7 +99,7 @@ def causes(source: Source, /, as_json: bool, **filters: Any) -> None:
 def requeue(source: Source, /, yes: bool, as_json: bool, **filters: Any) -> None:
     """Enqueue all dead letters that match again, after it has said how many there are.
 
-    Each begins with no retries.  What fails again meanwhile is not taken twice.
+    Each begins with no retries.  A message that fails again meanwhile is not taken twice.
 
     Exit code 1: that was not done for each of them, or it was not confirmed.
     """
@@ -118,7 +120,7 @@ def _act(source: Source, verb: str, past: str, choice: Choice, *, yes: bool, as_
     out = Output(as_json=as_json)
     operations = source.operations(f"dead {verb}")
     _check(operations.broker, choice)
-    # What comes after this moment is not what was asked about.
+    # Letters that come after this moment were not asked about.
     choice = replace(choice, until=datetime.now(UTC))
     if not yes and not _ask(out, _found(source, choice, f"dead {verb}"), verb):
         return

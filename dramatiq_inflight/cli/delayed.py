@@ -19,16 +19,16 @@ from .source import Source
 __all__ = ["delayed"]
 
 
-@click.command(short_help="List what waits for its time, retries included.")
+@click.command(short_help="List the delayed messages, retries included.")
 @choice_options
-@click.option("--retries", is_flag=True, help="Only those that have failed before.")
+@click.option("--retries", is_flag=True, help="Only messages that have failed before.")
 @limit_option
 @json_option
 @click.pass_obj
 def delayed(source: Source, /, retries: bool, limit: int, as_json: bool, **filters: Any) -> None:
     """List what waits for its time in a RedisBroker's queues, with the attempt and why the last one failed.
 
-    What is due soonest comes first.
+    The message that is due soonest comes first.
 
     Exit code 0, whether there is anything or not.
     """

@@ -21,7 +21,7 @@ __all__ = ["doctor"]
 SEVERITIES = ("error", "warning", "note", "ok")
 
 
-@click.command(short_help="Say what is wrong, and what to do.")
+@click.command(short_help="Report problems, and what to do.")
 @json_option
 @click.pass_obj
 def doctor(source: Source, as_json: bool) -> None:

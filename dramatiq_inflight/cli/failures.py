@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the command line ends with when it cannot do what it was asked."""
+"""The errors and exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNREACHABLE = 3
 #: The commands that go on until they are ended; the doctor's exit code is its own.
 LIVE = ("watch", "dashboard", "exporter", "doctor")
 
-#: What Redis's client raises when Redis is away or refuses.
+#: The errors of Redis's client when Redis is away or refuses.
 AWAY = (redis.RedisError, RedisClusterException)
 
 

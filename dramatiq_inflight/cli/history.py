@@ -29,21 +29,21 @@ PAUSE = 1.0
 ALL = 1_000_000
 
 
-@click.command(short_help="Show what happened.")
+@click.command(short_help="Show the history of events.")
 @click.option(
     "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="The last so many; 0: all that are kept."
 )
-@click.option("--since", type=duration, help="Only those of so long ago, or later: 90, 10m, 2h.")
+@click.option("--since", type=duration, help="Only events of so long ago, or later: 90, 10m, 2h.")
 @click.option(
     "--kind",
     "kinds",
     type=click.Choice([kind.value for kind in EventKind]),
     multiple=True,
-    help="Only those of this kind; can be given several times.",
+    help="Only events of this kind; can be given several times.",
 )
-@click.option("--instance", metavar="NAME", help="Only those of this instance (pod, container or host).")
-@click.option("--message", metavar="ID", help="Only those of this message.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--instance", metavar="NAME", help="Only events of this instance (pod, container or host).")
+@click.option("--message", metavar="ID", help="Only events of this message.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events, until Ctrl-C.")
 @json_option
 @click.pass_obj
 def history(

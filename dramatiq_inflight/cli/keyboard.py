@@ -50,7 +50,7 @@ class Keyboard:
         os.close(self._tell)
 
     def wait(self, seconds: float) -> str:
-        """The key that was pressed; empty: the time is over, or the terminal has another size."""
+        """Return the key that was pressed; empty if the time is over, or the terminal has another size."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             asked = [self._told] if self._fd is None else [self._told, self._fd]

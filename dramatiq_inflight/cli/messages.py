@@ -42,13 +42,13 @@ EVENTS_SHOWN = 100
 
 
 @click.command("list", short_help="List the messages that run, or wait.")
-@click.option("--instance", metavar="NAME", help="Only those on this instance (pod, container or host).")
-@click.option("--worker", metavar="ID", help="Only those of this worker process.")
-@click.option("--queue", metavar="NAME", help="Only those of this queue.")
-@click.option("--actor", metavar="NAME", help="Only those of this actor.")
-@click.option("--state", type=click.Choice([*sorted(IN_FLIGHT), ASIDE]), help="Only those in this state.")
-@click.option("--older-than", type=duration, help="Only those started so long ago, or earlier: 90, 10m, 2h.")
-@click.option("--sort", type=click.Choice(list(ORDERS)), default="age", show_default=True, help="What comes first.")
+@click.option("--instance", metavar="NAME", help="Only messages on this instance (pod, container or host).")
+@click.option("--worker", metavar="ID", help="Only messages of this worker process.")
+@click.option("--queue", metavar="NAME", help="Only messages of this queue.")
+@click.option("--actor", metavar="NAME", help="Only messages of this actor.")
+@click.option("--state", type=click.Choice([*sorted(IN_FLIGHT), ASIDE]), help="Only messages in this state.")
+@click.option("--older-than", type=duration, help="Only messages that started so long ago, or earlier: 90, 10m, 2h.")
+@click.option("--sort", type=click.Choice(list(ORDERS)), default="age", show_default=True, help="The order.")
 @limit_option
 @json_option
 @click.pass_obj

@@ -59,7 +59,7 @@ def block(of: Sequence[Line]) -> Text:
 
 
 class LogHandler(logging.Handler):
-    """What is logged, in one line each on standard error, where the application has set up no logging."""
+    """A handler that prints each log record in one line on standard error, if the application has set up no logging."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(clean(masked(record.getMessage())), file=sys.stderr)  # where a progress bar is, it makes room for this

@@ -28,7 +28,7 @@ ORDERS: dict[str, Callable[[QueueView], Any]] = {
 
 
 @click.command(short_help="Show the queues.")
-@click.option("--sort", type=click.Choice(list(ORDERS)), default="name", show_default=True, help="What comes first.")
+@click.option("--sort", type=click.Choice(list(ORDERS)), default="name", show_default=True, help="The order.")
 @json_option
 @click.pass_obj
 def queues(source: Source, sort: str, as_json: bool) -> None:

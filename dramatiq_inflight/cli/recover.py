@@ -25,7 +25,7 @@ __all__ = ["recover"]
 #: How often the bar is moved, seconds.
 PAUSE = 0.5
 
-#: What a sweep did, in words.
+#: The results of a sweep, in words.
 SAID = {
     "handed_back": "returned to their queues",
     "returned": "returned to their queues in all, with messages that were fetched and had not started",
@@ -38,7 +38,7 @@ SAID = {
     "reaped": "dead worker processes removed",
 }
 
-#: Of these, those that somebody may have to see to.
+#: The results that somebody may have to look at.
 TO_LOOK_AT = ("left", "set_aside", "refused")
 
 DEAD = (
@@ -50,8 +50,8 @@ DEAD = (
 )
 
 
-@click.command(short_help="Recover now what is due.")
-@click.option("--dry-run", is_flag=True, help="Only say what there is to recover.")
+@click.command(short_help="Recover everything that is due now.")
+@click.option("--dry-run", is_flag=True, help="Only print what is due.")
 @json_option
 @click.pass_obj
 def recover(source: Source, dry_run: bool, as_json: bool) -> None:
@@ -83,7 +83,7 @@ def recover(source: Source, dry_run: bool, as_json: bool) -> None:
 
 
 def _unjudged(operations: Operations, dead: list[DeadIncarnation]) -> list[WorkerView]:
-    """Those that are silent, and yet not taken for dead: after an outage of Redis nobody is, until somebody beats."""
+    """Return the silent workers that are not declared dead: after an outage of Redis none is, until a worker beats."""
     known = {one.id for one in dead}
     return [view for view in operations.inspector.workers() if view.state == "silent" and view.id not in known]
 
@@ -93,7 +93,7 @@ def _say_who_is_unjudged(out: Output, unjudged: list[WorkerView]) -> None:
         number = sum(view.running for view in unjudged)
         out.prose(
             f"{len(unjudged)} worker process{'es are' if len(unjudged) != 1 else ' is'} silent, with "
-            f"{_messages(number)}, and not taken for dead yet: no heartbeat has arrived for so long that it may be "
+            f"{_messages(number)}, and not declared dead yet: no heartbeat has arrived for so long that it may be "
             "Redis that was away. Start a worker: it waits for a moment, and recovers."
         )
 

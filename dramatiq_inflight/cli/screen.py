@@ -25,7 +25,7 @@ FOOT = 2
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is to be drawn."""
+    """The data that is drawn."""
 
     namespace: str
     overview: Overview
@@ -47,8 +47,8 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
     """The lines of a picture of that size.
 
     Parameters:
-      help: What can be pressed.
-      trouble: Why the picture is old; empty: it is not.
+      help: The keys that can be pressed.
+      trouble: Why the picture is old; empty if it is not.
     """
     overview = seen.overview
     right = f"{when(overview.at)} UTC"
@@ -57,7 +57,7 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
     head += [[Cell(f"{name:9}  ", "bold"), *pieces] for name, pieces in counts(overview)]
     foot: Line = [Cell(cut(clean(trouble), width), "bold red")] if trouble else [Cell(cut(help, width), "dim")]
     sections = [section for section in _sections(seen) if section.rows]
-    # Of each section, an empty line and the titles; those that have no room for a row are left out.
+    # Each section has an empty line and the titles; those that have no room for a row are left out.
     room = height - len(head) - FOOT
     while sections and room < 3 * len(sections):
         sections.pop()
@@ -71,7 +71,7 @@ def draw(seen: Seen, width: int, height: int, *, help: str, trouble: str = "") -
 
 
 def share(wants: Sequence[int], room: int) -> list[int]:
-    """How many lines each gets: a line each in turn, until all have what they want or there is no room."""
+    """Return how many lines each gets: a line each in turn, until all have what they want or there is no room."""
     got = [0] * len(wants)
     while room > 0 and got != list(wants):
         for i, wanted in enumerate(wants):

@@ -35,7 +35,9 @@ def port_option(default: int) -> Callable[[F], F]:
 @host_option
 @port_option(8010)
 @click.option(
-    "--allow-actions", is_flag=True, help="Let who can reach it requeue, dead-letter and discard; takes --broker."
+    "--allow-actions",
+    is_flag=True,
+    help="Let everybody who can reach it requeue, dead-letter and discard; needs --broker.",
 )
 @click.pass_obj
 def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None:

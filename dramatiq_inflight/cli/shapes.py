@@ -283,7 +283,7 @@ def worker_rows(views: Iterable[WorkerView], now: datetime) -> list[list[Cell]]:
 
 
 def _heartbeat(view: WorkerView) -> str:
-    """How long it is still believed to live, or for how long it has not been."""
+    """Return how long it is still believed to live, or for how long it has not been."""
     seconds = view.expires_in_ms / 1000
     if view.state == "dead":
         return ""

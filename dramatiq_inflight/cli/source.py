@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is looked at: an application's broker, or a Redis and a namespace."""
+"""The source of a command's data: an application's broker, or a Redis and a namespace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass
 class Source:
-    """What the options before the command say.  It may hold a password, which is not shown."""
+    """The values of the options before the command.  It may hold a password, which is not shown."""
 
     broker_name: str | None = None
     redis_url: str | None = field(default=None, repr=False)
@@ -44,7 +44,7 @@ class Source:
 
     @functools.cached_property
     def broker(self) -> Broker | None:
-        """The application's broker; ``None``: it was not named."""
+        """The application's broker; ``None`` if it was not named."""
         if self.broker_name is None:
             return None
         if self.redis_url is not None or self.namespace is not None:
@@ -113,7 +113,7 @@ class Source:
         """Acts on what is there.
 
         Parameters:
-          what: What is to be done, for the error where that cannot be.
+          what: The action, for the error if it is not possible.
         """
         if self.broker is None:
             raise Wrong(
@@ -126,7 +126,7 @@ class Source:
 def import_broker(name: str) -> Broker:
     """The broker of a module, or the one under a name in it, as Dramatiq's command line finds it.
 
-    Dramatiq's own function is not for others to depend on.  What the application prints meanwhile goes to standard
+    Dramatiq's own function is not for others to depend on.  The application's output meanwhile goes to standard
     error: standard output is for the result.
     """
     module_name, _, path = name.partition(":")

@@ -46,7 +46,7 @@ class Column:
 
 
 def cells(text: str) -> int:
-    """How wide a text is on a terminal."""
+    """Return how wide a text is on a terminal."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - most texts need it not
@@ -78,7 +78,7 @@ def lines(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int |
     """The lines of a table, with its titles.
 
     Parameters:
-      room: How many cells wide it may be; ``None``: it is for a program, which gets it whole, and ``-`` for nothing.
+      room: How many cells wide it may be; ``None`` for a program, which gets it whole, and ``-`` for nothing.
     """
     empty = "-" if room is None else ""
     table = [[Cell(clean(text) or empty, style) for text, style in row] for row in rows]

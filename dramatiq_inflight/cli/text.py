@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """How texts, times and durations are written and read.
 
-What comes from Redis may be anybody's: an actor's name can hold the escape sequence that clears a terminal.
+Text from Redis may be anybody's: an actor's name can hold the escape sequence that clears a terminal.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
-#: What ends it; the last is Ctrl-D, which some try.
+#: The keys that end it; the last is Ctrl-D, which some try.
 ENDS = ("q", "Q", "\x04")
 
 

@@ -38,9 +38,9 @@ class Setting:
       value: The kind of its values, with their bounds.
       default: The value where nothing is set, or a function that returns it.
       default_said: The default in reStructuredText, where the value itself says too little.
-      variable: The short environment variable; empty: no text can hold a value.
+      variable: The short environment variable; empty if no text can hold a value.
       section: Where docs/settings.rst has it.
-      doc: What it does, in reStructuredText.
+      doc: The meaning, in reStructuredText.
       is_option: True if actors and messages have an option of the same name.
     """
 
@@ -67,7 +67,7 @@ class Setting:
 
     @property
     def meaning(self) -> str:
-        """What it does, what ``None`` stands for, and its bounds, in reStructuredText."""
+        """The meaning of the setting and of ``None``, and the bounds, in reStructuredText."""
         none = f"``None``: {self.value.none}." if self.value.none and self.default is not None else ""
         return " ".join(filter(None, (self.doc, none, self.value.bounds)))
 

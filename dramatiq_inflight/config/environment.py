@@ -45,7 +45,7 @@ class Environment:
         self._settings = settings
 
     def variable(self, name: str) -> str:
-        """The variable from which a setting comes; empty: none is set."""
+        """The variable from which a setting comes; empty if none is set."""
         return next((variable for variable in self._settings[name].variables if variable in os.environ), "")
 
     def read(self, name: str) -> object:

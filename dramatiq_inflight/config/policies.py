@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is to become of which message: the policies of the actors, and who is tracked."""
+"""The policy of each message: the policies of the actors, and which messages are tracked."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Policies:
                 )
 
     def tracks(self, broker: Broker, message: Any) -> bool:
-        """Whether a message is tracked: as it says itself, or its actor, or the tracker.
+        """Return whether a message is tracked: as it says itself, or its actor, or the tracker.
 
         A copy that this package has made is tracked to its end, whatever is said by now: its record waits for that.
         """
@@ -77,7 +77,7 @@ class Policies:
         return self.settings.track_by_default if track is None else bool(track)
 
     def of(self, message: Any) -> Policy:
-        """What is to become of a message: its own options, over its actor's, over the tracker's."""
+        """Return the policy of a message: its own options override its actor's, which override the tracker's."""
         policy = self._policies.get(message.actor_name, self.settings.policy)
         own = message.options
         if OPTIONS.keys().isdisjoint(own):

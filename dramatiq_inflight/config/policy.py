@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is to become of a message whose worker died: the settings that actors and messages have as options, too."""
+"""The policy for a message whose worker died: the settings that actors and messages have as options, too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST = 7 * DAY
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What is to become of a message whose worker died.  All durations are in seconds."""
+    """The policy for a message whose worker died.  All durations are in seconds."""
 
     max_recoveries: int | None = setting(
         Whole(none="no limit"),
@@ -108,16 +108,16 @@ class Policy:
 
     @property
     def may_interrupt(self) -> bool:
-        """Whether a run may have to be interrupted."""
+        """True if a run may have to be interrupted."""
         return self.interrupt_on_loss or self.hand_back is not None
 
     @property
     def tailored(self) -> bool:
-        """Whether recovery has to look into the message and to enqueue a copy: the broker's own will not do."""
+        """True if recovery has to look into the message and to enqueue a copy: the broker's own will not do."""
         return bool(self.recovery_queue or self.recovery_delay or self.on_recovery)
 
     def delay(self, crashes: int) -> float:
-        """How long a copy waits after so many crashes, seconds.  A shutdown is no crash, and costs no time."""
+        """Return how long a copy waits after so many crashes, seconds.  A shutdown is no crash, and costs no time."""
         if crashes == 0:
             return 0.0
         return min(self.recovery_delay * 2.0 ** min(crashes - 1, 64), max(DELAY_CAP, self.recovery_delay))

@@ -46,7 +46,7 @@ class Value:
     """A kind of values.
 
     Parameters:
-      none: What ``None`` stands for, as in "None for no limit"; empty: the value cannot be ``None``.
+      none: The meaning of ``None``, as in "None for no limit"; empty if the value cannot be ``None``.
     """
 
     none: str = ""
@@ -56,7 +56,7 @@ class Value:
 
     @property
     def right(self) -> str:
-        """What a value must be, as an error says it."""
+        """The description of a right value, for an error."""
         return self._right + (f", or None for {self.none}" if self.none else "")
 
     @property
@@ -94,7 +94,7 @@ class Value:
 
     @property
     def bounds(self) -> str:
-        """A sentence about what else the value must be, as a page shows it; empty: there is nothing to say."""
+        """A sentence about what else the value must be, as a page shows it; empty if there is none."""
         return ""
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What changes something: a page that asks whether it is meant, and what that page sends."""
+"""Actions: a page that asks for a confirmation, and the form that it sends."""
 
 from __future__ import annotations
 
@@ -116,5 +116,5 @@ def install(app: Flask, board: Board, acts: Acts, tokens: Tokens) -> None:
 
 
 def subject(chosen: LetterChoice) -> str:
-    """Which letters a form is about, for its token."""
+    """Return which letters a form is about, for its token."""
     return json.dumps(chosen.fields)

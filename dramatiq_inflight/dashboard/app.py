@@ -33,7 +33,7 @@ def create_app(
     """Make the web page, as a WSGI application, with its JSON interface under ``/api``.
 
     Parameters:
-      inspector: Of what it shows.
+      inspector: An inspector of the namespace that it shows.
       operations: For its buttons; ``None``: there are none, and nothing can be changed.
       secret_key: Signs its forms.  Random if it is not given: a form of one process is then refused by another one, so
         several processes behind one address need one.

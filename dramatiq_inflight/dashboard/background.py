@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the pages show of dead letters and delayed messages: read in the background, for there may be very many."""
+"""Dead letters and delayed messages for the pages: read in the background, for there may be very many."""
 
 from __future__ import annotations
 

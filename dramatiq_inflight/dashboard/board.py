@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the pages show, read once for all who look at the same time."""
+"""The data of the pages, read once for all visitors who look at the same time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Instance:
 
     @property
     def has_trouble(self) -> bool:
-        """Whether one of its processes is dead or silent."""
+        """True if one of its processes is dead or silent."""
         return any(not worker.is_alive for worker in self.workers)
 
     @property
@@ -89,7 +89,7 @@ class Board:
         return self._minutes.setdefault(queue, Shared(read, seconds=5)).get()
 
     def count_dead_letters(self) -> int | None:
-        """How many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""
+        """Return how many dead letters there are; None if they cannot be seen from here, or RabbitMQ is away."""
         try:
             return self._count.get()
         except ConnectionClosed:
@@ -110,7 +110,7 @@ class Board:
         return beginning
 
     def left(self, worker: WorkerView) -> float:
-        """How much of a worker's heartbeat is left, in percent of the longest that was seen."""
+        """Return how much of a worker's heartbeat is left, in percent of the longest that was seen."""
         longest = max(self._longest.values(), default=0)
         return round(100 * max(0, worker.expires_in_ms) / longest, 1) if longest > 0 else 0.0
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What a visitor asked for, as far as it makes sense: all of it comes from the address."""
+"""A visitor's choice, as far as it makes sense: all of it comes from the address."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PER_PAGE = 100
 #: The states of messages in flight.
 STATES = ("running", "recovering", "requeued")
 
-#: What messages can be sorted by, and the name of it.
+#: The keys by which messages are sorted, and their names.
 SORTS = {
     "age": "Age",
     "actor": "Actor",
@@ -62,7 +62,7 @@ MESSAGE_FILTERS = ("text", "queue", "actor", "instance", "state", "older")
 #: Those of which the greatest come first.
 FALLING = ("age", "crashes")
 
-#: What queues can be sorted by, and the name of it; the greatest come first but for the names.
+#: The keys by which queues are sorted, and their names; the greatest come first, except for the names.
 QUEUE_SORTS = {
     "name": "Queue",
     "depth": "Depth",
@@ -206,7 +206,7 @@ class MessageChoice:
 
     @property
     def wrong(self) -> bool:
-        """Whether the age makes no sense; it is left out then."""
+        """True if the age makes no sense; it is left out then."""
         return bool(self.older) and _seconds(self.older) is None
 
     def of(self, messages: list[MessageView]) -> list[MessageView]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is said when something fails: what, and what to do; no traceback, and nothing of the connection."""
+"""Pages for errors: the error, and what to do; no traceback, and nothing of the connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["SAID", "install", "is_api"]
 
 logger = get_logger(__name__)
 
-#: What is said of the usual ones.
+#: The texts of the usual errors.
 SAID = {
     400: "The request cannot be read.",
     403: "The form was not made by this page, or is too old. Nothing was done. Load the page again.",

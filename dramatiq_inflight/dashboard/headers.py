@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What every answer has in its head: browsers are told to allow next to nothing."""
+"""The headers of every answer: browsers are told to allow next to nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Who lived from when to when, made of the history and of those that are there now."""
+"""The lives of worker processes, made of the history and of the processes that are there now."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Life:
 
     @property
     def died(self) -> bool:
-        """Whether it did not leave in order, as far as anybody can tell."""
+        """True if it did not leave in order, as far as anybody can tell."""
         return self.state in ("died", "dead", "silent")
 
     @property
     def unrecovered(self) -> bool:
-        """Whether it died, and what it left behind waits."""
+        """True if it died, and what it left behind waits."""
         return self.died and self.cleared is None
 
 

@@ -65,7 +65,7 @@ def show_list(template: str, view: type[Any], found: Sequence[Any], **values: An
 
 
 def actions_for(view: MessageView) -> list[str]:
-    """What can be done to a message in its state."""
+    """Return the actions on a message in its state."""
     if view.state == "aside":
         return ["requeue", "discard"]
     if view.state == "dead_lettered":
@@ -74,7 +74,7 @@ def actions_for(view: MessageView) -> list[str]:
 
 
 def in_full(instances: Sequence[Instance]) -> int:
-    """How many instances are shown with all their processes; those with trouble come first."""
+    """Return how many instances are shown with all their processes; those with trouble come first."""
     if sum(len(one.workers) for one in instances) <= IN_FULL:
         return len(instances)
     shown = rows = 0

@@ -9,7 +9,7 @@ import unicodedata
 
 __all__ = ["CAP", "pretty", "seen"]
 
-#: What is more is cut off, characters.
+#: The longest payload that is shown, characters.
 CAP = 50_000
 
 
@@ -34,7 +34,7 @@ def seen(text: str) -> str:
 
 
 def _seen(character: str) -> str:
-    """What cannot be seen, or turns the text around, by its number."""
+    """Show characters that cannot be seen, or turn the text around, by their number."""
     if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn"):
         return character
     return f"\\u{ord(character):04x}"

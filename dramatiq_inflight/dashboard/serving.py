@@ -64,7 +64,7 @@ class LoopbackOnly:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether that is this machine, and nobody else's name for it."""
+    """Return whether that is this machine, and nobody else's name for it."""
     try:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

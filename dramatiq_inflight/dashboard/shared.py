@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """What a function returns, kept for a moment.
+    """The result of a function, kept for a moment.
 
-    Who asks while it is being read waits, and gets the same, be it an error: if Redis hangs, all who wait are told at
-    once, not one after the other.  Who asks later is not told of an error; it is tried again.
+    A caller that asks while it is being read waits, and gets the same, be it an error: if Redis hangs, all callers get
+    the error at once, not one after the other.  A later caller gets no old error; it is tried again.
     """
 
     def __init__(self, read: Callable[[], T], *, seconds: float = 0.5) -> None:

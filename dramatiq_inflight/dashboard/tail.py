@@ -39,7 +39,7 @@ class Tail:
         self._shared.refresh()
 
     def of_message(self, message_id: str) -> list[Event]:
-        """Those of one message."""
+        """Return the events of one message."""
         return [event for event in self.events() if event.message_id == message_id]
 
     def troubled(self) -> list[Event]:

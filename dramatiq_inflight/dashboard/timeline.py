@@ -51,7 +51,7 @@ class Bar:
 
 @dataclass
 class Mark:
-    """What happened to messages of one instance at about one time."""
+    """The events of one instance's messages at about one time."""
 
     x: float
     recovered: int = 0
@@ -68,7 +68,7 @@ class Mark:
 
     @property
     def title(self) -> str:
-        """What happened, a line for each; the first ones."""
+        """The first events, a line for each."""
         more = len(self.lines) - 8
         return "\n".join([*self.lines[:8], *([f"and {more} more"] if more > 0 else [])])
 

@@ -46,7 +46,7 @@ class Tokens:
         )
 
     def is_valid(self, token: str, action: str, message_id: str) -> bool:
-        """Whether a form was made here, for that, in this browser, not long ago."""
+        """Return whether a form was made here, for that, in this browser, not long ago."""
         if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             return False  # the browser itself says that another site sent it
         try:

@@ -22,7 +22,7 @@ __all__ = ["ACTIONS", "ANSWERS", "FILTERS", "LETTER_ACTIONS", "clock", "duration
 #: The cookie in which the page's script says where the visitor is.
 ZONE = "inflight-zone"
 
-#: What can be done to a message: what the button says, and what it means.
+#: The actions on a message: the text of the button, and its meaning.
 ACTIONS = {
     "requeue": (
         "Requeue",
@@ -38,7 +38,7 @@ ACTIONS = {
     ),
 }
 
-#: What can be done to dead letters: what the button says, what it means, and what was done.
+#: The actions on dead letters: the text of the button, its meaning, and the result.
 LETTER_ACTIONS = {
     "requeue": (
         "Requeue",
@@ -48,7 +48,7 @@ LETTER_ACTIONS = {
     "discard": ("Discard", "They are deleted for good. That cannot be undone.", "discarded"),
 }
 
-#: What became of it.
+#: The result.
 ANSWERS = {
     Done.DONE: "Done.",
     Done.ALIVE: "Nothing was done: it is running, and its worker is alive, or may be. It takes force.",
@@ -65,7 +65,7 @@ ANSWERS = {
 
 
 def span(seconds: float) -> str:
-    """How long, with as many digits as help."""
+    """Return how long, with as many digits as help."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     if seconds < 120:
@@ -143,7 +143,7 @@ def visible(value: Any) -> Any:
 
 
 def mark(event: Event) -> str:
-    """Which mark stands for it."""
+    """Return which mark stands for it."""
     return "other" if event.kind is None else event.kind.mark
 
 

@@ -72,22 +72,22 @@ OPTIONS = Code(
 UNKNOWN_HANDLER = Code(
     "unknown-handler",
     ("warning",),
-    "Nobody is told of what happens to its messages.",
+    "The named actor is not called for its messages.",
     "Name an actor that the workers declare.",
 )
 
 RECOVERY_QUEUE = Code(
     "recovery-queue",
     ("note",),
-    "Only workers that were started without -Q, or with it in their -Q, run what is recovered to it.",
-    "See that there is such a worker; or correct the name.",
+    "Only workers that were started without -Q, or with it in their -Q, run the messages that are recovered to it.",
+    "Start such a worker, or correct the name.",
 )
 
 BROKER_TIMEOUT = Code(
     "broker-timeout",
     ("warning",),
-    "A connection that is dead without anybody knowing (a lost host, a firewall) holds a worker's consumer "
-    "for ever: it fetches nothing more, and looks healthy.",
+    "A dead connection that nobody notices (a lost host, a firewall) holds a worker's consumer for ever: it "
+    "fetches nothing more, and looks healthy.",
     "Add ?socket_timeout=10 to the broker's URL, as in redis://host:6379/0?socket_timeout=10; Dramatiq ignores a "
     "socket_timeout= beside url=. Or give it to the client that the broker is given, or beside host= and port=.",
 )
@@ -97,7 +97,7 @@ RESULTS_TIMEOUT = Code(
     ("note",),
     "get_result(block=True) raises redis.TimeoutError when it has waited so long, though its timeout is longer. From "
     "redis-py 8 on a client has 5 seconds by default, and get_result waits for 10.",
-    "Add ?socket_timeout=30, or what is longer than you wait, to the backend's URL; Dramatiq ignores a socket_timeout= "
+    "Add ?socket_timeout=30, or more than you wait, to the backend's URL; Dramatiq ignores a socket_timeout= "
     "beside url=.",
 )
 

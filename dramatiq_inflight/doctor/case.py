@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the checks look at, and what a check is."""
+"""The case that the checks examine, and the class of a check."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Check:
 
     Parameters:
       code: The code of the finding that all is well.
-      what: What it looks at; reads well before "could not be checked".
-      fine: What to say if it finds nothing.
-      find: What it finds.
-      applies: Whether it makes sense here.
+      what: The subject; reads well before "could not be checked".
+      fine: The title if it finds nothing.
+      find: The function that yields its findings.
+      applies: True if it makes sense here.
     """
 
     code: Code
@@ -67,24 +67,24 @@ class Case:
 
     @property
     def has_redis(self) -> bool:
-        """Whether there is a Redis to look at."""
+        """True if there is a Redis to look at."""
         return self._inspector is not None
 
     @property
     def inspector(self) -> Inspector:
-        """Of the namespace."""
+        """An inspector of the namespace."""
         if self._inspector is None:
             raise CannotTell("there is no Redis")
         return self._inspector
 
     @property
     def trackers(self) -> list[Tracker]:
-        """Those in the broker's middleware: one, if all is well."""
+        """The trackers in the broker's middleware: one, if all is well."""
         return [] if self._broker is None else trackers_of(self._broker)
 
     @property
     def settings(self) -> Settings | None:
-        """The tracker's; ``None``: there is none to ask."""
+        """The tracker's settings, or ``None`` without a tracker."""
         return next((tracker.settings for tracker in self.trackers), None)
 
     @cached_property
@@ -94,7 +94,7 @@ class Case:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the client knows that it speaks to a Redis Cluster."""
+        """True if the client knows that it speaks to a Redis Cluster."""
         return isinstance(self.inspector._client, redis.RedisCluster)
 
     @cached_property
@@ -107,11 +107,11 @@ class Case:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """The server's answer to ``INFO``."""
         return dict(self.server.info())
 
     def config(self, name: str) -> str:
-        """How the server is configured."""
+        """Return how the server is configured."""
         try:
             found = self.server.config_get(name)
         except redis.exceptions.NoPermissionError:

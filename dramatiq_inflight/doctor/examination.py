@@ -37,10 +37,10 @@ CODES: Mapping[str, Code] = {
     if isinstance(code, Code)
 }
 
-#: What is asked of the application alone.
+#: The checks that need the application alone.
 OF_APPLICATION: tuple[Check, ...] = (*application.CHECKS, *rabbitmq.CHECKS)
 
-#: What takes a Redis.
+#: The checks that need a Redis.
 OF_REDIS: tuple[Check, ...] = (
     *server.CHECKS,
     *load.CHECKS,
@@ -59,8 +59,8 @@ def examine(broker: Broker | None, inspector: Inspector | None = None) -> list[F
     ['no-broker', 'unchecked']
 
     Parameters:
-      broker: The application's, with its actors declared; ``None``: only Redis is looked at.
-      inspector: Of the namespace; ``None``: that of the broker's tracker.
+      broker: The application's, with its actors declared; if ``None``, only Redis is examined.
+      inspector: An inspector of the namespace, or ``None`` for that of the broker's tracker.
     """
     return list(_examine(broker, inspector))
 

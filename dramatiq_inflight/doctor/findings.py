@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What a check finds."""
+"""The findings of the checks, and their codes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Finding:
     """One thing that was found.
 
     Parameters:
-      code: What it is, for programs: one of `CODES`.
-      title: What it is, for people.
-      consequence, remedy: What follows from it, and what to do; empty where all is well.
+      code: The name, for programs: one of `CODES`.
+      title: The name, for people.
+      consequence, remedy: Its result and the way to mend it; empty if all is well.
     """
 
     severity: Severity
@@ -37,8 +37,8 @@ class Code:
       name: The code, for programs.
       severities: How bad it can be.  *Error*: messages are lost, run twice, or are not tracked.  *Warning*: that may
         happen.  *Note*: good to know.
-      consequence: What follows from it, whatever the case.
-      remedy: What to do about it.
+      consequence: Its result, whatever the case.
+      remedy: The way to mend it.
     """
 
     name: str
@@ -71,5 +71,5 @@ UNCHECKED = Code(
     "unchecked",
     ("note",),
     "It may be wrong, or all right.",
-    "Let the doctor ask as a user who may (INFO, CONFIG GET, SLOWLOG GET), or look yourself.",
+    "Let the doctor use a Redis user with the right to INFO, CONFIG GET and SLOWLOG GET, or check it yourself.",
 )

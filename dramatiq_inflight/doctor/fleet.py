@@ -37,7 +37,7 @@ TTL_SHORT = Code(
 TTL_DIFFERS = Code(
     "ttl-differs",
     ("warning", "note"),
-    "A death that nobody sees is known after the TTL of the worker that died: for some messages sooner than "
+    "A death that no process sees is known after the TTL of the worker that died: for some messages sooner than "
     "for others.",
     "Set the same HEARTBEAT_TTL and HEARTBEAT_INTERVAL everywhere. During a deployment it passes. If only the doctor's "
     "own environment differs, nothing is wrong with the workers; run the doctor, and recover, where they run.",
@@ -61,52 +61,52 @@ NEWER_SCHEMA = Code(
 VERSIONS_DIFFER = Code(
     "versions-differ",
     ("warning",),
-    "Those that cannot share the namespace refuse to boot; but the older ones lack what the newer mend.",
+    "Versions that cannot share the namespace refuse to boot; the older ones lack the fixes of the newer.",
     "Nothing during a deployment; else update the older ones.",
 )
 
 INSTANCE_SHARED = Code(
     "instance-shared",
     ("warning",),
-    "Nobody can tell from logs, dead letters and metrics which of them is meant.",
+    "Logs, dead letters and metrics do not show which of them is meant.",
     "Give each container its own PROCESSING_INSTANCE_ID, or none: it is the host name then.",
 )
 
 INSTANCE_NOT_EXCLUSIVE = Code(
     "instance-not-exclusive",
     ("error",),
-    "Each that boots takes the other for dead, though it lives: all its messages run twice.",
+    "Each that boots declares the other dead, though it lives: all its messages run twice.",
     "Give each container its own PROCESSING_INSTANCE_ID, or unset PROCESSING_INSTANCE_EXCLUSIVE.",
 )
 
 NO_WORKERS = Code(
     "no-workers",
     ("warning",),
-    "Nothing runs, and nobody recovers what dead workers have left.",
-    "Start workers; or see whether namespace (PROCESSING_NS) and Redis are those that the workers have.",
+    "Nothing runs, and nobody recovers the messages of dead workers.",
+    "Start workers; or check that namespace (PROCESSING_NS) and Redis are those of the workers.",
 )
 
 NAMESPACE_EMPTY = Code(
     "namespace-empty",
     ("warning",),
     "No worker has ever been here, or none for a month: this is likely the wrong place, and nothing is tracked in it.",
-    "See whether namespace (PROCESSING_NS) and Redis (PROCESSING_REDIS_URL) are those that the workers have.",
+    "Check that namespace (PROCESSING_NS) and Redis (PROCESSING_REDIS_URL) are those of the workers.",
 )
 
 REVIVED = Code(
     "revived",
     ("warning",),
     "Its messages were recovered while it went on, so they may have run twice at once.",
-    "Its log says how long it was not heard of, and why. If it was frozen (a suspended machine, code that holds the "
-    'GIL): heartbeat="process", or a longer HEARTBEAT_TTL. What must not be written twice: docs/effects.rst.',
+    "Its log says how long it was not heard of, and why. If it was frozen (a suspended machine, code that holds "
+    'the GIL): heartbeat="process", or a longer HEARTBEAT_TTL. docs/effects.rst has the way to write only once.',
 )
 
 NOT_RECOVERED = Code(
     "not-recovered",
     ("error", "warning"),
-    "What it was running waits for somebody to recover it.",
-    "Start workers of its application. A worker cannot recover what its application does not declare, nor "
-    "what another RedisBroker's namespace or another virtual host keeps: its log names that.",
+    "Its messages wait for a worker that can recover them.",
+    "Start workers of its application. A worker cannot recover messages that its application does not declare, "
+    "nor those that another RedisBroker's namespace or another virtual host keeps: its log names them.",
 )
 
 

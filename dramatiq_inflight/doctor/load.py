@@ -39,7 +39,7 @@ SLOW_SCRIPTS = Code(
 REJECTED_CONNECTIONS = Code(
     "rejected-connections",
     ("warning",),
-    "Workers were turned away: what they started then was not tracked.",
+    "Workers were turned away: messages that they started then were not tracked.",
     "Raise maxclients, and the limit of open files that it needs.",
 )
 

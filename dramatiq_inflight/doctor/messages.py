@@ -42,8 +42,8 @@ SET_ASIDE = Code(
     "set-aside",
     ("warning",),
     "They do not run until somebody decides.",
-    "Mend the encoder, or deploy the version that knows it; if a payload kills whoever decodes it, give that "
-    "process more memory. Then requeue or discard them (Operations).",
+    "Mend the encoder, or deploy the version that knows it; if a payload kills the process that decodes it, give "
+    "that process more memory. Then requeue or discard them (Operations).",
 )
 
 POISON = Code(

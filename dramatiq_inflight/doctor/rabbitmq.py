@@ -32,8 +32,8 @@ MOST = 1000
 CONFIRM_DELIVERY = Code(
     "confirm-delivery",
     ("warning",),
-    "A message that RabbitMQ did not take is lost without anybody knowing; of recovery's copies another is "
-    "made when their deadline has passed.",
+    "A message that RabbitMQ did not take is lost, and nobody notices; a lost copy of recovery is made again "
+    "after its deadline.",
     "RabbitmqBroker(..., confirm_delivery=True).",
 )
 
@@ -55,17 +55,17 @@ RABBITMQ_HEARTBEAT = Code(
 SLOW_CONSUMER = Code(
     "consumer-timeout",
     ("warning", "note"),
-    "RabbitMQ takes back what a consumer holds for longer than consumer_timeout (30 minutes by default; from 4.3 on "
-    "only on quorum queues), whether it runs or is delayed, and delivers it again: a copy of what runs is put off "
-    "until the run ends.",
+    "RabbitMQ takes a message back that a consumer holds for longer than consumer_timeout (30 minutes by default; "
+    "from 4.3 on only on quorum queues), whether it runs or is delayed, and delivers it again: a copy of a "
+    "running message is put off until the run ends.",
     "Set RabbitMQ's consumer_timeout above your longest run and delay; it cannot be asked from here.",
 )
 
 DELIVERY_LIMIT = Code(
     "delivery-limit",
     ("warning", "note"),
-    "A quorum queue dead-letters what has come back 20 times, though it may never have run. What is tracked is "
-    "enqueued anew before that, if its sender has the tracker, too; the rest is not.",
+    "A quorum queue dead-letters a message that has come back 20 times, though it may never have run. A tracked "
+    "message is enqueued anew before that, if its sender has the tracker, too; other messages are not.",
     "Set the policy delivery-limit=-1 for quorum queues, at least for those whose names end in .DQ.",
 )
 

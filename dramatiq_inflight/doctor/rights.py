@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the user of Redis may do, and whether the history is written."""
+"""Checks of the rights of the Redis user, and that the history is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .findings import Code, Finding
 
 __all__ = ["CHECKS", "PROBES"]
 
-#: What the scripts and the store do, each in a way that does no harm, and that works after those before it.  The
+#: The commands of the scripts and the store, each harmless, and possible after those before it.  The
 #: first of the arguments is a kind of key, where there is one.
 PROBES: tuple[tuple[str, Sequence[Any]], ...] = (
     ("SET", ("string", "x", "PX", 60_000)),
@@ -71,7 +71,7 @@ NO_RIGHTS = Code(
     "rights",
     ("error",),
     "Messages are not tracked, or not recovered, or nobody can read what has happened.",
-    "Give the user what docs/brokers.rst lists.",
+    "Give the user the permissions in docs/brokers.rst.",
 )
 
 NO_HISTORY = Code(
@@ -101,7 +101,7 @@ def _commands(case: Case) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def _dry_run(case: Case) -> list[str] | None:
-    """Ask Redis what would be refused; ``None``: it does not say, or not to this user."""
+    """Ask Redis which commands it would refuse; ``None`` if it does not say, or not to this user."""
     commands = _commands(case)
     try:
         user = text(case.server.execute_command("ACL", "WHOAMI"))

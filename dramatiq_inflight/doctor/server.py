@@ -34,7 +34,7 @@ REDIS_UNREACHABLE = Code(
 REDIS_LOADING = Code(
     "redis-loading",
     ("error",),
-    "Redis reads its data from disk and answers nothing until then: what starts meanwhile is not tracked.",
+    "Redis reads its data from disk and answers nothing until then: messages that start meanwhile are not tracked.",
     "Wait. If it takes long, let a replica take over instead of restarting the primary.",
 )
 
@@ -48,15 +48,15 @@ REDIS_VERSION = Code(
 EVICTION = Code(
     "eviction",
     ("error", "warning"),
-    "When its memory is full, Redis deletes records: messages of dead workers are not recovered, and what has "
-    "completed may run again.",
+    "When its memory is full, Redis deletes records: messages of dead workers are not recovered, and completed "
+    "messages may run again.",
     "Set maxmemory-policy noeviction.",
 )
 
 EVICTED = Code(
     "evicted",
     ("warning",),
-    "Records, queues or results may be among them: those messages are not tracked any more, or lost.",
+    "Records, queues or results may be among them: their messages are not tracked any more, or lost.",
     "Set maxmemory-policy noeviction, and keep caches in another Redis.",
 )
 
@@ -70,16 +70,16 @@ MEMORY_FULL = Code(
 PERSISTENCE = Code(
     "persistence",
     ("warning",),
-    "A restart of Redis forgets all records, and all queues of a RedisBroker on it. Living workers write "
-    "theirs again; what dead ones have left is lost.",
+    "A restart of Redis forgets all records, and all queues of a RedisBroker on it. Living workers write theirs "
+    "again; the messages of dead workers are lost.",
     "Set appendonly yes.",
 )
 
 PERSISTENCE_SNAPSHOTS = Code(
     "persistence-snapshots",
     ("warning",),
-    "A restart of Redis goes back to the last snapshot, minutes ago: what was enqueued or started since is "
-    "forgotten, and what has completed since runs again.",
+    "A restart of Redis goes back to the last snapshot, minutes ago: messages that were enqueued or started since "
+    "are forgotten, and messages that have completed since run again.",
     "Set appendonly yes.",
 )
 
@@ -87,14 +87,14 @@ PERSISTENCE_FAILING = Code(
     "persistence-failing",
     ("error",),
     "Redis refuses writes (stop-writes-on-bgsave-error), or has nothing on disk when it restarts.",
-    "See to its disk: its log says what is wrong.",
+    "Repair its disk: its log says what is wrong.",
 )
 
 FSYNC = Code(
     "fsync",
     ("warning",),
-    "When the host of Redis dies, what was written in the last half minute or so is forgotten: what has "
-    "completed then runs again.",
+    "When the host of Redis dies, the writes of the last half minute or so are forgotten: messages that have "
+    "completed then run again.",
     "Set appendfsync everysec, or always.",
 )
 
@@ -108,8 +108,8 @@ READ_ONLY_REPLICA = Code(
 MIN_REPLICAS = Code(
     "min-replicas",
     ("warning",),
-    "A primary that was replaced takes writes when it comes back, and forgets them when it learns that it is "
-    "a replica: what has completed then runs again.",
+    "A primary that was replaced takes writes when it comes back, and forgets them when it learns that it is a "
+    "replica: messages that have completed then run again.",
     "Set min-replicas-to-write 1.",
 )
 
@@ -138,8 +138,8 @@ CLOCK = Code(
 CLOCK_BACK = Code(
     "clock-back",
     ("note",),
-    "Heartbeats that were written by the clock from before are believed for longer, by as much as it went "
-    "back: a death that nobody sees is known later.",
+    "Heartbeats that were written by the clock from before are valid for longer, by as much as it went back: a "
+    "death that no process sees is known later.",
     "Nothing: it passes. Let the hosts of Redis keep time by NTP.",
 )
 

@@ -25,7 +25,7 @@ LONGEST_KEY: Final = 255
 
 
 class Effect:
-    """What a block has in hand."""
+    """The effect that a block works on."""
 
     def __init__(self, claim: Claim, found: Row) -> None:
         #: The key that the block has claimed.
@@ -38,7 +38,7 @@ class Effect:
 
     @property
     def last_checkpoint(self) -> Any:
-        """The value that an earlier block of this key has kept last; None: there is none."""
+        """The value that an earlier block of this key has kept last, or None."""
         return None if self._found is None else json.loads(self._found)
 
     def checkpoint(self, value: Any) -> None:
@@ -137,8 +137,9 @@ class once(_Block):
     The block begins the transaction, and commits it at its end.  Leave it by an exception, and nothing was written.
 
     Parameters:
-      connection: Of psycopg 3, sqlite3, PyMySQL, mysqlclient, SQLAlchemy 2 or Django; not in a transaction.
-      key: What is to happen once; None: the id of the message that runs here.
+      connection: A connection of psycopg 3, sqlite3, PyMySQL, mysqlclient, SQLAlchemy 2 or Django; not in a
+        transaction.
+      key: The name of the effect, or None for the id of the message that runs here.
       timeout: How long the block may wait for another transaction, and stand idle between two statements, seconds;
         None: the heartbeat's TTL of this worker, outside of one 90.
 
@@ -238,7 +239,7 @@ class _Refused(Exception):
 
 
 def _refusal(found: Row, claim: Claim, entry: Entry | None) -> BaseException:
-    """What becomes of a claim that was not granted.  The transaction is over by now."""
+    """Return the error of a claim that was not granted.  The transaction is over by now."""
     if found.done:
         if entry is not None and _mark(claim) in entry.progress.gone_through:
             return ConfigurationError(

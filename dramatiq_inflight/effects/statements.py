@@ -25,7 +25,7 @@ Execute = Callable[..., list[Any]]
 
 @dataclass(frozen=True)
 class Claim:
-    """What a transaction asks for."""
+    """The claim of a transaction."""
 
     key: str
     #: The fence of the run; 0: it has none.
@@ -37,7 +37,7 @@ class Claim:
 
 
 class Row(NamedTuple):
-    """What a claim found."""
+    """The row that a claim found."""
 
     granted: bool
     done: bool
@@ -71,7 +71,7 @@ def _unbounded(execute: Execute, timeout: float) -> Callable[[], None]:
 
 
 def _shorter(setting: str) -> str:
-    """Of a time-out that the session may have, the shorter one, for this transaction alone."""
+    """Set the shorter of this time-out and the session's, for this transaction alone."""
     now = f"CAST(current_setting('{setting}') AS interval)"
     bound = "CAST(:bound AS text)"
     inside = f"{now} > interval '0' AND {now} < CAST({bound} AS interval)"

@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What runs where, since when, and what happened: read-only."""
+"""Read-only views of the workers, the messages in flight, and the history."""

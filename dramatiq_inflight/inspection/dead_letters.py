@@ -39,10 +39,10 @@ BROKERS = {
 #: The most characters of a traceback that are kept: its end.
 TRACEBACK = 4000
 
-#: What differs between letters of one cause: texts in quotes, and numbers, also hexadecimal ones.
+#: The parts that differ between letters of one cause: texts in quotes, and numbers, also hexadecimal ones.
 VARIES = re.compile(r"""(?<!\w)'[^']*'(?!\w)|"[^"]*"|\b(?=\w*\d)[0-9a-fA-F][0-9a-fA-F-]*\b|\d+""")
 
-#: What Dramatiq and this package say before the error itself.
+#: The texts of Dramatiq and this package before the error itself.
 BEFORE = re.compile(r"^failed \d+ times(?:: (?:at last but one )?|$)")
 
 #: The longest cause, characters.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What waits for its time: messages that were sent with a delay, and retries, with why the last attempt failed."""
+"""Delayed messages: those that were sent with a delay, and retries, with the reason why the last attempt failed."""
 
 from __future__ import annotations
 

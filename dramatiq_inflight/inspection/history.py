@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What happened, for people: the events that the scripts write, in the same step as what they change.
+"""The history, for people: the events that the scripts write, in the same step as their changes.
 
 A stream of the last 10,000 or so, and beside it how often each event ever happened; both expire 30 days after the last
 one.  A message that starts and completes as it should leaves nothing there.
@@ -35,7 +35,7 @@ WORKERS, RECOVERIES, TROUBLE, OPERATORS = Group
 
 
 class EventKind(enum.Enum):
-    """What happened: to a worker process, or to a message.
+    """The kind of an event of a worker process, or of a message.
 
     Each kind has the name under which the scripts write it, its groups, its mark on the web page (which also gives the
     command line its colour), a few words for it, and what it means.
@@ -198,9 +198,9 @@ NUMBERS = ("run", "crashes", "running", "after", "number", "cause")
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing that happened.  What does not apply is empty, or ``None``."""
+    """One thing that happened.  Fields that do not apply are empty, or ``None``."""
 
-    #: Of the entry in the stream; grows.
+    #: The id of the entry in the stream; grows.
     id: str
     #: By Redis's clock.
     at: datetime
@@ -263,12 +263,12 @@ class Event:
 
     @property
     def of_worker(self) -> bool:
-        """Whether it is about a worker process; else it is about a message."""
+        """True if it is about a worker process; else it is about a message."""
         return not self.message_id if self.kind is None else self.kind.of_worker
 
     @property
     def text(self) -> str:
-        """What happened, in a few words, without whom it happened to."""
+        """The event in a few words, without the name of its worker or message."""
         said = self.kind.said if self.kind is not None else self.name
         if self.why:
             said += f": {self.why}"

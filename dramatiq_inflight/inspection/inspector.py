@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What runs where, since when, and what happened: read-only, for people and programs.
+"""Read-only views of the workers, the messages in flight, and the history, for people and programs.
 
 The command line, the web page and the metrics are made of this; so can yours be::
 
@@ -9,7 +9,7 @@ The command line, the web page and the metrics are made of this; so can yours be
         print(message.id, message.instance, message.age)
 
 It reads by the indexes, in a few round trips, and runs no script: no command takes Redis long, however much there is.
-What it shows of different keys may be milliseconds apart.  Every method raises ``redis.RedisError`` when Redis cannot
+Values from different keys may be milliseconds apart.  Every method raises ``redis.RedisError`` when Redis cannot
 be reached or refuses, and `SchemaError` when the namespace is written by a version of this package that this one cannot
 read.
 """
@@ -65,7 +65,7 @@ EVERYTHING = Choice()
 #: More events than are kept.
 MOST_EVENTS = 1_000_000
 
-#: What an operator's act makes of a dead letter, whose record stays until a copy starts.
+#: The events of an operator's act on a dead letter, whose record stays until a copy starts.
 SINCE: dict[EventKind | None, str] = {EventKind.REQUEUED: "requeued", EventKind.DISCARDED: "completed"}
 
 
@@ -90,7 +90,7 @@ class Inspector(Reader):
 
     @classmethod
     def of(cls, broker: Broker) -> Inspector:
-        """Of what the tracker in a broker's middleware writes.
+        """Return an inspector of the namespace of the tracker in a broker's middleware.
 
         Raises:
           ConfigurationError: There is no tracker in it, or it has no Redis.
@@ -105,7 +105,7 @@ class Inspector(Reader):
 
     @classmethod
     def from_url(cls, url: str, namespace: str = Settings.namespace) -> Inspector:
-        """Of the Redis at a URL.
+        """Return an inspector of the Redis at a URL.
 
         Raises:
           ConfigurationError: It is no URL of a Redis.
@@ -120,7 +120,7 @@ class Inspector(Reader):
     def overview(self) -> Overview:
         """All at a glance: workers, how much runs and waits by queue and actor, what is set aside."""
         now, workers, running = self._look()
-        # Those that wait: not all of them, for there may be very many.
+        # Messages that wait: not all of them, for there may be very many.
         pipeline = self._client.pipeline(transaction=False)
         pipeline.zrange(self._keys.waiting, 0, WAITING_SHOWN - 1, withscores=True)
         pipeline.zcard(self._keys.waiting)
@@ -375,7 +375,8 @@ class Inspector(Reader):
         return self._letters.index if self._letters is not None else None
 
     def delayed(self, choice: Choice = EVERYTHING) -> list[DelayedView] | None:
-        """What waits for its time in the application's queues, retries included; what is due soonest comes first.
+        """Return the delayed messages in the application's queues, retries included; the one that is due soonest comes
+        first.
 
         Returns: None if that cannot be seen from here: it takes the application's broker (`of`), and that is to be a
           RedisBroker.  RabbitMQ shows nobody what workers hold.
@@ -391,7 +392,7 @@ class Inspector(Reader):
         return None if self._broker is None else DelayedIndex(self._broker, self._queues)
 
     def count_dead_letters(self) -> int | None:
-        """How many dead letters there are; None as for `dead_letters`.
+        """Return how many dead letters there are; None as for `dead_letters`.
 
         Raises:
           ConnectionClosed: RabbitMQ cannot be reached.
@@ -441,7 +442,7 @@ class Inspector(Reader):
         return next(iter(difflib.get_close_matches(self.namespace, found, 1, 0.6)), "")
 
     def overdue(self) -> int:
-        """How many messages wait for a copy that should have started by now."""
+        """Return how many messages wait for a copy that should have started by now."""
         return int(self._client.zcount(self._keys.waiting, "-inf", self._now()))
 
     def history(
@@ -492,7 +493,7 @@ class Inspector(Reader):
         return next(iter(self.history(message_id=message_id, limit=1)), None)
 
     def counts(self) -> list[Count]:
-        """How often each event ever happened, by queue and actor."""
+        """Return how often each event ever happened, by queue and actor."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hgetall(self._keys.counts)
         (raw,) = self._read(pipeline)
@@ -502,5 +503,5 @@ class Inspector(Reader):
         )
 
     def schema(self) -> int:
-        """Which schema is in use in the namespace, known or not; 0: nothing was written there yet."""
+        """Return which schema is in use in the namespace, known or not; 0: nothing was written there yet."""
         return Held.of(self._client.hmget(self._keys.schema, FIELDS)).schema

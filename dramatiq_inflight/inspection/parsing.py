@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Redis has, as an `Inspector` shows it.  Whatever is damaged, or of another version, breaks nothing."""
+"""The data in Redis, as an `Inspector` shows it.  Whatever is damaged, or of another version, breaks nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def worker_view(id: str, replies: Sequence[Any], now: int) -> WorkerView:
     """One incarnation.
 
     Parameters:
-      replies: What it said of itself, its heartbeat and whether it shuts down, and how many messages it runs.
+      replies: Return the view of a worker from its description, its heartbeat, whether it shuts down, and its number of
+        messages.
     """
     raw, (deadline, draining), running = replies
     said = texts(raw)
@@ -117,7 +118,7 @@ def texts(raw: dict[bytes, bytes]) -> dict[str, str]:
 
 
 def text(raw: bytes) -> str:
-    """What is damaged is shown."""
+    """Damaged text is shown."""
     return raw.decode(errors="replace")
 
 

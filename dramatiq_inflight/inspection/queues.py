@@ -39,7 +39,7 @@ Minute = dict[str, Reported]
 
 @dataclass(frozen=True)
 class Throughput:
-    """What the workers have reported.
+    """The reports of the workers.
 
     Parameters:
       minutes: The minutes of the last hour, by their number since 1970.

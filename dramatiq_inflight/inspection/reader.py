@@ -34,7 +34,7 @@ class Reader:
         self._keys = Keys(namespace)
 
     def _read(self, pipeline: Any) -> list[Any]:
-        """What a pipeline has found, if this version can read it."""
+        """Return the answers of a pipeline, if this version can read them."""
         pipeline.hmget(self._keys.schema, FIELDS)
         *found, raw = pipeline.execute()
         held = Held.of(raw)
@@ -61,7 +61,7 @@ class Reader:
         return now, workers, running
 
     def _waiting(self) -> dict[str, float]:
-        """What waits for its copy, with its deadline."""
+        """Return the messages that wait for their copy, with their deadlines."""
         found: dict[str, float] = {}
         for at in itertools.count(0, AT_A_TIME):
             batch = self._client.zrange(self._keys.waiting, at, at + AT_A_TIME - 1, withscores=True)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an `Inspector` shows."""
+"""The views of an `Inspector`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class WorkerView:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is believed to live."""
+        """True if it is believed to live."""
         return self.state in ("alive", "draining")
 
 
@@ -113,7 +113,7 @@ class MessageView:
     tries: int = 0
     #: When recovery looks after its copy, should that not have started by then.
     due: datetime | None = None
-    #: What its last checkpoint said: how much is done, from 0 to 1, and what was being done.
+    #: Its last checkpoint: the share that is done, from 0 to 1, and the note.
     progress: float | None = None
     note: str = ""
     #: When that was kept; ``None``: it never was.
@@ -127,7 +127,7 @@ class Tally:
     queue: str
     actor: str
     running: int
-    #: Those that wait for their copy to start; of at most `WAITING_SHOWN` that were looked at.
+    #: Messages that wait for their copy to start; of at most `WAITING_SHOWN` that were looked at.
     waiting: int
     #: Seconds since the oldest of those running was started.
     oldest: float

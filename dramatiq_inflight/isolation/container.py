@@ -32,7 +32,7 @@ INSIDE = 1
 
 
 def die_together(root: Path = Path("/sys/fs/cgroup"), cgroup: Path = Path("/proc/self/cgroup")) -> bool:
-    """Whether the kernel kills all processes of this container when it runs out of memory."""
+    """Return whether the kernel kills all processes of this container when it runs out of memory."""
     try:
         lines = cgroup.read_text("utf-8").splitlines()
     except OSError:
@@ -80,7 +80,7 @@ class Siblings:
             return None
 
     def go_in(self) -> bool:
-        """This process is about to run something.  False: one of the others is alone, or waits to be."""
+        """Go in, because this process is about to run something; return False if another is alone, or waits to be."""
         if not self._lock(TURNSTILE, fcntl.LOCK_SH):
             return False
         inside = self._lock(INSIDE, fcntl.LOCK_SH)
@@ -92,7 +92,7 @@ class Siblings:
         self._unlock(INSIDE)
 
     def be_alone(self) -> bool:
-        """Keep the others from beginning anything.  False: they still run something, or one of them is alone.
+        """Keep the others from beginning anything; return False if they still run something, or one is alone.
 
         To be called again until it is true, or `give_up`.
         """

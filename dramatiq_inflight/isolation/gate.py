@@ -57,11 +57,11 @@ class Pass:
 
 
 class Gate:
-    """Who is inside, by thread (or greenlet): Dramatiq runs one message at a time in each.
+    """The messages inside, by thread (or greenlet): Dramatiq runs one message at a time in each.
 
     Parameters:
       siblings: The worker processes that die together with this one.
-      one_thread: Whether the worker has one thread.
+      one_thread: True if the worker has one thread.
     """
 
     def __init__(self, siblings: Siblings | None = None, *, one_thread: bool = False) -> None:
@@ -79,7 +79,7 @@ class Gate:
         self._closing = False
 
     def enter(self) -> bool:
-        """Go in; wait while another is alone, or was here first and is to be.  Who is inside stays there.
+        """Go in; wait while another is alone, or was here first and is to be.  A message that is inside stays there.
 
         Returns: True if it is inside; False if it would have to wait, and the worker is shutting down.
         """
@@ -102,9 +102,9 @@ class Gate:
 
         Parameters:
           timeout: How long to wait at the most, and how long the others then wait before they ask to come in; seconds.
-          give_way: Called, by a thread that waits, before another is let in.  False: to be asked again.
+          give_way: Called, by a thread that waits, before another is let in.  It returns False to be asked again.
 
-        Returns: whether it is alone; ``None``: the worker is shutting down, and it is not inside.
+        Returns: whether it is alone; ``None`` if the worker is shutting down, and it is not inside.
         """
         this = Pass(threading.get_ident(), True, timeout, give_way, time.monotonic() + timeout)
         self._wait(this)
@@ -116,7 +116,7 @@ class Gate:
 
         A message that has been alone for long enough gets company.
 
-        Returns: whether the visitor is inside; False: a message is alone.
+        Returns: whether the visitor is inside; False if a message is alone.
         """
         me = threading.get_ident()
         with self.lock:
@@ -131,7 +131,7 @@ class Gate:
 
     @property
     def has_visitor(self) -> bool:
-        """Whether more than the messages of one thread are inside."""
+        """True if more than the messages of one thread are inside."""
         with self.lock:
             return len(self.inside) > 1
 

@@ -24,10 +24,10 @@ class Heartbeat(Service):
 
     Parameters:
       interval: The pause between two beats, seconds.
-      identity: What to say of this incarnation.
+      identity: The description of this incarnation.
       on_beat: Called after each beat that has arrived; it must not wait for anything.
       on_refused: Called once, when the namespace has become one that this version cannot share.
-      health_file: What is touched at each beat that succeeds.
+      health_file: The file that is touched at each beat that succeeds.
     """
 
     def __init__(

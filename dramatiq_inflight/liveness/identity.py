@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Who this process is: one incarnation, made anew at every boot of a worker process."""
+"""The identity of this process: one incarnation, made anew at every boot of a worker process."""
 
 from __future__ import annotations
 

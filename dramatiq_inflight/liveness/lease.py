@@ -50,11 +50,11 @@ class Connectivity:
 
     @property
     def away(self) -> bool:
-        """Whether a command has failed, and no heartbeat has arrived since.  That is tried again within a second."""
+        """True if a command has failed, and no heartbeat has arrived since.  That is tried again within a second."""
         return self.away_since is not None
 
     def failed_within(self, seconds: float) -> bool:
-        """Whether any command has failed in the last so many seconds."""
+        """Return whether any command has failed in the last so many seconds."""
         return time.monotonic() - self._failed_at < seconds
 
     def succeeded(self, begun: Moment) -> None:
@@ -132,8 +132,8 @@ class Lease:
         self._ever_forgotten = False
         #: Whether the namespace has become one that this version cannot share.
         self.refused = False
-        # What is true of this incarnation by now, and what Redis was told of it: objects that are as good as numbers,
-        # and that no two threads can confuse.
+        # The present version of this incarnation's description, and the registered one: objects that are as good as
+        # numbers, and that no two threads can confuse.
         self._version, self._told = object(), object()
         self._unknown = True
         self._registered = False
@@ -142,7 +142,7 @@ class Lease:
         self._losses = self._looked_into = self._settled = (0, 0)
 
     def was_lost(self) -> bool:
-        """Whether Redis did not know this incarnation any more; until it is registered."""
+        """Return whether Redis did not know this incarnation any more; until it is registered."""
         self._looked_into = self._losses
         return self._losses[0] > self._settled[0]
 
@@ -150,9 +150,9 @@ class Lease:
         """A script of ours has renewed the heartbeat.
 
         Parameters:
-          known: Whether we were believed to live until then, with all that we run.
+          known: True if we were believed to live until then, with all that we run.
           begun: When it was sent: the heartbeat is no older than that.
-          absent: Whether Redis had not heard of us at all.
+          absent: True if Redis had not heard of us at all.
         """
         silence = self.last_contact.until(begun)
         doubt = silence > self._silent_after or self._answer_lost
@@ -205,7 +205,7 @@ class Lease:
 
     @property
     def is_registered(self) -> bool:
-        """Whether this incarnation has ever said who it is."""
+        """True if this incarnation has ever said who it is."""
         return self._registered
 
     @property
@@ -219,16 +219,16 @@ class Lease:
 
     @property
     def unregistered(self) -> bool:
-        """Whether it has to say again who it is."""
+        """True if it has to say again who it is."""
         return self._unknown or self._told is not self._version
 
     @property
     def version(self) -> object:
-        """Of what this incarnation is to say of itself; to be read before that."""
+        """The version of this incarnation's description; to be read before that."""
         return self._version
 
     def register_again(self) -> None:
-        """What this incarnation said of itself has changed."""
+        """Register again, because this incarnation's description has changed."""
         self._version = object()
         self._wake.ring()
 
@@ -236,8 +236,8 @@ class Lease:
         """Redis knows who this incarnation is: from now on it is a sign of trouble if it does not.
 
         Parameters:
-          version: What was told: it may have changed meanwhile.
-          forgotten: Whether Redis had lost what it knew of this incarnation, other than by its recovery.
+          version: The version that was registered: it may have changed meanwhile.
+          forgotten: True if Redis had lost what it knew of this incarnation, other than by its recovery.
         """
         self._told, self._unknown, self._registered = version, False, True
         self._ever_forgotten = self._ever_forgotten or forgotten
@@ -247,7 +247,7 @@ class Lease:
 
     @property
     def silent(self) -> bool:
-        """Whether we may be taken for dead soon, or already are."""
+        """True if we may be taken for dead soon, or already are."""
         return self.last_contact.age > self._silent_after
 
     @property
@@ -264,7 +264,7 @@ class Lease:
 
         Parameters:
           epoch: The epoch of that look-up.
-          something_follows: Whether it is about to have consequences that no script of ours fences: a retry, say.
+          something_follows: True if it is about to have consequences that no script of ours fences: a retry, say.
         """
         silence = self.last_contact.age
         if epoch != self.epoch or silence > self._silent_after or (something_follows and silence > JUST_NOW):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What proves on the same host that a worker process is gone.  Where nothing does, nothing is said.
+"""The proof on the same host that a worker process is gone.  Where nothing does, nothing is said.
 
 A process is known by its *place* (the boot of the host, its pid namespace, and what else a pid and a start time depend
 on), its pid and the time of its start.  Only somebody in the same place can say that it is gone.
@@ -67,7 +67,7 @@ class Watched:
       process: The process.
       proc: Where its /proc is.
       fd: Readable as soon as the process is gone (a pidfd); ``None``: it is gone already, or nothing can be said.
-      gone: Whether it was gone when it was looked for.
+      gone: True if it was gone when it was looked for.
     """
 
     def __init__(self, process: Process, proc: Path = PROC) -> None:
@@ -92,7 +92,7 @@ class Watched:
             self.gone = started is not None
 
     def is_gone(self) -> bool:
-        """Whether the process is gone: all its threads are, though its parent may not have asked yet."""
+        """Return whether the process is gone: all its threads are, though its parent may not have asked yet."""
         if self.fd is None:
             return self.gone
         poll = select.poll()

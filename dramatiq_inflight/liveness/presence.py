@@ -95,7 +95,7 @@ class Presence(Service):
         #: All that are there, this one too.
         self.everybody: list[str] = []
         self._unseeable: set[str] = set()
-        #: Those that were there in the last looks, and whether they look at others, too.
+        #: Incarnations that were there in the last looks, and whether they look at others, too.
         self.neighbours: dict[str, bool] = {}
         self._look_at = float("inf")
         #: When to read who is there, and when to look at all of them once (``time.monotonic``).
@@ -319,7 +319,7 @@ class Presence(Service):
             self.look_at_all_at = float("inf")
 
     def _looks_too(self, ids: set[str]) -> dict[str, bool]:
-        """Whether each looks at others in turn; where its own `connection_timeout` is 0 it does not."""
+        """Return whether each looks at others in turn; where its own `connection_timeout` is 0 it does not."""
         unknown = ids - self.neighbours.keys()
         if unknown:
             try:

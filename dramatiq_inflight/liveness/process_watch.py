@@ -125,7 +125,7 @@ class Watch(Service):
             self._causes.keep(watched for watched, _ in self.watched.values())
 
     def succeed(self) -> None:
-        """Whoever had this exclusive instance id in another container is dead.
+        """Record that the owners of this exclusive instance id in other containers are dead.
 
         The processes of one container are in one place: they are no successors of each other.  Where one does not say
         in which place it is, nothing is known.

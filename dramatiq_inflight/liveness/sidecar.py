@@ -29,7 +29,7 @@ RESTART, LONGEST_RESTART = 1.0, 60.0
 #: How long it may take to end, seconds.
 END = 3.0
 
-#: What it needs of our environment, which may hold anybody's credentials: how to start, to resolve names, to trust.
+#: Its part of our environment, which may hold anybody's credentials: how to start, to resolve names, to trust.
 ENVIRONMENT = (
     *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TZ", "RES_OPTIONS"),
     *("LOCALDOMAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),

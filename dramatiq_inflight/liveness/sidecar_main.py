@@ -33,7 +33,7 @@ from .subscription import CannotSubscribe, Subscriptions
 
 __all__ = ["BYE", "READY", "Attendant", "Task", "main"]
 
-#: What the worker says when it ends in order, and what it is told once the beats come.
+#: The word of a worker that ends in order, and the answer once the beats come.
 BYE, READY = b"bye", b"ready\n"
 
 #: How long to wait before what has failed is tried again, seconds: a beat, and a subscription.
@@ -52,7 +52,7 @@ LAST_WORDS = 15.0
 
 @dataclass(frozen=True)
 class Task:
-    """What the attendant is to know; it comes by its standard input, and holds the password."""
+    """The attendant's task; it comes by its standard input, and holds the password."""
 
     address: bytes
     namespace: str

@@ -105,7 +105,7 @@ class Subscriptions:
         if address is None:
             raise CannotSubscribe(f"{type(node).__name__} is a client of its own class")
         if address != self._address:
-            # Of RESP3 redis-py hands what is published to handlers of its own.
+            # With RESP3 redis-py hands published messages to handlers of its own.
             plain = dataclasses.replace(address, arguments={**address.arguments, "protocol": 2})
             self._address, self._pool = address, plain.connect(waits=True).connection_pool
         return self._pool

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What becomes of incarnations whose connections are gone: they are back within their patience, or declared dead."""
+"""Incarnations whose connections are gone: they are back within their patience, or declared dead."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Suspicions(Service):
             self._note(id, suspicion)  # if it is absent, it has shown itself meanwhile
 
     def _has_probe(self, since: float) -> bool:
-        """Whether a connection was opened from scratch since then, as a worker that comes back would."""
+        """Return whether a connection was opened from scratch since then, as a worker that comes back would."""
         if self._probe is not None and self._probe.begun >= since:
             return True
         self._close()

@@ -63,7 +63,7 @@ class Checkpoints:
         return self._save(entry, fields)
 
     def load(self, entry: Entry) -> Any:
-        """The last value that was kept by any run; ``None``: there is none.
+        """The last value that any run has kept; ``None`` if there is none.
 
         Raises:
           redis.RedisError: Redis cannot be reached: to begin anew would be wrong.
@@ -239,7 +239,7 @@ def _encoded(value: Any, what: str) -> str:
 
 
 def _told(progress: float | None, note: str) -> dict[str, str]:
-    """What people are shown; what is not said anew is not true any more."""
+    """Return the progress and note for people; a value that is not given anew does not hold any more."""
     if progress is not None and not (isinstance(progress, (int, float)) and 0 <= progress <= 1):
         raise CheckpointError(f"progress is {progress!r}; it must be a number from 0 to 1.")
     if not isinstance(note, str):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What follows from a message: its retry, the next stage of its pipeline, the callback of its group.
+"""The consequences of a message: its retry, the next stage of its pipeline, the callback of its group.
 
 Dramatiq enqueues it when the actor has ended.  If the broker is away then, Dramatiq logs that and acknowledges the
 message, and what was to follow never runs.  So what could not be enqueued is enqueued here before the acknowledgement,
@@ -26,10 +26,10 @@ from .in_flight import Entry, Outcome, Retry
 
 __all__ = ["begin_enqueue", "end_enqueue", "enqueue_what_is_left", "has_more_to_do", "remove_continuations"]
 
-#: What Dramatiq's middleware does after a success, by the message's options.
+#: The enqueues of Dramatiq's middleware after a success, by the message's options.
 OPTIONS = frozenset({"pipe_target", "group_completion_uuid", "group_completion_callbacks", "on_success", "on_failure"})
 
-#: What is wrong with the message itself, or with the application: to try again is no use.
+#: Errors of the message itself, or of the application: to try again is no use.
 PERMANENT = (TypeError, ValueError, ActorNotFound, QueueNotFound)
 
 #: How often an enqueue is tried that fails for another reason than that the broker is away.
@@ -42,7 +42,7 @@ logger = get_logger(__name__)
 
 
 def has_more_to_do(broker: Broker, message: Any) -> bool:
-    """Whether a success of this message is to have consequences beyond those of the actor itself."""
+    """Return whether a success of this message is to have consequences beyond those of the actor itself."""
     its_own, its_actors = message.options, broker.actors[message.actor_name].options
     if not (OPTIONS.isdisjoint(its_own) and OPTIONS.isdisjoint(its_actors)):
         options = {**its_actors, **its_own}
@@ -83,7 +83,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
     """Enqueue what Dramatiq could not.  Does not return until it is with the broker, or cannot be for good.
 
     Parameters:
-      is_lost: Whether another worker has the message by now, which then answers for what follows.
+      is_lost: True if another worker has the message by now, which then answers for what follows.
     """
     for message, delay in list(entry.follow_up.pending.values()):
         failures, said = 0, False
@@ -93,7 +93,7 @@ def enqueue_what_is_left(broker: Broker, entry: Entry, is_lost: Callable[[], boo
                     if entry.succeeded:
                         entry.outcome = Outcome.CUT_SHORT
                     return
-                # Of a delayed message Dramatiq's hooks see the copy that goes to the delay queue.
+                # If a message is delayed, Dramatiq's hooks see the copy that goes to the delay queue.
                 copy = message.copy(queue_name=q_name(message.queue_name))
                 with own_enqueue():
                     broker.enqueue(copy, delay=delay)

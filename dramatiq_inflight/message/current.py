@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Current:
-    """What the tracker knows of the message that is running."""
+    """The message that is running, as the tracker knows it."""
 
     message_id: str
     #: Which start of the message this is, as long as Redis has its record: 1 is the first one.  0 while Redis is away.
@@ -64,7 +64,7 @@ class Current:
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker shuts down, and the message, which has ``hand_back``, is to stop: see `hand_back`."""
+        """True if the worker shuts down, and the message, which has ``hand_back``, is to stop: see `hand_back`."""
         return self._entry.stopping
 
     def hand_back(self) -> NoReturn:
@@ -78,7 +78,9 @@ class Current:
 
     @property
     def last_checkpoint(self) -> Any:
-        """What this run, or else an earlier one, has kept last; ``None``: nothing.  Asks Redis once in a run.
+        """The last checkpoint of this run, or else of an earlier one; ``None`` if there is none.
+
+        Redis is asked once in a run.
 
         Raises:
           redis.RedisError: Redis cannot be reached.
@@ -95,13 +97,13 @@ class Current:
     ) -> Iterator[T]:
         """Go through items, and on from where an earlier run was cut off.
 
-        An item is done when the next one is asked for.  What was done since the last save is done again by the next
-        run, so each item should bear that.
+        An item is done when the next one is asked for.  The next run does the items since the last save again, so each
+        item has to allow for that.
 
         Parameters:
           items: The same items in the same order at every run; or a function that is given the key of the last item
             that was done (``None`` at first), and returns those after it: a query by primary key, say.
-          key: Of an item, JSON-able, for such a function.
+          key: A function that returns the JSON-able key of an item.
           every: How long to go on without saving, seconds; 0: save after each item.
           name: Where a message goes through several things: of each.
 
@@ -116,7 +118,7 @@ class Current:
 
     @property
     def recovered(self) -> bool:
-        """Whether an earlier run of the message was cut off by the death of its worker."""
+        """True if an earlier run of the message was cut off by the death of its worker."""
         return self.crashes > 0 or self.drains > 0 or self.generation > 1
 
 

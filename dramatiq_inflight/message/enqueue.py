@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is enqueued: marks keep copies apart, and nothing is enqueued by a run that has lost its message."""
+"""Enqueues: marks keep copies apart, and a run that has lost its message enqueues nothing."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ class Enqueues:
     def _mark(self, broker: Broker, message: Any) -> None:
         """Keep copies apart: what is enqueued anew is no copy of what was, and a zombie doubles nothing.
 
-        What a run enqueues of its own message after it has lost it is void: it does not run.  What comes after such a
-        run enqueues nothing (Dramatiq logs that as a failure).  A delayed copy that was given to others is not moved to
-        its queue.
+        A run that has lost its message may enqueue it again: that copy is void, and does not run.  The hooks after such
+        a run enqueue nothing (Dramatiq logs that as a failure).  A delayed copy that was given to others is not moved
+        to its queue.
 
         Raises:
           MessageSkipped: That is so; Dramatiq then drops what the consumer has in memory, and fetches anew.
@@ -142,7 +142,7 @@ class Enqueues:
                 )
 
     def _give_origin(self, broker: Broker, message: Any, entry: Entry | None) -> None:
-        """What is enqueued anew has a mark of its own, with an id where the broker gives none."""
+        """Give a message that is enqueued anew a mark of its own, with an id if the broker gives none."""
         mark = mark_of(message)
         kept: Mark = {"generation": mark["generation"]} if "generation" in mark else {}
         if "home" in mark:

@@ -193,7 +193,7 @@ class Ending:
         Parameters:
           delay: How long it waits, milliseconds.
         """
-        # Of the same origin: should we be killed before the ack, the broker has both, and one of them runs.
+        # The origin is the same: if we are killed before the ack, the broker has both, and one of them runs.
         mark = mark_of_copy(message, generation=_generation(entry), origin=entry.copy.origin)
         copy = message.copy(options={OPTION: mark})
         entry.follow_up.pending = {entry.copy.message_id: (copy, delay)}
@@ -203,7 +203,7 @@ class Ending:
         self.logger.info("Stopped message %s and enqueued it again. This is not a failure.", message.message_id)
 
     def _is_lost(self, entry: Entry, something_follows: bool = False) -> bool:
-        """Whether another worker has the message, as far as Redis can be asked."""
+        """Return whether another worker has the message, as far as Redis can be asked."""
         if self.lease.in_doubt(entry.epoch, something_follows=something_follows):
             try:
                 self.ledger.look_up(entry)
@@ -223,7 +223,7 @@ class Ending:
         return lost
 
     def _is_stranded(self, entry: Entry) -> bool:
-        """Whether a failure is about to be acknowledged, and nothing comes next."""
+        """Return whether a failure is about to be acknowledged, and nothing comes next."""
         if entry.follow_up.retry is not Retry.WANTED:
             return False  # nobody wanted one: an acknowledged failure is over
         return entry.state.phase is Phase.ACKING and not (entry.succeeded or entry.state.lost or entry.state.told)
@@ -244,7 +244,7 @@ class Ending:
         )
 
     def _is_dead_lettered(self, message: Any, entry: Entry) -> bool:
-        """Whether the nack has moved the copy: it moves nothing that the broker had taken back before."""
+        """Return whether the nack has moved the copy: it moves nothing that the broker had taken back before."""
         try:
             return not self.deliveries.is_lost(message) and self.queues.has_dead_letter(
                 entry.copy.queue, entry.copy.broker_copy_id
@@ -290,7 +290,7 @@ class Ending:
 
 
 def _generation(entry: Entry) -> int:
-    """Of a copy that its own run enqueues: what is older than the record would be stale."""
+    """Return the generation of a copy that its own run enqueues: a copy older than the record would be stale."""
     return max(entry.numbers.generation, entry.copy.generation)
 
 
@@ -303,7 +303,7 @@ def _let_nothing_follow(message: Any) -> None:
 
 
 def _is_to_go_on(entry: Entry, exception: BaseException | None) -> bool:
-    """Whether a run has stopped for a reason that is no failure, and is to be enqueued again for that."""
+    """Return whether a run has stopped for a reason that is no failure, and is to be enqueued again for that."""
     if _leaves(exception, HandBack, TryAgain):
         return True
     return entry.policy.hand_back is not None and bool(_leaves(exception, Shutdown))

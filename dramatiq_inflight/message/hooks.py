@@ -144,7 +144,7 @@ class Hooks:
     def _concerns_others(self, signal: str, args: tuple[Any, ...]) -> bool:
         """False for a copy that does not run: another one of the same message has run, is running, or will."""
         if signal == "enqueue":
-            # Of ours; a retry is enqueued with the mark of its message as yet.
+            # An enqueue of ours; a retry is enqueued with the mark of its message as yet.
             ours = is_own_enqueue.get() or isinstance(threading.current_thread(), ConsumerThread)
             return not ours or "deferrals" not in mark_of(args[0])
         if signal == "delay_message":

@@ -78,9 +78,9 @@ class Retry(enum.Enum):
 
 @dataclass(slots=True)
 class FollowUp:
-    """What follows from a run."""
+    """A message that follows from a run."""
 
-    #: What is still to be enqueued, with its delay in milliseconds, by message id.  Replaced, never changed.
+    #: Messages still to be enqueued, with their delays in milliseconds, by message id.  Replaced, never changed.
     pending: dict[str, tuple[Any, int | None]] = field(default_factory=dict)
     retry: Retry = Retry.NONE
     #: True if the run itself has enqueued its own message again.
@@ -118,11 +118,11 @@ class Progress:
 
     #: When it started, kept a checkpoint or was done with an item last (``time.monotonic``); 0: it was not begun.
     moved_at: float = 0.0
-    #: What its runs have kept of how far they have come; None: nobody has asked.
+    #: The progress that its runs have kept; None if nobody has asked.
     kept: dict[str, str] | None = None
     #: The iterations that have come to their end in this run, by name.
     gone_through: set[str] = field(default_factory=set)
-    #: What keeps that.
+    #: The service that keeps that.
     checkpoints: Any = None
 
 
@@ -157,7 +157,7 @@ class Entry:
     strand: Strand | None = None
     #: When it is to have stopped, because its worker shuts down (``time.monotonic``); 0: it was not asked to.
     stop_by: float = 0.0
-    #: What Dramatiq was to expect (the message's option ``throws``) before it was told to expect a stop; None: it was
+    #: The exceptions that Dramatiq was to expect (option ``throws``) before it was told to expect a stop; None: it was
     #: not told.
     throws: tuple[Any] | None = None
     #: Why it does not run here; empty: it does.
@@ -167,7 +167,7 @@ class Entry:
     #: Held while Redis is told anything about it.
     mutex: Mutex = field(default_factory=Mutex, repr=False)
     _changing: Mutex = field(default_factory=Mutex, repr=False)
-    #: What identifies the copy: that of the delivery.
+    #: The identity of the copy: that of the delivery.
     copy: Copy = field(init=False)
 
     def __post_init__(self) -> None:
@@ -251,7 +251,7 @@ class Entry:
         """Note that the broker is done with the copy, and Redis could not be told."""
         self._change(transitions.LEAVE_UNTOLD)
 
-    # What happens to its ownership.
+    # The transitions of its ownership.
 
     def lose(self) -> None:
         """Note that another run owns the message."""
@@ -265,13 +265,13 @@ class Entry:
         """Note that the broker had taken the delivery back before it was rejected."""
         self._change(transitions.TAKE_BACK)
 
-    # What happens to its record.
+    # The transitions of its record.
 
     def record_run(self, **numbers: int) -> None:
         """Note that the record in Redis says that the message runs here.
 
         Parameters:
-          numbers: Those of `Numbers` that were answered.
+          numbers: The fields of `Numbers` that were answered.
         """
         with self._changing:
             self.numbers = self.numbers._replace(**numbers)
@@ -386,7 +386,10 @@ class Table:
             self._free(entry)
 
     def forget(self, message: Any) -> None:
-        """The broker is done with this object.  What Redis is still to be told stays, and keeps its id."""
+        """The broker is done with this object.
+
+        An entry with a report that Redis still has to get stays, and keeps its id.
+        """
         with self._mutex:
             found = self._by_object.pop(id(message), None)
             if found is None:

@@ -64,7 +64,7 @@ def _disarming(kind: type[Any]) -> Callable[..., object] | None:
 
 
 class Strand:
-    """What the thread, or greenlet, that made it does until it says that this is over."""
+    """The work of the thread, or greenlet, that made it, until it reports the end."""
 
     def __init__(self) -> None:
         #: Held for moments only: whoever waits for it may be about to be interrupted.
@@ -85,7 +85,7 @@ class Strand:
             self.over = True
 
     def interrupt(self, exception: type[Interrupt], before: Callable[[], object] = lambda: None) -> bool:
-        """Raise it there, when that next runs Python code; a greenlet: has its turn.  False: it is over.
+        """Raise it there, when that next runs Python code, or the greenlet has its turn; return False if it is over.
 
         Parameters:
           before: Called first, unless it is over.

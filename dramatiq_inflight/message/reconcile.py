@@ -74,7 +74,7 @@ class Ledger:
         self._compare()
 
     def clear_alone(self, entry: Entry) -> bool:
-        """Tell Redis that a message gets company: a death does not convict it then.  False: that was not possible."""
+        """Record that a message gets company, so that a death does not convict it; return False if that failed."""
         try:
             with entry.mutex:
                 if entry.state.recorded is Recorded.NOTHING:
@@ -150,7 +150,7 @@ class Ledger:
                 return
             outcome = self._let_go(entry)
             found = outcome is Finished.FENCED and self._finds_run(entry)
-            # What is stranded has no other copy: its record is written where Redis has lost it, or has let it go.
+            # A stranded message has no other copy: its record is written if Redis has lost it, or has let it go.
             if found or (entry.outcome is Outcome.STRANDED and self._is_written(entry, outcome)):
                 outcome = self._let_go(entry)
             entry.record_end()
@@ -220,7 +220,7 @@ class Ledger:
           redis.RedisError: Redis cannot be reached.
         """
         with entry.mutex:
-            # What is lost stays lost: its run ends without a word, and whose record it was by then would be no one's.
+            # A lost message stays lost: its run ends without a word, and its record would belong to nobody by then.
             if not (entry.state.told or entry.state.lost):
                 self._mend(entry)
 
@@ -269,7 +269,7 @@ class Ledger:
         return delivery.encoded()
 
     def owes(self, entry: Entry) -> bool:
-        """Whether Redis is still to be told how a message ended.
+        """Return whether Redis is still to be told how a message ended.
 
         Not what it never heard of, and of which it has nothing to remember: what runs while Redis is away would fill
         the memory of the process.
@@ -344,8 +344,8 @@ class Ledger:
         for entry in running:
             if entry.copy.message_id not in there and entry.state.phase is Phase.RUNNING:
                 self.look_up(entry)
-        # What Redis believes to run here and is not in the table may just be starting or ending: only what was a
-        # stranger one beat ago as well is let go.
+        # A message that runs here by Redis, and is not in the table, may just be starting or ending.  So only one that
+        # was a stranger one beat ago as well is let go.
         strangers = there - {entry.copy.message_id for entry in before + self.table.entries()}
         runs = self.store.messages.runs_of(strangers) if strangers else {}
         for message_id, (run, origin) in runs.items():

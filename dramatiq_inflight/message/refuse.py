@@ -68,8 +68,8 @@ class Refusals:
 
         Parameters:
           wait: For how long at first, seconds; it doubles each time.
-          counted: Whether this time counts.
-          recorded: Whether its start may have been recorded: the record is let go again.
+          counted: True if this time counts.
+          recorded: True if its start may have been recorded: the record is let go again.
 
         Raises:
           MessageSkipped: Once the broker has it, or has taken the delivery back.

@@ -24,7 +24,7 @@ def store_at_home(broker: Broker, message: Any, hook: str, **outcome: Any) -> No
 
     Parameters:
       hook: ``after_process_message``, ``after_skip_message`` or ``after_nack``.
-      outcome: What the hook is given beside the message.
+      outcome: The hook's other arguments.
     """
     home = mark_of(message).get("home")
     if home is None:

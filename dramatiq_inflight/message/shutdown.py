@@ -72,7 +72,7 @@ class HandingBack(Service):
             self.wake()
 
     def run_once(self) -> float | None:
-        """Ask and interrupt whatever is due.  Returns how long to pause, seconds; None: until a message starts."""
+        """Ask and interrupt whatever is due; return the pause in seconds, or None to wait until a message starts."""
         next_at = float("inf")
         with self._mutex:
             for entry in self._table.entries():
@@ -108,8 +108,8 @@ class ShutdownSignals:
 
     Parameters:
       begin: Called at the first signal, once, in a thread of its own.
-      is_known: Whether Redis knows of the shutdown.
-      is_handing_back: Whether messages are being handed back.
+      is_known: True if Redis knows of the shutdown.
+      is_handing_back: True if messages are being handed back.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class ShutdownSignals:
         if is_gevent_active():
             import gevent  # type: ignore[import-untyped]  # noqa: PLC0415  it is there if it is active, and only then
 
-            # What a handler raises in a thread's greenlet ends that; raised in the hub it gets to the main one.
+            # An exception of a handler in a thread's greenlet ends that; raised in the hub it gets to the main one.
             gevent.get_hub().loop.run_callback(os.kill, os.getpid(), number)
         else:
             os.kill(os.getpid(), number)

@@ -194,10 +194,10 @@ class Starting:
         return not self.store.scripts.contact.is_away() or is_copy(message)
 
     def _ask(self, entry: Entry, here: str, *, seen_to: bool) -> Started | None:
-        """Ask Redis whether the copy may run.  ``None``: it cannot be reached.
+        """Ask Redis whether the copy may run; return ``None`` if it cannot be reached.
 
         Parameters:
-          seen_to: Whether it was seen to it that the message is alone, as far as that is possible.
+          seen_to: True if it was seen to it that the message is alone, as far as that is possible.
         """
         broker_keys = self.queues.keys(entry.copy.queue)
 

@@ -69,7 +69,7 @@ class Phase(enum.Enum):
 
 
 class Owner(enum.Enum):
-    """Who owns the message, as far as this process knows."""
+    """The owner of the message, as far as this process knows."""
 
     #: This run; while it starts, the start script decides.
     THIS_RUN = "this run"
@@ -82,7 +82,7 @@ class Owner(enum.Enum):
 
 
 class Recorded(enum.Enum):
-    """What Redis has recorded of the run, as far as this process knows."""
+    """The record of the run in Redis, as far as this process knows."""
 
     #: Nothing that was answered.
     NOTHING = "nothing"

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What a whole namespace has to tell, for Prometheus: ``pip install dramatiq_inflight[metrics]``.
+"""Metrics of a whole namespace, for Prometheus: ``pip install dramatiq_inflight[metrics]``.
 
 One exporter tells it for all workers, read from Redis at each scrape::
 
     serve(Inspector.of(broker))  # or: registry.register(InFlightCollector(inspector))
 
 The events are counted in Redis by the scripts themselves: the totals are exact, whichever worker has died since, and
-whenever the exporter was started.  What each process tells of itself is another matter: see metrics/process.py.
+whenever the exporter was started.  See metrics/process.py for the metrics that each process has of itself.
 
 ``prometheus_client`` decides at its first import how it keeps numbers, and Dramatiq's Prometheus middleware sets that
 when a worker process has booted.  So this module imports it when it is used, and may be imported by an application.
@@ -54,7 +54,7 @@ class InFlightCollector:
     When Redis cannot be reached, or refuses, it tells that it is not up, and nothing else.
 
     Parameters:
-      inspector: Of the namespace.
+      inspector: An inspector of the namespace.
       max_series: How many pairs of queue and actor are told apart at the most; the rest are told as one, which is
         called ``(others)``.  Actors are few as a rule; but whoever can enqueue can make up names.
     """
@@ -150,7 +150,7 @@ class InFlightCollector:
             yield GaugeMetricFamily(PREFIX + name, text, value)
         workers = {(state,): sum(worker.state == state for worker in seen.workers) for state in STATES}
         yield _family(
-            GaugeMetricFamily(PREFIX + "workers", "Worker processes, by what is believed of them.", labels=("state",)),
+            GaugeMetricFamily(PREFIX + "workers", "Worker processes, by their state.", labels=("state",)),
             workers,
         )
 
@@ -208,7 +208,7 @@ class InFlightCollector:
 
 UP = "1: Redis can be read."
 
-#: What is told of each queue of the application: the name, the help, and the value; None: the broker does not say.
+#: Metrics of each queue of the application: the name, the help, and the value; None if the broker has none.
 QUEUES: tuple[tuple[str, str, Callable[[QueueView], float | None]], ...] = (
     ("depth", "Messages that no worker has fetched.", lambda queue: queue.depth),
     ("delayed", "Messages that wait for their time, retries included.", lambda queue: queue.delayed),
@@ -217,7 +217,7 @@ QUEUES: tuple[tuple[str, str, Callable[[QueueView], float | None]], ...] = (
     ("oldest_seconds", "For how long the message waits that waits longest.", lambda queue: queue.oldest),
 )
 
-#: What is counted among the events and is none: how long recoveries took in all, milliseconds.
+#: A count among the events that is no event: how long recoveries took in all, milliseconds.
 TOOK = "cleared_ms"
 
 #: The names of the events that are about worker processes.

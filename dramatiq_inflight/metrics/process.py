@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What each worker process tells of itself, beside what Dramatiq's Prometheus middleware tells, on the same server.
+"""Metrics of each worker process, beside those of Dramatiq's Prometheus middleware, on the same server.
 
 There is nothing to set up: the tracker looks whether that middleware is in its broker's.  It reports by the files of
 prometheus_client's multiprocess mode, from which Dramatiq's exposition server reads all there is.  A collector that is
@@ -40,7 +40,7 @@ LIVING = "gauge_liveall_"
 
 
 def is_reported(broker: Broker) -> bool:
-    """Whether Dramatiq's Prometheus middleware is in a broker's."""
+    """Return whether Dramatiq's Prometheus middleware is in a broker's."""
     module = sys.modules.get("dramatiq.middleware.prometheus")
     return module is not None and any(isinstance(m, module.Prometheus) for m in broker.middleware)
 
@@ -49,7 +49,7 @@ class ProcessMetrics(Service):
     """Writes what this process has to tell, until it is stopped.
 
     Parameters:
-      healthy: Whether the process keeps itself alive in Redis.
+      healthy: True if the process keeps itself alive in Redis.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class Throughput(Service):
     """Counts what ends, and reports it until it is stopped.
 
     Parameters:
-      workers: Of the store, which takes the counts.
+      workers: The store's workers, which take the counts.
     """
 
     def __init__(self, broker: Broker, queues: BrokerQueues, workers: Workers) -> None:

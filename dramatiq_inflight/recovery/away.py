@@ -17,7 +17,7 @@ SLOW = 5.0
 
 
 class Failures:
-    """Those in a row that may be the broker's, and what follows from them: fewer and fewer messages are tried."""
+    """Failures in a row that may be the broker's, and their consequence: fewer and fewer messages are tried."""
 
     def __init__(self) -> None:
         self.begin()
@@ -30,16 +30,16 @@ class Failures:
 
     @property
     def too_many(self) -> bool:
-        """Whether the broker is away."""
+        """True if the broker is away."""
         return self._in_a_row >= (GIVE_UP_AFTER if self._slow else MOST_FAILURES)
 
     @property
     def none(self) -> bool:
-        """Whether the broker is there, as far as is known: the last message was enqueued."""
+        """True if the broker is there, as far as is known: the last message was enqueued."""
         return self.reached and not self._in_a_row
 
     def to_pass_over(self) -> bool:
-        """Whether the next message is not to be tried."""
+        """Return whether the next message is not to be tried."""
         if self.too_many:
             return True
         self._pass_over -= 1

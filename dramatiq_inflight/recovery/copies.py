@@ -22,7 +22,7 @@ from .summary import Swept
 
 __all__ = ["NOBODY", "Copies"]
 
-#: What a claim answers of a message that stays where it is.
+#: The answers of a claim for a message that stays where it is.
 STAYS = (Claim.BUSY, Claim.MINE, Claim.WAITS, Claim.ALIVE)
 
 
@@ -108,7 +108,7 @@ class Copies(PuttingBack):
         return answers
 
     def _is_ours(self, dead: DeadIncarnation) -> bool:
-        """Whether its messages are kept where ours are, as far as that can be told.
+        """Return whether its messages are kept where ours are, as far as that can be told.
 
         Two applications may have queues and actors of the same names.
         """
@@ -126,7 +126,8 @@ class Copies(PuttingBack):
         return False
 
     def _ours(self, ids: list[str]) -> list[str]:
-        """Those whose queue and actor this broker declares, or whose record is gone; none that another RedisBroker has.
+        """Return the messages whose queue and actor this broker declares, or whose record is gone; none of another
+        RedisBroker.
 
         Enqueuing to a queue that is not declared would declare it on RabbitMQ, and consume what another application
         keeps there.

@@ -32,7 +32,7 @@ from .summary import Swept
 
 __all__ = ["NOBODY", "PuttingBack"]
 
-#: Of how many messages it is remembered why they could not be enqueued.
+#: The number of messages whose refusal is remembered.
 MOST_REASONS = 10_000
 
 #: Whose death it was, when it is the copy of a message that was lost.
@@ -75,19 +75,19 @@ class PuttingBack(Making):
     enqueue_batch: EnqueueBatch | None = None
     tell: Callable[[Incident, Message[object] | None], None] = lambda incident, message: None
     in_company: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
-    #: What was claimed here and not brought to an end, with the dead incarnation's id: the next sweep's first work.
+    #: Messages that were claimed here and not completed, with the dead incarnation's id: the next sweep's first work.
     leftovers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._mutex = Mutex()  # worker threads add to `leftovers`
-        #: What was logged: why messages cannot be enqueued, by id, and why the broker cannot be reached.
+        #: The logged reasons: why messages cannot be enqueued, by id, and why the broker cannot be reached.
         self._refusals: dict[str, str] = {}
         self._away = ""
         self._failures = Failures()
 
     def leave_over(self, message_id: str, dead: str) -> None:
-        """What was claimed elsewhere in this process: the next sweep puts it back.
+        """Take over a message that was claimed elsewhere in this process: the next sweep puts it back.
 
         The record has the payload until then.
         """
@@ -115,7 +115,7 @@ class PuttingBack(Making):
         """Enqueue a copy of each claimed orphan, tell whoever wants to know, and mark it.
 
         Parameters:
-          dead: Who ran them; `NOBODY` if it is their copies that were lost.
+          dead: The incarnation that ran them; `NOBODY` if it is their copies that were lost.
           reason: Why those are dead-lettered that are, if not by the blame rule.
 
         Returns: whether all got to their end; the rest waits, each by itself.
@@ -295,6 +295,6 @@ class PuttingBack(Making):
 
 
 def _cause(error: BaseException) -> str:
-    """What an error is about, without what differs from one time to the next."""
+    """Return the cause of an error, without the parts that differ from one time to the next."""
     inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else None
     return f"{type(error).__name__} {type(inner).__name__}"

@@ -29,7 +29,7 @@ def recovery_of(
     """The recovery of a broker's messages.
 
     Parameters:
-      store: Of whoever recovers.
+      store: The store of the recovering worker.
       queues: The broker's.
     """
     return Recoverer(

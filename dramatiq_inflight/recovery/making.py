@@ -25,7 +25,7 @@ class Making:
 
     Parameters:
       declared: The names of the queues and the actors that this broker declares: only their orphans are copied.
-      policy_of: What is to become of a message.
+      policy_of: Returns the policy of a message.
     """
 
     declared: Callable[[], tuple[set[str], set[str]]]

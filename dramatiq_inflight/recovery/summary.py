@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What a sweep did."""
+"""The results of a sweep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Swept"]
 
 @dataclass
 class Swept:
-    """What one sweep did: numbers of messages, but for `reaped`."""
+    """The results of one sweep: numbers of messages, except `reaped`."""
 
     #: Records of dead workers whose copies went back to the broker.
     handed_back: int = 0

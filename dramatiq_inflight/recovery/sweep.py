@@ -200,7 +200,7 @@ class Recoverer(Copies):
         """Let the records of a dead worker go; ``None``: it is back.
 
         Parameters:
-          held: Whether the broker has the copy of each message.
+          held: True if the broker has the copy of each message.
         """
         found: dict[str, Returned] = {}
         while left := [(id, has) for id, has in held.items() if id not in found]:
@@ -222,7 +222,7 @@ class Recoverer(Copies):
             kept += len(ids) - len(ours) + self._claim(ours, dead, swept, holding.over)
         return kept == 0 and not self._failures.too_many
 
-    # What waits for its copy for too long, and what an earlier sweep left over.
+    # Messages that wait for their copy for too long, and those that an earlier sweep left over.
 
     def _recover_overdue(self, swept: Swept, holding: _Holding) -> None:
         seen: set[str] = set()
@@ -291,7 +291,7 @@ class _Holding:
         self._lost = False
 
     def over(self) -> bool:
-        """Whether to end here: asked to, or the lock is somebody else's now."""
+        """Return whether to end here: asked to, or the lock is somebody else's now."""
         if not self._lost and time.monotonic() - self._extended > self._ttl / 3:
             try:
                 self._lock.reacquire()

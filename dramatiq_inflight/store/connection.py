@@ -34,7 +34,7 @@ KEEPALIVE = {
     if hasattr(socket, name)
 }
 
-#: What a connection pool adds to its connections' arguments for its own use, in one redis-py or another.
+#: The arguments that a connection pool adds to its connections' for its own use, in one redis-py or another.
 POOL_INTERNALS = ("maint_notifications", "orig_", "himport_registry", "connection_pool", "retry", "event_dispatcher")
 
 
@@ -45,17 +45,17 @@ class Address:
     Holds the password, and shows none of it.
     """
 
-    #: Of a connection; of the client, where that is a cluster's.
+    #: Arguments of a connection; of the client, if that is a cluster's.
     connection_class: type[Any] = field(repr=False)
     arguments: dict[str, Any] = field(repr=False)
     #: Host and port of some nodes of a cluster.
     nodes: tuple[tuple[str, int], ...] = ()
-    #: What else the pool was made with, where sentinels give the address.
+    #: The pool's other arguments, if sentinels give the address.
     sentinel_pool: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, client: redis.Redis) -> Address | None:
-        """Of a client; ``None`` if it is of a class of its own, of which nothing is known."""
+        """Return the address of a client, or ``None`` if its class is unknown."""
         if isinstance(client, redis.RedisCluster):
             manager = client.nodes_manager
             nodes = tuple((node.host, node.port) for node in manager.startup_nodes.values())
@@ -80,7 +80,7 @@ class Address:
         """For another process.
 
         Raises:
-          Exception: What the user gave to the client cannot be pickled.
+          Exception: An argument that the user gave to the client cannot be pickled.
         """
         file = io.BytesIO()
         _Pickler(file).dump(self)
@@ -92,7 +92,7 @@ class Address:
 
         Parameters:
           timeout: How long an answer may take, seconds.
-          waits: Whether its commands wait at the server, so that a late answer says nothing.
+          waits: True if its commands wait at the server, so that a late answer says nothing.
         """
         arguments = {**self.arguments, **bounds(timeout)}
         if self.nodes:

@@ -49,7 +49,7 @@ IN_LUA: Final = {
     "maybe": "({{['0'] = false, ['1'] = true}})[{0}]",
 }
 
-#: What Python does to a value, where redis-py would not do the right thing by itself.
+#: Python's conversion of a value, where redis-py would not do the right thing by itself.
 TO_TEXT: Final[Mapping[str, Callable[[Any], str]]] = {"flag": flag, "bit": flag, "maybe": _maybe}
 
 
@@ -73,7 +73,7 @@ class Argument(NamedTuple):
 
 
 class Declaration:
-    """What one script takes.
+    """The keys and arguments of one script.
 
     Parameters:
       script: Its name, for errors.
@@ -189,7 +189,7 @@ def _load() -> tuple[str, dict[str, str]]:
 
 _common, _texts = _load()
 
-#: What all scripts have in common.
+#: The part that all scripts share.
 COMMON: Final = _common
 
 #: The text of each script as its file has it.

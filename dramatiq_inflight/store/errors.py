@@ -27,7 +27,7 @@ WRONG_SERVER_REPLIES = re.compile(
     r"(^|: -)(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|NOAUTH|WRONGPASS|NOPERM|NOREPLICAS|UNBLOCKED) "
 )
 
-#: What comes and goes: Redis is slow, full, or about to be another one's replica.
+#: Errors that come and go: Redis is slow, full, or about to be another one's replica.
 PASSING = (redis.TimeoutError, OutOfMemoryError, ReadOnlyError)
 
 #: The same: the disk is full, too few replicas follow, or somebody's script runs for long.
@@ -35,19 +35,19 @@ PASSING_REPLIES = re.compile(r"(^|: -)(BUSY|MISCONF|NOREPLICAS|OOM|READONLY) ")
 
 
 def says_wrong_server(error: redis.RedisError) -> bool:
-    """Whether an answer says that this connection leads to the wrong server, or that its credentials are old."""
+    """Return whether an answer says that this connection leads to the wrong server, or that its credentials are old."""
     return isinstance(error, WRONG_SERVER) or bool(WRONG_SERVER_REPLIES.search(str(error)))
 
 
 def comes_and_goes(error: redis.RedisError) -> bool:
-    """Whether an answer of Redis is about its present state, not about what it was asked."""
+    """Return whether an answer of Redis is about its present state, not about what it was asked."""
     return isinstance(error, PASSING) or bool(PASSING_REPLIES.search(str(error)))
 
 
-#: What to check where nothing better is known.
+#: The advice where nothing better is known.
 ADDRESS = "that a Redis runs there, and that host and port are right"
 
-#: What to check by what an error, or its cause, says.
+#: The advice by the text of an error, or of its cause.
 CHECKS = (
     (
         ("certificate", "ssl", "tls"),
@@ -73,6 +73,6 @@ def what_to_check(error: redis.RedisError) -> str:
 def masked(text: str) -> str:
     """A text without the credentials of the URLs in it."""
     text = re.sub(r"(\w+://)\S*@", r"\1***@", text)
-    # What the parsers of URLs quote is the password, if that holds characters that should have been escaped.
+    # Parsers of URLs quote the password, if that holds characters that should have been escaped.
     text = re.sub(r"(integer value as |netloc )'.*'", r"\1'***'", text)
     return re.sub(r"(?i)([?&](?:user(?:name)?|pass(?:word)?)=)[^&\s'\"]*", r"\1***", text)

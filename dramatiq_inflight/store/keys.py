@@ -53,29 +53,29 @@ class Keys:
         self.shared = {name: key for name, key in vars(self).items() if name != "prefix"}
 
     def record(self, message_id: str) -> str:
-        """Of one message."""
+        """Return the key of one message's record."""
         return f"{self.prefix}record:{message_id}"
 
     def checkpoint(self, message_id: str) -> str:
-        """How far the runs of a message have come."""
+        """Return how far the runs of a message have come."""
         return f"{self.prefix}checkpoint:{message_id}"
 
     def running(self, incarnation: str) -> str:
-        """What an incarnation runs."""
+        """Return the key of an incarnation's running messages."""
         return f"{self.prefix}running:{incarnation}"
 
     def incarnation(self, incarnation: str) -> str:
-        """What an incarnation said of itself."""
+        """Return the key of an incarnation's own description."""
         return f"{self.prefix}incarnation:{incarnation}"
 
     def channel(self, incarnation: str) -> str:
-        """What an incarnation is subscribed to as long as it lives."""
+        """Return the channel that an incarnation is subscribed to as long as it lives."""
         return f"{self.prefix}in:{incarnation}"
 
     def probe(self, incarnation: str) -> str:
-        """What an incarnation subscribes to, by a connection from scratch, before it declares another one dead."""
+        """Return the channel that an incarnation subscribes to anew before it declares another one dead."""
         return f"{self.prefix}probe:{incarnation}"
 
     def place(self, place: str) -> str | None:
-        """Of those in a place; none where processes cannot be told."""
+        """Return the key of the incarnations in a place; None where processes cannot be told apart."""
         return f"{self.prefix}place:{hashlib.sha256(place.encode()).hexdigest()[:16]}" if place else None

@@ -61,12 +61,12 @@ class Messages(Part):
         """May this copy run here?  One round trip.
 
         Parameters:
-          payload: The encoded message; empty: as the broker has it, which takes `broker_keys`.
+          payload: The encoded message; empty for the broker's own, which takes `broker_keys`.
           limit: How many crashes it may have; see `Policy.limit`.
-          here: What this process knows of the message; see `Table.reserve`.
-          forgotten: Whether Redis has ever lost what it knew of this incarnation, or may have.
-          alone: Whether it has the process to itself; ``None``: that was not seen to yet.
-          tailored: Whether its recovery takes a copy.
+          here: The runs of the message in this process; see `Table.reserve`.
+          forgotten: True if Redis has ever lost what it knew of this incarnation, or may have.
+          alone: True if it has the process to itself; ``None`` if it did not wait for that yet.
+          tailored: True if its recovery takes a copy.
           broker_keys: The broker's ack set of this worker and queue, and its message hash, if on this Redis.
         """
         begun = Moment.now()
@@ -106,7 +106,7 @@ class Messages(Part):
         return Saved(reply[0].decode())
 
     def kept(self, message_id: str) -> dict[str, str]:
-        """What the last checkpoint of a message has; empty: there is none."""
+        """Return the last checkpoint of a message; empty if there is none."""
         raw: Any = self.scripts.ask(lambda: self.client.hgetall(self.keys.checkpoint(message_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
 
@@ -148,7 +148,7 @@ class Messages(Part):
           payload: The encoded message, or what encodes it; called only if the record is to be written.
           run: As `start` gave it; 0 if its answer was lost.
           crashes, drains: As they were when this run started: what it was charged with since is taken back.
-          acked: Whether the broker was told already that its copy is done with.
+          acked: True if the broker was told already that its copy is done with.
           broker_keys: As for `start`.
 
         Returns: what became of it, and the record's run, generation, crashes and drains.
@@ -201,10 +201,10 @@ class Messages(Part):
         """The message is complete.  One round trip.
 
         Parameters:
-          again: Whether the run enqueued its own message again.
-          contended: Whether another copy of it was met in this process.
+          again: True if the run enqueued its own message again.
+          contended: True if another copy of it was met in this process.
           started_ms: As `start` gave it; 0: not known.
-          unacked: Whether it is to be remembered until `shorten_retention` says that the broker was told.
+          unacked: True if it is to be remembered until `shorten_retention` says that the broker was told.
           remember: How long it is to be remembered at the least, seconds.
           broker_keys: As for `start`.
           then: A script of the broker's, on this Redis, to be run after it, sent in the same write.  If it fails, its
@@ -245,10 +245,10 @@ class Messages(Part):
         """The message failed, and the broker holds its retry or its dead letter.  One round trip.
 
         Parameters:
-          consumed: False: it never ran here, and whatever copy the broker has may run.
+          consumed: False if it never ran here, and whatever copy the broker has may run.
           dead_lettered: Its copy may run again, too: if it is met, it was replayed.
-          copy: The copy that ran; None: whichever it was.
-          why, traceback: Of the error, for the history, if it was dead-lettered.
+          copy: The copy that ran; None for whichever it was.
+          why, traceback: The error's text, for the history, if it was dead-lettered.
         """
         origin = copy.origin if copy is not None else ""
         state = "dead_lettered" if dead_lettered else "released" if consumed else "let_go"
@@ -272,7 +272,7 @@ class Messages(Part):
         """Let go of a message for which no copy could be enqueued: recovery enqueues one.
 
         Parameters:
-          payload: The encoded message; empty: as the record has it.
+          payload: The encoded message; empty for the record's own.
           later: True if it is about to be enqueued here: recovery does so only if no copy of it starts.
         """
         reply = self.scripts.own(
@@ -350,13 +350,13 @@ class Messages(Part):
         return int(self.scripts.execute("shorten_retention", rows))
 
     def peek(self, ids: Iterable[str]) -> list[Head | None]:
-        """The heads of records; ``None``: there is none, or it cannot be read."""
+        """Return the heads of records; ``None`` for one that is missing, or cannot be read."""
         ids = list(ids)
         found = self.scripts.ask(lambda: read_heads(self.client, self.keys, ids))
         return [found.get(id) for id in ids]
 
     def count_running(self) -> int:
-        """How many messages Redis says that this incarnation runs."""
+        """Return how many messages Redis says that this incarnation runs."""
         return int(self.scripts.ask(lambda: self.client.zcard(self.scripts.mine)))
 
     def running_here(self) -> set[str]:
@@ -383,5 +383,5 @@ class Messages(Part):
         return {id: (head.run, head.origin) for id, head in zip(ids, self.peek(ids), strict=True) if head is not None}
 
     def count_aside(self) -> int:
-        """How many payloads are set aside because they could not be decoded."""
+        """Return how many payloads are set aside because they could not be decoded."""
         return int(self.scripts.ask(lambda: self.client.hlen(self.keys.aside)))

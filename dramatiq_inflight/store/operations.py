@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an operator does to the records."""
+"""The changes that an operator makes to the records."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Operations(Part):
           replay: Is given a function, which it calls now and then if it takes long; False: others may have begun.
           ttl: How long it may take between two such calls, and how long others are waited for, seconds.
 
-        Returns: what `replay` does; ``None``: others have taken too long.
+        Returns: what `replay` does; ``None`` if others have taken too long.
         """
         lock = Lock(self.client, self.keys.replay, timeout=ttl, blocking_timeout=ttl)
         if not lock.acquire():
@@ -117,7 +117,7 @@ class Operations(Part):
         """Record that dead letters were discarded.
 
         Parameters:
-          message_id: Of the one; empty if there are several.
+          message_id: The id of the one; empty if there are several.
         """
         self.scripts.execute(
             "note_act", event="discarded", id=message_id, queue=queue, actor=actor, copy="", number=number

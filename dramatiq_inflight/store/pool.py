@@ -56,7 +56,7 @@ class _Rules:
     """A pool whose connections obey the rules.  Its idle connections are a list: threads take and give without a lock.
 
     Parameters:
-      looks: Whether a late answer is compared with a new connection's.  Not where a command waits at the server.
+      looks: True if a late answer is compared with a new connection's.  Not where a command waits at the server.
     """
 
     pid: int
@@ -136,7 +136,7 @@ class _Rules:
         self.distrust()
 
     def answers_anew(self, since: float, within: float) -> bool:
-        """Whether a connection that was opened after `since` (``time.monotonic``) is answered."""
+        """Return whether a connection that was opened after `since` (``time.monotonic``) is answered."""
         if self.answered_at > since:
             return True
         begun = time.monotonic()
@@ -196,11 +196,11 @@ class _Rules:
 
 
 class Pool(_Rules, redis.ConnectionPool):
-    """Of a server."""
+    """A pool of connections to a server."""
 
 
 class SentinelPool(_Rules, SentinelConnectionPool):
-    """Of a server that sentinels know."""
+    """A pool of connections to a server that sentinels know."""
 
     def close(self) -> None:
         """Keep no connection any more, to the sentinels either."""

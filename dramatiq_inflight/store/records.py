@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is kept in Redis of a message and of an incarnation, as it is read."""
+"""The records in Redis of a message and of an incarnation, as they are read."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ TYPES: Final[list[Any]] = [
 
 
 def head_of(raw: bytes) -> Head | None:
-    """The head of a record, of which `raw` is the beginning; ``None``: it cannot be read, or is longer."""
+    """Return the head of a record that begins with `raw`; ``None`` if it cannot be read, or is longer."""
     line, newline, _ = raw.partition(b"\n")
     if not newline:
         return None
@@ -169,7 +169,7 @@ class Enqueued(NamedTuple):
 
 @dataclass(frozen=True)
 class Due:
-    """What there is to recover."""
+    """The work of a recovery."""
 
     dead: list[str]
     overdue: list[str]
@@ -179,7 +179,7 @@ class Due:
 
 @dataclass(frozen=True)
 class DeadIncarnation:
-    """What a dead incarnation said of itself when it booted; empty where Redis has lost it."""
+    """The description that a dead incarnation gave of itself at its boot; empty if Redis has lost it."""
 
     id: str
     instance: str
@@ -189,7 +189,7 @@ class DeadIncarnation:
     broker_namespace: str
     broker_id: str
     queues: list[str]
-    #: Who keeps its messages, where that can be told; see `BrokerQueues.custody`.
+    #: The broker that keeps its messages, if known; see `BrokerQueues.custody`.
     custody: str = ""
     #: When it was given up, milliseconds of Redis's clock; 0: not known.
     dead_since_ms: int = 0

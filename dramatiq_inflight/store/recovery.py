@@ -31,7 +31,7 @@ class Recovery(Part):
         return Lock(self.client, self.keys.lock, timeout=ttl, blocking=False, thread_local=False)
 
     def find_due(self, *, skip_dead: int = 0, skip_overdue: int = 0) -> Due:
-        """What is there to recover, a batch of each kind, passing over so many that are to be left."""
+        """Return what is to be recovered, a batch of each kind, and pass over so many that are to be left."""
         dead, overdue, next_ms = self.scripts.execute(
             "find_due", limit=BATCH, skip_dead=skip_dead, skip_overdue=skip_overdue
         )
@@ -44,7 +44,7 @@ class Recovery(Part):
         Parameters:
           held: At most `BATCH` pairs of message id and whether the broker still holds its copy.
 
-        Returns: what became of each, of the first at least; ``None``: the incarnation is back, and nothing was done.
+        Returns: what became of each, of the first at least; ``None`` if the incarnation is back, and nothing was done.
         """
         reply = self.scripts.execute(
             "return_to_broker",
@@ -145,7 +145,7 @@ class Recovery(Part):
 
 
 def orphan_of(message_id: str, row: list[Any]) -> Orphan | Claim:
-    """What a claim of a message has brought, as the scripts give it."""
+    """Return the orphan that a claim brought, from a script's answer."""
     answer = Claim(row[0].decode())
     if len(row) == 1:
         return answer

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the scripts answer."""
+"""The answers of the scripts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Start(enum.Enum):
 
 
 class Started(NamedTuple):
-    """What the start of a copy brought.  Times are milliseconds of Redis's clock."""
+    """The answer to the start of a copy.  Times are milliseconds of Redis's clock."""
 
     answer: Start
     #: False if this incarnation had been taken for dead, or Redis has lost it; None if its heartbeat was not renewed.
@@ -70,7 +70,7 @@ class Started(NamedTuple):
 
 
 class Seen(enum.Enum):
-    """What is known of the connections of an incarnation of which none was seen."""
+    """The connections of an incarnation of which none was seen, as far as known."""
 
     #: This incarnation has not been connected for long enough to judge others.
     UNQUALIFIED = "unqualified"
@@ -87,7 +87,7 @@ class Seen(enum.Enum):
 
 
 class Suspicion(NamedTuple):
-    """What a look at another incarnation brought."""
+    """The answer to a look at another incarnation."""
 
     seen: Seen
     #: Since when it is absent, milliseconds of Redis's clock; 0 if it is not.
@@ -97,7 +97,7 @@ class Suspicion(NamedTuple):
 
 
 class Finished(enum.Enum):
-    """What became of a completion, a release or a hand-over."""
+    """The answer to a completion, a release or a hand-over."""
 
     FINISHED = "finished"
     RELEASED = "released"
@@ -111,7 +111,7 @@ class Finished(enum.Enum):
 
 
 class Reasserted(enum.Enum):
-    """What became of the record of a message that this process runs."""
+    """The answer to a mend of the record of a message that this process runs."""
 
     KEPT = "kept"
     WRITTEN = "written"
@@ -126,7 +126,7 @@ class Reasserted(enum.Enum):
 
 
 class Returned(enum.Enum):
-    """What became of a dead worker's record whose copy is with the broker."""
+    """The answer to the return of a dead worker's copy that is with the broker."""
 
     RETURNED = "returned"
     SETTLED = "settled"
@@ -155,12 +155,12 @@ class Claim(enum.Enum):
     GONE = "gone"
     #: Its record cannot be read, and was set aside whole.
     ASIDE = "aside"
-    #: Whoever had it in hand has died, one after the other; it was set aside whole.
+    #: Its recoverers have died, one after the other; it was set aside whole.
     DEADLY = "deadly"
 
 
 class Requeued(enum.Enum):
-    """What became of a claim after its copy was enqueued."""
+    """The answer to the confirmation of a copy that was enqueued after a claim."""
 
     REQUEUED = "requeued"
     POISONED = "poisoned"
@@ -169,7 +169,7 @@ class Requeued(enum.Enum):
 
 
 class Saved(enum.Enum):
-    """What became of a checkpoint."""
+    """The answer to a checkpoint."""
 
     SAVED = "saved"
     #: Another run has the message: nothing was changed.

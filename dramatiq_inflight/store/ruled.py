@@ -27,12 +27,12 @@ LATE, AFTER_ANOTHER = 0.5, 0.1
 #: A command of more bytes is sent piece by piece, each in the time of an answer.
 LARGE = 64 * 1024
 
-#: What kernels and proxies may still hold of a large command that is sent, bytes; how fast that goes on at the least.
+#: The bytes of a sent command that kernels and proxies may still hold; how fast these go on at the least.
 IN_TRANSIT, SLOWEST = 8 * 1024 * 1024, 256 * 1024
 
 
 class _Ruled:
-    """What a connection does to obey the rules; a class of redis-py's comes behind it."""
+    """The part of a connection that obeys the rules; a class of redis-py's comes behind it."""
 
     pool: Any
     _sock: Any
@@ -79,7 +79,7 @@ class _Ruled:
         super().disconnect(*args, **options)  # type: ignore[misc]
 
     def is_alive(self) -> bool:
-        """Whether it is answered at once; if not, it is closed."""
+        """Return whether it is answered at once; if not, it is closed."""
         self.proving = True
         try:
             self.send_command("PING")

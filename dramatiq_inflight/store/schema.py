@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 __all__ = ["SCHEMA", "Held", "Refusal", "number"]
 
-#: What this version writes.  It reads that and every older one.
+#: The schema that this version writes.  It reads that and every older one.
 SCHEMA = 1
 
 
 class Held(NamedTuple):
-    """What a namespace says of its schema; 0 and empty: it says nothing."""
+    """The schema of a namespace; 0 and empty if it has none yet."""
 
     schema: int
     #: The version of the package that was the first to write it.
@@ -53,9 +53,9 @@ class Refusal(NamedTuple):
         """Both versions, the namespace, who holds it, and what to do.
 
         Parameters:
-          version: Of this package, which writes `schema`.
-          first: The version of the package that was the first to write what is in use; empty: it is not known.
-          blocker: Who stands in the way, in words.
+          version: The version of this package, which writes `schema`.
+          first: The version of the package that was the first to write the schema in use; empty if not known.
+          blocker: The workers in the way, in words.
         """
         by = f", first by dramatiq_inflight {first}" if first else ""
         if self.in_use > schema:

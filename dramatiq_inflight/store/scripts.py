@@ -29,7 +29,7 @@ BATCH = 50
 #: The first deadline for a recovered copy to start, in TTLs; doubles with each copy.
 FIRST_DEADLINE_TTLS = 10
 
-#: What Redis can be told of a message later as well, by the heartbeat.
+#: The scripts that the heartbeat may also send later.
 LATER = frozenset(
     {
         "clear_alone",
@@ -51,7 +51,7 @@ class NotSent(redis.ConnectionError):
 
 @dataclass(frozen=True)
 class Contact:
-    """What hears how an incarnation fares with Redis.
+    """A listener to the outcome of an incarnation's commands in Redis.
 
     Parameters:
       renewed: Called after every script that the incarnation runs for itself, with whether it was known to live, when
@@ -78,8 +78,8 @@ class Scripts:
       me: The id of this incarnation.
       heartbeat_ttl: How long a heartbeat is believed, seconds.
       fence_ttl: How long settled records are remembered, seconds.
-      contact: What hears how it fares.
-      schema: What this version writes.
+      contact: The listener to its outcomes.
+      schema: The schema that this version writes.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Scripts:
         return self.ask(lambda: self.wire.call(*call))
 
     def close(self) -> None:
-        """Close the connections.  What goes on opens one for each command."""
+        """Close the connections.  A caller that goes on opens one for each command."""
         close_client(self.client)
 
     def forked(self) -> None:

@@ -12,7 +12,7 @@ __all__ = ["SETTLED", "TRANSITIONS", "WAITING", "State"]
 
 
 class State(enum.StrEnum):
-    """What a record says of its message."""
+    """The state of a message in its record."""
 
     RUNNING = "running"
     #: Its run was given up: a recoverer is to enqueue a copy, or has failed to.

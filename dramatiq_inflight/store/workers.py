@@ -65,7 +65,7 @@ class Workers(Part):
     def register(self, fields: dict[str, str]) -> Refusal | None:
         """Say who this incarnation is; `incarnation` gives it back.
 
-        Returns: why it cannot share the namespace with those that are there; ``None``: it does.
+        Returns: why it cannot share the namespace with those that are there; ``None`` if it does.
         """
         if not isinstance(self.client, redis.RedisCluster):  # there no script is sent along with another
             pipeline = self.client.pipeline(transaction=False)
@@ -99,12 +99,12 @@ class Workers(Part):
         return bool(self.scripts.execute("count", rows))
 
     def refusal(self) -> Refusal | None:
-        """Why whoever is no worker must not change anything here; ``None``: it may."""
+        """Return why a process that is no worker may change nothing here; ``None`` if it may."""
         answer = self._register("", {})
         return answer if isinstance(answer, Refusal) else None
 
     def explain(self, refusal: Refusal) -> str:
-        """Why the namespace cannot be shared, in words: by whom it is held, and what to do."""
+        """Return why the namespace cannot be shared, in words: by whom it is held, and what to do."""
         raw: Any = self.scripts.ask(lambda: self.client.hmget(self.keys.schema, FIELDS))
         blocker = str(self.incarnation(refusal.blocker)) if refusal.blocker else ""
         return refusal.text(self.scripts.namespace, __version__, self.scripts.schema, Held.of(raw).version, blocker)
@@ -138,7 +138,7 @@ class Workers(Part):
         self.draining = True
 
     def deregister(self) -> int:
-        """End this incarnation in order.  What it still runs is handed over after `HAND_OVER_DELAY` seconds.
+        """End this incarnation in order.  Messages that it still runs are handed over after `HAND_OVER_DELAY` seconds.
 
         Returns: how many messages that are.
         """
@@ -155,17 +155,17 @@ class Workers(Part):
         return int(left)
 
     def was_handed_back(self) -> bool:
-        """Whether what this incarnation had fetched was ever given to others."""
+        """Return whether what this incarnation had fetched was ever given to others."""
         return self.scripts.ask(lambda: self.client.zscore(self.keys.handed, self.me)) is not None
 
     def is_forgotten(self, since: str = "") -> bool:
-        """Whether Redis may have lost what it knew of this incarnation, or a part of it.
+        """Return whether Redis may have lost what it knew of this incarnation, or a part of it.
 
         It does not know the incarnation, though nobody has recovered it.  Or it is another server than before: its
         data may be older than what has happened since.
 
         Parameters:
-          since: The server that is meant, by its run id; empty: the one at boot.
+          since: The server that is meant, by its run id; empty for the one at boot.
         """
         if self.ask_server() != (since or self._server):
             return True
@@ -191,15 +191,15 @@ class Workers(Part):
     # The others.
 
     def incarnation(self, id: str) -> DeadIncarnation:
-        """What an incarnation said of itself."""
+        """Return the description that an incarnation gave of itself."""
         return self.incarnations([id])[0]
 
     def incarnations(self, ids: Sequence[str]) -> list[DeadIncarnation]:
-        """What incarnations said of themselves."""
+        """Return the descriptions that incarnations gave of themselves."""
         return [_incarnation(id, raw, *scores) for id, (raw, scores) in zip(ids, self._said(ids), strict=True)]
 
     def _said(self, ids: Sequence[str]) -> list[tuple[dict[bytes, bytes], list[float | None]]]:
-        """What incarnations said of themselves, until when they are believed to live, and whether they shut down."""
+        """Return the descriptions of incarnations, the deadlines of their heartbeats, and whether they shut down."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
             pipeline.hgetall(self.keys.incarnation(id))
@@ -239,12 +239,12 @@ class Workers(Part):
         )
 
     def record_death(self, dead: DeadIncarnation) -> bool:
-        """Note for people that an incarnation is dead.  False: it is back, or that is noted already."""
+        """Note for people that an incarnation is dead; return False if it is back, or that is noted already."""
         incarnation = self.keys.incarnation(dead.id)
         return bool(self.scripts.execute("record_death", incarnation=incarnation, dead=dead.id))
 
     def forget(self, dead: str, place: str = "") -> bool:
-        """Forget a dead incarnation.  False: it is back, or something of it is still to be recovered."""
+        """Forget a dead incarnation; return False if it is back, or something of it is still to be recovered."""
         reaped = self.scripts.execute(
             "forget",
             incarnation=self.keys.incarnation(dead),
@@ -256,7 +256,7 @@ class Workers(Part):
 
     @property
     def sharded(self) -> bool:
-        """Whether channels belong to the node that has the keys, and messages stay there."""
+        """True if channels belong to the node that has the keys, and messages stay there."""
         return isinstance(self.client, redis.RedisCluster)
 
     def wake(self, ids: Sequence[str], what: str) -> None:
@@ -318,14 +318,14 @@ class Workers(Part):
         return bool(entered[0])
 
     def look(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """How many connections each incarnation has that are subscribed to its channel."""
+        """Return how many connections each incarnation has that are subscribed to its channel."""
         node = self.node()
         channels = [self.keys.channel(id) for id in ids]
         reply: Any = self.scripts.ask(lambda: node.execute_command("PUBSUB", self._count, *channels))
         return dict(zip(ids, map(int, reply[1::2]), strict=True))
 
     def have_entered(self, ids: Collection[str]) -> Mapping[str, bool]:
-        """Whether the server has ever seen each incarnation's subscription: then it looks at others."""
+        """Return whether the server has ever seen each incarnation's subscription: then it looks at others."""
         pipeline = self.client.pipeline(transaction=False)
         for id in ids:
             pipeline.hexists(self.keys.incarnation(id), "life")
@@ -335,7 +335,7 @@ class Workers(Part):
         """Note that no connection of another incarnation was seen; and that it is dead, once its patience is over.
 
         Parameters:
-          since: What an earlier answer has said, if a connection was opened from scratch since; see suspect.lua.
+          since: The earlier answer, if a connection was opened from scratch since; see suspect.lua.
         """
         seen, absent_since, patience = self.scripts.execute(
             "suspect",

@@ -29,7 +29,7 @@ class Bell:
         """Wait until it rings.
 
         Parameters:
-          timeout: Wait for so many seconds at the most; ``None``: for ever.
+          timeout: Wait for so many seconds at most, or for ever with ``None``.
 
         Returns: True if it has rung since the last wait.
         """

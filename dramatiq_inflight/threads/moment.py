@@ -25,7 +25,7 @@ class Moment(NamedTuple):
         return cls(time.monotonic() if BOOT_TIME is None else time.clock_gettime(BOOT_TIME), time.time())
 
     def until(self, later: Moment) -> float:
-        """How long it is from this moment to a later one, seconds."""
+        """Return how long it is from this moment to a later one, seconds."""
         return max(later.since_boot - self.since_boot, later.wall - self.wall)
 
     @property

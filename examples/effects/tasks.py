@@ -23,7 +23,7 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(track_inflight=True)
 def transfer(giver: str, taker: str, amount: int) -> None:
-    """Move money.  What is slow is done outside of the transaction, which is short."""
+    """Move money.  Slow work is done outside of the transaction, which is short."""
     transfer.logger.info("Transfer: asking the bank.")
     time.sleep(2)
     with psycopg.connect(DATABASE) as database, once(database):

@@ -27,7 +27,7 @@ app = FastAPI()
 
 
 class Order(BaseModel):
-    """What is ordered."""
+    """The ordered goods."""
 
     order: int
 
@@ -56,7 +56,7 @@ def order(order: Order) -> Taken:
 
 @app.get("/orders/{message_id}")
 def look(message_id: str) -> State:
-    """Whether it is charged."""
+    """Return whether it is charged."""
     message = charge.message(0).copy(message_id=message_id)
     try:
         return State(state="charged", recovered=message.get_result()["recovered"])

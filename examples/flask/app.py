@@ -35,7 +35,7 @@ def order() -> ResponseReturnValue:
 
 @app.get("/orders/<message_id>")
 def look(message_id: str) -> ResponseReturnValue:
-    """Whether it is charged."""
+    """Return whether it is charged."""
     message = charge.message(0).copy(message_id=message_id)
     try:
         return {"state": "charged", **message.get_result()}

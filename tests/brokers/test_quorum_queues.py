@@ -82,7 +82,7 @@ class Stage:
         return worker
 
     def fetched(self, worker: dramatiq.Worker) -> tuple[int, int]:
-        """How many messages wait in memory, and how many for their time."""
+        """Return how many messages wait in memory, and how many for their time."""
         return worker.work_queue.qsize(), worker.consumers[dq_name(self.app.queue)].delay_queue.qsize()
 
     def stop(self, *, until: Callable[[], bool] = lambda: True) -> None:
@@ -97,7 +97,7 @@ class Stage:
 
 
 def counts(app: RabbitApp) -> list[int]:
-    """What RabbitMQ has counted for all that is in the queue and its delay queue."""
+    """Return RabbitMQ's counts of all messages in the queue and its delay queue."""
     channel, found = app.channel(), []
     for queue in (app.queue, dq_name(app.queue)):
         while (delivery := channel.basic_get(queue))[0] is not None:
@@ -107,7 +107,7 @@ def counts(app: RabbitApp) -> list[int]:
 
 
 def has_fetched(thread: dramatiq.worker.ConsumerThread) -> bool:
-    """Whether something waits in memory that came by the connection that there is now."""
+    """Return whether something waits in memory that came by the connection that there is now."""
     waiting = [*thread.work_queue.queue, *thread.delay_queue.queue]
     return any(getattr(message_in(item), "came_by", None) is thread.consumer for item in waiting)
 
@@ -125,7 +125,7 @@ def dead(app: RabbitApp) -> int:
 
 @pytest.mark.parametrize("tracked", [True, False])
 def test_an_orderly_stop_is_not_counted(newer_rabbitmq_url: str, make: Make, tracked: bool) -> None:
-    """What was fetched goes back at the beginning of the shutdown, not at its end, and by basic.nack."""
+    """Fetched messages go back at the beginning of the shutdown, not at its end, and by basic.nack."""
     app = make(newer_rabbitmq_url)
     stage = Stage(app, track_inflight=tracked)
     stage.work.send("prefetched")

@@ -154,12 +154,12 @@ def lives(app: App) -> None:
     assert [message.actor_name for message in app.dead_letters()] == ["poison"]
 
 
-# What Dramatiq's options and middleware do.
+# The effects of Dramatiq's options and middleware.
 
 
 @pytest.mark.skipif(dramatiq.__version__.startswith("2.0."), reason="Dramatiq 2.0's worker is not filled in this way")
 def test_a_recovered_message_keeps_its_priority(app: App) -> None:
-    """What matters more runs first, recovered or not."""
+    """A message of a higher priority runs first, recovered or not."""
     low = app.actor(lambda: app.ran.append("low"), actor_name="low", priority=100)
     high = app.actor(lambda: app.ran.append("high"), actor_name="high", priority=0)
     release = threading.Semaphore(0)

@@ -38,7 +38,7 @@ from tests.support.servers import free_port, wait_until
 from tests.support.terminal import Terminal
 from tests.support.workers import ROOT
 
-#: What clears a screen, sets a title, and makes rich write in red.
+#: Text that clears a screen, sets a title, and makes rich write in red.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]x[/bold red]\n\u202e"
 
 PROGRAM = (sys.executable, "-m", "dramatiq_inflight.cli")
@@ -50,7 +50,7 @@ class Run(Protocol):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the shell of whoever runs the tests says is not for them."""
+    """Keep the environment of the developer's shell out of the tests."""
     for name in ("PROCESSING_REDIS_URL", "PROCESSING_NS", "NO_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -92,7 +92,7 @@ def rows(result: Result, title: str) -> list[list[str]]:
     return [line.split() for line in found[start + 1 :] if line]
 
 
-# What it says.
+# The texts.
 
 
 def test_the_overview(run: Run, lab: Lab, a: Store, b: Store, namespace: str) -> None:
@@ -307,7 +307,7 @@ def test_the_history_is_told_and_chosen(run: Run, lab: Lab, a: Store, b: Store) 
     assert run("history", "--kind", "nonsense").exit_code == 2
 
 
-# What is hostile, or wrong.
+# Hostile and wrong input.
 
 
 def test_no_text_from_redis_does_anything_to_a_terminal(run: Run, lab: Lab, server_url: str, namespace: str) -> None:
@@ -451,7 +451,7 @@ def test_help_and_completion() -> None:
     assert completed.stdout.split() == [b"plain,dead", b"plain,dead-letter"]
 
 
-# What acts.
+# The commands that act.
 
 
 def test_acts_need_the_application(run: Run) -> None:

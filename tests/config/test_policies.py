@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What becomes of a message whose worker died: policies, who is told, and the last chance, in a real worker."""
+"""Policies for messages whose worker died: options, callbacks and the last chance, in a real worker."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_actor_that_nobody_declares_is_said_at_boot(app: App, caplog: pytest.
 
 
 def waiting(app: App) -> int:
-    """How many messages wait at the gate."""
+    """Return how many messages wait at the gate."""
     return len(app.runtime.gate.queue)
 
 
@@ -772,7 +772,7 @@ def test_what_is_set_aside_is_counted_and_kept_whole(app: App, caplog: pytest.Lo
     assert "aside" in app.lab.names()
 
 
-# What the actor sees.
+# The actor's view.
 
 
 def test_the_handle_tells_a_recovered_run_from_a_first_one(app: App) -> None:

@@ -67,7 +67,7 @@ class Tab:
             raise AssertionError(f"{text!r} is not seen in:\n{self.page.inner_text('body')}") from None
 
     def width(self) -> int:
-        """How wide the page would be."""
+        """Return how wide the page would be."""
         return int(self.page.evaluate("document.documentElement.scrollWidth"))
 
     def focused(self) -> str:

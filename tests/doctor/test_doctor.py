@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the doctor finds, each brought about on a real server; and that it finds nothing where all is well."""
+"""The doctor's findings, each brought about on a real server; and no finding where all is well."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BROKERS = DOCS / "brokers.rst"
 
 
 class Seen:
-    """What the doctor has found."""
+    """The findings of the doctor."""
 
     def __init__(self, findings: list[Finding]) -> None:
         self.findings = findings
@@ -78,7 +78,7 @@ def look(broker: Any = None, inspector: Inspector | None = None) -> Seen:
 
 
 def at(server: RedisServer, namespace: str = "n") -> Seen:
-    """What is found on a server."""
+    """Return the findings on a server."""
     return look(None, Inspector(server.client(), namespace))
 
 
@@ -174,7 +174,7 @@ def test_an_old_redis(serve: Serve) -> None:
 
 
 def test_a_redis_that_is_too_old_to_greet(serve: Serve) -> None:
-    """What Redis 5 says to a client that begins with HELLO; it repeats what it was sent."""
+    """The answer of Redis 5 to a client that begins with HELLO; it repeats the command."""
 
     def unknown(reply: bytes) -> bytes:
         return b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `secret`, \r\n"
@@ -334,7 +334,7 @@ def test_connections_that_were_rejected(serve: Serve) -> None:
     assert at(server).wrong()["rejected-connections"] == "warning"
 
 
-# What the user may do.
+# The rights of the user.
 
 
 @pytest.mark.parametrize("asks", [True, False], ids=["asked", "tried out"])
@@ -349,7 +349,7 @@ def test_a_user_who_may_not_do_all(serve: Serve, asks: bool) -> None:
     assert seen.wrong()["rights"] == "error"
     assert "may not use HINCRBY, XADD in" in seen.of("rights").title
     assert admin.keys("*") == []
-    # What follows from it: the workers work, and leave no history.
+    # The consequence: the workers work, and leave no history.
     store = Store(Scripts(client, "n", "a", heartbeat_ttl=60, fence_ttl=60))
     store.workers.register({"instance": "a"})
     assert look(None, inspector).wrong()["history"] == "warning"
@@ -643,7 +643,7 @@ def test_a_redis_broker_that_waits_for_ever_or_is_in_a_hurry(server_url: str, na
 
 
 def test_the_remedies_for_time_outs_work(server_url: str, namespace: str) -> None:
-    """Those that the doctor names: Dramatiq ignores a ``socket_timeout`` beside ``url``."""
+    """The remedies that the doctor names: Dramatiq ignores a ``socket_timeout`` beside ``url``."""
 
     def broker_of(more: str) -> Any:
         results = Results(backend=RedisBackend(url=server_url + more, namespace=f"{namespace}-results"))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Dramatiq's own tests import from their ``common`` module, which its source distribution leaves out."""
+"""The ``common`` module of Dramatiq's own tests, which its source distribution leaves out."""
 
 from __future__ import annotations
 

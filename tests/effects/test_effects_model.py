@@ -65,7 +65,7 @@ class Rules(NamedTuple):
 
 
 def steps(state: State, rules: Rules) -> Iterator[State]:
-    """What may happen next."""
+    """Yield the steps that may happen next."""
     if len(state.runs) < RUNS and not any(run.end == "done" for run in state.runs[-1:]):
         yield state._replace(runs=(*state.runs, Run()))  # the message is delivered, whoever still runs it
     for me, run in enumerate(state.runs):
@@ -119,7 +119,7 @@ def go_on(state: State, me: int, run: Run, rules: Rules) -> Iterator[State]:
 
 
 def wrong(state: State) -> str:
-    """What is wrong with a state; empty: nothing."""
+    """Return what is wrong with a state; empty if nothing is."""
     if max(state.effects) > 1:
         return "doubled"
     if any(run.end == "done" for run in state.runs) and state.effects != (1, 1):
@@ -130,7 +130,7 @@ def wrong(state: State) -> str:
 
 
 def fails_to_end(state: State, rules: Rules) -> bool:
-    """Whether a new run cannot end the job, once the transactions of the others are over."""
+    """Return whether a new run cannot end the job, once the transactions of the others are over."""
     runs = tuple(run._replace(end=run.end or "failed") for run in state.runs)
     state = state._replace(lock=None, runs=(*runs, Run()))
     while not state.runs[-1].end:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What becomes of a message whose effect is done, refused or postponed: a worker in this process."""
+"""Messages whose effect is done, refused or postponed, with a worker in this process."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_conflict_puts_the_message_off_without_a_retry(
 def test_a_message_that_is_put_off_is_nobody_elses_failure(
     app: App, shelf: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Those that wait for its success or its failure hear of its last run alone."""
+    """Listeners to its success or its failure get its last run alone."""
     heard: list[str] = []
 
     def charge() -> None:

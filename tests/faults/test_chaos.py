@@ -96,7 +96,7 @@ class Story:
 
 
 def verdicts(judgement: Judgement) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """What was found, and what was excused."""
+    """Return the verdicts and the excuses."""
     found = {verdict: len(texts) for verdict, texts in judgement.violations.items() if texts}
     return found, {verdict: excuses for verdict, excuses in judgement.excused.items() if excuses}
 

@@ -25,7 +25,7 @@ from tests.support.servers import RedisServer, another_database, wait_until
 
 MakeCluster = Callable[..., Cluster]
 
-#: What is lost, by what is kept in which database: of the broker, and of the tracker.
+#: The lost data, by the database that keeps it: of the broker, and of the tracker.
 LOSSES: dict[str, tuple[bool, tuple[str, ...]]] = {
     "everything": (False, ("",)),
     "the broker's keys": (False, ("broker",)),
@@ -62,7 +62,7 @@ def test_what_runs_survives_a_loss_and_its_worker(
 ) -> None:
     """SIGKILL after the next heartbeat: the message runs again, once.
 
-    What is left with the broker, in an ack set or in no queue at all, is a stale copy by then.
+    The copy left with the broker, in an ack set or in no queue at all, is stale by then.
     """
     apart, what = LOSSES[loss]
     tracker_url = another_database(own_server.url) if apart else own_server.url
@@ -144,7 +144,7 @@ class Older:
         return dict(self.client.zrange(f"{self.app.lab.prefix}heartbeats", 0, -1, withscores=True))
 
     def fetched(self, queue: str = "default") -> int:
-        """How many messages of a queue the worker has, as its ack set says."""
+        """Return how many messages of a queue the worker has, as its ack set says."""
         keys = list(self.client.scan_iter(f"{self.app.broker.namespace}:__acks__*.{queue}"))
         return sum(self.client.scard(key) for key in keys)
 

@@ -72,7 +72,7 @@ class Fleet:
         return f"*ttl:{store.me}" in self.scores()
 
     def grace(self) -> float:
-        """How long the grace lasts yet, seconds."""
+        """Return how long the grace lasts yet, seconds."""
         return (self.scores().get("*grace", 0) - self.now()) / 1000
 
 
@@ -331,7 +331,7 @@ class Apart:
         wait_until(lambda: self.runtime.connectivity.away, what="the heartbeat has found out")
 
     def commands(self) -> list[str]:
-        """What threads other than the heartbeat's and recovery's send from now on."""
+        """Return the commands that other threads than the heartbeat's and recovery's send from now on."""
         sent, call = list[str](), self.runtime.store.scripts.wire.call
 
         def noting(script: Any, *args: Any) -> Any:
@@ -410,7 +410,7 @@ def test_what_ran_when_redis_went_away_is_told_when_it_is_back(apart: Apart) -> 
     client.close()
 
 
-# What a living worker holds of a RedisBroker.
+# The messages of a RedisBroker that a living worker holds.
 
 
 class Held:

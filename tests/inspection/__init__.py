@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an operator sees and may do."""
+"""Tests of the views and actions of an operator."""

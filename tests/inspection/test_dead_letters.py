@@ -228,7 +228,7 @@ def test_the_dead_letters_of_rabbitmq_are_known(rabbitmq_url: str, client: redis
 
 
 def test_no_password_is_shown_of_a_dead_letter(app: App) -> None:
-    """What drivers say of a connection that failed has the URL in it, however long it is."""
+    """A driver's error about a connection that failed has the URL in it, however long it is."""
     said = "cannot connect to amqp://app:S3cret@rabbit:5672/ " * 5
     app.actor(fail, actor_name="once", max_retries=0).send(said)
     app.actor(fail, actor_name="again", max_retries=1, min_backoff=1, max_backoff=1).send(said)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What waits for its time: when it is due, which attempt that is, and why the last one failed."""
+"""Delayed messages: when each is due, which attempt that is, and why the last one failed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What people see: the workers, the messages in flight, and the history that the scripts write."""
+"""The views of an inspector: the workers, the messages in flight, and the history that the scripts write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inspector(lab: Lab) -> Inspector:
 
 
 def kinds(inspector: Inspector) -> list[str]:
-    """What happened but for those that joined, oldest first."""
+    """Return the kinds of events without the joins, oldest first."""
     return [event.name for event in reversed(inspector.history()) if event.kind is not EventKind.JOINED]
 
 
@@ -304,7 +304,7 @@ def test_the_history_is_capped(lab: Lab, a: Store, inspector: Inspector) -> None
 
 
 def test_a_user_who_may_not_write_the_history_loses_no_message(lab: Lab, a: Store, b: Store) -> None:
-    """What is for people must not stop what is for messages."""
+    """The history is for people, and must not stop messages."""
     lab.client.delete(lab.prefix + "history", lab.prefix + "counts")
     lab.client.set(lab.prefix + "history", "not a stream")
     lab.client.set(lab.prefix + "counts", "not a hash")

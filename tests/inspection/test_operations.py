@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an operator may do, and what must not happen by it."""
+"""The actions of an operator, and their limits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Shop:
         return copy
 
     def retry(self, copy: Copy) -> None:
-        """What a failure enqueues, before its message is acknowledged."""
+        """Enqueue the retry of a failure, before its message is acknowledged."""
         self.broker.enqueue(dramatiq.Message(copy.queue, copy.actor, (), {}, {"retries": 1}, copy.message_id))
 
     def start(self, by: Store, copy: Copy) -> Start:

@@ -121,7 +121,7 @@ def test_a_strange_first_message_has_no_age(app: App, data: bytes | None) -> Non
 
 
 def test_rates_are_of_this_minute_and_the_last(app: App) -> None:
-    """What came is what ended, and what is there now and was not then."""
+    """New messages are the ended ones, and those that are there now and were not then."""
     work = app.actor(lambda: None, actor_name="work")
     app.actor(lambda: None, actor_name="idle", queue_name="other")
     for _ in range(40):

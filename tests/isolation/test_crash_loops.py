@@ -63,7 +63,7 @@ def test_what_may_have_run_never_starts_again(cluster: MakeCluster) -> None:
 
 
 def test_another_instance_on_the_same_host_is_not_kept_waiting(cluster: MakeCluster, tmp_path: Path) -> None:
-    """What is alone has its own container to itself, and no other."""
+    """A message that is alone has its own container to itself, and no other."""
     made = cluster(PROCESSING_ALONE_IN="container", PROCESSING_MAX_RECOVERIES="1")
     first = made.worker(PROCESSING_INSTANCE_ID=f"a-{uuid.uuid4().hex}")
     made.app.gated.send_with_options(args=("long", str(tmp_path / "gate")), max_recoveries=1)

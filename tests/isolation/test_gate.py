@@ -113,7 +113,7 @@ def test_nobody_is_overtaken(gate: Gate, guests: list[Guest]) -> None:
     queued(gate, 2)
     a.leave()
     neighbour.result(60)
-    # Those who queued before b is alone again go first.
+    # Messages that queued before b is alone again go first.
     alone_again = d.enter_alone()
     queued(gate, 1)
     a_again = a.enter()
@@ -291,7 +291,7 @@ def test_a_thread_whose_message_was_given_up_is_expelled(gate: Gate, guests: lis
 
 
 def test_many_threads_at_random_are_alone_when_they_should_be(gate: Gate) -> None:
-    """Whoever was told that it is alone saw nobody else, until it gave way."""
+    """A message that is alone meets no other, until it gives way."""
     inside: set[int] = set()
     alone: set[int] = set()
     wrong: list[str] = []

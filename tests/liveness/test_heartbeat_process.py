@@ -349,7 +349,7 @@ def test_a_call_that_starves_the_heartbeat_for_a_ttl_is_fenced(
 
 
 def _subscribed(made: Cluster) -> list[int]:
-    """How many processes of each incarnation are subscribed."""
+    """Return how many processes of each incarnation are subscribed."""
     names = [key.decode().rpartition(":")[2] for key in made.client.keys(made.prefix + "incarnation:*")]
     return [count for _, count in made.client.pubsub_numsub(*(f"{made.prefix}in:{name}" for name in names))]
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What a worker knows of its own standing, and what it looks up before anything follows from a message."""
+"""A worker's doubts about itself, and its look-ups before a message has a consequence."""
 
 from __future__ import annotations
 

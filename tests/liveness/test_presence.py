@@ -711,7 +711,7 @@ def test_a_heartbeat_process_beats_more_often_than_patience_ends() -> None:
 
 @pytest.mark.parametrize("draining", [False, True])
 def test_a_beat_on_its_behalf_does_not_hide_a_loss(lab: Lab, a: Store, b: Store, draining: bool) -> None:
-    """What the heartbeat's process says is no word of the worker's own: an operator has taken its message."""
+    """A beat of the heartbeat's process is no beat of the worker's own: an operator has taken its message."""
     copy = copy_of()
     lab.runs(a, copy)
     if draining:

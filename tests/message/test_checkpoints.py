@@ -255,7 +255,7 @@ def test_a_checkpoint_stops_a_run_that_has_lost_its_message(app: App) -> None:
 
 
 def items_of(app: App, items: Any, stops: Iterator[int], **options: Any) -> list[Any]:
-    """What each run of an actor that fails after so many items goes through."""
+    """Return the items of each run of an actor that fails after so many."""
     done: list[Any] = []
 
     def work() -> None:
@@ -345,7 +345,7 @@ def test_a_finished_iteration_is_not_gone_through_again(app: App) -> None:
 
 
 def test_a_checkpoint_that_is_kept_first_does_not_hide_the_place(app: App) -> None:
-    """What is kept before anything was read is not all there is."""
+    """A checkpoint that is kept before the first read does not replace the others."""
     done: list[int] = []
 
     def work() -> None:

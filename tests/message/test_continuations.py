@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What follows from a message is enqueued, even if the broker is away just then: pipelines and callbacks go on."""
+"""The consequences of a message are enqueued, even if the broker is away then: pipelines and callbacks go on."""
 
 from __future__ import annotations
 

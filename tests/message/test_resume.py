@@ -318,7 +318,7 @@ def test_a_mend_keeps_the_fence(lab: Lab, a: Store, b: Store) -> None:
 
 @pytest.mark.parametrize("way", ["interrupted", "asked", "iterates", "asynchronous", "notified", "fails"])
 def test_a_clean_hand_back_logs_nothing_frightening(app: App, caplog: pytest.LogCaptureFixture, way: str) -> None:
-    """What Dramatiq says of it is explained by a line of ours."""
+    """A line of ours explains Dramatiq's line."""
     began = threading.Event()
 
     def interrupted() -> None:

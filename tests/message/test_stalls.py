@@ -302,7 +302,7 @@ def entry_of(app: App) -> Any:
 
 
 def test_one_that_only_begins_does_not_stall(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who looks between its start and its first move sees that it has just begun."""
+    """A look between its start and its first move sees that it has just begun."""
     actor = app.actor(lambda: None, stall_timeout=60)
     app.start()
     runtime = app.runtime
@@ -637,7 +637,7 @@ def test_a_kill_between_copy_and_ack_doubles_no_message(
 
 
 def test_a_handed_back_copy_does_not_wait_for_the_first_runs_end(app: App) -> None:
-    """Who fetches it before the first is acknowledged runs it at once."""
+    """A worker that fetches it before the first is acknowledged runs it at once."""
     began = threading.Event()
     starts: list[Start] = []
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Prometheus is told: of the whole namespace, and of each worker process beside Dramatiq's own numbers."""
+"""Metrics for Prometheus: of the whole namespace, and of each worker process beside Dramatiq's own numbers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DASHBOARD, ALERTS = MONITORING / "grafana.json", MONITORING / "alerts.yml"
 
 
 class Scrape:
-    """What an endpoint has said."""
+    """The answer of an endpoint."""
 
     def __init__(self, text: str) -> None:
         self.samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -151,7 +151,7 @@ HOSTILE = ['"} 1\nup 0', "\ud800half", "a\\b\n", "…" * 4000, "{}", "\x00\x1b[3
 
 
 def test_names_are_told_whatever_they_are(lab: Lab, inspector: Inspector) -> None:
-    """Whoever can enqueue can make up names."""
+    """Anybody who can enqueue can make up names."""
     counts = lab.prefix + "counts"
     for name in HOSTILE:
         lab.client.hset(counts, json.dumps(["poison", name, name]), 1)
@@ -227,7 +227,7 @@ def test_both_endpoints_tell_the_truth_after_a_kill(
     made.wait(lambda: len(history.keys("end")) == 4, what="they end")
     made.wait(lambda: Scrape.at(exporter).value("running") == 0, what="nothing runs")
 
-    # What the processes tell, a second later.
+    # The processes' metrics, a second later.
     made.wait(lambda: sum(Scrape.at(port).values("process_messages_total")) == 4, what="all is told")
     mine = Scrape.at(port)
     pids = {str(e.pid) for e in history.events("boot") if e.extra == others.group}

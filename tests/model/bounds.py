@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is explored, and the variants of the protocol that lose messages: each must yield a counterexample."""
+"""The explored bounds, and the variants of the protocol that lose messages: each must yield a counterexample."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ VARIANTS = {
 
 
 def in_words(bounds: Bounds) -> str:
-    """What is not as in most, shortly."""
+    """Return the bounds that differ from the usual ones, shortly."""
     usual = Bounds()
     fields = [name for name in bounds._fields if name != "broker" and getattr(bounds, name) != getattr(usual, name)]
     return ", ".join([bounds.broker, *(f"{name} {_value(getattr(bounds, name))}" for name in fields)])

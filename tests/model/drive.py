@@ -112,7 +112,7 @@ def drive_any(
     """Make any calls in any order, so many times over, each time from a record that an exploration met.
 
     Parameters:
-      seed: Of the choices; ``None``: always the same ones.
+      seed: The seed of the choices, or ``None`` for always the same ones.
       called: The names of the scripts to call.
       calls: How many calls at the most, each time.
     """
@@ -134,7 +134,7 @@ def drive_any(
     )
 
 
-#: Of any calls in any order, until a mutation is noticed: the same as long as the model is.
+#: Any calls in any order, until a mutation is noticed: the same as long as the model is.
 SEEDS = (None, 1, 2, 3, 4)
 
 

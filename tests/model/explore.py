@@ -29,11 +29,11 @@ class Violation(Exception):
 
 @dataclass
 class Explored:
-    """What was found."""
+    """The result of an exploration."""
 
     states: int = 0
     transitions: int = 0
-    #: Of these, those from which nothing is left to do.
+    #: The states of these from which nothing is left to do.
     ends: int = 0
     seconds: float = 0.0
     depth: int = 0
@@ -90,7 +90,7 @@ def explore(bounds: Bounds, scripts: Scripts = MODEL) -> Explored:
     return found
 
 
-# What must hold.
+# The checks that must hold.
 
 
 def is_good_end(world: World) -> bool:
@@ -107,7 +107,7 @@ def is_good_end(world: World) -> bool:
 
 
 def violated(world: World, step: Step, bounds: Bounds) -> str:
-    """What does not hold in this step; empty: all does."""
+    """Return what does not hold in this step; empty if all does."""
     if _is_hasty(world, step.after):
         return "It was declared dead though it had shown itself."
     return _of_the_message(world, step, bounds)
@@ -150,7 +150,7 @@ def _of_the_message(world: World, step: Step, bounds: Bounds) -> str:
 
 
 def _is_hasty(before: World, after: World) -> bool:
-    """Whether one is declared dead by its connections that has shown itself since it was suspected."""
+    """Return whether one is declared dead by its connections that has shown itself since it was suspected."""
     return any(
         now.kind == "gone" and then.kind != "gone" and (worker.shown or worker.connected)
         for worker, then, now in zip(before.workers, before.redis.hearts, after.redis.hearts, strict=True)
@@ -172,7 +172,7 @@ def _has_forgotten(world: World, number: int) -> bool:
 
 
 def _has_two_enqueues(world: World, bounds: Bounds) -> bool:
-    """Whether it was retried or replayed, and the first enqueue was given to another worker while it ran.
+    """Return whether it was retried or replayed, and the first enqueue was given to another worker while it ran.
 
     Both are with the broker then, and a failure does not remember the first.
     """
@@ -231,7 +231,7 @@ def _share(world: World, shared: dict[Any, Any]) -> World:
 
 
 def _trace(number: int, worlds: list[World], parents: list[int], bounds: Bounds, scripts: Scripts) -> list[str]:
-    """How a state comes about."""
+    """Return how a state comes about."""
     trace = []
     while parents[number] >= 0:
         parent, world = parents[number], worlds[number]

@@ -36,7 +36,7 @@ run = st.sampled_from([0, 1, 1, 1, 2, 2, 3])
 count = st.integers(0, 2)
 rarely = st.sampled_from([False, False, False, True])
 
-#: What an argument may be, by its name.
+#: The values of an argument, by its name.
 BY_NAME: dict[str, Any] = {
     **dict.fromkeys(("me", "other"), who),
     "dead": st.sampled_from([NOBODY, 0, 1, 2, 0, 1, 2]),
@@ -58,7 +58,7 @@ BY_NAME: dict[str, Any] = {
     **dict.fromkeys(("redelivered", "duplicate", "forgotten", "tailored", "condemned", "again", "contended"), rarely),
 }
 
-#: What it may be of one script, where that differs.
+#: The values for one script, where they differ.
 OF_SCRIPT: dict[tuple[str, str], Any] = {
     ("release", "state"): st.sampled_from(["released", "let_go", "dead_lettered"]),
     ("close_unstarted", "state"): st.sampled_from(["completed", "dead_lettered"]),
@@ -96,7 +96,7 @@ def compare(model: Redis, real: Real, call: Call) -> tuple[Any, Redis]:
 
 
 def difference(real: Redis, model: Redis) -> str:
-    """What differs between two states of Redis, in words."""
+    """Return the difference of two states of Redis, in words."""
     parts = []
     for field in model._fields:
         ours, theirs = getattr(real, field), getattr(model, field)

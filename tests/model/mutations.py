@@ -14,7 +14,7 @@ __all__ = ["MUTATIONS", "Mutation", "mutated"]
 
 
 class Mutation(NamedTuple):
-    """What stands in a script exactly once, and what is put in its place."""
+    """A text that stands in a script exactly once, and its replacement."""
 
     script: str
     name: str
@@ -184,7 +184,7 @@ MUTATIONS = (
     Mutation("extend_deadline", "what is claimed is held", "record.state ~= 'requeued' or ", ""),
     Mutation("extend_deadline", "what is poisoned is held", "record.dead_letter == 1 or ", ""),
     Mutation("set_aside", "anybody's claim is set aside", "not is_claim(record, me, generation)", "not (record and record.state == 'recovering' and record.generation == generation)"),
-    # What incarnations do.
+    # The scripts of incarnations.
     Mutation("take", "the living are robbed", "alive and not force", "false"),
     Mutation("take", "a living recoverer's claim is taken", "if alive and record.state == 'recovering' then", "if false then"),
     Mutation("take", "who ran it has it back", "alive and 1 or record.forced", "0"),
@@ -252,7 +252,7 @@ def mutated(mutation: Mutation) -> dict[str, str]:
     """The scripts with a mutation in one, or in what all have in common.
 
     Raises:
-      AssertionError: What is to be replaced is not there exactly once.
+      AssertionError: The text to be replaced is not there exactly once.
     """
     scripts = texts()
     if mutation.script == "common":

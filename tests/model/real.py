@@ -40,7 +40,7 @@ MARKS = (DRAINING, "*doubted:")
 LONG_AGO = -1.1e12
 PATIENCE_MS = 20_000
 A_WEEK = 7 * 24 * 3600 * 1000
-#: Of the payload that is damaged, and of what the record is expected to expire after: see `Real.expiry`.
+#: The damaged payload, and the expected expiry of the record: see `Real.expiry`.
 DAMAGED = b"what is this?"
 #: The payload of a record that has none, and does not say who has.
 NOWHERE = -1
@@ -260,13 +260,13 @@ class Real:
         return self.starts.setdefault(time, run)
 
     def _time(self, start: int) -> int:
-        """Of a start that the model knows by its number."""
+        """Return the time of a start that the model knows by its number."""
         return max((time for time, number in self.starts.items() if number == start), default=0) if start else 0
 
     # The world, where no script stands for it.
 
     def pass_time(self, state: Redis) -> None:
-        """What needs no script: heartbeats expire, doubts end, deadlines come, a record is damaged."""
+        """Let events happen that need no script: heartbeats expire, doubts end, deadlines come, a record is damaged."""
         for name, (kind, *_) in zip(self.names, state.hearts, strict=True):
             if kind == "expired":
                 self.client.zadd(self.hearts, {name: EXPIRED})

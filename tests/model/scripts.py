@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What each Lua script does to the record of one message, as a function: the state of Redis to an answer and the next.
+"""Each Lua script as a function on the record of one message: the state of Redis to an answer and the next.
 
 Times are kept as what they mean: a heartbeat is fresh or expired, a deadline is later or due, the time of a start is
 the number of its run.  Incarnations are numbers from 0; ids of copies are numbers from 1.  ``test_model.py`` runs the
@@ -77,7 +77,7 @@ class Heart(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether it is believed to live, and all that it ran is still its own."""
+        """True if it is believed to live, and all that it ran is still its own."""
         return self.kind == "fresh" and not self.doubted
 
 
@@ -90,15 +90,15 @@ class Redis(NamedTuple):
     #: In whose index of running messages it is.
     running: tuple[bool, ...]
     hearts: tuple[Heart, ...]
-    #: What of whom was handed back.
+    #: The returned messages, and whose they were.
     handed: tuple[bool, ...]
     #: Whether it was set aside.
     aside: bool
     #: Whether Redis knows when anybody last beat.  If not, nobody is judged by a heartbeat.
     last: bool
-    #: Who has entered on the server as it is now.
+    #: The incarnations that have entered on the server as it is now.
     entered: tuple[bool, ...]
-    #: Of whom it is noted that no connection was seen, and who has not shown itself since.
+    #: The incarnations that are noted as absent, and have not shown themselves since.
     noted: tuple[bool, ...]
 
 
@@ -109,7 +109,7 @@ UNUSED = frozenset({
     *("channel", "my_channel", "its_channel", "my_probe", "absent_since", "asked"),
 })  # fmt: skip
 
-#: Of these alone, besides.
+#: Values of these alone, besides.
 UNUSED_BY = {
     "defer": {"me"},
     "close_unstarted": {"copy", "why", "traceback"},
@@ -122,7 +122,7 @@ UNUSED_BY = {
     "set_aside": {"why"},
 }
 
-#: What a script is told by its keys, or sees of its surroundings.
+#: The arguments that a script gets by its keys, or sees around it.
 SEES = {
     "start": ("delivery",),
     "complete": ("delivery",),
@@ -140,7 +140,7 @@ def _taken(script: str, declared: Declaration) -> tuple[str, ...]:
     return (*(name for name in names if name not in unused), *SEES.get(script, ()))
 
 
-#: What each script of the model takes: what the real one declares, without what is of no use here.
+#: The arguments of each script of the model: those of the real one, without those that are of no use here.
 TAKES = {script: _taken(script, declared) for script, declared in DECLARATIONS.items()}
 
 
@@ -180,7 +180,7 @@ def fresh_redis(incarnations: int, *, entered: bool = False) -> Redis:
     return Redis(None, "", nobody, hearts, nobody, aside=False, last=True, entered=all_entered, noted=nobody)
 
 
-# What the scripts have in common.
+# The part that the scripts share.
 
 
 def put(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
@@ -215,13 +215,13 @@ def doubt(redis: Redis, who: int) -> Redis:
 
 
 def is_dead(redis: Redis, who: int) -> bool:
-    """Whether it has a heartbeat that has ended: one that has none has left, or was reaped."""
+    """Return whether it has a heartbeat that has ended: one that has none has left, or was reaped."""
     kind = redis.hearts[who].kind
     return kind in ("gone", "proven") or (kind == "expired" and redis.last)
 
 
 def believed(redis: Redis, who: int) -> tuple[bool, Redis]:
-    """Whether the owner of a record is believed to live; one whose heartbeat is missing gets a new one."""
+    """Return whether the owner of a record is believed to live; one whose heartbeat is missing gets a new one."""
     redis = appear(redis, who)
     return not is_dead(redis, who), redis
 
@@ -263,7 +263,7 @@ def is_convicted(record: Record, drained: bool) -> bool:
 
 
 def is_spared(redis: Redis, record: Record, dead: int) -> bool:
-    """Whether it would be convicted by a death that may be none."""
+    """Return whether it would be convicted by a death that may be none."""
     heart = redis.hearts[dead]
     return heart.kind == "gone" and is_convicted(record, heart.draining)
 
@@ -287,7 +287,7 @@ def is_run(record: Record, me: int, run: int, origin: int) -> bool:
 
 
 def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> bool:
-    """Whether a mend has retaken it for this run, which has not heard of that."""
+    """Return whether a mend has retaken it for this run, which has not heard of that."""
     return is_run(record, me, run + 1, origin) and record.started == started != 0
 
 
@@ -295,7 +295,7 @@ def is_retaken(record: Record, me: int, run: int, origin: int, started: int) -> 
 
 
 def starts_short(redis: Redis, *, me: int, here: str, due: bool, delivery: tuple[bool, bool] | None, **_: Any) -> bool:
-    """Whether nobody knows the message, its delivery is `me`'s, and that is believed to live."""
+    """Return whether nobody knows the message, its delivery is `me`'s, and that is believed to live."""
     held = delivery is None or all(delivery)
     return not due and redis.record is None and here == "no" and held and redis.hearts[me].kind == "fresh"
 
@@ -312,7 +312,7 @@ def completes_short(
     delivery: tuple[bool, bool] | None,
     **_: Any,
 ) -> bool:
-    """Whether the record is that of the run, and nothing is to be remembered of it."""
+    """Return whether the record is that of the run, and nothing is to be remembered of it."""
     record = redis.record
     held = delivery is None or delivery[0]
     if due or contended or unacked or not held or record is None or not is_run(record, me, run, origin):
@@ -324,7 +324,7 @@ SHORT: dict[str, Callable[..., bool]] = {"start": starts_short, "complete": comp
 
 
 def is_short(redis: Redis, call: Call) -> bool:
-    """Whether a script goes its short way."""
+    """Return whether a script goes its short way."""
     return call.script in SHORT and SHORT[call.script](redis, **call.named)
 
 
@@ -355,7 +355,7 @@ def start(
 
     Parameters:
       copy: The broker's id of the copy; 0 where it gives none.
-      condemned: Whether the copy carries a verdict, and the broker has delivered it before.
+      condemned: True if the copy carries a verdict, and the broker has delivered it before.
       delivery: Whether the broker still holds it for `me`, and whether it holds it at all; ``None``: it is not asked.
     """
     record = redis.record
@@ -541,7 +541,7 @@ def shorten_retention(redis: Redis, run: int) -> tuple[Any, Redis]:
 
 
 def _end(redis: Redis, me: int, run: int, origin: int) -> tuple[str, Redis]:
-    """What a release and a hand-over have in common: the answer, empty if the record is mine."""
+    """The shared part of a release and a hand-over: the answer, empty if the record is mine."""
     record = redis.record
     _, _, redis = beat_of(redis, me)
     if record is None:
@@ -576,7 +576,9 @@ def await_copy(redis: Redis, me: int, run: int, payload: int, delay: bool, origi
 
 
 def payload_to_keep(record: Record, at_broker: int | None) -> int | None:
-    """Of a record that is to be the only copy; `at_broker`: what the broker has of the copy that it names."""
+    """Return the payload of a record that is to be the only copy; `at_broker` is the broker's payload of the copy
+    that it names.
+    """
     return at_broker if record.payload is None else record.payload
 
 
@@ -639,7 +641,7 @@ def reassert(
     """The answer is its name, and the record's run, generation, crashes and drains.
 
     Parameters:
-      held: Whether the broker still holds the copy for `me`; ``None``: it is not asked.
+      held: True if the broker still holds the copy for `me`; ``None``: it is not asked.
     """
     record = redis.record
     _, _, redis = beat_of(redis, me)
@@ -863,7 +865,7 @@ def claim(redis: Redis, me: int, dead: int, leftovers: bool, at_broker: int | No
 
 
 def _orphan(record: Record) -> tuple[Any, ...]:
-    """What whoever has claimed a record is told."""
+    """Return the answer to the claimant of a record."""
     return (
         "poisoned" if record.dead_letter else "claimed",
         *(record.run, record.generation, record.crashes, record.limit, record.drains, record.tries, record.origin),
@@ -915,7 +917,7 @@ def set_aside(redis: Redis, me: int, generation: int, dead: int) -> tuple[Any, R
     return True, unlist(redis, dead)._replace(record=None, waiting="", aside=True)
 
 
-# What an operator does.
+# The actions of an operator.
 
 
 def take(redis: Redis, me: int, dead_letter: bool, force: bool, at_broker: int | None) -> tuple[Any, Redis]:

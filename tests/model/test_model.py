@@ -21,7 +21,7 @@ from tests.model.world import Bounds
 
 pytestmark = pytest.mark.once
 
-#: Those of the mutations that the ordinary tests run: of most scripts one that a step of the model notices, whatever
+#: The mutations that the ordinary tests run: of most scripts one that a step of the model notices, whatever
 #: hypothesis comes upon.
 NAMES = {
     "start": "no copy is stale",
@@ -126,7 +126,7 @@ def test_the_model_takes_what_the_script_declares(script: str) -> None:
 
 
 def test_every_mutation_changes_a_script() -> None:
-    """What each replaces is there exactly once."""
+    """The text that each replaces is there exactly once."""
     assert len(FEW) == len(NAMES)
     for mutation in MUTATIONS:
         mutated(mutation)

@@ -3,7 +3,8 @@
 """The world around the scripts: one message, a broker, workers, and all that may happen to them, a step at a time.
 
 A state is all there is; `steps` lists what may happen next.  A step executes one script at the most, so whatever can
-come between two scripts does.  What may happen only so often (crashes, false alarms, ...) has a budget; the rest is
+come between two scripts does.  An event that may happen only so often (crashes, false alarms, ...) has a budget; the
+rest is
 progress, and is what is left to put everything right when the budgets are spent.
 
 Two brokers.  ``redis``: a RedisBroker on the tracker's Redis, whose messages are handed back.  ``other``: RabbitMQ,
@@ -22,7 +23,7 @@ __all__ = ["Bounds", "Step", "World", "first_world", "release", "steps"]
 
 
 class Bounds(NamedTuple):
-    """What is explored."""
+    """The bounds of an exploration."""
 
     broker: str = "redis"
     workers: int = 2
@@ -75,7 +76,7 @@ class Bounds(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """What the broker holds."""
+    """A copy that the broker holds."""
 
     id: int
     generation: int
@@ -114,7 +115,7 @@ class Delivery(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a recoverer is at."""
+    """The present step of a recoverer."""
 
     at: str
     dead: int
@@ -141,7 +142,7 @@ class Worker(NamedTuple):
     shown: bool = False
     draining: bool = False
     deliveries: tuple[Delivery, ...] = ()
-    #: What the broker has delivered to it, and was not told about.
+    #: The deliveries to it that the broker was not told about.
     unacked: tuple[Copy, ...] = ()
     job: Job | None = None
     #: Whose message its start has claimed.
@@ -161,7 +162,7 @@ class World(NamedTuple):
     twin: tuple[int, int] = (0, 0)
     #: An operator has given it up.
     discarded: bool = False
-    #: What is left of each budget, in the order of `BUDGETS`.
+    #: The rest of each budget, in the order of `BUDGETS`.
     left: tuple[int, ...] = ()
 
 
@@ -201,7 +202,7 @@ HERE = {
     **dict.fromkeys(("handed_back", "sent_back", "unheard", "enqueued", "to_release"), "handed_back"),
 }
 
-#: What a worker runs for itself: it is in doubt of what it runs if the answer is lost.
+#: The scripts that a worker runs for itself: if an answer is lost, it doubts its messages.
 OWN = frozenset({"start", "clear_alone", "complete", "release", "await_copy", "reassert", "heartbeat", "enter"})
 
 #: A lost answer leaves a number that says so.
@@ -724,7 +725,7 @@ class _Steps:
                 yield Step(f"an operator discards it{' by force' * force}", call, after)
 
     def robbed(self, world: World, force: bool) -> World:
-        """Whoever runs it loses it by force, and does not know that yet."""
+        """The worker that runs it loses it by force, and does not know that yet."""
         record = self.world.redis.record
         if not force or record is None or record.owner == NOBODY:
             return world
@@ -798,7 +799,7 @@ class _Steps:
         return Step(f"{_w(me)} claims: {verdict}", call, self.at(world, me, after))
 
     def then(self, job: Job) -> Job | None:
-        """What comes after a claim."""
+        """The steps after a claim."""
         if job.dead == NOBODY or job.kept:
             return None
         if self.world.redis.hearts[job.dead].kind == "fresh":
@@ -856,7 +857,7 @@ class _Steps:
         answer, world = self.execute(me, call, own=False)
         return Step(f"{_w(me)} postpones: {answer}", call, self.at(world, me, None))
 
-    # What happens to them.
+    # The events.
 
     def surroundings(self) -> Iterator[Step]:
         world, redis = self.world, self.world.redis
@@ -924,7 +925,7 @@ class _Steps:
         return _with_worker(world, number, worker._replace(connected=False, deliveries=doubting))
 
     def is_under_way(self) -> bool:
-        """Whether the copy that the record waits for, or what will make one, is anywhere."""
+        """Return whether the copy that the record waits for, or what will make one, is anywhere."""
         world, record = self.world, self.world.redis.record
         assert record is not None
         copies = [*world.queue]
@@ -934,7 +935,7 @@ class _Steps:
             copies += [*worker.unacked, *(delivery.copy for delivery in worker.deliveries)]
         return any(copy.origin == record.origin and copy.generation >= record.generation for copy in copies)
 
-    # What steps are made of.
+    # The parts of steps.
 
     def execute(self, me: int, call: Call, *, own: bool = True) -> tuple[Any, World]:
         """Run a script.  If it is the worker's `own`, that hears whether it had been taken for dead."""
@@ -950,7 +951,7 @@ class _Steps:
         return answer, world
 
     def due(self, me: int) -> tuple[bool, ...]:
-        """Whether the next script may be to renew the heartbeat: both, where that makes any difference."""
+        """Return whether the next script may be to renew the heartbeat: both, where that makes any difference."""
         redis = self.world.redis
         return (True, False) if beat_of(redis, me)[2] != redis else (True,)
 
@@ -964,7 +965,7 @@ class _Steps:
         return any(c.id == copy.id for c in self.world.workers[me].unacked), self.holds(copy.id)
 
     def holds(self, copy_id: int) -> bool:
-        """Whether the broker has the copy, delivered or not."""
+        """Return whether the broker has the copy, delivered or not."""
         world = self.world
         return any(c.id == copy_id for c in (*world.queue, *(c for w in world.workers for c in w.unacked)))
 
@@ -1001,7 +1002,7 @@ class _Steps:
         return _with_worker(world, me, worker._replace(unacked=kept))
 
     def is_same(self, held: Copy, copy: Copy) -> bool:
-        """Whether it is this delivery: RedisBroker knows a copy by its id, others a delivery by its tag."""
+        """Return whether it is this delivery: RedisBroker knows a copy by its id, others a delivery by its tag."""
         return held.id == copy.id and (self.with_redis or held.again == copy.again)
 
     def reject(self, me: int, at: int) -> World:
@@ -1027,7 +1028,7 @@ class _Steps:
 
 
 def release(me: int, run: int, origin: int, state: str, *, contended: bool = True) -> Call:
-    """What a worker says of a run that has failed, or that it does not know: any copy may be under way."""
+    """Release a run that has failed, or that the worker does not know: any copy may be under way."""
     return Call.of("release", me=me, run=run, origin=origin, state=state, contended=contended)
 
 

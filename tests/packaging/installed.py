@@ -14,7 +14,7 @@ import sys
 from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
-#: What each extra brings, and no other does (Flask brings click as well).
+#: The packages that only one extra brings (Flask brings click as well).
 BRINGS = {"cli": ("rich",), "dashboard": ("flask", "waitress"), "metrics": ("prometheus_client",)}
 
 #: Nothing listens there.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What an sdist and a wheel hold: ``python -m tests.packaging.sdist FOLDER``."""
+"""The contents of an sdist and a wheel: ``python -m tests.packaging.sdist FOLDER``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: What is not given to others: what only a repository has, and what tools leave behind.
+#: Files that are not published: parts of the repository alone, and the remains of tools.
 NOT_GIVEN = {
     ".git",
     ".github",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What the tests of recovery in one process have in common."""
+"""The shared fixtures of the tests of recovery in one process."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tests.support.servers import wait_until
 
 
 def batches_of(recovery: Recoverer) -> list[int]:
-    """How many messages each batch has from now on."""
+    """Return how many messages each batch has from now on."""
     sizes: list[int] = []
     plain = recovery.enqueue_batch
     assert plain is not None

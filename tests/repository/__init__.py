@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is around the code: the layout, the documentation, the examples."""
+"""Tests of everything around the code: the layout, the documentation, the examples."""

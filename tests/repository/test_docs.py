@@ -55,7 +55,7 @@ from tests.support.wire import note_writes
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
-#: What is read without the site: there, Sphinx looks after the pages (see test_site.py).
+#: Pages that are read without the site: there, Sphinx looks after them (see test_site.py).
 PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "examples").rglob("*.rst")])
 
 
@@ -91,7 +91,7 @@ def test_the_readme_names_every_page() -> None:
 
 
 def rows(text: str) -> dict[str, str]:
-    """Of the tables whose first column is a literal: the rest of the first line."""
+    """Return the rest of the first line of each row whose first column is a literal."""
     return dict(re.findall(r"^``(\w+)(?:\(\))?``(.*)$", text, re.MULTILINE))
 
 

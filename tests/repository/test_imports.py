@@ -36,7 +36,7 @@ FLOORS = (
     {"cli", "dashboard"},
 )
 
-#: What is there with an extra only: the core does without, and the parts may use what is theirs.
+#: Modules that only an extra brings: the core does without, and each part may use its own.
 EXTRAS = {
     "click": {"cli"},
     "django": {"effects"},
@@ -96,7 +96,7 @@ def test_what_an_extra_brings_is_for_its_own_part() -> None:
 
 
 def loaded_with(module: str) -> set[str]:
-    """What a Python loads for a module of the package."""
+    """Return the modules that a Python loads for a module of the package."""
     code = f"import sys, {module}; print(*sys.modules)"
     return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
 

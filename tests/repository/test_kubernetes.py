@@ -45,7 +45,7 @@ def read_env(path: Path) -> dict[str, str]:
 
 
 def resolve(folder: Path) -> list[Document]:
-    """What a kustomization comes to; of Kustomize only what is used here."""
+    """Return the documents of a kustomization, with the part of Kustomize that is used here."""
     (file,) = read(folder / "kustomization.yaml")
     assert file.pop("kind") == "Kustomization"
     file.pop("apiVersion")
@@ -220,7 +220,7 @@ def test_the_tracker_takes_the_settings(
 
 
 def test_there_is_one_worker_container_in_a_pod_of_its_own_name(documents: list[Document], pod: Document) -> None:
-    """What an exclusive instance takes."""
+    """The conditions of an exclusive instance."""
     assert one(documents, "Deployment", "worker")["spec"]["replicas"] >= 2
     assert len(pod["containers"]) == 1
     assert not {"hostNetwork", "hostPID", "shareProcessNamespace"} & set(pod)

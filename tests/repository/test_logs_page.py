@@ -32,7 +32,7 @@ SECTIONS = {
 #: Other ways, which nobody here is to take: the page and this test would have to learn them.
 STRANGE = {"fatal", "log"}
 
-#: What logging puts in for a value: %s, %.1f, %(name)r, ...
+#: The placeholders of logging: %s, %.1f, %(name)r, ...
 VALUE = re.compile(r"%(?:\(\w+\))?[#0\- +]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa]")
 
 
@@ -45,7 +45,7 @@ class Line(NamedTuple):
     where: str
 
     def fits(self, text: str) -> bool:
-        """Whether a text is this line with something put in."""
+        """Return whether a text is this line with something put in."""
         return re.fullmatch(".*?".join(map(re.escape, self.parts)), text, re.DOTALL) is not None
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is around the code: headers, the licence, the version, and what GitHub runs."""
+"""Tests of headers, the licence, the version, and the workflows of GitHub."""
 
 from __future__ import annotations
 

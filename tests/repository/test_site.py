@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What is wrong in the documentation is noticed when the site is built: each defect, in a small one."""
+"""The build of the site notices each defect of the documentation, shown in a small one."""
 
 from __future__ import annotations
 

@@ -347,7 +347,7 @@ def test_a_deferred_message_that_needs_no_copy_runs_in_time(lab: Lab, a: Store, 
 
 
 def test_a_deferred_copy_of_recovery_does_not_count_as_consumed(lab: Lab, a: Store, b: Store) -> None:
-    """Whoever asks the broker about it would be told that it is gone."""
+    """The broker would report that it is gone."""
     copy = copy_of()
     lab.runs(a, copy, limit=1)
     lab.return_to_broker(b, a, copy)

@@ -75,7 +75,7 @@ def test_lua_gets_by_name_what_python_gives_by_name(client: redis.Redis) -> None
 
 
 def test_lines_of_lua_are_as_short_as_those_of_python() -> None:
-    """What luacheck sees has the lines that the declarations become, too."""
+    """The scripts for luacheck also have the lines that the declarations become."""
     texts = [COMMON, *SOURCES.values()]
     assert [line for text in texts for line in text.splitlines() if len(line) > 120] == []
 

@@ -106,7 +106,7 @@ def mend_of(scene: Scene, run: int, asked: int = 0) -> Any:
     return a.scripts.wire.call(a.scripts.loaded["reassert"], keys, args)
 
 
-#: What a worker says of its run, by what it is given of its number.
+#: The commands of a worker about its run, by the form of its number.
 COMMANDS: dict[str, Command] = {
     "clear_alone": lambda scene, run: scene.a.messages.clear_alone("m", run, "o1"),
     "checkpoint": lambda scene, run: scene.a.messages.checkpoint("m", run, {"value": "1"}, "o1"),
@@ -171,7 +171,7 @@ def recovered_copy_here(scene: Scene) -> None:
     assert scene.lab.start(scene.a, copy, limit=9).answer is Start.RUN
 
 
-#: What may have become of the message by then, and after which commands it can.
+#: The possible states of the message by then, and the commands after which each can be.
 ENDS = ("complete, again", "release", "release, dead-lettered", "release, may run")
 STATES: dict[Callable[[Scene], None], tuple[str, ...]] = {
     retry_here: ENDS,
@@ -262,7 +262,7 @@ def test_a_late_word_about_a_copy_hits_no_other(lab: Lab, a: Store, b: Store, wh
     assert scene.state() == before
 
 
-# What comes when its worker has left.
+# Commands that come when the worker has left.
 
 
 def of_its_run(command: Command) -> Callable[[Scene], Any]:
@@ -274,7 +274,7 @@ def beat_draining(scene: Scene) -> None:
     scene.a.workers.heartbeat()
 
 
-#: What a worker says, of itself or of its message.
+#: The commands of a worker, about itself or its message.
 SAID: dict[str, Callable[[Scene], Any]] = {
     **{name: of_its_run(command) for name, command in COMMANDS.items()},
     "heartbeat": lambda scene: scene.a.workers.heartbeat(),
@@ -288,7 +288,7 @@ SAID: dict[str, Callable[[Scene], Any]] = {
     ),
 }
 
-#: What another one does that has found it dead.
+#: The commands of another worker that has found it dead.
 SWEPT: dict[str, Callable[[Scene], Any]] = {
     "find_due": lambda scene: scene.b.recovery.find_due(),
     "record_death": lambda scene: scene.b.workers.record_death(scene.b.workers.incarnation("a")),

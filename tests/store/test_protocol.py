@@ -1451,7 +1451,7 @@ def test_a_copy_that_may_still_be_queued_is_waited_for_a_day(lab: Lab, a: Store,
 
 
 def claimed_by(lab: Lab, name: str, ids: list[str], *, draining: bool = False) -> tuple[list[str], list[Claim]]:
-    """Who claims what a dead worker or recoverer has left, and dies: what it claimed, and what else it heard."""
+    """Claim the messages of a dead worker or recoverer, and die; return the claims and the rest of the answer."""
     store = lab.incarnation(name)
     answers = store.recovery.claim(ids, dead="a", hold=60)
     lab.kill(store, draining=draining)
@@ -1470,7 +1470,7 @@ def test_a_message_that_kills_three_recoverers_is_set_aside(lab: Lab, a: Store, 
     ids = [copy.message_id for copy in copies]
     assert claimed_by(lab, "r1", ids) == (ids, [])
     assert claimed_by(lab, "r2", ids) == (ids[:1], [Claim.LATER] * 2)
-    # What it has not named goes first: the message that kills comes last.
+    # Messages that it has not named go first: the message that kills comes last.
     for name, id in (("r3", "m1"), ("r4", "m2")):
         store = lab.incarnation(name)
         (orphan,) = [answer for answer in store.recovery.claim(ids, dead="a", hold=60) if isinstance(answer, Orphan)]

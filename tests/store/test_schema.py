@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Who can share a namespace with whom, on a real server, and what whoever cannot does instead."""
+"""Which versions can share a namespace, on a real server, and what the others do instead."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_older_version_is_refused_once_a_newer_one_wrote(there: Namespace) ->
 
 
 def test_that_is_so_when_all_of_the_newer_version_are_gone_too(there: Namespace) -> None:
-    """What they have left there is theirs."""
+    """The records that they have left there are theirs."""
     there.enters(2).workers.deregister()
     assert enter(there.of(1)) == Refusal(2)
     there.enters(3)
@@ -289,7 +289,7 @@ def apart(server_url: str, namespace: str, lab: Lab, own_server: RedisServer) ->
 def test_a_worker_that_could_not_ask_at_boot_stops_when_it_hears(
     apart: App, own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It boots all the same, and works; and starts no more messages once it knows.  What runs goes on to its end."""
+    """It boots all the same, and works; it starts no more messages once it knows, and running ones go on."""
     gate, ran = threading.Event(), []
     begun = threading.Event()
 
@@ -450,7 +450,7 @@ def test_the_web_page_and_the_exporter_say_so(foreign: Any, caplog: pytest.LogCa
     assert "has schema 2" in caplog.text
 
 
-# What a later version may add without another schema: all that this version reads it reads with more in it.
+# Additions of a later version without another schema: this version reads all of its data with more in it.
 
 
 MORE = ["of a later version", None, {"a": [1]}]

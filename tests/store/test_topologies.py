@@ -69,7 +69,7 @@ def test_a_failover_under_load_loses_nothing_that_was_replicated(
     report = judge(history, list(range(80)), {})
     print(report, made.enqueued(), "still with the broker")
     assert report.lost == []
-    # What the old primary had not passed on: starts and acknowledgements of the last moment.
+    # Writes that the old primary had not passed on: starts and acknowledgements of the last moment.
     assert len(report.doubled) + len(report.repeated) + made.enqueued() <= 24
 
 

@@ -89,7 +89,7 @@ def _calls(code: CodeType) -> frozenset[int]:
 
 
 def is_in_redis(frame: FrameType) -> bool:
-    """Whether redis-py is at work there."""
+    """Return whether redis-py is at work there."""
     return frame.f_code.co_filename.startswith(REDIS)
 
 
@@ -101,7 +101,7 @@ def innermost(frame: FrameType | None) -> FrameType | None:
 
 
 def is_within(frame: FrameType | None, function: str) -> bool:
-    """Whether a function of that name is being executed."""
+    """Return whether a function of that name is being executed."""
     while frame is not None:
         if frame.f_code.co_name == function:
             return True
@@ -113,10 +113,10 @@ class Boundaries:
     """Counts the boundaries that a thread comes to while it is armed, and acts at one of them.
 
     Parameters:
-      armed: Whether an exception could be raised just now.
+      armed: True if an exception could be raised just now.
       act: Called there; it may raise.
       at: At which boundary to do it, counted from 1; 0 for none.
-      counts: Whether a boundary counts, given its frame.
+      counts: True if a boundary counts, given its frame.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Boundaries:
                 self.reach(frame, "as it begins")
             return None
         if code.co_flags & GENERATORS:
-            # What is raised in its "call" would end it without its handlers.
+            # An exception in its "call" would end it without its handlers.
             frame.f_trace_opcodes = True
             return _Frame(self, "as it goes on")
         self.reach(frame, "as it begins")
@@ -210,7 +210,7 @@ class _Frame:
 
     def __init__(self, boundaries: Boundaries, how: str = "") -> None:
         self._boundaries = boundaries
-        #: What has happened; the next instruction is a boundary.
+        #: Something has happened; the next instruction is a boundary.
         self._how = how
         self._last = -1
 

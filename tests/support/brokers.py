@@ -53,7 +53,7 @@ class Redis:
         )
 
     def enqueued(self) -> int:
-        """How many messages the broker has: waiting, delayed or fetched."""
+        """Return how many messages the broker has: waiting, delayed or fetched."""
         queues = self.broker.get_declared_queues() | self.broker.get_declared_delay_queues()
         return count_stored(self.broker.client, self.broker.namespace, queues)
 
@@ -66,7 +66,7 @@ class Redis:
         """Remove what a server that is shared would keep."""
 
     def _tracked(self) -> int:
-        """How many messages the tracker knows of that are not settled: these the broker does not count."""
+        """Return how many messages the tracker knows of that are not settled: these the broker does not count."""
         running = sum(self.tracker.zcard(key) for key in self.tracker.keys(self.prefix + "running:*"))
         return int(running + self.tracker.zcard(self.prefix + "waiting"))
 

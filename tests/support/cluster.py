@@ -126,7 +126,7 @@ class Cluster:
             raise AssertionError(f"{error}\n{logs}") from None
 
     def enqueued(self) -> int:
-        """How many messages the broker has: waiting, delayed or fetched."""
+        """Return how many messages the broker has: waiting, delayed or fetched."""
         return self.side.enqueued()
 
     def dead_letters(self, queue: str = "default") -> list[dramatiq.Message[Any]]:

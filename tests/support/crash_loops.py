@@ -63,14 +63,14 @@ class Plan:
 
 @dataclass
 class Verdict:
-    """What the history says."""
+    """The verdict of a history."""
 
     plan: Plan
     deaths: int = 0
     most_deaths: int = 0
-    #: Of each poison message.
+    #: The runs of each poison message.
     runs: list[int] = field(default_factory=list)
-    #: What should not be.
+    #: Findings that should not be.
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -178,7 +178,7 @@ def settings_of(plan: Plan, url: str) -> dict[str, str]:
         "TEST_BROKER_URL": url,
         "HEARTBEAT_INTERVAL": "0.7",
         "HEARTBEAT_TTL": "2.5",
-        # Whoever waits, waits as long as the longest innocent message takes, and for a slow machine.
+        # A message waits as long as the longest innocent message takes, and for a slow machine.
         "PROCESSING_ALONE_TIMEOUT": "60",
         "PROCESSING_ALONE_IN": "container" if plan.processes > 1 else "auto",
     }

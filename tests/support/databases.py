@@ -20,7 +20,7 @@ class Database:
     """One database.
 
     Parameters:
-      url: Of the database, or of any of its server.
+      url: The address of the database, or of any of its server.
     """
 
     def __init__(self, kind: str, url: str) -> None:
@@ -54,7 +54,7 @@ class Database:
         return contextlib.closing(connect(self.url))
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
-        """What a new connection sees."""
+        """Return the rows that a new connection sees."""
         with self.connected() as connection:
             return run(connection, sql)
 

@@ -46,7 +46,7 @@ def rolling_deploys(cluster: Cluster, cycles: int, gate: Path, *, max_recoveries
 
 
 def _drains(cluster: Cluster) -> bool:
-    """Whether Redis knows of a worker that it is shutting down."""
+    """Return whether Redis knows of a worker that it is shutting down."""
     scores = dict(cluster.client.zrange(cluster.prefix + "heartbeats", 0, -1, withscores=True))
     now = cluster.client.time()[0] * 1000
     return any(score > now and DRAINING.encode() + id in scores for id, score in scores.items())

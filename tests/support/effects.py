@@ -44,7 +44,7 @@ FROZEN = (1.2, 2.5)
 
 @dataclass
 class Report:
-    """What became of the messages."""
+    """The ends of the messages."""
 
     sent: int = 0
     runs: int = 0
@@ -82,7 +82,7 @@ def shake(
     """Send messages, and let their workers freeze and die; wake these, and replace those.
 
     Parameters:
-      seed: Of the moments and the victims.
+      seed: The seed of the moments and the victims.
       fenced: False: without the effects.
       freezes, kills: How often in a thousand runs.
     """
@@ -148,7 +148,7 @@ def shake(
 
 
 def is_frozen(pid: int) -> bool:
-    """Whether a process is stopped, with all of its threads: the kernel takes its time over that."""
+    """Return whether a process is stopped, with all of its threads: the kernel takes its time over that."""
     try:
         states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
@@ -189,7 +189,7 @@ def _database(kind: str, folder: Path) -> Iterator[Database]:
 
 
 def overhead(database: Database, number: int = 1500) -> str:
-    """What a transaction of one INSERT takes, without and with the claim, in turns: the tenth percentile, microseconds.
+    """Measure a transaction of one INSERT, without and with the claim, in turns: the tenth percentile, microseconds.
 
     A commit waits for no disk, which would hide the rest.
     """

@@ -3,7 +3,8 @@
 """A worker in a Python that has no more than macOS or Windows would have.
 
 ``python -m tests.support.elsewhere macos|windows REDIS_URL NAMESPACE thread|process``: runs a message, recovers an
-orphan, stops, and prints what ran and what is left.  What is missing there is taken away before anything is imported:
+orphan, stops, and prints what ran and what is left.  A part that is missing there is taken away before anything is
+imported:
 this shows that nothing of it is needed, not that all else works there.
 """
 
@@ -19,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: What these systems' Pythons lack of what this package or Dramatiq might use.
+#: The parts that these systems' Pythons lack, and that this package or Dramatiq might use.
 LACKS: dict[str, list[tuple[Any, str]]] = {
     "macos": [(os, "pidfd_open"), (os, "setns"), (select, "epoll"), (os, "memfd_create")],
     "windows": [

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""What Kubernetes does to pods, and how soon a job runs again: with the defaults, and with examples/kubernetes.
+"""Evictions of pods by Kubernetes, and how soon a job runs again: with the defaults, and with examples/kubernetes.
 
 ``python -m tests.support.evictions [CASE...]``; root, for pid namespaces.  A pod is a ``dramatiq`` with two worker
 processes, the first of which is process 1 of a pid namespace, as in a container; another pod has room for the job.  The
@@ -29,7 +29,7 @@ __all__ = ["CASES", "Case"]
 
 ROOT = Path(__file__).parents[2]
 
-#: What makes a pid namespace.
+#: The command that makes a pid namespace.
 CONTAINER = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 
 #: The longest that anything takes here, seconds.
@@ -171,7 +171,7 @@ def stepwise(app: Any, gate: str) -> None:
     app.stepwise.send("job", 1, 0.05, 5.0, gate)
 
 
-#: What is done to which job, by setup; and other settings.
+#: The act on each job, by setup; and other settings.
 CASES: dict[str, tuple[str, Callable[[Any, str], None], Callable[[Case], None], dict[str, str]]] = {
     "drain-default": ("default", gated, drain, {}),
     "drain-base": ("base", gated, drain, {}),

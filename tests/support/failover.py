@@ -117,14 +117,14 @@ class Load:
                 self.sent[f"short-{number}"] = time.time()
 
     def flows(self, since: float, pids: set[int | None]) -> bool:
-        """Whether some processes have each started a message tracked that was sent since then."""
+        """Return whether some processes have each started a message tracked that was sent since then."""
         sent = {key for key, at in list(self.sent.items()) if at > since}
         starts = [event for event in self.cluster.history.events("start") if event.key in sent]
         return pids <= {event.pid for event in starts if is_tracked(event)}
 
 
 def is_tracked(start: Event) -> bool:
-    """Whether a run was recorded; one that was not has the number 0."""
+    """Return whether a run was recorded; one that was not has the number 0."""
     said = start.extra or [0]
     return bool(said["run"] if isinstance(said, dict) else said[0])
 
@@ -146,7 +146,7 @@ def tracked_again(starts: list[Event], begun: float) -> tuple[float, int]:
 
 
 def declared_dead(cluster: Cluster) -> int:
-    """How often a worker that was declared dead came back."""
+    """Return how often a worker that was declared dead came back."""
     return int(cluster.client.hget(cluster.prefix + "counts", "revived") or 0)
 
 

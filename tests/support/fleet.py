@@ -44,7 +44,7 @@ class Fleet:
         """An incarnation that died with so many messages running.
 
         Parameters:
-          apart: Whether its broker is on another Redis.
+          apart: True if its broker is on another Redis.
           size: How many bytes each of the messages has, and a few more.
         """
         me = Store(Scripts(self.lab.client, self.lab.namespace, name, heartbeat_ttl=60, fence_ttl=60))
@@ -95,7 +95,7 @@ class Fleet:
                 self.lab.overdue(copy_of(id))
 
     def enqueued(self) -> list[Message[Any]]:
-        """What is in the queue, in its order."""
+        """Return the messages in the queue, in its order."""
         ids: Any = self.broker.client.lrange(f"{self.broker.namespace}:default", 0, -1)
         data: Any = self.broker.client.hmget(f"{self.broker.namespace}:default.msgs", ids) if ids else []
         return [Message.decode(item) for item in data]

@@ -42,8 +42,8 @@ class Collection:
     """A moment at which the garbage collector closes an iteration of a message that runs.
 
     Parameters:
-      work: What a thread does meanwhile, given the world and what ends the message.
-      here: Whether the thread is that of the message.
+      work: The work of a thread meanwhile, given the world and the function that ends the message.
+      here: True if the thread is that of the message.
     """
 
     name: str

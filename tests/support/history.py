@@ -31,8 +31,8 @@ class History:
     """Appends and reads lines; one write each, so that processes do not mix them up.
 
     Parameters:
-      clock: What the time is.
-      who: Who writes.
+      clock: The clock.
+      who: The name of the writer.
     """
 
     def __init__(

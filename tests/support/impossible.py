@@ -15,7 +15,7 @@ from dramatiq_inflight.message.state import State, Transition
 
 __all__ = ["in_log", "taken", "watch"]
 
-#: What the log line of each has.
+#: A part of the log line of each.
 DEFECT = "This is a defect of dramatiq_inflight"
 
 _report = in_flight.impossible
@@ -33,7 +33,7 @@ def watch() -> None:
 
 
 def taken() -> list[str]:
-    """What has been found since the last time."""
+    """Return the findings since the last time."""
     found = _found[:]
     del _found[: len(found)]
     return found

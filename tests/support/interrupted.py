@@ -44,7 +44,7 @@ class Source:
     """One kind of interrupt, and how it comes to a worker thread.
 
     Parameters:
-      armed: Whether whoever raises it would raise it in this thread just now.
+      armed: True if whoever raises it would raise it in this thread just now.
       act: Do what is done then, and raise it.
     """
 
@@ -149,9 +149,9 @@ class Scenario:
       settle: Called when it has been processed: what the others do.
       runs: How often it runs here if nothing interrupts it.
       ends: Where it is in the end: ``done``, ``dead``, or ``gone`` for another worker's.
-      fresh: Whether each time takes a worker of its own.
+      fresh: True if each time takes a worker of its own.
       follows: How many messages follow from it.
-      when: Whether it has come to what is to be interrupted.
+      when: True if it has come to what is to be interrupted.
     """
 
     name: str
@@ -546,7 +546,7 @@ class Sweep:
             world.close()
 
     def count(self, scenario: Scenario, kind: str, source: Source) -> int:
-        """How many boundaries there are; the scenario runs without an interrupt.
+        """Return how many boundaries there are; the scenario runs without an interrupt.
 
         Until it is the same twice: there are some more where a connection is opened.
         """
@@ -635,7 +635,7 @@ class Attempt:
 
     @property
     def _is_ours(self) -> bool:
-        """Whether the interrupt has hit the package, and not other middleware, which its hooks call."""
+        """True if the interrupt has hit the package, and not other middleware, which its hooks call."""
         place = self.place
         return place is not None and bool(place.ours) and not place.ours.endswith("Hooks._emit")
 
@@ -726,7 +726,7 @@ class Attempt:
             self.note("locks left", f"{lock} is taken, {when}")
 
     def _is_done(self, message: Message[Any], proxy: MessageProxy) -> bool:
-        """Whether it has succeeded here, and is acknowledged: then it is never to run again."""
+        """Return whether it has succeeded here, and is acknowledged: then it is never to run again."""
         ended = self.world.spy.ended
         if message.message_id not in ended or ended[message.message_id] is not None or not self.world.count("end"):
             return False

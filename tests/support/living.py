@@ -271,7 +271,7 @@ class Watched:
         figures.told = max(revived, sum(self._count_told(log) for log in logs))
 
     def _count_told(self, log: str) -> int:
-        """How often; the first line of each process after a loss of Redis's data tells of that."""
+        """Return how often; the first line of each process after a loss of Redis's data tells of that."""
         told, excused = 0, set()
         for text, pid in A_LINE.findall(log):
             at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").timestamp()

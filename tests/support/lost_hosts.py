@@ -31,7 +31,7 @@ from .workers import WorkerProcess
 
 __all__ = ["DEFAULTS", "Hosts", "lose_hosts"]
 
-#: What a user has who sets nothing, whatever the tests' own defaults are.
+#: The settings of a user who sets nothing, whatever the tests' own defaults are.
 DEFAULTS = {
     "HEARTBEAT_INTERVAL": "30",
     "HEARTBEAT_TTL": "90",
@@ -65,7 +65,7 @@ class Hosts:
                 ip("-n", host, "link", "set", each, "up")
 
     def inside(self, number: int) -> tuple[str, ...]:
-        """What is put before a command to run it as the first process of a container on a host."""
+        """Return the prefix of a command that runs it as the first process of a container on a host."""
         host = self.names[number]
         container = ("unshare", "--fork", "--pid", "--uts", "--mount-proc", "--kill-child")
         return ("ip", "netns", "exec", host, *container, "sh", "-c", f'hostname {host} && exec "$@"', "sh")

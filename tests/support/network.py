@@ -164,6 +164,6 @@ def _link(client: Any) -> str:
 
 
 def _offset(client: Any) -> int:
-    """How much of the primary's commands a server has."""
+    """Return how much of the primary's commands a server has."""
     info = client.info("replication")
     return int(info.get("slave_repl_offset", info["master_repl_offset"]))

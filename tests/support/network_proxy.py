@@ -21,7 +21,7 @@ class Link:
     Attributes:
       target: The port of the server that the connection reached.
       source: The port from which that server sees the connection come.
-      swallows: Whether the proxy drops without a word what is sent on it.
+      swallows: True if the proxy drops without a word what is sent on it.
     """
 
     def __init__(self, proxy: NetworkProxy, near: socket.socket, far: socket.socket, target: int) -> None:
@@ -97,7 +97,7 @@ class NetworkProxy:
 
     Attributes:
       links: All connections so far.
-      stalled: Whether nothing comes through; the bytes arrive later.
+      stalled: True if nothing comes through; the bytes arrive later.
       latency: How long each piece of data waits, seconds.
       bandwidth: How many bytes a second all connections together may pass; ``None`` for no limit.
       ends_after: After how many more bytes to the server a connection ends in order; ``None`` for never.

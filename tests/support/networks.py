@@ -12,7 +12,7 @@ __all__ = ["Cable", "ip", "no_namespaces"]
 
 
 def no_namespaces() -> str:
-    """Why there can be no network namespaces here; empty if there can."""
+    """Return why there can be no network namespaces here; empty if there can."""
     if shutil.which("ip") is None:
         return "there is no ip command (Debian: iproute2)"
     name = f"probe-{uuid.uuid4().hex[:8]}"
@@ -42,7 +42,7 @@ class Cable:
         self._link = f"w{name}"
 
     def inside(self, end: int) -> list[str]:
-        """What is put before a command to run it at an end: 0 the server's, 1 the worker's."""
+        """Return the prefix of a command that runs it at an end: 0 the server's, 1 the worker's."""
         return ["ip", "netns", "exec", self.ends[end]]
 
     def cut(self) -> None:

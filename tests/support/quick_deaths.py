@@ -106,7 +106,7 @@ def _kill_and_wait(cluster: Cluster, victim: int, keys: list[str], gate: Path | 
 
 
 def _subscribed(cluster: Cluster) -> list[int]:
-    """How many processes of each incarnation are subscribed."""
+    """Return how many processes of each incarnation are subscribed."""
     names = [key.decode().rpartition(":")[2] for key in cluster.client.keys(cluster.prefix + "incarnation:*")]
     return [count for _, count in cluster.client.pubsub_numsub(*(f"{cluster.prefix}in:{name}" for name in names))]
 

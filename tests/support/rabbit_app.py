@@ -28,7 +28,7 @@ class RabbitApp:
 
     Parameters:
       before: Middleware that comes before the tracker.
-      arguments: Of its queues, beside Dramatiq's.
+      arguments: The arguments of its queues, beside Dramatiq's.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RabbitApp:
         return worker
 
     def waiting(self) -> int:
-        """What RabbitMQ has ready in the queue and its delay queue."""
+        """Return the number of ready messages in the queue and its delay queue."""
         return sum(self.broker.get_queue_message_counts(self.queue)[:2])
 
     def join(self, timeout: float = 120) -> None:

@@ -42,14 +42,14 @@ KEY = "job"
 #: A run: the pid of its worker process, and its number.
 Name = tuple[int, int]
 
-#: What is done to the worker of the job.
+#: The acts on the worker of the job.
 SIGKILL, SIGTERM, BOTH, SIGSTOP = "SIGKILL", "SIGTERM", "SIGTERM and SIGKILL", "SIGSTOP and SIGCONT"
 KINDS = (SIGKILL, SIGTERM, BOTH, SIGSTOP)
 
 
 @dataclass
 class Kill:
-    """What was done to a run, and when (``time.time``)."""
+    """The kill of a run, and its time (``time.time``)."""
 
     kind: str
     #: The pid and the number of the run.
@@ -61,7 +61,7 @@ class Kill:
 
 @dataclass
 class Run:
-    """What a run of the job has noted."""
+    """The notes of a run of the job."""
 
     name: Name
     started: float
@@ -74,14 +74,14 @@ class Run:
 
 @dataclass
 class Report:
-    """What the history says of a job."""
+    """The judgement of a job's history."""
 
     steps: int
     kills: list[Kill]
     runs: list[Run]
     saves: int = 0
     done: int = 0
-    #: Of each kill: how many steps that had been done were done again by the next run.
+    #: For each kill, how many steps that had been done were done again by the next run.
     again: dict[str, list[int]] = field(default_factory=dict)
     #: How many steps frozen runs did after they went on.
     late: list[int] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Report:
     to_next: dict[str, list[float]] = field(default_factory=dict)
     to_enqueued: list[float] = field(default_factory=list)
     to_enqueued_here: list[float] = field(default_factory=list)
-    #: What should not be.
+    #: Findings that should not be.
     wrong: list[str] = field(default_factory=list)
 
     @property
@@ -347,7 +347,7 @@ def roll_over_the_job(
 
 @dataclass
 class Completions:
-    """What the history says of messages that were complete, and not acknowledged, when their process was killed."""
+    """The judgement of messages that were complete, and not acknowledged, when their process was killed."""
 
     #: How many these were, and by how many kills.
     messages: int = 0
@@ -356,7 +356,7 @@ class Completions:
     again: list[Any] = field(default_factory=list)
     #: Cut off before they had ended, and started again.
     cut_off: int = 0
-    #: Of which Redis was not told before.
+    #: Messages whose completion was not recorded in Redis before.
     untold: list[Any] = field(default_factory=list)
     #: Delivered again, and acknowledged by another process.
     delivered_again: int = 0

@@ -36,7 +36,7 @@ THREADS = 2
 
 @dataclass
 class Returns:
-    """What became of the messages."""
+    """The ends of the messages."""
 
     report: Report
     #: How often a message began to run.
@@ -47,7 +47,7 @@ class Returns:
 
     @property
     def is_right(self) -> bool:
-        """Whether all have run to their end, none beside itself, and none was dead-lettered."""
+        """True if all have run to their end, none beside itself, and none was dead-lettered."""
         return self.report.is_right and not self.dead_letters
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ def _running(cluster: Cluster, pid: int) -> int:
 
 
 def _delayed(cluster: Cluster) -> int:
-    """How many delayed messages nobody has fetched."""
+    """Return how many delayed messages nobody has fetched."""
     return int(cluster.broker.get_queue_message_counts(cluster.app.QUEUE)[1])
 
 

@@ -32,7 +32,7 @@ __all__ = ["Report", "judge", "kill_rounds"]
 
 @dataclass
 class Report:
-    """What the history says."""
+    """The judgement of a history."""
 
     rounds: int = 0
     sent: int = 0
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def is_right(self) -> bool:
-        """Whether no message was lost, run twice at once, or run again after its completion."""
+        """True if no message was lost, run twice at once, or run again after its completion."""
         return not (self.lost or self.doubled or self.repeated)
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Report:
         )
 
 
-#: Of each pid, when (``time.time``) each process that has had it was started, and was killed: pids come again.
+#: For each pid, when (``time.time``) each process that has had it was started, and was killed: pids come again.
 Deaths = Mapping[int, Sequence[tuple[float, float]]]
 
 
@@ -130,9 +130,9 @@ def kill_rounds(
     """Two workers; again and again one is killed while 8 of its messages run, and replaced.
 
     Parameters:
-      seed: Of the moments, the victims and the lengths of the messages.
-      at_most_once: What may have run is dead-lettered; a second start counts as `repeated`.
-      beside: What the second worker has beside `worker`.
+      seed: The seed of the moments, the victims and the lengths of the messages.
+      at_most_once: A message that may have run is dead-lettered; a second start counts as `repeated`.
+      beside: The second worker's arguments beside `worker`.
     """
     random_ = random.Random(seed)
     history = cluster.history
@@ -221,7 +221,7 @@ def main() -> int:
             "TEST_RABBITMQ_QUEUES": "quorum" if options.quorum else "",
             "PROCESSING_HEARTBEAT": options.heartbeat,
             "PROCESSING_WATCH_PROCESSES": "true" if options.seen else "false",
-            # What a killed recoverer had claimed of copies that were overdue is taken up after this.
+            # Overdue copies that a killed recoverer had claimed are taken up after this.
             "RECOVERY_LOCK_TTL": "30",
             **apart,
             **rabbitmq,

@@ -25,7 +25,7 @@ def shared(folder: Path, name: str, start: Callable[[], Any], *, number: int = s
 
     Parameters:
       folder: One that all of them have.
-      name: Of the kind of server.
+      name: The name of the kind of server.
       start: Starts one, which has a `url`, a `folder` of its own, and a `process` that leads a group.
       number: The signal that ends it.
     """

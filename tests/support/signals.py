@@ -62,7 +62,7 @@ class Scenario:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether nobody minds it: Dramatiq's worker processes leave SIGINT to the main process."""
+        """True if nobody minds it: Dramatiq's worker processes leave SIGINT to the main process."""
         return self.number is SIGINT and self.to == "worker"
 
 
@@ -238,7 +238,7 @@ class Sweep:
         return everybody
 
     def _is_reloaded(self, scenario: Scenario) -> bool:
-        """Whether the main process has started itself anew, after SIGHUP, and its workers run the message."""
+        """Return whether the main process has started itself anew, after SIGHUP, and its workers run the message."""
         if scenario.number is not SIGHUP or self.services[-1].process.poll() is not None:
             return False
         boots = self._boots()
@@ -252,7 +252,7 @@ class Sweep:
         return [event for event in self.history.events("start") if event.key == LONG]
 
     def _runs(self) -> bool:
-        """Whether it runs, in a process that lives."""
+        """Return whether it runs, in a process that lives."""
         starts = self._starts()
         return bool(starts) and _lives(starts[-1].pid)
 
@@ -292,7 +292,7 @@ def _send_signal(pid: int, number: Signals) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """Whether it has not ended; a zombie has."""
+    """Return whether it has not ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

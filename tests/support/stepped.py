@@ -371,7 +371,7 @@ class World:
         return f"{self.namespace}-broker:{name}"
 
     def stored(self) -> tuple[int, int, int]:
-        """How many messages are in the queue, delayed, and dead-lettered; at once, for a delayed one moves."""
+        """Return how many messages are in the queue, delayed, and dead-lettered; at once, for a delayed one moves."""
         pipeline = self.admin.pipeline(transaction=True)
         for end in ("", ".DQ", ".XQ"):
             pipeline.hlen(self.key(f"default{end}.msgs"))
@@ -379,7 +379,7 @@ class World:
         return queued, delayed, dead
 
     def is_acknowledged(self, proxy: Any) -> bool:
-        """Whether the broker is rid of a delivery."""
+        """Return whether the broker is rid of a delivery."""
         return not self.admin.hexists(self.key("default.msgs"), proxy.options["redis_message_id"])
 
     def drop_dead_letters(self) -> None:
@@ -442,7 +442,7 @@ class World:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is under way any more."""
+        """True if nothing is under way any more."""
         if any(self.stored()[:2]) or self.fetched():
             return False
         return not (self.running() or self.waiting() or self.unsettled())
@@ -561,7 +561,7 @@ _LOCK, _RLOCK = type(threading.Lock()), type(threading.RLock())
 
 
 def is_taken(lock: Any) -> bool:
-    """Whether a lock is taken, by this thread or another one."""
+    """Return whether a lock is taken, by this thread or another one."""
     if getattr(lock, "_is_owned", bool)():
         return True
     if lock.acquire(blocking=False):

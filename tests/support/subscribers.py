@@ -72,6 +72,6 @@ class Subscribers:
         return found
 
     def _said(self, client: Any) -> dict[str, dict[bytes, bytes]]:
-        """What each worker has said of itself, by its id."""
+        """Return the description of each worker, by its id."""
         keys = client.keys(f"{self.prefix}incarnation:*")
         return {key.decode().rpartition(":")[2]: client.hgetall(key) for key in keys}

@@ -152,7 +152,7 @@ class Fault:
       scenario: A scenario, or what is under way as the garbage collector comes.
       source: The interrupt; ``garbage`` for the collector.
       within: The function whose boundaries are tried.
-      kinds: What is found.
+      kinds: The expected finding.
     """
 
     take_out: Callable[[], contextlib.AbstractContextManager[None]]
@@ -174,7 +174,7 @@ FAULTS = {
 
 
 def is_found(fault: Fault, url: str) -> bool:
-    """Whether the sweep finds a fault."""
+    """Return whether the sweep finds a fault."""
     with quick_consumers(), fault.take_out():
         if fault.source == "garbage":
             report = Report()

@@ -175,7 +175,7 @@ class Sentinels:
 
 
 def _followers(server: RedisServer) -> int:
-    """How many replicas of a server have all of its data."""
+    """Return how many replicas of a server have all of its data."""
     client: Any = server.client()
     try:
         info = client.info("replication")

@@ -75,7 +75,7 @@ class WorkerProcess:
         return None
 
     def runs_the_first(self) -> bool:
-        """Whether the first message that was started was started here."""
+        """Return whether the first message that was started was started here."""
         return bool(self.history.events("start")[0].pid == self.booted_pid())
 
     def kill(self) -> None:

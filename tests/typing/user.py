@@ -82,7 +82,7 @@ def export() -> None:
 
 
 def words_after(last: Any) -> Iterator[str]:
-    """What comes after a key."""
+    """Return the words after a key."""
     yield from ("one", "two")[last or 0 :]
 
 

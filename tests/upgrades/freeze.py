@@ -37,7 +37,7 @@ from .frozen import ROOT, save
 
 PACKAGE = Path(dramatiq_inflight.__file__).parent
 
-#: What workers do without.
+#: The files that workers do without.
 PARTS = {"cli", "dashboard", "doctor", "__pycache__"}
 
 
@@ -86,7 +86,7 @@ class Worker:
         return copy
 
     def give_back(self) -> None:
-        """What it has fetched goes back into the queue."""
+        """Its fetched messages go back into the queue."""
         self.queues.give_back(self.broker.broker_id, self.queues.names())
 
     def dies(self, *, draining: bool = False) -> None:
@@ -200,7 +200,7 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 
 def unpacked(path: Path) -> dict[str, bytes]:
-    """What is in an archive."""
+    """Return the files in an archive."""
     with tarfile.open(path) as archive:
         return {member.name: file.read() for member in archive if (file := archive.extractfile(member)) is not None}
 

@@ -30,7 +30,7 @@ APP = "tests.upgrades.app"
 
 
 class Release:
-    """What a release has left."""
+    """The data that a release has left."""
 
     def __init__(self, name: str, client: Any, namespace: str) -> None:
         state = json.loads((ROOT / name / "redis.json").read_text("utf-8"))

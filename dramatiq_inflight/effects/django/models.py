@@ -8,7 +8,7 @@ from django.db import models
 
 
 class Effect(models.Model):
-    """What a key has come to.  Written by ``once`` and ``fence`` alone."""
+    """The state of a key.  Written by ``once`` and ``fence`` alone."""
 
     key = models.CharField(max_length=255, primary_key=True)
     fence = models.BigIntegerField()

@@ -26,6 +26,6 @@ def order(request: HttpRequest) -> JsonResponse:
 
 @require_GET
 def look(request: HttpRequest, order_id: int) -> JsonResponse:
-    """Whether it is charged."""
+    """Return whether it is charged."""
     order = get_object_or_404(Order, pk=order_id)
     return JsonResponse({"state": "charged" if order.charged_at else "pending", "recovered": order.recovered})
