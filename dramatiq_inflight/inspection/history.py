@@ -301,15 +301,16 @@ class Count:
     queue: str
     actor: str
     number: int
-    #: Of a death.
-    cause: Cause | None = None
+    #: The kind of cause of deaths, as `CauseKind` names it; empty for everything else.
+    cause: str = ""
 
     @classmethod
     def of(cls, name: str, number: int) -> Count:
         """Read a field of the hash."""
         if name.startswith("["):
             kind, queue, actor, *rest = json.loads(name)
-            return cls(kind, queue, actor, number, Cause(rest[0]) if rest and isinstance(rest[0], int) else None)
+            cause = Cause(rest[0]).kind.value if rest and isinstance(rest[0], int) else ""
+            return cls(kind, queue, actor, number, cause)
         return cls(name, "", "", number)
 
 

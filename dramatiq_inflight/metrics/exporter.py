@@ -174,8 +174,8 @@ class InFlightCollector:
         )
         deaths = {(kind.value,): 0 for kind in CauseKind}
         for count in counts:
-            if count.cause is not None:
-                deaths[(count.cause.kind.value,)] += count.number
+            if count.cause:
+                deaths[(count.cause,)] += count.number
         yield _family(
             CounterMetricFamily(
                 PREFIX + "deaths", "Worker processes that have died, by cause as far as it is known.", labels=("cause",)
