@@ -8,7 +8,6 @@ on), its pid and the time of its start.  Only somebody in the same place can say
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
@@ -113,8 +112,10 @@ class Watched:
             return int(fields[STATUS])  # 0 is also what others are told who may not know
         info = bytearray(INFO_SIZE)
         struct.pack_into("=Q", info, 0, INFO_EXIT)
+        from fcntl import ioctl  # noqa: PLC0415  other systems have none, and no descriptor of a process either
+
         try:
-            fcntl.ioctl(self.fd, GET_INFO, info)
+            ioctl(self.fd, GET_INFO, info)
         except OSError:
             return None  # an older kernel
         (given,) = struct.unpack_from("=Q", info, 0)

@@ -599,7 +599,10 @@ def test_poison_in_the_recovery_queue_is_found_by_the_sender(app: App) -> None:
     app.lab.start(dead, copy, payload=moved.encode(), limit=1, tailored=True)
     app.lab.kill(dead)
     app.start()
-    with pytest.raises(ResultFailure, match="its worker died while running it: 2 times, last on dead-again"):
+    with pytest.raises(
+        ResultFailure,
+        match=r"its worker died while running it: 2 times \(heartbeat expired 2 times\), last on dead-again",
+    ):
         message.get_result(backend=app.backend, block=True)
     app.join()
     assert len(app.dead_letters("big-memory")) == 1

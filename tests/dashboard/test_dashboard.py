@@ -222,7 +222,7 @@ def test_a_list_is_there_as_comma_separated_values(client: redis.Redis, lab: Lab
     assert 'href="?queue=queue-1&amp;format=csv"' in text(web, "/messages?queue=queue-1&page=1")
     events = rows(web, "/history?kind=died&format=csv")
     assert len(events) == 2500
-    assert events[0]["text"].startswith("died: its process is gone")
+    assert events[0]["text"].startswith("died: out of memory")
     assert rows(web, "/queues?format=csv") == rows(web, "/delayed?format=csv") == rows(web, "/dead?format=csv") == []
 
 

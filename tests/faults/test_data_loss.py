@@ -110,6 +110,7 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
             refusing.set()
             raise RuntimeError("as asked for")
 
+    actor = app.actor(work, min_backoff=50, max_backoff=60)
     app.start(threads=1)
     hand_over = app.store.messages.await_copy
 
@@ -120,7 +121,7 @@ def test_a_stranded_failure_survives_the_loss_of_its_record(app: App, lab: Lab) 
 
     app.store.messages.await_copy = telling  # type: ignore[method-assign]
     app.runtime.heartbeat.stop()
-    app.actor(work, min_backoff=50, max_backoff=60).send()
+    actor.send()
     wait_until(lambda: told and told[-1] is Finished.HANDED_OVER, what="its record has the retry")
     app.join()
     assert app.ran == ["run", "run"]

@@ -161,7 +161,7 @@ def test_a_handed_back_copy_waits_here_until_its_record_is_free(app: App, why: s
 
 def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
     """It was taken for dead while it stopped, and whoever claimed its message for that has died of it."""
-    other, claimed = app.other(), list[Any]()
+    other, claimed, told = app.other(), list[Any](), list[Finished]()
 
     def work() -> None:
         app.ran.append("run")
@@ -180,10 +180,13 @@ def test_a_handed_back_copy_is_newer_than_a_claim_that_failed(app: App) -> None:
             app.lab.kill(app.store)
             claimed.extend(other.recovery.claim([message_id], dead=app.store.me, hold=60))
             app.lab.kill(other)
-        return hand_over(message_id, *args, **kwargs)
+        told.append(hand_over(message_id, *args, **kwargs))
+        return told[-1]
 
     app.store.messages.await_copy = claim_first  # type: ignore[method-assign]
     actor.send()
+    wait_until(lambda: told, what="it is handed back")
+    runtime.heartbeat.run_once()  # it fetches nothing before it is registered
     wait_until(lambda: len(app.ran) == 2, what="it runs again")
     app.join()
     assert [orphan.generation for orphan in claimed] == [2]

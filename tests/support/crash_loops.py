@@ -168,7 +168,7 @@ class CrashLoops:
         for key, letter in letters.items():
             reason = letter.options["inflight"].get("reason", "")
             times = f"{plan.max_recoveries + 1} times"
-            if f"its worker died while running it: {times}, last on " not in reason:
+            if f"its worker died while running it: {times} (" not in reason:
                 verdict.wrong.append(f"{key} has the reason {reason!r}")
 
 
