@@ -81,6 +81,13 @@ def test_the_guide_for_contributors_names_files_that_exist() -> None:
     ]
 
 
+def test_the_tests_that_a_page_names_exist() -> None:
+    named = set(re.findall(r"``(test_\w+)``", (ROOT / "docs" / "tested.rst").read_text("utf-8")))
+    texts = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    assert named
+    assert [name for name in sorted(named) if not any(f"def {name}(" in text for text in texts)] == []
+
+
 def test_the_readme_names_every_page() -> None:
     readme = (ROOT / "README.rst").read_text("utf-8")
     on_the_site_alone = {"index", "api", "commands", "changelog"}
