@@ -189,6 +189,8 @@ class InFlightTracker(Tracker):
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
         """Note that another middleware skipped the message after its start was recorded."""
+        if self._throughput is not None:
+            self._throughput.skip()
         if self._runtime is not None:
             self._runtime.ending.skipped(message)
 

@@ -62,6 +62,10 @@ class Throughput(Service):
         """Note that a message begins to run in this thread."""
         self._run.began = time.monotonic()
 
+    def skip(self) -> None:
+        """Note that the message of this thread does not run."""
+        self._run.began = 0.0
+
     def count(self, queue: str, exception: BaseException | None) -> None:
         """Note that the message of this thread has ended; for any thread, which an interrupt may hit.
 

@@ -213,6 +213,21 @@ def test_a_message_that_never_began_has_no_duration(app: App) -> None:
     assert 0.05 / 6 <= (ended[0].duration or 0) < 60
 
 
+def test_a_skipped_message_leaves_its_beginning_to_no_other(app: App) -> None:
+    """Else a message whose start fails, long after, would have run ever since."""
+    app.actor(lambda: None, actor_name="work", track_inflight=False)
+    app.start()
+    tracker = app.tracker
+    skipped = app.broker.get_actor("work").message()
+    tracker.before_process_message(app.broker, skipped)
+    tracker.after_skip_message(app.broker, skipped)
+    time.sleep(0.05)
+    tracker.after_process_message(app.broker, skipped, exception=PoisonMessage("it is poison"))
+    app.stop()  # reports
+    ended = [one for one in Inspector.of(app.broker).minutes() if one.ended]
+    assert [(one.ended, one.failed, one.duration) for one in ended] == [(1, 1, 0.0)]
+
+
 def test_an_hour_of_a_hundred_queues_is_small(app: App) -> None:
     """Some 40 bytes for a queue and minute, however much ends."""
     now = now_of(app.lab)
