@@ -107,13 +107,15 @@ class WorkerProcess:
         )
         #: Whether the worker has stopped.
         self.left = False
+        # After which contact a consumer has asked for a beat.
+        self._rung_at: Moment | None = None
         self.deliveries = Deliveries(
             self.store,
             self.lease,
             self.queues,
             is_for_others=lambda message: self.handing_back.begun and policies.of(message).hand_back is not None,
             is_draining=lambda: self.handing_back.begun,
-            may_fetch=lambda: self.connectivity.away or not self.lease.may_be_forgotten,
+            may_fetch=self._may_fetch,
         )
         self.recovery = recovery_of(self.store, broker, settings, policies.of, self.queues)
         self.recovery.in_company = self._in_company
@@ -327,6 +329,16 @@ class WorkerProcess:
         """
         self.ledger.beaten()
         self.deliveries.flush()
+
+    def _may_fetch(self) -> bool:
+        """Return False while Redis may not know this worker, or one of its queues."""
+        if self.connectivity.away or not self.lease.may_be_forgotten:
+            return True
+        # The heartbeat's thread may pause by a clock that stood still.  Ring once: it is to pause after its own errors.
+        if self.lease.silent and self._rung_at is not self.lease.last_contact:
+            self._rung_at = self.lease.last_contact
+            self.connectivity.wake.ring()
+        return False
 
     def _in_contact(self, known: bool, begun: Moment, absent: bool) -> None:
         self.lease.contact(known, begun, absent)

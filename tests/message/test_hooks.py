@@ -861,6 +861,23 @@ def test_nothing_is_fetched_until_it_is_registered(app: App, monkeypatch: pytest
     wait_until(lambda: app.ran, what="it is registered, and runs the message")
 
 
+def test_a_worker_that_may_fetch_nothing_asks_for_a_beat(app: App) -> None:
+    """The heartbeat's thread pauses by a clock that stands still in a suspension, and a whole interval may be left."""
+    actor = app.actor(lambda: app.ran.append(1))
+    app.start()
+    runtime = app.runtime
+    runtime.presence.stop()
+    runtime.recovery_thread.stop()
+    runtime.lease.without()  # nothing else has it beat
+    runtime.heartbeat.interval = 3600.0
+    before = runtime.lease.last_contact
+    runtime.heartbeat.wake()
+    wait_until(lambda: runtime.lease.last_contact is not before, what="it has beaten, and pauses")
+    runtime.lease.last_contact = ago(3600)
+    actor.send()
+    wait_until(lambda: app.ran, what="it runs the message")
+
+
 def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:
     """Another incarnation each time."""
     actor = app.actor(lambda: app.ran.append(app.store.me))
