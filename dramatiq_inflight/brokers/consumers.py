@@ -163,6 +163,7 @@ class RedisConsumer(_Consumer):
         try:
             if not self._consumer.message_cache:
                 if not self._may_fetch():
+                    self._say_that_it_lives()
                     time.sleep(PAUSE)
                     return None
                 if time.monotonic() >= self._compare_at:
@@ -188,6 +189,13 @@ class RedisConsumer(_Consumer):
         except Exception:
             return message  # the broker is away: it is put off, or goes back when the worker has stopped
         return None
+
+    def _say_that_it_lives(self) -> None:
+        """Tell the broker, by a fetch of none: its maintenance would give others what this worker runs."""
+        try:
+            self._consumer.broker.do_fetch(self._queue, 0)
+        except redis.ConnectionError as error:
+            raise ConnectionClosed(error) from None
 
     def _compare(self) -> None:
         """Give back what the ack set has and nobody here holds.

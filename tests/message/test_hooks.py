@@ -878,6 +878,23 @@ def test_a_worker_that_may_fetch_nothing_asks_for_a_beat(app: App) -> None:
     wait_until(lambda: app.ran, what="it runs the message")
 
 
+def test_a_worker_that_may_fetch_nothing_lives_for_the_broker(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else RedisBroker's maintenance would give others what it runs."""
+    app.actor(lambda: None)
+    app.start()
+    refused: list[bool] = []
+
+    def always(lease: Lease) -> bool:
+        refused.append(True)
+        return True
+
+    monkeypatch.setattr(Lease, "may_be_forgotten", property(always))
+    wait_until(lambda: len(refused) >= 8, what="its consumers fetch nothing")
+    living, me = f"{app.broker.namespace}:__heartbeats__", app.broker.broker_id
+    app.client.zrem(living, me)
+    wait_until(lambda: app.client.zscore(living, me) is not None, what="the broker hears of it")
+
+
 def test_a_worker_can_be_started_again_in_the_same_process(app: App) -> None:
     """Another incarnation each time."""
     actor = app.actor(lambda: app.ran.append(app.store.me))
