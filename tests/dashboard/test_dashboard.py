@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -201,6 +202,12 @@ def test_times_are_those_of_the_visitor(lab: Lab, web: FlaskClient) -> None:
 def test_a_zone_that_is_none_is_utc(lab: Lab, web: FlaskClient, zone: str) -> None:
     web.set_cookie("inflight-zone", zone)
     assert "Times are UTC." in text(web, "/")
+
+
+def test_an_age_with_many_blanks_is_read_in_linear_time(web: FlaskClient) -> None:
+    began = time.thread_time()
+    assert "was left out" in text(web, "/messages", query_string={"older": f"1{' ' * 100_000}x"})
+    assert time.thread_time() - began < 5
 
 
 def rows(web: FlaskClient, path: str) -> list[dict[str, str]]:
