@@ -22,7 +22,7 @@ from dramatiq.middleware import AgeLimit
 from ..brokers.dead_letters import DeadLetter, DeadLetters
 from ..brokers.queues import BrokerQueues
 from ..delivery import mark_of
-from ..store.errors import masked
+from ..store.errors import encodable, masked
 from ..store.records import moment
 from .history import Event
 
@@ -218,7 +218,7 @@ class Letters:
         message = letter.message
         options = message.options if message is not None else {}
         retries = options.get("retries", 0)
-        reason = masked(self._reason(letter, message, event))
+        reason = encodable(masked(self._reason(letter, message, event)))
         traceback = (event.traceback if event is not None else "") or str(options.get("traceback") or "")
         # There may be very many of the same.
         return DeadLetterView(
@@ -265,7 +265,7 @@ class Letters:
 @functools.lru_cache(maxsize=500)
 def shown_traceback(text: str) -> str:
     """Return the end of a traceback without credentials; of many letters it is the same."""
-    return sys.intern(masked(text)[-TRACEBACK:])
+    return sys.intern(encodable(masked(text)[-TRACEBACK:]))
 
 
 def cause_of(reason: str) -> str:
