@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import functools
+import html
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -232,6 +234,28 @@ def test_the_fields_of_a_page_choose(app: App, program: Program, lab: Lab) -> No
     assert program.get("/message", id=ids[0][:13])["message"]["id"] == ids[0], "the beginning is enough"
 
 
+def test_an_address_of_the_browser_is_one_of_a_program(app: App, program: Program) -> None:
+    """Each form sends all its fields, the empty ones as well."""
+    shop(app, 5)
+    program.all_read("/dead")
+    pages = program.client
+    for path in ("/queues", "/messages", "/delayed", "/dead", "/history"):
+        form = pages.get(path).text.partition('<form class="filters card"')[2].partition("</form>")[0]
+        fields = dict.fromkeys(re.findall(r'name="(\w+)"', form), "")
+        assert ("text" in fields) == (path in ("/messages", "/delayed", "/dead"))
+        program.get(path, **fields)
+        links = re.findall(r'aria-sort="\w+"><a href="[^"?]*\?([^"]*)"', pages.get(path).text)
+        for link in links:
+            program.ask("GET", path, 200, query_string=html.unescape(link))
+        assert len(links) == (path in ("/queues", "/dead"))
+    reasons = [view["reason"] for view in program.get("/dead", sort="reason", dir="desc")["dead_letters"]]
+    assert reasons == sorted(reasons, reverse=True)
+    ids = [view["id"] for view in program.get("/dead")["dead_letters"]]
+    assert [view["id"] for view in program.get("/dead", sort="at", dir="asc")["dead_letters"]] == ids[::-1]
+    assert program.get("/queues", queue="default")["total"] == 1
+    assert program.get("/queues", queue="mail")["total"] == 0
+
+
 def test_pages_have_a_hundred(app: App, program: Program) -> None:
     ids = shop(app, 250)
     program.all_read("/dead")
@@ -248,7 +272,7 @@ def test_pages_have_a_hundred(app: App, program: Program) -> None:
         (
             "/messages",
             "quue=a",
-            'The query has a field "quue"; known are queue, actor, instance, state, older, sort',
+            'The query has a field "quue"; known are text, queue, actor, instance, state, older, sort',
         ),
         ("/messages", "queue=a&queue=b", "queue is given 2 times; give it once."),
         ("/messages", "state=dead", 'state is "dead"; it must be one of running, recovering, requeued.'),
