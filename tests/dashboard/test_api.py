@@ -7,9 +7,15 @@ from __future__ import annotations
 import functools
 import html
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -521,6 +527,60 @@ def test_a_payload_is_shown_if_asked_for(app: App, program: Program, lab: Lab) -
     assert json.loads(with_payload["payload"])["args"] == [0]
     lab.client.hset(lab.prefix + "aside", "binary", b"\x80\x04pickle")
     assert program.get("/message", id="binary", payload=1)["payload_base64"] == "gARwaWNrbGU="
+
+
+def test_the_printed_command_hides_the_token_from_ps(tmp_path: Path) -> None:
+    printed = (Path(__file__).parents[2] / "docs/dashboard.rst").read_text("utf-8")
+    (function,) = re.findall(r"^ +(api\(\) .*)$", printed, re.MULTILINE)
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\ncat > stdin\n')
+    curl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PROCESSING_API_TOKEN": TOKEN}
+    script = f"{function}\napi /dead/discard -d '{{}}'"
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, check=True)
+    arguments = ["-sS", "-H", "@-", "http://127.0.0.1:8010/api/dead/discard", "-d", "{}"]
+    assert (tmp_path / "arguments").read_text().splitlines() == arguments
+    assert (tmp_path / "stdin").read_text() == f"Authorization: Bearer {TOKEN}"
+
+
+def test_the_command_line_logs_each_act_and_no_token(app: App, server_url: str, tmp_path: Path) -> None:
+    """Also where the application has set up no logging."""
+    shop(app)
+    (tmp_path / "shop_app.py").write_text(
+        f"""
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq_inflight import InFlightTracker
+broker = RedisBroker(url={server_url!r}, namespace={app.broker.namespace!r})
+broker.add_middleware(InFlightTracker(namespace={app.namespace!r}))
+dramatiq.actor(broker=broker, actor_name="charge")(print)
+"""
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "dramatiq_inflight.cli", "--broker", "shop_app:broker"]
+    command += ["dashboard", "--allow-actions", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}", "PROCESSING_API_TOKEN": TOKEN}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/dead/discard", b'{"all": true}', {"Authorization": f"Bearer {TOKEN}"}
+        )
+
+        def acts() -> bool:
+            assert process.poll() is None
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return bool(json.load(answer)["done"] == {"done": 3})
+            except urllib.error.URLError:
+                return False
+
+        wait_until(acts, what="it acts")
+        wait_until(lambda: "discard of dead letters, 3 done." in (tmp_path / "log").read_text(), what="it is logged")
+        assert TOKEN not in (tmp_path / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
 
 
 def test_it_can_be_mounted_under_a_prefix(app: App) -> None:
