@@ -37,6 +37,7 @@ from dramatiq_inflight.dashboard.headers import CSP, FRAGMENT
 from dramatiq_inflight.dashboard.payload import CAP, pretty
 from dramatiq_inflight.dashboard.serving import LoopbackOnly
 from dramatiq_inflight.dashboard.shared import Shared
+from dramatiq_inflight.dashboard.sheet import _cell
 from dramatiq_inflight.dashboard.tail import Tail
 from dramatiq_inflight.dashboard.timeline import draw
 from dramatiq_inflight.delivery import Copy
@@ -242,6 +243,29 @@ def test_no_cell_is_a_formula(lab: Lab, a: Store, web: FlaskClient, formula: str
     assert row["actor"].startswith("'")
     assert row["actor"] == row["id"]
     assert row["crashes"] == "0"
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("formula", ["=1+1", " +1", '"=1+1"', "-1", "@SUM(1)", "\uff1d1", "\uff201"])
+def test_no_cell_is_a_formula_for_another_separator(
+    lab: Lab, a: Store, web: FlaskClient, separator: str, formula: str
+) -> None:
+    """Where the comma is that of decimals, a spreadsheet separates by semicolons, whatever is quoted."""
+    copy = copy_of("plain")
+    copy.actor, copy.queue = f"a{separator}{formula}{separator}", f"b\n{formula}"
+    lab.runs(a, copy)
+    sheet = text(web, "/messages?format=csv")
+    cells = re.split(f"[{separator}\n]", sheet)
+    assert not [cell for cell in cells if cell.lstrip(' "').startswith(tuple("=+-@\uff1d\uff20"))]
+    (row,) = rows(web, "/messages?format=csv")
+    assert row["actor"] == f"a{separator}'{formula}{separator}"
+
+
+def test_a_long_text_of_separators_is_written_in_linear_time() -> None:
+    began = time.thread_time()
+    for word in ("\t", ";", " ", '"', ";\t \n"):
+        _cell(word * 200_000)
+    assert time.thread_time() - began < 5
 
 
 def test_filters_are_cleared_by_one_link(lab: Lab, a: Store, web: FlaskClient) -> None:
