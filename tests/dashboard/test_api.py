@@ -247,7 +247,7 @@ def test_an_address_of_the_browser_is_one_of_a_program(app: App, program: Progra
     pages = program.client
     for path in ("/queues", "/messages", "/delayed", "/dead", "/history"):
         form = pages.get(path).text.partition('<form class="filters card"')[2].partition("</form>")[0]
-        fields = dict.fromkeys(re.findall(r'name="(\w+)"', form), "")
+        fields: dict[str, Any] = dict.fromkeys(re.findall(r'name="(\w+)"', form), "")
         assert ("text" in fields) == (path in ("/messages", "/delayed", "/dead"))
         program.get(path, **fields)
         links = re.findall(r'aria-sort="\w+"><a href="[^"?]*\?([^"]*)"', pages.get(path).text)
@@ -341,6 +341,16 @@ def test_a_wrong_body_is_told_and_does_nothing(app: App, program: Program, path:
     assert said in document["error"]
     assert len(document["error"]) < 400
     assert len(Inspector.of(app.broker).dead_letters() or []) == 3
+
+
+def test_a_body_that_is_hardly_too_deep_is_told(program: Program) -> None:
+    """One that can be read, and is too deep to be repeated in the error."""
+    for depth in range(850, 1050):
+        nested = "[" * depth + "]" * depth
+        answer = program.client.post(
+            "/api/message/requeue", data=f'{{"id": {nested}}}'.encode(), headers=program.headers
+        )
+        assert answer.status_code == 400, depth
 
 
 def test_nothing_is_answered_without_the_token(app: App, program: Program, lab: Lab) -> None:
