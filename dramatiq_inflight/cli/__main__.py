@@ -25,7 +25,7 @@ def main() -> None:
     from .app import cli  # noqa: PLC0415
     from .output import LogHandler  # noqa: PLC0415
 
-    logging.lastResort = LogHandler(logging.WARNING)
+    logging.lastResort = LogHandler()
     cli(prog_name="dramatiq-inflight")
 
 

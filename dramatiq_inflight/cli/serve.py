@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -50,6 +51,9 @@ def dashboard(source: Source, host: str, port: int, allow_actions: bool) -> None
     serve = load("dashboard", "dashboard", "dashboard").serve
     inspector = source.inspector
     token = next((os.environ[variable] for variable in API_TOKEN if variable in os.environ), None)
+    if allow_actions:
+        # Each act is logged, though the application may have set up no logging.
+        logging.getLogger("dramatiq_inflight.dashboard.acts").setLevel(logging.INFO)
     with _listening(host, port, "/"):
         serve(inspector, operations, host=host, port=port, api_token=token)
 

@@ -11,7 +11,7 @@ import functools
 import hmac
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,14 +114,14 @@ class Read(Paged):
 
 @dataclass(frozen=True, kw_only=True)
 class Delayed(Read):
-    """Messages that wait for their time, what is due soonest first."""
+    """Messages that wait for their time, what is due soonest first if no other order is asked for."""
 
     delayed: list[DelayedView]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetters(Read):
-    """Dead letters, newest first."""
+    """Dead letters, newest first if no other order is asked for."""
 
     dead_letters: list[DeadLetterView]
 
@@ -210,7 +210,9 @@ class Api:
         if found is None:
             raise NotFound(f"The queues {CANNOT} a RedisBroker or a RabbitMQ.")
         order = choice.Order.asked(request.args, choice.QUEUE_SORTS, tuple(choice.QUEUE_SORTS)[1:])
-        return page_of(Queues, "queues", choice.sorted_queues(found, order))
+        name = request.args.get("queue", "")
+        chosen = [queue for queue in found if name in ("", queue.name)]
+        return page_of(Queues, "queues", choice.sorted_queues(chosen, order))
 
     def messages(self) -> Messages:
         """List the messages that run, or wait to be recovered."""
@@ -233,11 +235,13 @@ class Api:
 
     def delayed(self) -> Delayed:
         """List what waits for its time in the queues of a RedisBroker: delayed messages, and retries."""
-        found, is_complete = self._chosen(self._board.delayed, "What waits for its time", "a RedisBroker")
+        found, is_complete = self._chosen(
+            self._board.delayed, choice.DELAYED_SORTS, "What waits for its time", "a RedisBroker"
+        )
         return page_of(Delayed, "delayed", found, is_complete=is_complete)
 
     def dead(self) -> DeadLetters:
-        """List the dead letters of a RedisBroker or RabbitMQ, newest first."""
+        """List the dead letters of a RedisBroker or RabbitMQ, newest first if nothing else is asked for."""
         found, is_complete = self._letters()
         return page_of(DeadLetters, "dead_letters", found, is_complete=is_complete)
 
@@ -274,16 +278,24 @@ class Api:
         """Delete all dead letters that match for good.  It stops after ten seconds, and says if some are left."""
         return self._act_on_letters("discard", **chosen)
 
-    def _letters(self) -> tuple[list[DeadLetterView], bool]:
-        return self._chosen(self._board.letters, "Dead letters", "a RedisBroker or a RabbitMQ other than 4.0 to 4.2")
+    def _letters(self) -> tuple[Sequence[DeadLetterView], bool]:
+        return self._chosen(
+            self._board.letters,
+            choice.LETTER_SORTS,
+            "Dead letters",
+            "a RedisBroker or a RabbitMQ other than 4.0 to 4.2",
+        )
 
     @staticmethod
-    def _chosen(background: InBackground[Any], what: str, brokers: str) -> tuple[list[Any], bool]:
+    def _chosen(
+        background: InBackground[Any], sorts: Mapping[str, str], what: str, brokers: str
+    ) -> tuple[Sequence[Any], bool]:
         index = background.get(PATIENCE)
         if index is None:
             raise NotFound(f"{what} {CANNOT} {brokers}.")
         is_complete = index.is_complete and not background.is_reading  # first, since that may come in between
-        return choice.LetterChoice.asked(request.args).choice.of(index.found), is_complete
+        asked = choice.LetterChoice.asked(request.args, sorts)
+        return choice.sorted_letters(asked.choice.of(index.found), asked.order), is_complete
 
     def _act(self, action: str, id: str, force: bool) -> Result | Refused:
         done = self._can_act().on_message(action, id, force=force)
@@ -319,7 +331,7 @@ CANNOT = "cannot be seen from here: that takes the application's broker (--broke
 QUEUE = text("queue", "Only those of this queue.")
 ACTOR = text("actor", "Only those of this actor.")
 INSTANCE = text("instance", "Only those on this instance (pod, container or host).")
-DIRECTION = one_of("dir", "Which way; else the greatest numbers come first, and names from A.", ("asc", "desc"))
+DIRECTION = one_of("dir", "Which way; else as the page sorts that column.", ("asc", "desc"))
 PAGE = number("page", "Which page, of 100 each.")
 LETTERS = (
     QUEUE,
@@ -337,6 +349,11 @@ CHOSEN = (
     texts("ids", "Only these messages."),
     flag("all", "All dead letters; needed where nothing else chooses, but for until."),
 )
+
+
+def sort_of(sorts: Mapping[str, str]) -> Field:
+    """Make the field for the order of a list."""
+    return one_of("sort", f"By what; else {next(iter(sorts))}.", tuple(sorts))
 
 
 @dataclass(frozen=True)
@@ -357,17 +374,18 @@ class Route:
 ROUTES = (
     Route("/overview", Api.overview),
     Route("/workers", Api.workers, (INSTANCE, one_of("state", "Only those in this state.", STATES), PAGE)),
-    Route("/queues", Api.queues, (one_of("sort", "By what.", tuple(choice.QUEUE_SORTS)), DIRECTION, PAGE)),
+    Route("/queues", Api.queues, (QUEUE, sort_of(choice.QUEUE_SORTS), DIRECTION, PAGE)),
     Route(
         "/messages",
         Api.messages,
         (
+            text("text", "Only those with this in their id, names or note, in upper or lower case."),
             QUEUE,
             ACTOR,
             INSTANCE,
             one_of("state", "Only those in this state.", choice.STATES),
             span("older", "Only those that were started so long ago, or earlier: 90, 10m, 2h."),
-            one_of("sort", "By what.", tuple(choice.SORTS)),
+            sort_of(choice.SORTS),
             DIRECTION,
             PAGE,
         ),
@@ -381,8 +399,8 @@ ROUTES = (
         ),
     ),
     Route("/aside", Api.aside, (PAGE,)),
-    Route("/delayed", Api.delayed, (*LETTERS, PAGE)),
-    Route("/dead", Api.dead, (*LETTERS, PAGE)),
+    Route("/delayed", Api.delayed, (*LETTERS, sort_of(choice.DELAYED_SORTS), DIRECTION, PAGE)),
+    Route("/dead", Api.dead, (*LETTERS, sort_of(choice.LETTER_SORTS), DIRECTION, PAGE)),
     Route("/dead/causes", Api.causes, (*LETTERS, PAGE)),
     Route(
         "/history",
@@ -394,7 +412,7 @@ ROUTES = (
                 (*choice.GROUPS, *(kind.value for kind in EventKind)),
             ),
             INSTANCE,
-            text("message", "Only those of the message with this id."),
+            text("message", "Only those of messages whose id is this, or begins so."),
             PAGE,
         ),
     ),

@@ -86,10 +86,10 @@ GROUPS = {
 
 V = TypeVar("V", bound=Chosen)
 
-UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 #: A duration, as a regular expression: a number, and its unit.
-DURATION = r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(s|min|m|h|d|)\s*"
+DURATION = r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)(?:\s*(s|min|m|h|d))?\s*"
 
 
 def hours() -> int:
@@ -120,7 +120,7 @@ def paged(found: Sequence[Any]) -> dict[str, Any]:
 
 def _seconds(text: str) -> float | None:
     found = re.fullmatch(DURATION, text)
-    return float(found[1]) * UNITS[found[2]] if found else None
+    return float(found[1]) * UNITS[found[2] or "s"] if found else None
 
 
 @dataclass(frozen=True)

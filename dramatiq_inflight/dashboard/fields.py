@@ -151,5 +151,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    shown = json.dumps(value)
+    try:
+        shown = json.dumps(value)
+    except RecursionError:
+        return "too deep"  # though it could be read
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from datetime import datetime
@@ -17,8 +18,12 @@ from .payload import seen
 
 __all__ = ["as_csv", "is_wanted"]
 
-#: What makes a spreadsheet take a text for a formula.
-BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\n")
+#: Where a spreadsheet takes a text for a formula: at its beginning, and after a semicolon, a tab or a line break,
+#: since some spreadsheets separate cells by these, and heed no quotes then.  Some take wide signs as well.
+FORMULA = re.compile(
+    r"""\A(?=[\t\n])|(?:\A|(?<=[;\t\n]))(?=(?:[^\S\t\n]|")*[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"""
+    r"""\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}])"""
+)
 
 #: So many rows are sent at once.
 AT_ONCE = 500
@@ -62,5 +67,4 @@ def _cell(value: Any) -> Any:
         return value.isoformat()
     if not isinstance(value, str):
         return getattr(value, "value", value)
-    shown = seen(value)
-    return "'" + shown if shown.lstrip(" ").startswith(BEGINS_A_FORMULA) else shown
+    return FORMULA.sub("'", seen(value))

@@ -98,19 +98,27 @@ def _zone(name: str) -> tzinfo:
         return UTC  # there is no such one here
 
 
+def _local(at: datetime) -> datetime:
+    """Return a time where the visitor is; in UTC if it is too near to the first or the last year for that."""
+    try:
+        return at.astimezone(zone())
+    except OverflowError:
+        return at.astimezone(UTC)
+
+
 def clock(at: datetime | None) -> str:
     """The time of day, where the visitor is."""
-    return f"{at.astimezone(zone()):%H:%M:%S}" if at else ""
+    return f"{_local(at):%H:%M:%S}" if at else ""
 
 
 def day(at: datetime) -> str:
     """The date, where the visitor is."""
-    return f"{at.astimezone(zone()):%Y-%m-%d}"
+    return f"{_local(at):%Y-%m-%d}"
 
 
 def date(at: datetime | None) -> str:
     """Date and time, where the visitor is."""
-    return f"{at.astimezone(zone()):%Y-%m-%d %H:%M:%S %Z}" if at else ""
+    return f"{_local(at):%Y-%m-%d %H:%M:%S %Z}" if at else ""
 
 
 def utc(at: datetime) -> str:

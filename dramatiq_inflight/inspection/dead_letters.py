@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from dramatiq.middleware import AgeLimit
 from ..brokers.dead_letters import DeadLetter, DeadLetters
 from ..brokers.queues import BrokerQueues
 from ..delivery import mark_of
-from ..store.errors import masked
+from ..store.errors import encodable, masked
 from ..store.records import moment
 from .history import Event
 
@@ -199,6 +199,13 @@ class Letters:
         queue = self.index.queue_of(message_id)
         return [] if queue is None else [queue]
 
+    def known(self) -> Set[str] | None:
+        """Return the ids of all messages that have a letter; None if that takes to read all letters."""
+        if self.index is None or not self.index.has_ids:
+            return None
+        self.index.refresh()
+        return self.index.message_ids
+
     def some(self, queue: str, letters: DeadLetters | None, choice: Choice) -> Iterable[DeadLetter]:
         """Return the letters of a queue that may be chosen; without an index all of them.
 
@@ -218,7 +225,7 @@ class Letters:
         message = letter.message
         options = message.options if message is not None else {}
         retries = options.get("retries", 0)
-        reason = masked(self._reason(letter, message, event))
+        reason = encodable(masked(self._reason(letter, message, event)))
         traceback = (event.traceback if event is not None else "") or str(options.get("traceback") or "")
         # There may be very many of the same.
         return DeadLetterView(
@@ -265,7 +272,7 @@ class Letters:
 @functools.lru_cache(maxsize=500)
 def shown_traceback(text: str) -> str:
     """Return the end of a traceback without credentials; of many letters it is the same."""
-    return sys.intern(masked(text)[-TRACEBACK:])
+    return sys.intern(encodable(masked(text)[-TRACEBACK:]))
 
 
 def cause_of(reason: str) -> str:
@@ -361,6 +368,11 @@ class Index:
     def has_ids(self) -> bool:
         """True if each letter can be read by the broker's id: it has ids, and all letters are here."""
         return self.is_complete and self._has_ids
+
+    @property
+    def message_ids(self) -> Set[str]:
+        """The ids of the messages that have a letter here."""
+        return self._queues.keys()
 
     def queue_of(self, message_id: str) -> str | None:
         """Return the queue from which a message was dead-lettered; None if it has no letter."""

@@ -334,7 +334,8 @@ class Inspector(Reader):
         found |= {one.id for one in self.aside()}
         found |= {event.message_id for event in self.history(limit=MOST_EVENTS)}
         with contextlib.suppress(ConnectionClosed):
-            found |= {letter.id for letter in self.dead_letters() or ()}
+            known = self._letters.known() if self._letters is not None else None
+            found |= {letter.id for letter in self.dead_letters() or ()} if known is None else known
         found.discard("")  # of events that are about no message
         return [beginning] if beginning in found else sorted(id for id in found if id.startswith(beginning))
 

@@ -19,9 +19,9 @@ from typing import Any, NoReturn, TypeVar
 import redis
 
 from ..errors import CheckpointError, HandBack, MessageLost
+from ..store.errors import encodable
 from ..store.replies import Saved
 from ..store.store import Store
-from .failure import encodable
 from .in_flight import Entry
 from .state import Phase
 

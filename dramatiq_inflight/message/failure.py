@@ -7,9 +7,9 @@ from __future__ import annotations
 import traceback
 from typing import Any, NamedTuple
 
-from ..store.errors import masked
+from ..store.errors import encodable, masked
 
-__all__ = ["UNKNOWN", "Failure", "encodable", "failure_of"]
+__all__ = ["UNKNOWN", "Failure", "failure_of"]
 
 #: How much is kept, characters: the history has 10,000 events or so.
 LONGEST_WHY, LONGEST_TRACEBACK = 200, 2000
@@ -38,8 +38,3 @@ def failure_of(message: Any) -> Failure:
         return Failure(type(error).__name__)  # its text cannot be made
     why = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return Failure(encodable(why[:LONGEST_WHY]), encodable(lines[-LONGEST_TRACEBACK:]))
-
-
-def encodable(text: str) -> str:
-    """Return a text that Redis takes: half a surrogate pair is written as Python escapes it."""
-    return text.encode("utf-8", "backslashreplace").decode()

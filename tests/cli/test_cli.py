@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -850,6 +851,14 @@ def test_texts_are_made_harmless() -> None:
     )
     assert masked("netloc ':s3\u2100cret@h' contains invalid characters") == "netloc '***' contains invalid characters"
     assert [age(seconds) for seconds in (0.9, 123, 11040, 190_800, -1)] == ["0s", "2m03s", "3h04m", "2d05h", "0s"]
+
+
+@pytest.mark.parametrize("word", ["a", "a://", "?user=", "netloc '"])
+def test_a_long_text_is_masked_in_linear_time(word: str) -> None:
+    """A worker masks each error that it keeps, with all its threads waiting."""
+    began = time.thread_time()
+    masked(word * 200_000)
+    assert time.thread_time() - began < 5
 
 
 def test_tables_fit() -> None:

@@ -5,9 +5,17 @@
 from __future__ import annotations
 
 import functools
+import html
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -232,6 +240,28 @@ def test_the_fields_of_a_page_choose(app: App, program: Program, lab: Lab) -> No
     assert program.get("/message", id=ids[0][:13])["message"]["id"] == ids[0], "the beginning is enough"
 
 
+def test_an_address_of_the_browser_is_one_of_a_program(app: App, program: Program) -> None:
+    """Each form sends all its fields, the empty ones as well."""
+    shop(app, 5)
+    program.all_read("/dead")
+    pages = program.client
+    for path in ("/queues", "/messages", "/delayed", "/dead", "/history"):
+        form = pages.get(path).text.partition('<form class="filters card"')[2].partition("</form>")[0]
+        fields: dict[str, Any] = dict.fromkeys(re.findall(r'name="(\w+)"', form), "")
+        assert ("text" in fields) == (path in ("/messages", "/delayed", "/dead"))
+        program.get(path, **fields)
+        links = re.findall(r'aria-sort="\w+"><a href="[^"?]*\?([^"]*)"', pages.get(path).text)
+        for link in links:
+            program.ask("GET", path, 200, query_string=html.unescape(link))
+        assert len(links) == (path in ("/queues", "/dead"))
+    reasons = [view["reason"] for view in program.get("/dead", sort="reason", dir="desc")["dead_letters"]]
+    assert reasons == sorted(reasons, reverse=True)
+    ids = [view["id"] for view in program.get("/dead")["dead_letters"]]
+    assert [view["id"] for view in program.get("/dead", sort="at", dir="asc")["dead_letters"]] == ids[::-1]
+    assert program.get("/queues", queue="default")["total"] == 1
+    assert program.get("/queues", queue="mail")["total"] == 0
+
+
 def test_pages_have_a_hundred(app: App, program: Program) -> None:
     ids = shop(app, 250)
     program.all_read("/dead")
@@ -248,7 +278,7 @@ def test_pages_have_a_hundred(app: App, program: Program) -> None:
         (
             "/messages",
             "quue=a",
-            'The query has a field "quue"; known are queue, actor, instance, state, older, sort',
+            'The query has a field "quue"; known are text, queue, actor, instance, state, older, sort',
         ),
         ("/messages", "queue=a&queue=b", "queue is given 2 times; give it once."),
         ("/messages", "state=dead", 'state is "dead"; it must be one of running, recovering, requeued.'),
@@ -311,6 +341,16 @@ def test_a_wrong_body_is_told_and_does_nothing(app: App, program: Program, path:
     assert said in document["error"]
     assert len(document["error"]) < 400
     assert len(Inspector.of(app.broker).dead_letters() or []) == 3
+
+
+def test_a_body_that_is_hardly_too_deep_is_told(program: Program) -> None:
+    """One that can be read, and is too deep to be repeated in the error."""
+    for depth in range(850, 1050):
+        nested = "[" * depth + "]" * depth
+        answer = program.client.post(
+            "/api/message/requeue", data=f'{{"id": {nested}}}'.encode(), headers=program.headers
+        )
+        assert answer.status_code == 400, depth
 
 
 def test_nothing_is_answered_without_the_token(app: App, program: Program, lab: Lab) -> None:
@@ -497,6 +537,60 @@ def test_a_payload_is_shown_if_asked_for(app: App, program: Program, lab: Lab) -
     assert json.loads(with_payload["payload"])["args"] == [0]
     lab.client.hset(lab.prefix + "aside", "binary", b"\x80\x04pickle")
     assert program.get("/message", id="binary", payload=1)["payload_base64"] == "gARwaWNrbGU="
+
+
+def test_the_printed_command_hides_the_token_from_ps(tmp_path: Path) -> None:
+    printed = (Path(__file__).parents[2] / "docs/dashboard.rst").read_text("utf-8")
+    (function,) = re.findall(r"^ +(api\(\) .*)$", printed, re.MULTILINE)
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\ncat > stdin\n')
+    curl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PROCESSING_API_TOKEN": TOKEN}
+    script = f"{function}\napi /dead/discard -d '{{}}'"
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, check=True)
+    arguments = ["-sS", "-H", "@-", "http://127.0.0.1:8010/api/dead/discard", "-d", "{}"]
+    assert (tmp_path / "arguments").read_text().splitlines() == arguments
+    assert (tmp_path / "stdin").read_text() == f"Authorization: Bearer {TOKEN}"
+
+
+def test_the_command_line_logs_each_act_and_no_token(app: App, server_url: str, tmp_path: Path) -> None:
+    """Also where the application has set up no logging."""
+    shop(app)
+    (tmp_path / "shop_app.py").write_text(
+        f"""
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq_inflight import InFlightTracker
+broker = RedisBroker(url={server_url!r}, namespace={app.broker.namespace!r})
+broker.add_middleware(InFlightTracker(namespace={app.namespace!r}))
+dramatiq.actor(broker=broker, actor_name="charge")(print)
+"""
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "dramatiq_inflight.cli", "--broker", "shop_app:broker"]
+    command += ["dashboard", "--allow-actions", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}", "PROCESSING_API_TOKEN": TOKEN}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/dead/discard", b'{"all": true}', {"Authorization": f"Bearer {TOKEN}"}
+        )
+
+        def acts() -> bool:
+            assert process.poll() is None
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return bool(json.load(answer)["done"] == {"done": 3})
+            except urllib.error.URLError:
+                return False
+
+        wait_until(acts, what="it acts")
+        wait_until(lambda: "discard of dead letters, 3 done." in (tmp_path / "log").read_text(), what="it is logged")
+        assert TOKEN not in (tmp_path / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
 
 
 def test_it_can_be_mounted_under_a_prefix(app: App) -> None:

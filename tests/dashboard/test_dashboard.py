@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -36,12 +37,14 @@ from dramatiq_inflight.dashboard.headers import CSP, FRAGMENT
 from dramatiq_inflight.dashboard.payload import CAP, pretty
 from dramatiq_inflight.dashboard.serving import LoopbackOnly
 from dramatiq_inflight.dashboard.shared import Shared
+from dramatiq_inflight.dashboard.sheet import as_csv
 from dramatiq_inflight.dashboard.tail import Tail
 from dramatiq_inflight.dashboard.timeline import draw
 from dramatiq_inflight.delivery import Copy
 from dramatiq_inflight.doctor import examine
 from dramatiq_inflight.inspection.history import revivals
 from dramatiq_inflight.inspection.queues import Throughput
+from dramatiq_inflight.inspection.views import Aside
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.replies import Claim
 from dramatiq_inflight.store.scripts import Scripts
@@ -203,6 +206,12 @@ def test_a_zone_that_is_none_is_utc(lab: Lab, web: FlaskClient, zone: str) -> No
     assert "Times are UTC." in text(web, "/")
 
 
+def test_an_age_with_many_blanks_is_read_in_linear_time(web: FlaskClient) -> None:
+    began = time.thread_time()
+    assert "was left out" in text(web, "/messages", query_string={"older": f"1{' ' * 100_000}x"})
+    assert time.thread_time() - began < 5
+
+
 def rows(web: FlaskClient, path: str) -> list[dict[str, str]]:
     answer = web.get(path)
     assert (answer.status_code, answer.mimetype) == (200, "text/csv")
@@ -235,6 +244,29 @@ def test_no_cell_is_a_formula(lab: Lab, a: Store, web: FlaskClient, formula: str
     assert row["actor"].startswith("'")
     assert row["actor"] == row["id"]
     assert row["crashes"] == "0"
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("formula", ["=1+1", " +1", '"=1+1"', "-1", "@SUM(1)", "\uff1d1", "\uff201"])
+def test_no_cell_is_a_formula_for_another_separator(
+    lab: Lab, a: Store, web: FlaskClient, separator: str, formula: str
+) -> None:
+    """Where the comma is that of decimals, a spreadsheet separates by semicolons, whatever is quoted."""
+    copy = copy_of("plain")
+    copy.actor, copy.queue = f"a{separator}{formula}{separator}", f"b\n{formula}"
+    lab.runs(a, copy)
+    sheet = text(web, "/messages?format=csv")
+    cells = re.split(f"[{separator}\n]", sheet)
+    assert not [cell for cell in cells if cell.lstrip(' "').startswith(tuple("=+-@\uff1d\uff20"))]
+    (row,) = rows(web, "/messages?format=csv")
+    assert row["actor"] == f"a{separator}'{formula}{separator}"
+
+
+def test_a_long_text_of_separators_is_written_in_linear_time() -> None:
+    began = time.thread_time()
+    for word in ("\t", ";", " ", '"', ";\t \n"):
+        as_csv("sheet", Aside, [Aside(word * 200_000, "", "", 0)]).get_data()
+    assert time.thread_time() - began < 5
 
 
 def test_filters_are_cleared_by_one_link(lab: Lab, a: Store, web: FlaskClient) -> None:

@@ -68,6 +68,19 @@ def test_letters_are_counted_by_cause_and_filtered(app: App, web: FlaskClient) -
     assert 'href="?queue=mail&amp;page=2"' in read_all(web, "/dead?queue=mail")
 
 
+def test_an_unknown_id_is_not_looked_for_in_all_letters(
+    app: App, web: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has their ids; to read 50,000 letters takes seconds."""
+    _, (id, *_) = shop(app)
+    read_all(web)
+    monkeypatch.delattr(Inspector, "dead_letters")
+    assert web.get("/message?id=nobody").status_code == 404
+    assert web.get(f"/message?id={id[:13]}").location == f"/message?id={id}"
+    late = bury(app.broker, app.broker.get_actor("charge"), ["KeyError: 'late'"])[0]
+    assert web.get(f"/message?id={late[:13]}").location == f"/message?id={late}"
+
+
 def test_all_that_match_are_requeued_and_run(app: App, web: FlaskClient) -> None:
     _, declined = shop(app)
     read_all(web)

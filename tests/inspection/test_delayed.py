@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import types
 import uuid
@@ -22,7 +23,7 @@ from dramatiq_inflight.cli.app import cli
 from dramatiq_inflight.dashboard import create_app
 from tests.support.inprocess import App
 from tests.support.lab import Lab
-from tests.support.letters import read_all
+from tests.support.letters import bury, read_all
 from tests.support.servers import wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
@@ -159,6 +160,33 @@ def test_the_page_lists_what_waits(app: App) -> None:
     assert "of 120, due soonest first; 121 wait" in shown("?cause=ValueError:%20no%20card%20%23")
     assert 'href="?queue=default&amp;page=2"' in shown("?queue=default")
     assert 'href="/delayed?queue=default"' in web.get("/queues").text
+
+
+def test_a_time_that_no_zone_has_is_utc(app: App) -> None:
+    work = app.actor(lambda: None, actor_name="work")
+    for at in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(microsecond=0, tzinfo=UTC)):
+        message = work.message().copy(options={"eta": int(at.timestamp()) * 1000})
+        app.broker.enqueue(message, delay=3_600_000)
+        key = f"{app.broker.namespace}:default.DQ.msgs"
+        (copy,) = app.client.hkeys(key)
+        app.client.hset(key, copy, message.encode())
+        for zone in ("Pacific/Kiritimati", "America/New_York"):
+            web = create_app(Inspector.of(app.broker)).test_client()
+            web.set_cookie("inflight-zone", zone)
+            assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in read_all(web, "/delayed")
+        app.client.delete(key, f"{app.broker.namespace}:default.DQ")
+
+
+def test_half_a_character_in_an_error_breaks_no_page(app: App) -> None:
+    work = app.actor(lambda: None, actor_name="work")
+    retry(app, work, "ValueError: \ud800")
+    bury(app.broker, work, ["ValueError: \ud800"])
+    web = create_app(Inspector.of(app.broker)).test_client()
+    for path in ("/delayed", "/dead"):
+        shown = read_all(web, path)
+        assert r"ValueError: \ud800" in shown
+        (link,) = re.findall(r'href="(\?cause=[^"]+)"', shown)
+        assert r"ValueError: \ud800" in read_all(web, f"{path}{link}")
 
 
 def test_without_the_application_it_is_said(lab: Lab) -> None:

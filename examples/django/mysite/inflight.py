@@ -28,7 +28,7 @@ def inflight(request: HttpRequest, path: str = "") -> HttpResponse:
     environ = {
         **request.META,
         "SCRIPT_NAME": request.META.get("SCRIPT_NAME", "") + prefix,
-        "PATH_INFO": "/" + path,
+        "PATH_INFO": "/" + path.encode().decode("latin-1"),  # as WSGI has it
         "wsgi.input": io.BytesIO(request.body),
     }
     answer = Response.from_app(dashboard, environ)
