@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import redis
 import yaml
+from docutils.nodes import make_id
 from dramatiq.brokers.redis import RedisBroker
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +32,7 @@ from dramatiq_inflight.metrics.process import ProcessMetrics, forget_the_dead, i
 from dramatiq_inflight.store.cause import OUT_OF_MEMORY, Cause, CauseKind
 from dramatiq_inflight.store.records import Enqueued
 from dramatiq_inflight.store.store import Store
+from tests.conftest import missing
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.inprocess import App
@@ -41,6 +43,7 @@ MakeCluster = Callable[..., Cluster]
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 DASHBOARD, ALERTS = MONITORING / "grafana.json", MONITORING / "alerts.yml"
+ALERTS_TEST = MONITORING / "alerts_test.yml"
 
 
 class Scrape:
@@ -312,9 +315,35 @@ def test_the_alerts_are_rules() -> None:
         assert used_by(rule["expr"])
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert rule["annotations"]["summary"]
-    promtool = shutil.which("promtool")
-    if promtool is not None:
-        subprocess.run([promtool, "check", "rules", str(ALERTS)], check=True)
+
+
+def test_each_alert_links_to_its_section_of_the_docs() -> None:
+    docs = MONITORING.parent
+    sections = re.findall(r"^(.+)\n-+$", (docs / "alerts.rst").read_text("utf-8"), re.MULTILINE)
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    assert sections == [rule["alert"] for rule in rules]
+    for rule in rules:
+        address, _, anchor = rule["annotations"]["runbook_url"].rpartition("#")
+        assert address == "https://docs.example.com/dramatiq_inflight/alerts.html"
+        assert anchor == make_id(rule["alert"])
+
+
+def test_each_alert_is_expected_to_fire_in_a_test_of_its_own() -> None:
+    calm, *tests = yaml.safe_load(ALERTS_TEST.read_text())["tests"]
+    assert [check["exp_samples"] for check in calm["promql_expr_test"]] == [[]] * 3
+    fired = set()
+    for test in tests:
+        fired |= {alert["alertname"] for alert in test.get("alert_rule_test", []) if alert["exp_alerts"]}
+        labels = [sample["labels"] for check in test["promql_expr_test"] for sample in check["exp_samples"]]
+        fired |= set(re.findall(r'alertname="(\w+)"', " ".join(labels)))
+    assert fired == set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+
+
+@pytest.mark.once
+def test_each_alert_fires_on_its_series_alone() -> None:
+    promtool = shutil.which("promtool") or missing("promtool", "install Debian's prometheus")
+    subprocess.run([promtool, "check", "rules", str(ALERTS)], check=True)
+    subprocess.run([promtool, "test", "rules", str(ALERTS_TEST)], check=True)
 
 
 def test_the_dashboard_can_be_imported_anywhere() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.once
 
 FOLDER = Path(__file__).parents[2] / "examples" / "kubernetes"
 FOLDERS = [FOLDER / "base", FOLDER / "overlays" / "spot"]
+#: They are applied beside one of those.
+MONITORING, DASHBOARD = FOLDER / "monitoring", FOLDER / "dashboard"
 
 #: From the oldest that the page speaks of to the newest that the validator knows.
 VERSIONS = ["1.28", "1.32", "newest"]
@@ -137,6 +140,7 @@ def settings(documents: list[Document], worker: Document) -> dict[str, str]:
     return data
 
 
+@pytest.mark.parametrize("folder", [*FOLDERS, MONITORING, DASHBOARD], ids=lambda folder: folder.name)
 def test_kubectl_makes_the_same_of_it(folder: Path) -> None:
     theirs, ours = rendered_by_kubectl(folder), resolve(folder)
     key = lambda document: (document["kind"], document["metadata"]["name"])  # noqa: E731
@@ -183,9 +187,16 @@ def test_selectors_match(documents: list[Document]) -> None:
     assert selected == 2
 
 
-def test_what_is_referred_to_is_there(documents: list[Document]) -> None:
+@pytest.mark.parametrize(("folder", "count"), [*((folder, 2) for folder in FOLDERS), (DASHBOARD, 5)])
+def test_what_is_referred_to_is_there(folder: Path, count: int) -> None:
     """Secrets are made by hand: the page says how."""
-    page = (FOLDER.parents[1] / "docs" / "kubernetes.rst").read_text("utf-8")
+    page = (FOLDER.parents[1] / "docs" / "kubernetes.rst").read_text("utf-8").replace("\\\n", "")
+    made = {
+        (name, key)
+        for name, keys in re.findall(r"kubectl create secret generic (\S+)(.*)", page)
+        for key in re.findall(r"--from-literal=([\w-]+)=", keys)
+    }
+    documents = resolve(folder)
     secrets = 0
     for document in documents:
         pod = pod_of(document)
@@ -197,9 +208,9 @@ def test_what_is_referred_to_is_there(documents: list[Document]) -> None:
             for variable in container.get("env", []):
                 secret = variable.get("valueFrom", {}).get("secretKeyRef")
                 if secret is not None:
-                    assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in page
+                    assert (secret["name"], secret["key"]) in made
                     secrets += 1
-    assert secrets == 2
+    assert secrets == count
 
 
 def test_the_tracker_takes_the_settings(
@@ -304,3 +315,84 @@ def test_the_probes_tell_fresh_from_stale(worker: Document, settings: dict[str, 
         stale = time.time() - 600
         os.utime(file, (stale, stale))
         assert not passes(), kind
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_dashboard_and_the_policies_are_valid(version: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: nox -s examples")
+    wanted = validator.latest_version() if version == "newest" else version
+    documents = resolve(DASHBOARD) + resolve(MONITORING)
+    known = [document for document in documents if document["apiVersion"] != "monitoring.coreos.com/v1"]
+    assert [document["kind"] for document in known] == ["Deployment", "Service", "NetworkPolicy", "NetworkPolicy"]
+    for document in known:
+        validator.validate(document, wanted, strict=True)
+
+
+def test_the_rules_of_the_operator_are_the_alerts() -> None:
+    """With their comments: the head of the file has the command that makes it."""
+    alerts = (FOLDER.parents[1] / "docs" / "monitoring" / "alerts.yml").read_text("utf-8")
+    groups = alerts[alerts.index("groups:") :]
+    file = MONITORING / "prometheusrule.yaml"
+    assert file.read_text("utf-8").partition("\nspec:\n")[2] == textwrap.indent(groups, "  ")
+    (rule,) = read(file)
+    assert rule["kind"] == "PrometheusRule"
+    assert rule["spec"] == yaml.safe_load(alerts)
+
+
+def test_prometheus_scrapes_the_exporter_and_nobody_else_does() -> None:
+    base, monitoring = resolve(FOLDER / "base"), resolve(MONITORING)
+    service, pod = (one(base, kind, "inflight-exporter") for kind in ("Service", "Deployment"))
+    monitor = one(monitoring, "ServiceMonitor", "inflight-exporter")["spec"]
+    assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
+    (port,) = service["spec"]["ports"]
+    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == [port["name"]]
+    assert admitted(one(monitoring, "NetworkPolicy", "inflight-exporter"), pod) == [("monitoring", "metrics")]
+
+
+def admitted(policy: Document, deployment: Document) -> list[tuple[str, str]]:
+    """Return the namespaces that a policy admits to a deployment's pods, each with the name of the port."""
+    template, spec = deployment["spec"]["template"], policy["spec"]
+    assert spec["podSelector"]["matchLabels"] == template["metadata"]["labels"]
+    assert spec["policyTypes"] == ["Ingress"]
+    ports = {port["name"] for container in template["spec"]["containers"] for port in container.get("ports", [])}
+    found = []
+    for rule in spec["ingress"]:
+        for source in rule["from"]:
+            (name,) = source.pop("namespaceSelector")["matchLabels"].values()
+            assert not source
+            found += [(name, port["port"]) for port in rule["ports"]]
+    assert {port for _, port in found} == ports, "a port is closed, or is not there"
+    return found
+
+
+def test_the_dashboard_is_reached_through_the_login_alone() -> None:
+    documents = resolve(DASHBOARD)
+    deployment, service = (one(documents, kind, "inflight-dashboard") for kind in ("Deployment", "Service"))
+    policy = one(documents, "NetworkPolicy", "inflight-dashboard")
+    assert admitted(policy, deployment) == [("ingress-nginx", "login")]
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["login"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    page, login = pod_of(deployment)["containers"]
+    options = dict(argument.removeprefix("--").partition("=")[::2] for argument in [*page["args"], *login["args"]])
+    assert options["host"] == "127.0.0.1"
+    assert options["upstream"] == f"http://127.0.0.1:{options['port']}/"
+    assert options["http-address"] == f"0.0.0.0:{login['ports'][0]['containerPort']}"
+    assert options["pass-host-header"] == "false", "the page answers to the names of loopback alone"
+    assert "reverse-proxy" not in options, "with it, X-Forwarded-Uri could pass a page off as one under /api"
+    assert "ports" not in page
+    # The path that needs no login asks for a token.
+    assert options["skip-auth-route"] == "^/api/"
+    assert "PROCESSING_API_TOKEN" in {variable["name"] for variable in page["env"]}
+    images = [read(folder / "kustomization.yaml")[0]["images"] for folder in (FOLDER / "base", DASHBOARD)]
+    assert images[0] == images[1]
+
+
+def test_the_command_line_takes_the_arguments_of_the_dashboard() -> None:
+    pytest.importorskip("click", reason="needs the extra cli")
+    from dramatiq_inflight.cli.serve import dashboard  # noqa: PLC0415  it needs click
+
+    page, _ = pod_of(one(resolve(DASHBOARD), "Deployment", "inflight-dashboard"))["containers"]
+    broker, name, *arguments = page["args"]
+    assert (broker, name) == ("--broker=shop.tasks", "dashboard")
+    taken = dashboard.make_context(name, arguments).params
+    assert taken == {"host": "127.0.0.1", "port": 8010, "allow_actions": True}
