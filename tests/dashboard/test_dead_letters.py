@@ -64,7 +64,7 @@ def test_letters_are_counted_by_cause_and_filtered(app: App, web: FlaskClient) -
     assert "of 150" in read_all(web, "/dead?queue=mail")
     assert "of 5, newest" in read_all(web, "/dead?text=carddeclined")
     assert "of 175" in read_all(web, "/dead?text=in%20charge"), "that is in the traceback"
-    assert "None of 175 is like that" in read_all(web, "/dead?text=nonsense")
+    assert "None of 175 matches" in read_all(web, "/dead?text=nonsense")
     assert 'href="?queue=mail&amp;page=2"' in read_all(web, "/dead?queue=mail")
 
 
