@@ -111,7 +111,7 @@ class TryAgain(InFlightError, Retry):
 
 
 class Busy(TryAgain):
-    """The database has refused a transaction for another one: a deadlock, a serialization failure, a lock timeout."""
+    """The database refused a transaction in favour of another one: deadlock, serialization failure or lock timeout."""
 
     pause = 200
 

@@ -405,7 +405,7 @@ class RabbitmqConsumer(_Consumer):
             message.came_by.give_back(message)
 
     def close(self) -> None:
-        """Return what was fetched and not handed out, and close the connection."""
+        """Return the messages that were fetched and not handed out, and close the connection."""
         if not self._cancelled and self._consumer.channel.is_open:
             try:
                 self._cancel()

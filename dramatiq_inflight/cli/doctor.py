@@ -25,7 +25,7 @@ SEVERITIES = ("error", "warning", "note", "ok")
 @json_option
 @click.pass_obj
 def doctor(source: Source, as_json: bool) -> None:
-    """Examine the settings, Redis and the workers, and say what is wrong and what to do about it.
+    """Examine the settings, Redis and the workers, and report each problem with its remedy.
 
     With --broker it sees more than with --redis-url.
 

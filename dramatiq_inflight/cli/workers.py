@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""``workers``: the worker processes."""
+"""The command ``workers``, which lists the worker processes."""
 
 from __future__ import annotations
 

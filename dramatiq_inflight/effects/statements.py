@@ -158,7 +158,7 @@ SQLITE = Dialect(
 
 
 def _claim_mysql(execute: Execute, claim: Claim) -> Row:
-    """Insert a row or lock the one that is there, read what is committed, and change it."""
+    """Insert the row or lock the existing one, read its committed values, and update it if the claim allows that."""
     execute(
         f"INSERT INTO {TABLE} (`key`, fence, done, at) VALUES (:key, :fence, FALSE, UTC_TIMESTAMP(6)) "
         "ON DUPLICATE KEY UPDATE `key` = `key`",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""How an `Inspector` reads: in a few round trips, however much there is."""
+"""Read Redis for an `Inspector`, in a few round trips, however many messages there are."""
 
 from __future__ import annotations
 

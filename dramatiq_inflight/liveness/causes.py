@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The dramatiq_inflight authors
 # SPDX-License-Identifier: MIT
-"""Find out why a process has died that was watched: its exit status, and whether memory ran out.
+"""Find out why a watched process died: its exit status, and if memory ran out.
 
 The kernel counts the processes of each control group that it has killed because memory ran out, and counts each one
-before it kills it.  So the end of a process by SIGKILL is put down to memory if that number has grown since.
+before it kills it.  So an end by SIGKILL is attributed to memory if that number has grown since.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Attendant:
         return os.getppid() != self.task.parent
 
     def _wait(self, seconds: float) -> bool:
-        """Wait for the next beat, or for something to happen to the worker.  Returns whether it ends in order."""
+        """Wait for the next beat or for the worker's end.  Return True if the worker ends in order."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
         if self._watched is not None and self._watched.fd is not None:

@@ -42,7 +42,7 @@ class _Run(threading.local):
 
 
 class Throughput(Service):
-    """Counts what ends, and reports it until it is stopped.
+    """The service that counts the runs that end, and reports the counts until it is stopped.
 
     Parameters:
       workers: The store's workers, which take the counts.

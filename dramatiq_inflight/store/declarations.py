@@ -109,11 +109,11 @@ class Declaration:
 
     @cached_property
     def prelude(self) -> str:
-        """Lua that gives keys and arguments their names."""
+        """The Lua code that names the keys and arguments."""
         return self._naming(self._values) + self._rows()
 
     def prelude_of(self, code: str) -> str:
-        """The same for what this code names."""
+        """Return the part of the prelude for the names in this code."""
         words = {*re.findall(r"\w+", re.sub(r"--.*", "", code))}
         return self._naming({name: value for name, value in self._values.items() if name in words})
 
