@@ -127,7 +127,9 @@ class Hooks:
             except Interrupt:
                 if not failed:
                     raise  # Dramatiq makes a failure of it, and calls the hooks again
-                self._broker.logger.critical("%s of %r was interrupted.", hook, middleware, exc_info=True)
+                self._broker.logger.critical(
+                    "%s of %r was interrupted. Calling the other hooks.", hook, middleware, exc_info=True
+                )
                 whole = False
         if whole and entry.state.phase is Phase.ENDING:
             entry.follow()
