@@ -141,7 +141,7 @@ def kill_rounds(
     deaths: dict[int, list[tuple[float, float]]] = defaultdict(list)
     sent: list[int] = []
     owed: list[float] = []
-    sent_at = [0.0]
+    sent_at = 0.0
     options = {"on_orphan": "dead_letter"} if at_most_once else {}
 
     def running(victim: WorkerProcess) -> int:
@@ -154,7 +154,8 @@ def kill_rounds(
         return sum(balance)
 
     def send(number: int, longer: int = 1) -> None:
-        sent_at[0] = time.monotonic()
+        nonlocal sent_at
+        sent_at = time.monotonic()
         for _ in range(number):
             sent.append(len(sent))
             seconds = round(longer * random_.uniform(0.02, 0.5), 3)
@@ -163,7 +164,7 @@ def kill_rounds(
 
     def is_busy(victim: WorkerProcess) -> bool:
         # What is put off for long keeps nobody busy; but one that boots, or has no turn, needs no more at once.
-        idle = not running(victim) and time.monotonic() - sent_at[0] > 1
+        idle = not running(victim) and time.monotonic() - sent_at > 1
         if cluster.enqueued() < 32 or idle:
             # A machine that sends more slowly than messages end would never have 8 at once: they get longer each time.
             batches.append(1)
